@@ -1,1 +1,7 @@
-__all__: list[str] = []
+"""OpenVINO: the live runtime with sockets, the GenAI runtime, baking."""
+
+from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.pipeline import Pipeline, default_cache_dir
+from lorablend.engine.request import Inputs, Request, Result, Step
+
+__all__ = ["Inputs", "ModelFolder", "Pipeline", "Request", "Result", "Step", "default_cache_dir"]

@@ -1,0 +1,23 @@
+"""The devices that OpenVINO sees on this machine."""
+
+import openvino as ov
+
+from lorablend.adapters.errors import DeviceError
+
+__all__ = ["devices", "resolve_device"]
+
+
+def devices() -> list[tuple[str, str]]:
+    """(name, full name) of each device: ("CPU", "Intel(R) Core(TM) …"), ("GPU", …) or ("GPU.0", …) if there are several."""
+    core = ov.Core()
+    return [(name, str(core.get_property(name, "FULL_DEVICE_NAME"))) for name in core.available_devices]
+
+
+def resolve_device(name: str) -> str:
+    """`name` as OpenVINO writes it; "gpu" is the first of several. DeviceError if there is no such device."""
+    here = ov.Core().available_devices
+    wanted = name.strip().upper()
+    for device in (wanted, f"{wanted}.0"):
+        if device in here:
+            return device
+    raise DeviceError(f"device {name} is not here; there is: {', '.join(here)}")

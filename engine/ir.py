@@ -1,0 +1,310 @@
+"""OpenVINO IR files read and changed as files: .xml with the graph, .bin with the constants. No OpenVINO needed.
+
+A layer's weight stands behind its second input in one of these forms, each with a Convert to f32 where it needs one:
+
+    plain        Const (f32, f16 or bf16)
+    int8_sym     Const (i8) × scale                       scale: one per output channel
+    int8_asym    (Const (u8) - zero point (u8)) × scale
+"""
+
+import copy
+import shutil
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lorablend.adapters.errors import ModelError
+from lorablend.engine.names import module_path
+
+__all__ = ["Constant", "Ir", "Weight", "rewrite_weights"]
+
+_DTYPES = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "i8": "|i1", "u8": "|u1"}
+_LAYER_TYPES = ("MatMul", "Convolution")
+_ALIGNMENT = 64  # bytes, of constants added at the end of a .bin
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One Const layer: `size` bytes at `offset` of the .bin."""
+
+    layer: str
+    element_type: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The weight of one module, [out, in] or [out, in, height, width], and how it is stored."""
+
+    path: str
+    values: Constant
+    scale: Constant | None = None
+    zero_point: Constant | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "plain", "int8_sym" or "int8_asym"."""
+        if self.scale is None:
+            return "plain"
+        return "int8_sym" if self.zero_point is None else "int8_asym"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def decode(self, read: Callable[[Constant], bytes]) -> np.ndarray:
+        """The weight as f32; `read` gives a constant's bytes."""
+        array = _to_f32(self.values, read(self.values))
+        if self.zero_point is not None:
+            array -= _to_f32(self.zero_point, read(self.zero_point))
+        if self.scale is not None:
+            array *= _to_f32(self.scale, read(self.scale))
+        return array
+
+    def encode(self, array: np.ndarray) -> dict[Constant, bytes]:
+        """The new bytes of each constant. ModelError if a number does not fit the constant's type."""
+        values, scale, zero_point = array.astype(np.float32, copy=False), None, None
+        if self.kind == "int8_sym":
+            values, scale = _quantize_sym(values)
+        elif self.kind == "int8_asym":
+            values, scale, zero_point = _quantize_asym(values)
+        parts = {self.values: values, self.scale: scale, self.zero_point: zero_point}
+        return {
+            constant: _from_f32(self.path, constant, part)
+            for constant, part in parts.items()
+            if constant is not None and part is not None
+        }
+
+
+class Ir:
+    """The layers with a module path of one IR. `shapes`: module path -> the weight's shape."""
+
+    def __init__(self, xml: Path) -> None:
+        self.xml = xml
+        try:
+            self._tree = ET.parse(xml)
+            root = self._tree.getroot()
+            layers, self._edge_list = _child(root, "layers"), _child(root, "edges")
+        except (OSError, ET.ParseError) as error:
+            raise ModelError(f"{xml} is not an OpenVINO IR: {error}; convert the model again") from error
+        self._layer_list = layers
+        self._layers = {layer.get("id", ""): layer for layer in layers}
+        self._edges = {(edge.get("to-layer", ""), edge.get("to-port", "")): edge for edge in self._edge_list}
+        self._uses = Counter(edge.get("from-layer", "") for edge in self._edge_list)
+        self._modules: dict[str, str] = {}
+        for number, layer in self._layers.items():
+            path = module_path(layer.get("name", ""))
+            if path is not None and layer.get("type") in _LAYER_TYPES:
+                self._modules[path] = number
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            path: _port_shape(self._layers[number], "1") for path, number in self._modules.items()
+        }
+
+    def weight(self, path: str) -> Weight:
+        """How a module's weight is stored. ModelError if in none of the three forms above."""
+        layer = self._modules[path]
+        parts = self._parts(layer)
+        if parts is not None and _data(self._layers[layer]).get("transpose_b", "true") == "true":
+            weight = Weight(path, *(self._constant(number) if number else None for number in parts))  # pyright: ignore[reportArgumentType]
+            per_channel = (weight.shape[0],) + (1,) * (len(weight.shape) - 1)
+            plain = weight.kind == "plain" and weight.values.element_type in ("f32", "f16", "bf16")
+            sym = weight.kind == "int8_sym" and weight.values.element_type == "i8"
+            asym = weight.kind == "int8_asym" and weight.values.element_type == "u8"
+            rows = all(part.shape == per_channel for part in (weight.scale, weight.zero_point) if part)
+            if (plain or sym or asym) and rows and weight.shape == self.shapes[path]:
+                return weight
+        raise ModelError(
+            f"{self.xml}: the weight of {path} is stored in a form that cannot be changed; "
+            "convert the model with fp32, fp16 or int8 weights"
+        )
+
+    def read(self, path: str) -> np.ndarray:
+        """A module's weight as f32."""
+        with self.xml.with_suffix(".bin").open("rb") as file:
+            return self.weight(path).decode(lambda constant: _read(file, constant))
+
+    def _parts(self, layer: str) -> tuple[str, str | None, str | None] | None:
+        """The Const layers (values, scale, zero point) behind a layer's weight input; None in an unknown form."""
+        node = self._behind_converts(layer, "1")
+        scale = zero_point = None
+        if self._type(node) == "Multiply":
+            scale, node = self._behind_converts(node, "1"), self._behind_converts(node, "0")
+            if self._type(node) == "Subtract":
+                zero_point, node = self._behind_converts(node, "1"), self._behind_converts(node, "0")
+        consts = [number for number in (node, scale, zero_point) if number is not None]
+        return (node, scale, zero_point) if all(self._type(number) == "Const" for number in consts) else None
+
+    def _behind_converts(self, layer: str, port: str) -> str:
+        source = self._source(layer, port)
+        while self._type(source) == "Convert":
+            source = self._source(source, "0")
+        return source
+
+    def _source(self, layer: str, port: str) -> str:
+        return self._edges[layer, port].get("from-layer", "")
+
+    def _type(self, layer: str) -> str:
+        return self._layers[layer].get("type", "")
+
+    def _constant(self, layer: str) -> Constant:
+        data = _data(self._layers[layer])
+        shape = tuple(int(n) for n in data.get("shape", "").split(",") if n.strip())
+        return Constant(
+            layer, data.get("element_type", ""), shape, int(data.get("offset", "0")), int(data.get("size", "0"))
+        )
+
+    # --- changes of the graph, for `rewrite_weights` ---
+
+    def constants(self) -> Iterator[Constant]:
+        return (self._constant(number) for number in self._layers if self._type(number) == "Const")
+
+    def own_weight(self, path: str) -> bool:
+        """Give a module its own copy of the layers of its weight if another layer uses any of them; True if it did."""
+        layer = self._modules[path]
+        chain = list(self._chain(self._source(layer, "1")))
+        if all(self._uses[number] == 1 for number in chain):
+            return False
+        self._uses[self._source(layer, "1")] -= 1
+        self._edges[layer, "1"].set("from-layer", self._copy(self._source(layer, "1")))
+        return True
+
+    def move(self, constant: Constant, offset: int) -> None:
+        _data(self._layers[constant.layer]).set("offset", str(offset))
+
+    def save(self, xml: Path) -> None:
+        self._tree.write(xml, encoding="utf-8", xml_declaration=True)
+
+    def _chain(self, layer: str) -> Iterator[str]:
+        yield layer
+        for (target, _), edge in self._edges.items():
+            if target == layer:
+                yield from self._chain(edge.get("from-layer", ""))
+
+    def _copy(self, layer: str) -> str:
+        """A copy of a layer and of all that it depends on, used once; returns its id."""
+        number = str(max(map(int, self._layers)) + 1)
+        twin = copy.deepcopy(self._layers[layer])
+        twin.set("id", number)
+        twin.set("name", f"{twin.get('name')}/{number}")
+        for port in twin.iterfind("output/port"):
+            port.attrib.pop("names", None)  # tensor names are unique in a graph
+        self._layers[number] = twin
+        self._layer_list.insert(0, twin)
+        self._uses[number] = 1
+        for (target, port), edge in list(self._edges.items()):
+            if target == layer:
+                source = self._copy(edge.get("from-layer", ""))
+                new = ET.SubElement(self._edge_list, "edge", {**edge.attrib, "to-layer": number, "from-layer": source})
+                self._edges[number, port] = new
+        return number
+
+
+def rewrite_weights(xml: Path, out_xml: Path, changes: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+    """Write `xml` and its .bin to `out_xml` and its .bin, with the weight W of each module path changed to changes[path](W).
+
+    W is f32, as stored in `xml`. All other bytes of the .bin stay. Memory holds one weight at a time. The serializer
+    stores equal constants once; where the bytes of a changed weight also serve others, the new ones are added at the end.
+    """
+    ir = Ir(xml)
+    out_bin, edited = out_xml.with_suffix(".bin"), False
+    shutil.copyfile(xml.with_suffix(".bin"), out_bin)
+    with xml.with_suffix(".bin").open("rb") as source, out_bin.open("r+b") as target:
+        copied = {path for path in changes if ir.own_weight(path)}
+        users = Counter(constant.offset for constant in ir.constants() if constant.size)
+        for path, change in changes.items():
+            weight = ir.weight(path)
+            new = weight.encode(change(weight.decode(lambda constant: _read(source, constant))))
+            for constant, content in new.items():
+                offset = constant.offset
+                if users[offset] > 1:
+                    users[offset] -= 1
+                    offset = -(-target.seek(0, 2) // _ALIGNMENT) * _ALIGNMENT
+                    ir.move(constant, offset)
+                    edited = True
+                target.seek(offset)
+                target.write(content)
+    if edited or copied:
+        ir.save(out_xml)
+    else:
+        shutil.copyfile(xml, out_xml)
+
+
+def _child(root: ET.Element, name: str) -> ET.Element:
+    child = root.find(name)
+    if child is None:
+        raise ET.ParseError(f"no <{name}>")
+    return child
+
+
+def _data(layer: ET.Element) -> ET.Element:
+    data = layer.find("data")
+    return ET.SubElement(layer, "data") if data is None else data
+
+
+def _port_shape(layer: ET.Element, port: str) -> tuple[int, ...]:
+    return tuple(int(dim.text or "-1") for dim in layer.iterfind(f"input/port[@id='{port}']/dim"))
+
+
+def _read(file: BinaryIO, constant: Constant) -> bytes:
+    file.seek(constant.offset)
+    return file.read(constant.size)
+
+
+def _to_f32(constant: Constant, content: bytes) -> np.ndarray:
+    """A new f32 array with the constant's values."""
+    try:
+        array = np.frombuffer(content, _DTYPES[constant.element_type]).reshape(constant.shape)
+    except ValueError as error:
+        raise ModelError(f"the .bin file ends inside a weight of shape {constant.shape}; convert it again") from error
+    if constant.element_type == "bf16":  # the upper half of an f32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+def _from_f32(path: str, constant: Constant, array: np.ndarray) -> bytes:
+    if constant.element_type == "bf16":
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        out = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # to nearest, ties to even
+        finite = bool(np.isfinite(_to_f32(constant, out.tobytes())).all())
+    else:
+        with np.errstate(over="ignore"):
+            out = array.astype(_DTYPES[constant.element_type])
+        finite = bool(np.isfinite(out).all())
+    if not finite:
+        raise ModelError(
+            f"the changed weight of {path} does not fit {constant.element_type} "
+            f"(largest value {np.abs(array).max():.3g}); lower the blend's weights"
+        )
+    return out.tobytes()
+
+
+# NNCF's rules for 8 bits per output channel (nncf 3.4, quantization/algorithms/weight_compression/weight_lowering.py),
+# so that a changed weight is stored as NNCF itself would store it. It rounds with the f32 scale and stores that as f16.
+_EPSILON = np.finfo(np.float32).eps
+
+
+def _quantize_sym(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Signed scale: the value of largest magnitude becomes exactly -128."""
+    axes = tuple(range(1, weight.ndim))
+    low, high = np.abs(weight.min(axes, keepdims=True)), weight.max(axes, keepdims=True)
+    scale = np.where(low >= high, low, -high) / np.float32(128)
+    scale = np.where(np.abs(scale) < _EPSILON, _EPSILON, scale)
+    return np.clip(np.round(weight / scale), -128, 127), scale
+
+
+def _quantize_asym(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The range of the values, zero always inside, becomes 0..255."""
+    axes = tuple(range(1, weight.ndim))
+    low = np.minimum(weight.min(axes, keepdims=True), np.float32(0))
+    high = np.maximum(weight.max(axes, keepdims=True), np.float32(0))
+    scale = (high - low) / np.float32(255)
+    scale = np.where(np.abs(scale) < _EPSILON, _EPSILON, scale)
+    zero_point = np.clip(-np.round(low / scale), 0, 255)
+    return np.clip(np.round(weight / scale + zero_point), 0, 255), scale, zero_point

@@ -1,0 +1,195 @@
+"""A model folder as Optimum Intel writes it: read, checked, then trusted.
+
+model_index.json
+scheduler/scheduler_config.json
+unet/, text_encoder/, vae_decoder/          openvino_model.xml + .bin, config.json
+vae_encoder/                                the same; needed only for pictures made from pictures
+text_encoder_2/                             the same; SDXL
+tokenizer/, tokenizer_2/                    openvino_tokenizer.xml + .bin, tokenizer_config.json
+"""
+
+import hashlib
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lorablend.adapters.errors import ModelError
+
+__all__ = ["ModelFolder", "Tokenizer"]
+
+_FAMILIES = {
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionXLImg2ImgPipeline": "sdxl",
+    "StableDiffusionXLInpaintPipeline": "sdxl",
+    "StableDiffusionPipeline": "sd15",
+    "StableDiffusionImg2ImgPipeline": "sd15",
+    "StableDiffusionInpaintPipeline": "sd15",
+    "LatentConsistencyModelPipeline": "sd15",
+    "LatentConsistencyModelImg2ImgPipeline": "sd15",
+}
+_MODELS = {
+    "sd15": ("unet", "text_encoder", "vae_decoder"),
+    "sdxl": ("unet", "text_encoder", "text_encoder_2", "vae_decoder"),
+}
+_TOKENIZERS = {"sd15": ("tokenizer",), "sdxl": ("tokenizer", "tokenizer_2")}
+_SD2_TEXT_WIDTH = 1024  # OpenCLIP ViT-H; SD 1.5's CLIP ViT-L is 768. diffusers has one pipeline class for both.
+_CONVERT = "convert it with `lorablend convert`"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """max_length counts tokens, begin and end included; pad_token_id fills the rest (SDXL's two differ in it)."""
+
+    xml: Path
+    max_length: int
+    pad_token_id: int
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """`ModelFolder(path)` raises ModelError if anything that drawing a picture needs is not there.
+
+    family: "sdxl", "sd15" or "sd2". components: name -> .xml of every network and tokenizer in the folder.
+    configs: name -> config.json of every network, as it is.
+    """
+
+    path: Path
+    class_name: str = field(init=False)
+    family: str = field(init=False)
+    components: Mapping[str, Path] = field(init=False, repr=False)
+    configs: Mapping[str, Mapping[str, Any]] = field(init=False, repr=False)
+    tokenizers: Mapping[str, Tokenizer] = field(init=False, repr=False)
+    scheduler_config: Mapping[str, Any] = field(init=False, repr=False)
+    force_zeros_for_empty_prompt: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        path = Path(self.path)
+        index = _read_index(path)
+        class_name = str(index.get("_class_name")).removeprefix("OV")
+        family = _FAMILIES.get(class_name)
+        if family is None:
+            raise ModelError(f"{path} holds a {class_name}; give an SDXL or Stable Diffusion 1.x/2.x model")
+        components = {name: _network(path, name) for name in _MODELS[family]}
+        if (path / "vae_encoder" / "openvino_model.xml").exists():
+            components["vae_encoder"] = _network(path, "vae_encoder")
+        configs = {name: _read_json(xml.with_name("config.json")) for name, xml in components.items()}
+        tokenizers = {name: _read_tokenizer(path / name) for name in _TOKENIZERS[family]}
+        components |= {name: tokenizer.xml for name, tokenizer in tokenizers.items()}
+        if family == "sd15" and configs["unet"].get("cross_attention_dim") == _SD2_TEXT_WIDTH:
+            family = "sd2"
+        values = {
+            "path": path,
+            "class_name": class_name,
+            "family": family,
+            "components": MappingProxyType(components),
+            "configs": MappingProxyType(configs),
+            "tokenizers": MappingProxyType(tokenizers),
+            "scheduler_config": MappingProxyType(_read_json(path / "scheduler" / "scheduler_config.json")),
+            "force_zeros_for_empty_prompt": bool(index.get("force_zeros_for_empty_prompt", family == "sdxl")),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def component(self, name: str) -> Path:
+        """The .xml of one network or tokenizer: "unet", "text_encoder", "vae_decoder", "tokenizer"…"""
+        if name not in self.components:
+            raise ModelError(f"{self.path} has no {name}; it has {', '.join(sorted(self.components))}")
+        return self.components[name]
+
+    @property
+    def scheduler_class(self) -> str:
+        """diffusers' class name, "EulerDiscreteScheduler"."""
+        return str(self.scheduler_config.get("_class_name", ""))
+
+    @property
+    def in_channels(self) -> int:
+        """The UNet's input channels: 4; 9 for an inpainting model."""
+        return int(self.configs["unet"]["in_channels"])
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.configs["vae_decoder"].get("latent_channels", 4))
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent cell, each way."""
+        return 2 ** (len(self.configs["vae_decoder"]["block_out_channels"]) - 1)
+
+    @property
+    def scaling_factor(self) -> float:
+        """UNet latent = (VAE latent - shift_factor) * scaling_factor. 0.18215 is AutoencoderKL's own default."""
+        return float(self.configs["vae_decoder"].get("scaling_factor") or 0.18215)
+
+    @property
+    def shift_factor(self) -> float:
+        return float(self.configs["vae_decoder"].get("shift_factor") or 0.0)
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """(width, height) in pixels that the UNet was trained at."""
+        size = self.configs["unet"].get("sample_size") or 64
+        height, width = size if isinstance(size, list) else (size, size)
+        return int(width) * self.vae_scale_factor, int(height) * self.vae_scale_factor
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the content, 64 hex digits: all .xml and .json bytes, and each .bin's size and time of change.
+
+        The .bin files of SDXL are gigabytes, too much to hash at every start.
+        """
+        digest = hashlib.sha256()
+        for file in sorted(self.path.rglob("*")):
+            if file.suffix not in (".xml", ".json", ".bin") or not file.is_file():
+                continue
+            stat = file.stat()
+            content = f"{stat.st_size} {stat.st_mtime_ns}".encode() if file.suffix == ".bin" else file.read_bytes()
+            digest.update(f"{file.relative_to(self.path).as_posix()} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ModelError(f"{path} does not exist; give a model folder written by `lorablend convert`")
+    if path.is_file():
+        raise ModelError(f"{path} is a file, not a model folder; {_CONVERT}")
+    if not (path / "model_index.json").exists():
+        raise ModelError(f"{path} has no model_index.json; give a model folder written by `lorablend convert`")
+    return _read_json(path / "model_index.json")
+
+
+def _network(path: Path, name: str) -> Path:
+    xml = path / name / "openvino_model.xml"
+    for file in (xml, xml.with_suffix(".bin"), xml.with_name("config.json")):
+        if not file.exists():
+            raise ModelError(f"{path} has no {name}/{file.name}; {_CONVERT}")
+    return xml
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    xml = folder / "openvino_tokenizer.xml"
+    for file in (xml, xml.with_suffix(".bin")):
+        if not file.exists():
+            raise ModelError(f"{folder.parent} has no {folder.name}/{file.name}; {_CONVERT}")
+    config = _read_json(folder / "tokenizer_config.json")
+    # The converter resolves the pad token's name to its number, the one that GenAI reads too.
+    pad = ET.parse(xml).find("rt_info/pad_token_id")
+    if pad is None or not pad.get("value"):
+        raise ModelError(f"{xml} has no pad_token_id; {_CONVERT}")
+    return Tokenizer(xml, int(config.get("model_max_length", 77)), int(pad.get("value", "")))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent.parent} has no {path.parent.name}/{path.name}; {_CONVERT}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not readable as JSON: {error}; {_CONVERT}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not an object; {_CONVERT}")
+    return content

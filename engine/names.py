@@ -1,0 +1,31 @@
+"""From the name of an IR's node to the diffusers name of the module it came from.
+
+Optimum Intel traces the torch model, and every node keeps the path of the module that made it:
+
+    __module.model.down_blocks.1.attentions.0.proj_in/aten::linear/MatMul      SDXL's UNet, inside a wrapper named "model"
+    __module.down_blocks.0.attentions.0.proj_in/aten::_convolution/Convolution  SD 1.5's UNet, no wrapper
+    __module.text_model.encoder.layers.0.mlp.fc1/aten::linear/MatMul            a text encoder
+    __module.encoder.layers.0.mlp.fc1/aten::linear/MatMul                       a text encoder without its "text_model"
+"""
+
+import re
+
+__all__ = ["module_path"]
+
+# The whole name, so that a layer never answers for another one whose name contains its own.
+_LAYER = re.compile(
+    r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/aten::(?:linear/MatMul|_convolution/Convolution)"
+)
+_BARE_TEXT_ENCODER = re.compile(r"encoder\.layers\.\d+\..+")
+
+
+def module_path(friendly_name: str) -> str | None:
+    """The module path of a linear layer's MatMul or a convolution's Convolution node; None for every other node.
+
+    Text encoders' paths always begin with "text_model.", as adapter files have them.
+    """
+    match = _LAYER.fullmatch(friendly_name)
+    if match is None:
+        return None
+    path = match["path"]
+    return f"text_model.{path}" if _BARE_TEXT_ENCODER.fullmatch(path) else path

@@ -1,0 +1,201 @@
+"""The one door: prompt, adapters and settings in, pictures out."""
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import platformdirs
+from PIL import Image
+
+from lorablend.adapters import Adapter, Blend, load_adapter, parse_prompt, resolve_blend
+from lorablend.adapters.errors import RequestError
+from lorablend.engine.devices import resolve_device
+from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.request import Callback, Inputs, Request, Result
+from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
+
+__all__ = ["Pipeline", "default_cache_dir"]
+
+RUNTIMES = ("auto", "live", "genai")
+PRECISIONS = ("f32", "f16", "bf16")
+DEFAULT_STRENGTH = 0.65
+
+Entry = tuple[str | Path | Adapter, float]
+
+
+class _Runtime(Protocol):
+    def generate(
+        self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None
+    ) -> tuple[list[np.ndarray], dict[str, float], tuple[str, ...]]: ...
+
+
+def default_cache_dir() -> Path:
+    """Where compiled models and baked blends are kept: $LORABLEND_CACHE, else the user's own cache folder."""
+    return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend"))
+
+
+class Pipeline:
+    """A model on a device.
+
+        pipe = Pipeline("sdxl-int8", lora_dir="adapters")
+        result = pipe.generate("a fox <lora:ink:0.8>", seed=7)
+        result.images[0].save("fox.png")
+
+    runtime: "live" plugs adapters into the compiled graph (CPU); "genai" bakes them into a copy of the model that
+    openvino_genai runs (any device); "auto" is live on the CPU and genai elsewhere. precision: what the device computes
+    in, "f32", "f16" or "bf16"; None is the device's own choice. lora_dir: where adapters are found by name. Nothing is
+    compiled before the first picture. Not for two threads at once.
+
+    Raises:
+        ModelError: the folder is incomplete or holds another kind of model.
+        DeviceError: there is no such device.
+        RequestError: unknown runtime or precision.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | Path,
+        device: str = "CPU",
+        runtime: str = "auto",
+        precision: str | None = None,
+        *,
+        lora_dir: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        if runtime not in RUNTIMES:
+            raise RequestError(f"runtime is {runtime!r}; choose one of {', '.join(RUNTIMES)}")
+        if precision is not None and precision not in PRECISIONS:
+            raise RequestError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        self.model = ModelFolder(Path(model_dir))
+        self.device = resolve_device(device)
+        self.runtime = ("live" if self.device == "CPU" else "genai") if runtime == "auto" else runtime
+        self._lora_dir = None if lora_dir is None else Path(lora_dir)
+        self._adapters = _AdapterStore()
+        cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
+        if self.runtime == "live":
+            from lorablend.engine.live import LiveRuntime as Build
+        else:
+            from lorablend.engine.genai import GenaiRuntime as Build  # OpenVINO GenAI loads in half a second
+        self._runtime: _Runtime = Build(self.model, self.device, precision, cache)
+
+    def generate(
+        self,
+        prompt: str,
+        negative_prompt: str | None = None,
+        *,
+        blend: Sequence[Entry] = (),
+        width: int | None = None,
+        height: int | None = None,
+        steps: int = 20,
+        guidance_scale: float = 5.0,
+        seed: int | None = None,
+        scheduler: str | None = None,
+        spacing: str | None = None,
+        batch: int = 1,
+        image: Image.Image | None = None,
+        strength: float | None = None,
+        mask: Image.Image | None = None,
+        latents: np.ndarray | None = None,
+        callback: Callback | None = None,
+    ) -> Result:
+        """Draw `batch` pictures; picture i has the seed `seed + i`, and is the same whatever the batch.
+
+        blend: (file, name in lora_dir, or Adapter; weight) pairs; `<lora:name:weight>` tags in the prompt are added.
+        width, height: pixels, multiples of 8; the model's own size if not given, the input picture's with `image`.
+        guidance_scale: 1 or less is none. negative_prompt: None is not "", see the model's
+        `force_zeros_for_empty_prompt`. seed: None draws one. scheduler, spacing: names of `lorablend.engine.schedulers`;
+        None is the model's own. image, strength: start from this picture, scaled to the size, and redo the last `strength`
+        part of the steps (0.65 if not given). mask: where white, the picture is redone, where black it stays.
+        latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds' noise. callback: called after
+        every step.
+
+        Raises:
+            AdapterError, BaseModelError, BlendError, RequestError: see each; nothing is drawn then.
+            Cancelled: the callback returned False.
+        """
+        started = time.perf_counter()
+        text, tags = parse_prompt(prompt)
+        entries: list[Entry] = [*blend, *tags]
+        with_image = image is not None
+        if mask is not None and not with_image:
+            raise RequestError("mask is given without image; give the picture that it belongs to")
+        if strength is not None and not with_image:
+            raise RequestError("strength is given without image; give the picture to start from")
+        own_width, own_height = self.model.default_size if image is None else _floor_to_eight(image.size)
+        if scheduler is None:
+            scheduler = from_diffusers_class(self.model.scheduler_class, dict(self.model.scheduler_config))
+        strength = (DEFAULT_STRENGTH if strength is None else strength) if with_image else None
+        schedule = NoiseSchedule.from_config(dict(self.model.scheduler_config))
+        loading = time.perf_counter()
+        resolved = resolve_blend(entries, self._lora_dir, load=self._adapters.load)
+        loaded = time.perf_counter() - loading
+        request = Request(
+            prompt=text,
+            negative_prompt=negative_prompt,
+            blend=tuple((item.adapter.name, item.weight) for item in resolved.items),
+            width=own_width if width is None else width,
+            height=own_height if height is None else height,
+            steps=steps,
+            guidance_scale=float(guidance_scale),
+            seed=secrets.randbelow(2**32) if seed is None else seed,
+            scheduler=scheduler,
+            spacing=plan(scheduler, steps, schedule, spacing, strength).spacing,
+            batch=batch,
+            strength=strength,
+        )
+        inputs = self._inputs(request, image, mask, latents)
+        pictures, timings, warnings = self._runtime.generate(request, resolved, inputs, callback)
+        timings["blend"] = timings.get("blend", 0.0) + loaded
+        timings["total"] = time.perf_counter() - started
+        images = [Image.fromarray(picture) for picture in pictures]
+        return Result(
+            images=images, seeds=request.seeds, timings=timings, blend=resolved, request=request, warnings=warnings
+        )
+
+    def _inputs(
+        self, request: Request, image: Image.Image | None, mask: Image.Image | None, latents: np.ndarray | None
+    ) -> Inputs:
+        size = (request.width, request.height)
+        cell = self.model.vae_scale_factor
+        if latents is not None:
+            expected = (request.batch, self.model.latent_channels, request.height // cell, request.width // cell)
+            if latents.shape != expected:
+                raise RequestError(
+                    f"latents have the shape {list(latents.shape)}; these settings need {list(expected)}"
+                )
+            if not np.isfinite(latents).all():
+                raise RequestError("latents hold NaN or infinity; give finite numbers")
+            latents = latents.astype(np.float32)
+        return Inputs(
+            image=None if image is None else np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)),
+            mask=None
+            if mask is None
+            else np.array(mask.convert("L").resize(size, Image.Resampling.BILINEAR), np.float32) / 255,
+            latents=latents,
+        )
+
+
+class _AdapterStore:
+    """Adapters read before, as long as their files stay what they were."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, int], Adapter]] = {}
+
+    def load(self, path: str | Path) -> Adapter:
+        key = Path(path).resolve()
+        try:
+            stat = key.stat()
+        except OSError:
+            return load_adapter(path)  # says what is wrong with it
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if key not in self._known or self._known[key][0] != stamp:
+            self._known[key] = (stamp, load_adapter(path))
+        return self._known[key][1]
+
+
+def _floor_to_eight(size: tuple[int, int]) -> tuple[int, int]:
+    return max(size[0] // 8 * 8, 64), max(size[1] // 8 * 8, 64)

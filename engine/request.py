@@ -1,0 +1,137 @@
+"""What a caller asks for, checked, and what comes back."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lorablend.adapters import Blend
+from lorablend.adapters.errors import RequestError
+
+__all__ = ["Callback", "Inputs", "Request", "Result", "Step"]
+
+MAX_SIDE = 4096
+MAX_BATCH = 64
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call of `Pipeline.generate`, every default resolved. `blend` holds (name, weight) pairs.
+
+    width and height are in pixels, multiples of 8; seed is the first picture's, picture i has seed + i; strength is None
+    without an input picture.
+    """
+
+    prompt: str
+    negative_prompt: str | None
+    blend: tuple[tuple[str, float], ...]
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: int
+    scheduler: str
+    spacing: str
+    batch: int
+    strength: float | None
+
+    def __post_init__(self) -> None:
+        _check_side("width", self.width)
+        _check_side("height", self.height)
+        _check_range("steps", self.steps, 1, 1000)
+        _check_range("batch", self.batch, 1, MAX_BATCH)
+        _check_range("seed", self.seed, 0, MAX_SEED - self.batch)
+        if not math.isfinite(self.guidance_scale) or self.guidance_scale < 0:
+            raise RequestError(
+                f"guidance_scale is {self.guidance_scale}; give a number of 0 or more (1 or less: no guidance)"
+            )
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise RequestError(f"strength is {self.strength}; give a number above 0, at most 1")
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.seed + i for i in range(self.batch)]
+
+    def to_json(self) -> str:
+        """Lossless: `Request.from_json(request.to_json()) == request`."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Request":
+        fields = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise RequestError(f"request has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        fields["blend"] = tuple((str(name), float(weight)) for name, weight in fields["blend"])
+        return cls(**fields)
+
+
+def _check_side(name: str, value: int) -> None:
+    nearest = min(max(round(value / 8) * 8, 64), MAX_SIDE)
+    if value != nearest:
+        raise RequestError(
+            f"{name} is {value}; it must be a multiple of 8 from 64 to {MAX_SIDE}, the nearest is {nearest}"
+        )
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise RequestError(f"{name} is {value!r}; give a whole number")
+    if not low <= value <= high:
+        raise RequestError(f"{name} is {value}; give {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The arrays that come with a request.
+
+    image: uint8 [height, width, 3]; mask: f32 [height, width] in 0..1, 1 = repaint; latents: f32
+    [batch, 4, height/8, width/8], unit variance, in place of the seeds' own noise.
+    """
+
+    image: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    latents: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One denoising step that has just ended.
+
+    index counts from 0 to steps - 1; picture from 0 to pictures - 1. latent is what the scheduler thinks the clean
+    picture is, f32 [1, 4, height/8, width/8], in the VAE's own scale; preview draws it small.
+    """
+
+    index: int
+    steps: int
+    picture: int
+    pictures: int
+    sigma: float
+    latent: np.ndarray
+
+    def preview(self) -> Image.Image:
+        """A rough picture of one pixel per latent cell, without the VAE."""
+        from lorablend.engine.preview import latent_to_image
+
+        return latent_to_image(self.latent)
+
+
+Callback = Callable[[Step], bool | None]
+"""Called after every step; False stops the work, and `generate` raises Cancelled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """images[i] was drawn with seeds[i]; timings are seconds per phase: blend, text, denoise, decode, total."""
+
+    images: list[Image.Image]
+    seeds: list[int]
+    timings: dict[str, float]
+    blend: Blend
+    request: Request
+    warnings: tuple[str, ...] = ()

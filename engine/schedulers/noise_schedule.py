@@ -1,0 +1,160 @@
+"""How much noise a model was trained with at each timestep, and what else its scheduler_config.json settles."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lorablend.adapters.errors import ModelError
+
+__all__ = ["NoiseSchedule"]
+
+# Settings with one supported value: with another one the pictures would be silently different.
+_FIXED: dict[str, Any] = {
+    "interpolation_type": "linear",
+    "lambda_min_clipped": -math.inf,
+    "thresholding": False,
+    "timestep_scaling": 10.0,
+    "timestep_type": "discrete",
+    "use_flow_sigmas": False,
+}
+
+_CHOICES = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "prediction_type": ("epsilon", "v_prediction", "sample"),
+    "timestep_spacing": ("leading", "trailing", "linspace"),
+}
+
+_SIGMA_SPACINGS = {
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+    "use_lu_lambdas": "lu",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """A scheduler_config.json, checked.
+
+    Attributes:
+        alphas_cumprod: Share of the signal's variance left at each training timestep, float32 [T], falling; exactly 0
+            at the end of a zero-SNR schedule.
+        prediction_type: What the UNet answers: "epsilon", "v_prediction" or "sample".
+        timestep_spacing: "leading", "trailing", "linspace", or None where the config says nothing.
+        sigma_spacing: "karras" or "exponential" where the config asks for it ("beta" and "lu", which diffusers has
+            and we have not, are kept here to be refused when they are used).
+        sigma_min, sigma_max: Ends of the karras and exponential spacings; None takes the schedule's own.
+        steps_offset: Added to the timesteps of the leading spacing.
+        ends_at_zero: The last sigma is 0, not that of timestep 0 (`final_sigmas_type`; not for ddim, lcm, tcd).
+        ddim_ends_at_zero: The same for ddim (`set_alpha_to_one`).
+        lower_order_final, euler_at_final: When a multistep solver makes its last step a first-order one.
+        original_inference_steps: Steps that lcm and tcd were distilled on.
+        clip: Bound of the denoised latents in ddim and lcm, or None. A config that says nothing does not clip
+            (diffusers' DDIMScheduler does, which is meant for pixels, not latents).
+    """
+
+    alphas_cumprod: npt.NDArray[np.float32]
+    prediction_type: str
+    timestep_spacing: str | None
+    sigma_spacing: str | None
+    sigma_min: float | None
+    sigma_max: float | None
+    steps_offset: int
+    ends_at_zero: bool
+    ddim_ends_at_zero: bool
+    lower_order_final: bool
+    euler_at_final: bool
+    original_inference_steps: int
+    clip: float | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
+        """Read the dict of a diffusers scheduler_config.json, of whichever scheduler class.
+
+        Raises:
+            ModelError: a setting has a value that no scheduler here can follow.
+        """
+        for key, value in _FIXED.items():
+            if config.get(key, value) != value:
+                raise ModelError(f"scheduler config: {key} is {config[key]!r}, only {value!r} is supported")
+        for key, choices in _CHOICES.items():
+            if config.get(key) is not None and config[key] not in choices:
+                raise ModelError(f"scheduler config: {key} is {config[key]!r}, expected one of {', '.join(choices)}")
+        flags = [spacing for flag, spacing in _SIGMA_SPACINGS.items() if config.get(flag)]
+        return cls(
+            alphas_cumprod=_alphas_cumprod(config),
+            prediction_type=config.get("prediction_type") or "epsilon",
+            timestep_spacing=config.get("timestep_spacing"),
+            sigma_spacing=flags[0] if flags else None,
+            sigma_min=config.get("sigma_min"),
+            sigma_max=config.get("sigma_max"),
+            steps_offset=config.get("steps_offset", 0),
+            ends_at_zero=config.get("final_sigmas_type", "zero") == "zero",
+            ddim_ends_at_zero=config.get("set_alpha_to_one", True),
+            lower_order_final=config.get("lower_order_final", True),
+            euler_at_final=config.get("euler_at_final", False),
+            original_inference_steps=config.get("original_inference_steps") or 50,
+            clip=config.get("clip_sample_range", 1.0) if config.get("clip_sample", False) else None,
+        )
+
+    def sigmas(self, smallest_alpha: float) -> npt.NDArray[np.float32]:
+        """Noise to signal ratio at each training timestep, float32 [T], rising.
+
+        Args:
+            smallest_alpha: Stands in for an alphas_cumprod of 0, whose sigma would be infinite.
+        """
+        alphas = np.where(self.alphas_cumprod == 0, np.float32(smallest_alpha), self.alphas_cumprod)
+        return np.sqrt((1 - alphas) / alphas)
+
+
+def _alphas_cumprod(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    betas = _betas(config)
+    if config.get("rescale_betas_zero_snr"):
+        betas = _rescale_zero_snr(betas)
+    return _cumprod(1 - betas)
+
+
+def _betas(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Variance added at each training timestep, float32 [T]."""
+    if config.get("trained_betas") is not None:
+        return np.asarray(config["trained_betas"], dtype=np.float32)
+    # Only configs written by hand leave these out; they then mean their own class's defaults.
+    distilled = config.get("_class_name") in ("LCMScheduler", "TCDScheduler")
+    kind = config.get("beta_schedule") or ("scaled_linear" if distilled else "linear")
+    start = config.get("beta_start", 0.00085 if distilled else 0.0001)
+    end = config.get("beta_end", 0.012 if distilled else 0.02)
+    count = config.get("num_train_timesteps", 1000)
+    if kind == "linear":
+        return _linspace(start, end, count)
+    if kind == "scaled_linear":
+        return _linspace(start**0.5, end**0.5, count) ** 2
+    # Cosine schedule of Nichol and Dhariwal, arXiv:2102.09672, equation 17; no beta above 0.999.
+    bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
+    return np.array([min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count)], dtype=np.float32)
+
+
+def _linspace(start: float, end: float, count: int) -> npt.NDArray[np.float32]:
+    """Evenly spaced float32 numbers, to the bit those of torch: a float32 step, counted from the nearer end."""
+    start32, end32 = np.float32(start), np.float32(end)
+    step = np.float64((end32 - start32) / np.float32(count - 1))
+    index = np.arange(count)
+    return np.where(index < count // 2, start32 + step * index, end32 - step * index[::-1]).astype(np.float32)
+
+
+def _cumprod(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Running product, kept in float64 as torch does."""
+    return np.cumprod(values, dtype=np.float64).astype(np.float32)
+
+
+def _rescale_zero_snr(betas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Shift and scale a schedule so that nothing of the signal is left at its end (arXiv:2305.08891, algorithm 1)."""
+    root = np.sqrt(_cumprod(1 - betas))
+    first, last = root[0], root[-1]
+    root = (root - last) * (first / (first - last))
+    bar = root**2
+    return 1 - np.concatenate([bar[:1], bar[1:] / bar[:-1]])

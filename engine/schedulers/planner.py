@@ -1,0 +1,171 @@
+"""Lay out a run: which timesteps, which noise levels, where it starts and where it ends."""
+
+import math
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lorablend.adapters.errors import ModelError, RequestError
+from lorablend.engine.schedulers.catalogue import SCHEDULERS, SchedulerInfo
+from lorablend.engine.schedulers.noise_schedule import NoiseSchedule
+from lorablend.engine.schedulers.plans import Plan
+from lorablend.engine.schedulers.spacing import SIGMA_SPACINGS, SPACINGS, distilled, timesteps_at, timesteps_of
+
+__all__ = ["plan"]
+
+_MOST_STEPS = 1000
+
+# Stand-ins for an alphas_cumprod of 0, whose sigma would be infinite. diffusers takes 2^-24 in the k-diffusion
+# schedulers. It keeps 0 in ddim, lcm and tcd, where 2^-48 is as good: the signal is then 2^-24 of the noise.
+_SMALLEST_ALPHA = {"euler": 2.0**-24, "multistep": 2.0**-24, "ddim": 2.0**-48, "distilled": 2.0**-48}
+_SIGMA_ZERO_SNR = 2.0**24
+
+# How far tcd goes down past the next timestep before fresh noise brings it back: the paper's gamma, and the default
+# eta of diffusers' TCDScheduler.step.
+_TCD_GAMMA = 0.3
+
+# Below this many steps, `lower_order_final` makes DPM++'s last step a first-order one.
+_FEW_STEPS = 15
+
+_Floats = npt.NDArray[np.floating]
+
+
+def plan(
+    name: str, steps: int, schedule: NoiseSchedule, spacing: str | None = None, strength: float | None = None
+) -> Plan:
+    """Plan a run as the matching diffusers class does, made from the same config.
+
+    Args:
+        name: A key of `SCHEDULERS`.
+        steps: How many times the model is asked, before `strength` shortens the run.
+        spacing: One of `SPACINGS`. None is the model's own, or the scheduler's default if it does not take that one.
+        strength: For image to image, above 0 and at most 1: the part of the run that is done, counted from its end.
+
+    Raises:
+        RequestError: a value is unknown, out of range, or does not go with the others.
+        ModelError: the model's own spacing is one that is not built here.
+    """
+    info = _find(name)
+    spacing, timestep_spacing = _resolve_spacing(name, info, schedule, spacing)
+    train_steps = len(schedule.alphas_cumprod)
+    most = min(_MOST_STEPS, train_steps)
+    if info.family == "distilled":
+        most = min(most, schedule.original_inference_steps)
+    if not 1 <= steps <= most:
+        raise RequestError(f"steps {steps} is out of range for {name}: ask for 1 to {most}")
+
+    table = schedule.sigmas(_SMALLEST_ALPHA[info.family])
+    timesteps, sigmas = _levels(info, spacing, timestep_spacing, steps, schedule, table)
+    if np.any(np.diff(sigmas) >= 0):
+        raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two fall on one timestep")
+    sigmas_down = _levels_down(name, timesteps, sigmas, steps, schedule, table).astype(np.float32)
+    sigmas = np.append(sigmas, sigmas_down[-1]).astype(np.float32)
+
+    skipped = _skipped(steps, strength)
+    # Variance-preserving latents start as plain noise, which is noise * sqrt(sigma^2 + 1) here. The Euler family starts
+    # so too in the leading spacing, and otherwise at the top of its levels.
+    start = float(sigmas[skipped])
+    if schedule.prediction_type == "epsilon" and start >= _SIGMA_ZERO_SNR:
+        raise RequestError(f"{name} cannot start from zero SNR with epsilon prediction: choose euler")
+    at_top = info.family == "euler" and timestep_spacing != "leading"
+    return Plan(
+        name=name,
+        spacing=spacing,
+        timesteps=timesteps[skipped:],
+        sigmas=sigmas[skipped:],
+        init_sigma=start if at_top else math.sqrt(start**2 + 1),
+        sigmas_down=sigmas_down[skipped:],
+        first_order_end=_first_order_end(name, steps, sigmas, schedule),
+        clip=schedule.clip,
+    )
+
+
+def _find(name: str) -> SchedulerInfo:
+    if name not in SCHEDULERS:
+        nearest = sorted(SCHEDULERS, key=lambda known: -SequenceMatcher(None, name, known).ratio())
+        raise RequestError(f'unknown scheduler "{name}": choose one of {", ".join(nearest)}')
+    return SCHEDULERS[name]
+
+
+def _resolve_spacing(name: str, info: SchedulerInfo, schedule: NoiseSchedule, spacing: str | None) -> tuple[str, str]:
+    """The spacing to use, and the timestep spacing below it: karras and exponential stand on the model's own."""
+    own = info.default_spacing
+    if schedule.timestep_spacing in info.spacings:
+        own = schedule.timestep_spacing
+    if spacing is None and schedule.sigma_spacing is not None and "karras" in info.spacings:
+        spacing = schedule.sigma_spacing
+        if spacing not in SIGMA_SPACINGS:
+            choices = ", ".join(info.spacings)
+            raise ModelError(f"the model's own {spacing} spacing is not supported: choose one of {choices}")
+    spacing = spacing or own
+    if spacing not in SPACINGS:
+        raise RequestError(f'unknown spacing "{spacing}": choose one of {", ".join(SPACINGS)}')
+    if spacing not in info.spacings:
+        raise RequestError(f"{name} does not take {spacing} spacing: choose one of {', '.join(info.spacings)}")
+    return spacing, own if spacing in SIGMA_SPACINGS else spacing
+
+
+def _levels(
+    info: SchedulerInfo, spacing: str, timestep_spacing: str, steps: int, schedule: NoiseSchedule, table: _Floats
+) -> tuple[npt.NDArray[Any], _Floats]:
+    """Timesteps and sigmas of every step, [steps] each."""
+    train_steps = len(table)
+    if info.family == "distilled":
+        timesteps = distilled(steps, train_steps, schedule.original_inference_steps)
+        return timesteps, table[timesteps]
+    # A multistep solver spreads one point more, and leaves the lowest to the step that ends at sigma 0.
+    skip = 1 if info.family == "multistep" else 0
+    timesteps = timesteps_at(timestep_spacing, steps, train_steps, schedule.steps_offset, skip)
+    if info.family != "euler":
+        timesteps = timesteps.round()
+    sigmas = np.interp(timesteps, np.arange(train_steps), table)
+    if spacing in SIGMA_SPACINGS:
+        # The Euler family stays between the ends it has; the others take the whole table.
+        top, bottom = (sigmas[0], sigmas[-1]) if info.family == "euler" else (table[-1], table[0])
+        sigma_max = float(top) if schedule.sigma_max is None else schedule.sigma_max
+        sigma_min = float(bottom) if schedule.sigma_min is None else schedule.sigma_min
+        sigmas = SIGMA_SPACINGS[spacing](sigma_max, sigma_min, steps)
+        timesteps = timesteps_of(sigmas, table)
+        if info.family != "euler" and spacing == "karras":
+            timesteps = timesteps.round()
+    return timesteps.astype(np.float32 if info.family == "euler" else np.int64), sigmas
+
+
+def _levels_down(
+    name: str, timesteps: npt.NDArray[Any], sigmas: _Floats, steps: int, schedule: NoiseSchedule, table: _Floats
+) -> _Floats:
+    """Where the deterministic part of every step ends, [steps]; the last of them is where the run ends."""
+    if name == "ddim":
+        down = timesteps - len(table) // steps
+        end = 0.0 if schedule.ddim_ends_at_zero else table[0]
+        return np.where(down >= 0, table[np.maximum(down, 0)], end)
+    if name == "tcd":
+        # In float32, as torch multiplies integers by a float.
+        following = np.append(timesteps[1:], 0).astype(np.float32)
+        return table[np.floor(np.float32(1 - _TCD_GAMMA) * following).astype(np.int64)]
+    end = 0.0 if schedule.ends_at_zero or name in ("euler_a", "lcm") else table[0]
+    return np.append(sigmas[1:], end)
+
+
+def _skipped(steps: int, strength: float | None) -> int:
+    """How many steps of a run image to image leaves out at its start."""
+    if strength is None:
+        return 0
+    if not 0 < strength <= 1:
+        raise RequestError(f"strength {strength} is out of range: ask for more than 0 and at most 1")
+    skipped = steps - int(steps * strength)
+    if skipped == steps:
+        least = math.ceil(1000 / steps) / 1000
+        raise RequestError(f"strength {strength} of {steps} steps leaves none to run: ask for {least} or more")
+    return skipped
+
+
+def _first_order_end(name: str, steps: int, sigmas: _Floats, schedule: NoiseSchedule) -> bool:
+    """Whether a multistep solver's last step is of first order, as it must be if sigma drops to 0 or not at all."""
+    if sigmas[-1] == 0 or sigmas[-1] >= sigmas[-2]:
+        return True
+    if name == "unipc":
+        return schedule.lower_order_final
+    return schedule.euler_at_final or (schedule.lower_order_final and steps < _FEW_STEPS)

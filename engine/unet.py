@@ -1,0 +1,133 @@
+"""The UNet with sockets, compiled for one picture size."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+import openvino as ov
+from openvino.passes import ConstantFolding, Manager
+
+from lorablend.adapters import Blend
+from lorablend.adapters.errors import ModelError
+from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.plugs import Plugs, TensorCache
+from lorablend.engine.sockets import add_sockets, split_context
+from lorablend.engine.text import Conditioning
+
+__all__ = ["Prompted", "Unet"]
+
+_INPUTS = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"}
+
+
+Prompted: TypeAlias = Mapping[str, ov.Tensor]
+"""What the UNet is given beside the latent, made once per picture: tensor name -> tensor."""
+
+
+class Unet:
+    """Static shapes, batch 1: guidance is two calls, so turning it on or off, or asking for more pictures, never
+    recompiles, and a picture does not depend on its neighbours in the batch.
+    """
+
+    def __init__(
+        self,
+        core: ov.Core,
+        model: ModelFolder,
+        size: tuple[int, int],
+        device: str,
+        options: Mapping[str, str],
+        socket_type: ov.Type,
+        cache: TensorCache,
+    ) -> None:
+        """size: (width, height) in pixels."""
+        self.size = size
+        graph = core.read_model(model.component("unet"))
+        _check(graph, model)
+        _make_static(graph, model, size)
+        self.sockets = add_sockets(graph, socket_type)
+        main, context, self._passed = split_context(graph, socket_type)
+        self._plugs = Plugs(core, "unet", self.sockets, socket_type, cache)
+        self._main = core.compile_model(main, device, dict(options)).create_infer_request()
+        self._context = core.compile_model(context, device, dict(options)).create_infer_request()
+        self._main_inputs = {port.get_any_name() for port in self._main.get_compiled_model().inputs}
+        self._context_inputs = {port.get_any_name() for port in self._context.get_compiled_model().inputs}
+        self._bound: dict[str, ov.Tensor] = {}
+
+    def plug(self, blend: Blend) -> None:
+        """Bind the blend's tensors. Nothing is compiled; inputs whose tensor stays the same are left alone."""
+        tensors = self._plugs.tensors(blend)
+        for name, tensor in tensors.items():
+            if self._bound.get(name) is not tensor:
+                request = self._main if name in self._main_inputs else self._context
+                request.set_tensor(name, tensor)
+        self._bound = dict(tensors)
+
+    def prompt(self, conditioning: Conditioning) -> Prompted:
+        """Run the part that sees the prompt only. It holds for the blend that is plugged in now."""
+        self._context.set_tensor("encoder_hidden_states", ov.Tensor(conditioning.hidden))
+        outputs = {}
+        for name in self._passed:
+            port = self._context.get_compiled_model().output(name)
+            outputs[name] = ov.Tensor(port.get_element_type(), port.get_shape())
+            self._context.set_tensor(name, outputs[name])
+        self._context.infer()
+        if conditioning.pooled is not None:
+            width, height = self.size
+            # SDXL's micro-conditioning (arXiv 2307.01952, 2.2): original size, crop corner, target size, each
+            # (height, width).
+            outputs["text_embeds"] = ov.Tensor(conditioning.pooled)
+            outputs["time_ids"] = ov.Tensor(np.array([[height, width, 0, 0, height, width]], np.float32))
+        return outputs
+
+    def __call__(self, sample: np.ndarray, timestep: float, prompted: Prompted) -> np.ndarray:
+        """sample: f32 [1, 4, height/8, width/8] of unit variance; the prediction comes back in the same shape."""
+        for name, tensor in prompted.items():
+            self._main.set_tensor(name, tensor)
+        self._main.set_tensor("sample", ov.Tensor(sample))
+        self._main.set_tensor("timestep", ov.Tensor(np.array([timestep], np.float32)))
+        self._main.infer()
+        return np.array(self._main.get_output_tensor(0).data, np.float32)
+
+
+def _check(graph: ov.Model, model: ModelFolder) -> None:
+    names = {port.get_any_name() for port in graph.inputs}
+    if unknown := sorted(names - _INPUTS):
+        raise ModelError(
+            f"the UNet of {model.path} has the input {unknown[0]}, which the live runtime does not know; "
+            "use runtime=genai"
+        )
+    if model.in_channels != model.latent_channels:
+        raise ModelError(
+            f"the UNet of {model.path} takes {model.in_channels} channels, its VAE gives {model.latent_channels}: "
+            "an inpainting model; use the plain one, which repaints with a mask too, or runtime=genai"
+        )
+
+
+def _make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> None:
+    """Fix every shape, and let timesteps be fractions, as the karras and exponential spacings need them."""
+    cell = model.vae_scale_factor
+    shapes: dict[str, list[int]] = {}
+    for port in graph.inputs:
+        name, shape = port.get_any_name(), port.get_partial_shape()
+        if name == "timestep":
+            port.get_node().set_element_type(ov.Type.f32)
+            shapes[name] = [1] if shape.rank.get_length() else []
+        elif name == "sample":
+            shapes[name] = [1, model.in_channels, size[1] // cell, size[0] // cell]
+        else:
+            shapes[name] = [1, *(_length(model, name, i, d) for i, d in enumerate(shape) if i)]
+    graph.reshape(shapes)
+    # Shape arithmetic becomes constants, so that cross-attention's reshapes can move with its to_k and to_v.
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(graph)
+
+
+def _length(model: ModelFolder, name: str, axis: int, dimension: ov.Dimension) -> int:
+    if dimension.is_static:
+        return dimension.get_length()
+    if name == "encoder_hidden_states" and axis == 1:
+        return model.tokenizers["tokenizer"].max_length
+    raise ModelError(
+        f"the UNet of {model.path} leaves axis {axis} of its input {name} open; "
+        "export it again with `lorablend convert`"
+    )
