@@ -1,5 +1,6 @@
 """The one door: prompt, adapters and settings in, pictures out."""
 
+import dataclasses
 import os
 import secrets
 import time
@@ -75,6 +76,7 @@ class Pipeline:
         self.runtime = ("live" if self.device == "CPU" else "genai") if runtime == "auto" else runtime
         self._lora_dir = None if lora_dir is None else Path(lora_dir)
         self._adapters = _AdapterStore()
+        self._schedule = NoiseSchedule.from_config(dict(self.model.scheduler_config))
         cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
         if self.runtime == "live":
             from lorablend.engine.live import LiveRuntime as Build
@@ -107,11 +109,11 @@ class Pipeline:
         blend: (file, name in lora_dir, or Adapter; weight) pairs; `<lora:name:weight>` tags in the prompt are added.
         width, height: pixels, multiples of 8; the model's own size if not given, the input picture's with `image`.
         guidance_scale: 1 or less is none. negative_prompt: None is not "", see the model's
-        `force_zeros_for_empty_prompt`. seed: None draws one. scheduler, spacing: names of `lorablend.engine.schedulers`;
-        None is the model's own. image, strength: start from this picture, scaled to the size, and redo the last `strength`
-        part of the steps (0.65 if not given). mask: where white, the picture is redone, where black it stays.
-        latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds' noise. callback: called after
-        every step.
+        `force_zeros_for_empty_prompt`. seed: None draws one. scheduler, spacing: names of
+        `lorablend.engine.schedulers`; None is the model's own. image, strength: start from this picture, scaled to the
+        size, and redo the last `strength` part of the steps (0.65 if not given). mask: where white, the picture is
+        redone, where black it stays. latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds'
+        noise. callback: called after every step.
 
         Raises:
             AdapterError, BaseModelError, BlendError, RequestError: see each; nothing is drawn then.
@@ -129,7 +131,6 @@ class Pipeline:
         if scheduler is None:
             scheduler = from_diffusers_class(self.model.scheduler_class, dict(self.model.scheduler_config))
         strength = (DEFAULT_STRENGTH if strength is None else strength) if with_image else None
-        schedule = NoiseSchedule.from_config(dict(self.model.scheduler_config))
         loading = time.perf_counter()
         resolved = resolve_blend(entries, self._lora_dir, load=self._adapters.load)
         loaded = time.perf_counter() - loading
@@ -143,10 +144,12 @@ class Pipeline:
             guidance_scale=float(guidance_scale),
             seed=secrets.randbelow(2**32) if seed is None else seed,
             scheduler=scheduler,
-            spacing=plan(scheduler, steps, schedule, spacing, strength).spacing,
+            spacing=spacing or "",
             batch=batch,
             strength=strength,
         )
+        spacing = plan(scheduler, steps, self._schedule, spacing, strength).spacing  # the model's own where None
+        request = dataclasses.replace(request, spacing=spacing)
         inputs = self._inputs(request, image, mask, latents)
         pictures, timings, warnings = self._runtime.generate(request, resolved, inputs, callback)
         timings["blend"] = timings.get("blend", 0.0) + loaded

@@ -72,6 +72,7 @@ class Request:
 
 
 def _check_side(name: str, value: int) -> None:
+    _check_whole(name, value)
     nearest = min(max(round(value / 8) * 8, 64), MAX_SIDE)
     if value != nearest:
         raise RequestError(
@@ -80,10 +81,14 @@ def _check_side(name: str, value: int) -> None:
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise RequestError(f"{name} is {value!r}; give a whole number")
+    _check_whole(name, value)
     if not low <= value <= high:
         raise RequestError(f"{name} is {value}; give {low} to {high}")
+
+
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise RequestError(f"{name} is {value!r}; give a whole number")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ _CONTEXT_INPUT = "encoder_hidden_states"
 
 @dataclass(frozen=True)
 class Socket:
-    """One module's inputs: `down` [rank, in_features]; each of `ups` [out_features / len(ups), rank], top rows first."""
+    """One module's inputs: `down` [rank, in_features]; `ups` [out_features / len(ups), rank] each, top rows first."""
 
     path: str
     in_features: int
@@ -43,8 +43,8 @@ class Socket:
 def add_sockets(model: ov.Model, element_type: ov.Type) -> dict[str, Socket]:
     """Give every linear layer and 1×1 convolution of `model` a socket; returns them by module path.
 
-    The inputs are of `element_type`: the precision that the graph computes in, else the plugin converts all of them at
-    every inference.
+    Shapes should be static and folded: where the graph computes them, a GEGLU's split is not recognised. The inputs are of
+    `element_type`: the precision that the graph computes in, else the plugin converts all of them at every inference.
     """
     sockets: dict[str, Socket] = {}
     parameters: list[op.parameter] = []
@@ -162,7 +162,9 @@ def _features(node: ov.Node) -> tuple[int, int] | None:
     sizes = [dimension.get_length() for dimension in shape]
     if kind == "MatMul":
         return (sizes[1], sizes[0]) if len(sizes) == 2 and node.get_attributes()["transpose_b"] else None
-    return (sizes[1], sizes[0]) if sizes[2:] == [1, 1] else None
+    attributes = node.get_attributes()
+    plain = list(attributes["strides"]) == [1, 1] and not any((*attributes["pads_begin"], *attributes["pads_end"]))
+    return (sizes[1], sizes[0]) if sizes[2:] == [1, 1] and plain else None
 
 
 def _is_constant(value: ov.Output) -> bool:
@@ -184,18 +186,19 @@ def _after_bias(node: ov.Node) -> ov.Output:
 
 
 def _halves(out: ov.Output) -> list[ov.Output] | None:
-    """The two outputs of a GEGLU's split behind `out`, if that is where it goes."""
+    """The two equal outputs of a GEGLU's split behind `out`, if that is where it goes."""
     targets = list(out.get_target_inputs())
     if len(targets) != 1 or targets[0].get_node().get_type_name() != "VariadicSplit":
         return None
     split = targets[0].get_node()
-    if split.get_output_size() != 2 or split.output(0).get_partial_shape() != split.output(1).get_partial_shape():
-        return None
     axis = split.input_value(1).get_node()
     last = out.get_partial_shape().rank.get_length() - 1
     if axis.get_type_name() != "Constant" or int(np.ravel(axis.get_data())[0]) not in (-1, last):
         return None
-    return [split.output(0), split.output(1)]
+    halves = [split.output(i) for i in range(split.get_output_size())]
+    if len(halves) != 2 or halves[0].get_partial_shape()[last] != halves[1].get_partial_shape()[last]:
+        return None
+    return halves
 
 
 def _pointwise(x: ov.Output, down: ov.Output, up: ov.Output) -> ov.Output:

@@ -14,7 +14,7 @@ from lorablend.engine.plugs import Plugs, TensorCache
 from lorablend.engine.sockets import add_sockets, split_context
 from lorablend.engine.text import Conditioning
 
-__all__ = ["Prompted", "Unet"]
+__all__ = ["Prompted", "Unet", "make_static"]
 
 _INPUTS = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"}
 
@@ -42,7 +42,7 @@ class Unet:
         self.size = size
         graph = core.read_model(model.component("unet"))
         _check(graph, model)
-        _make_static(graph, model, size)
+        make_static(graph, model, size)
         self.sockets = add_sockets(graph, socket_type)
         main, context, self._passed = split_context(graph, socket_type)
         self._plugs = Plugs(core, "unet", self.sockets, socket_type, cache)
@@ -102,7 +102,7 @@ def _check(graph: ov.Model, model: ModelFolder) -> None:
         )
 
 
-def _make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> None:
+def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> None:
     """Fix every shape, and let timesteps be fractions, as the karras and exponential spacings need them."""
     cell = model.vae_scale_factor
     shapes: dict[str, list[int]] = {}

@@ -1,0 +1,244 @@
+"""Speed, as ratios measured in one run on one machine.
+
+    python -m bench.run step FOLDER [--rounds 2] [--steps 6] [--write]
+
+FOLDER is what bench/build.py wrote. Every variant runs in a process of its own, all of them once per round, in turn; a
+variant's figure is the median of its steps in all rounds. --write adds the table to bench/RESULTS.md.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.adapters import write_adapter
+
+PIXELS = 512
+CELLS = PIXELS // 8
+PRECISION = "bf16"
+BLENDS: dict[str, list[tuple[str, float]]] = {
+    "r16": [("r16", 0.8)],
+    "3r64": [("r64a", 0.7), ("r64b", -0.4), ("r64c", 0.3)],
+}
+VARIANTS = {
+    "bare": "bare OpenVINO",
+    "live-off": "live, no adapter",
+    "live-r16": "live, one rank 16",
+    "live-3r64": "live, three rank 64",
+    "genai-r16": "GenAI AdapterConfig, one rank 16",
+    "genai-3r64": "GenAI AdapterConfig, three rank 64",
+    "torch-r16": "diffusers + PEFT, one rank 16",
+    "torch-3r64": "diffusers + PEFT, three rank 64",
+}
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def _inputs() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "sample": rng.standard_normal((1, 4, CELLS, CELLS), np.float32),
+        "encoder_hidden_states": rng.standard_normal((1, 77, 2048), np.float32),
+        "text_embeds": rng.standard_normal((1, 1280), np.float32),
+        "time_ids": np.array([[PIXELS, PIXELS, 0, 0, PIXELS, PIXELS]], np.float32),
+    }
+
+
+def bare(folder: Path, blend: str, steps: int) -> dict[str, Any]:
+    """The exported UNet, static shapes, nothing added."""
+    import openvino as ov
+
+    core = ov.Core()
+    graph = core.read_model(folder / "model" / "unet" / "openvino_model.xml")
+    values = _inputs()
+    graph.reshape({name: list(value.shape) for name, value in values.items()} | {"timestep": [1]})
+    request = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": PRECISION}).create_infer_request()
+    for name, value in values.items():
+        request.set_tensor(name, ov.Tensor(value))
+    request.set_tensor("timestep", ov.Tensor(np.array([500])))
+    return {"steps": _timed(request.infer, steps)}
+
+
+def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
+    """The product's own UNet with sockets; also what a change of blend costs."""
+    import openvino as ov
+
+    from lorablend.adapters import Blend, BlendItem, load_adapter
+    from lorablend.engine import ModelFolder
+    from lorablend.engine.plugs import TensorCache
+    from lorablend.engine.text import Conditioning
+    from lorablend.engine.unet import Unet
+
+    core, options = ov.Core(), {"INFERENCE_PRECISION_HINT": PRECISION}
+    model = ModelFolder(folder / "model")
+    unet = Unet(core, model, (PIXELS, PIXELS), "CPU", options, ov.Type.bf16, TensorCache(3 << 30))
+    values = _inputs()
+    figures: dict[str, Any] = {}
+
+    def plug(changed: Blend) -> float:
+        start = time.perf_counter()
+        unet.plug(changed)
+        return time.perf_counter() - start
+
+    unet.plug(Blend())
+    start = time.perf_counter()
+    items = tuple(BlendItem(load_adapter(_file(folder, name)), weight) for name, weight in BLENDS.get(blend, []))
+    figures["read"] = time.perf_counter() - start
+    wanted = Blend(items)
+    figures["first plug"] = plug(wanted)
+    if items:
+        other = Blend(tuple(BlendItem(item.adapter, item.weight / 2) for item in items))
+        figures["plug, new weights"] = plug(other)
+        figures["plug, seen before"] = plug(wanted)
+    start = time.perf_counter()
+    prompted = unet.prompt(Conditioning(values["encoder_hidden_states"], values["text_embeds"]))
+    figures["prompt"] = time.perf_counter() - start
+    figures["steps"] = _timed(lambda: unet(values["sample"], 500.0, prompted), steps)
+    return figures
+
+
+def genai(folder: Path, blend: str, steps: int) -> dict[str, Any]:
+    """Stock OpenVINO GenAI: a whole Text2ImagePipeline, of which only the UNet's time is taken."""
+    import openvino_genai as genai
+
+    config = genai.AdapterConfig()
+    for name, weight in BLENDS[blend]:
+        config.add(genai.Adapter(_file(folder, name)), weight)
+    pipe = genai.Text2ImagePipeline(folder / "model")
+    pipe.reshape(1, PIXELS, PIXELS, 1.0)
+    pipe.compile("CPU", adapters=config, INFERENCE_PRECISION_HINT=PRECISION)
+    pipe.generate("a fox", width=PIXELS, height=PIXELS, guidance_scale=1.0, num_inference_steps=steps + 1)
+    durations = pipe.get_performance_metrics().raw_metrics.unet_inference_durations
+    return {"steps": [microseconds / 1e6 for microseconds in durations[1:]]}
+
+
+def torch(folder: Path, blend: str, steps: int) -> dict[str, Any]:
+    """diffusers' UNet with PEFT's adapters, bf16."""
+    import torch as t
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "source" / "unet", torch_dtype=t.bfloat16)
+    for name, _ in BLENDS[blend]:
+        state, alphas = StableDiffusionXLPipeline.lora_state_dict(_file(folder, name), unet_config=unet.config)[:2]
+        StableDiffusionXLPipeline.load_lora_into_unet(state, alphas, unet, adapter_name=name)
+    unet.set_adapters([name for name, _ in BLENDS[blend]], [weight for _, weight in BLENDS[blend]])
+    values = {name: t.from_numpy(value).to(t.bfloat16) for name, value in _inputs().items()}
+
+    @t.no_grad()
+    def step() -> None:
+        added = {"text_embeds": values["text_embeds"], "time_ids": values["time_ids"]}
+        unet(values["sample"], 500, values["encoder_hidden_states"], added_cond_kwargs=added)
+
+    return {"steps": _timed(step, steps)}
+
+
+KINDS = {"bare": bare, "live": live, "genai": genai, "torch": torch}
+
+
+def _timed(step: Any, steps: int) -> list[float]:
+    step()  # the first one allocates
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / "adapters" / f"{name}.safetensors"
+
+
+def _child(folder: Path, variant: str, steps: int) -> None:
+    kind, _, blend = variant.partition("-")
+    figures = KINDS[kind](folder, blend, steps)
+    figures["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # KB on Linux -> GB
+    print(json.dumps(figures))
+
+
+def step(folder: Path, rounds: int, steps: int, variants: list[str]) -> str:
+    """Run every variant and return the tables as Markdown."""
+    (folder / "adapters").mkdir(exist_ok=True)
+    for name, rank, seed in (("r16", 16, 1), ("r64a", 64, 2), ("r64b", 64, 3), ("r64c", 64, 4)):
+        if not _file(folder, name).exists():
+            write_adapter(_file(folder, name), rank, seed)
+    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+    for number in range(rounds):
+        for variant in variants if number % 2 == 0 else reversed(variants):
+            command = [sys.executable, "-m", "bench.run", "child", str(folder), variant, str(steps)]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            runs[variant].append(json.loads(output.splitlines()[-1]))
+            print(variant, [round(s, 2) for s in runs[variant][-1]["steps"]], file=sys.stderr)
+    return _tables(runs)
+
+
+def _tables(runs: dict[str, list[dict[str, Any]]]) -> str:
+    median = {name: statistics.median([s for run in found for s in run["steps"]]) for name, found in runs.items()}
+    lines = ["| | median s per step | min | × bare | peak GB |", "|---|---|---|---|---|"]
+    for name, found in runs.items():
+        fastest = min(s for run in found for s in run["steps"])
+        peak = max(run["peak"] for run in found)
+        ratio = f"{median[name] / median['bare']:.2f}" if "bare" in median else ""
+        lines.append(f"| {VARIANTS[name]} | {median[name]:.2f} | {fastest:.2f} | {ratio} | {peak:.1f} |")
+    for blend, words in (("r16", "one rank 16"), ("3r64", "three rank 64")):
+        if f"genai-{blend}" in median and f"live-{blend}" in median:
+            faster = median[f"genai-{blend}"] / median[f"live-{blend}"]
+            lines += ["", f"Stock GenAI takes {faster:.2f} × the live runtime's time with {words}."]
+    names = ("read", "first plug", "plug, new weights", "plug, seen before", "prompt")
+    lines += ["", "| seconds | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for name, found in runs.items():
+        if name.startswith("live"):
+            cells = [f"{statistics.median(run[n] for run in found):.3f}" if n in found[0] else "" for n in names]
+            lines.append(f"| {VARIANTS[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _heading() -> str:
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    flags = Path("/proc/cpuinfo").read_text()
+    level = "AMX bf16" if "amx_bf16" in flags else "AVX-512 bf16" if "avx512_bf16" in flags else "no bf16"
+    packages = ("openvino", "openvino-genai", "diffusers", "peft", "torch")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{date.today()}, {cpu} ({level}), {versions}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("step", help="one UNet step at full size, 512×512, batch 1, bf16")
+    one.add_argument("folder", type=Path)
+    one.add_argument("--rounds", type=int, default=2)
+    one.add_argument("--steps", type=int, default=6)
+    one.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    one.add_argument("--write", action="store_true", help="append to bench/RESULTS.md")
+    child = commands.add_parser("child")
+    child.add_argument("folder", type=Path)
+    child.add_argument("variant", choices=list(VARIANTS))
+    child.add_argument("steps", type=int)
+    options = parser.parse_args()
+    if options.command == "child":
+        _child(options.folder, options.variant, options.steps)
+        return
+    table = step(options.folder, options.rounds, options.steps, options.variants)
+    command = f"python -m bench.run step FOLDER --rounds {options.rounds} --steps {options.steps}"
+    text = f"## One UNet step\n\n{_heading()}; `{command}`\n\n{table}\n"
+    print(text)
+    if options.write:
+        with RESULTS.open("a", encoding="utf-8") as results:
+            results.write("\n" + text)
+
+
+if __name__ == "__main__":
+    main()

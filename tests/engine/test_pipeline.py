@@ -1,0 +1,152 @@
+"""The one door: its defaults, its refusals (each a single line), its callback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorablend.adapters.errors import Cancelled, DeviceError, LorablendError, ModelError, RequestError
+from lorablend.engine import Pipeline, Request, Step
+
+GREY = Image.new("RGB", (64, 64), "grey")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"width": 100}, "width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96"),
+        ({"height": 8}, "height is 8; it must be a multiple of 8 from 64 to 4096, the nearest is 64"),
+        ({"width": 5000}, "width is 5000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"),
+        ({"width": 64.5}, "width is 64.5; give a whole number"),
+        ({"steps": 0}, "steps is 0; give 1 to 1000"),
+        ({"steps": 1001}, "steps is 1001; give 1 to 1000"),
+        ({"batch": 0}, "batch is 0; give 1 to 64"),
+        ({"seed": -1}, "seed is -1; give 0 to 9223372036854775806"),
+        (
+            {"guidance_scale": float("nan")},
+            "guidance_scale is nan; give a number of 0 or more (1 or less: no guidance)",
+        ),
+        ({"image": GREY, "strength": 0}, "strength is 0; give a number above 0, at most 1"),
+        ({"image": GREY, "strength": 1.5}, "strength is 1.5; give a number above 0, at most 1"),
+        ({"strength": 0.5}, "strength is given without image; give the picture to start from"),
+        ({"mask": GREY}, "mask is given without image; give the picture that it belongs to"),
+        (
+            {"latents": np.zeros((1, 4, 4, 4), np.float32)},
+            "latents have the shape [1, 4, 4, 4]; these settings need [1, 4, 8, 8]",
+        ),
+        (
+            {"latents": np.full((1, 4, 8, 8), np.nan, np.float32)},
+            "latents hold NaN or infinity; give finite numbers",
+        ),
+    ],
+)
+def test_refused(pipeline: Pipeline, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        pipeline.generate("a fox", **kwargs)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"scheduler": "eular"},
+        {"spacing": "karas"},
+        {"blend": [("kohja", 1.0)]},
+        {"blend": [("kohya", float("inf"))]},
+        {"blend": [("kohya", "much")]},
+        {"blend": [("nowhere/kohya.safetensors", 1.0)]},
+    ],
+    ids=str,
+)
+def test_other_refusals_are_one_line_of_one_class(pipeline: Pipeline, kwargs: dict[str, Any]) -> None:
+    with pytest.raises(LorablendError) as caught:
+        pipeline.generate("a fox", **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_device(sdxl_model: Path) -> None:
+    with pytest.raises(DeviceError) as caught:
+        Pipeline(sdxl_model, device="NPU")
+    assert re.fullmatch(r"device NPU is not here; there is: CPU.*", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"runtime": "fast"}, "runtime is 'fast'; choose one of auto, live, genai"),
+        ({"precision": "int4"}, "precision is 'int4'; choose one of f32, f16, bf16"),
+    ],
+)
+def test_refused_by_the_constructor(sdxl_model: Path, kwargs: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Pipeline(sdxl_model, **kwargs)  # pyright: ignore[reportArgumentType]
+    assert str(caught.value) == message
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        Pipeline(tmp_path)
+
+
+def test_defaults_and_what_comes_back(pipeline: Pipeline) -> None:
+    result = pipeline.generate("a fox", steps=2, blend=[("peft", 0.5)])
+    assert result.images[0].size == (64, 64)
+    assert result.seeds == [result.request.seed]
+    assert result.request.scheduler == "euler"
+    assert result.request.spacing == "leading"
+    assert [(item.adapter.name, item.weight) for item in result.blend.items] == [("peft", 0.5)]
+    assert {"blend", "text", "denoise", "decode", "total"} <= set(result.timings)
+    assert result.timings["total"] >= result.timings["denoise"] > 0
+    again = pipeline.generate("a fox", steps=2, blend=[("peft", 0.5)], seed=result.seeds[0])
+    assert again.images[0].tobytes() == result.images[0].tobytes()
+
+
+def test_request_survives_json(pipeline: Pipeline) -> None:
+    request = pipeline.generate("ein Fuchs „im Schnee“ <lora:kohya:0.1>", steps=1).request
+    assert Request.from_json(request.to_json()) == request
+
+
+def test_callback_sees_every_step(pipeline: Pipeline) -> None:
+    seen: list[Step] = []
+    pipeline.generate("a fox", steps=3, batch=2, callback=seen.append)
+    assert [(step.picture, step.index) for step in seen] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert {(step.pictures, step.steps) for step in seen} == {(2, 3)}
+    assert seen[0].latent.shape == (1, 4, 8, 8)
+    assert seen[0].preview().size == (8, 8)
+    assert seen[0].sigma > seen[1].sigma > seen[2].sigma > 0
+
+
+def test_cancel_leaves_nothing_behind(make_pipeline: Callable[..., Pipeline], pipeline: Pipeline) -> None:
+    one = make_pipeline()
+    with pytest.raises(Cancelled) as caught:
+        one.generate("a fox", steps=3, blend=[("kohya", 1.0)], callback=lambda step: step.index < 1)
+    assert str(caught.value) == "stopped after step 2 of 3, picture 1 of 1"
+    after = one.generate("a fox", steps=2, seed=1).images[0]
+    assert after.tobytes() == pipeline.generate("a fox", steps=2, seed=1).images[0].tobytes()
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_says_so(pipeline: Pipeline) -> None:
+    long = "cat " * 90 + "fox"
+    result = pipeline.generate(long, steps=1, guidance_scale=1)
+    assert len(result.warnings) == 1
+    assert result.warnings[0].startswith("the prompt is too long for the model; left out: cat")
+    assert result.warnings[0].endswith("fox")
+    assert pipeline.generate("cat", steps=1, guidance_scale=1).warnings == ()
+
+
+def test_picture_to_picture_keeps_the_picture_where_the_mask_is_black(pipeline: Pipeline) -> None:
+    black = Image.new("L", (64, 64), 0)
+    result = pipeline.generate("a fox", image=GREY, mask=black, steps=2)
+    assert result.images[0].tobytes() == GREY.tobytes()
+    assert result.request.strength == 0.65
+
+
+def test_input_picture_sets_the_size(pipeline: Pipeline) -> None:
+    result = pipeline.generate("a fox", image=GREY.resize((101, 70)), steps=2)
+    assert result.images[0].size == (96, 64)

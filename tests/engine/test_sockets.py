@@ -1,0 +1,104 @@
+"""Sockets alone, on the SDXL-shaped UNet: the graph with deltas plugged in is the graph with them in its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from lorablend.adapters import Blend, BlendItem, load_adapter
+from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.plugs import TensorCache, _Stacker  # pyright: ignore[reportPrivateUsage]
+from lorablend.engine.sockets import add_sockets, split_context
+from lorablend.engine.text import Conditioning
+from lorablend.engine.unet import Unet, make_static
+
+
+def _read(folder: Path) -> ov.Model:
+    model = ModelFolder(folder)
+    graph = ov.Core().read_model(model.component("unet"))
+    make_static(graph, model, (64, 64))
+    return graph
+
+
+def test_every_linear_layer_and_pointwise_convolution_has_one(sdxl_model: Path, sd15_model: Path) -> None:
+    for folder in (sdxl_model, sd15_model):
+        graph = _read(folder)
+        nodes = [n for n in graph.get_ordered_ops() if n.get_type_name() in ("MatMul", "Convolution")]
+        constant = [n for n in nodes if n.input_value(1).get_node().get_type_name() == "Constant"]
+        wide = [n for n in constant if list(n.input_value(1).get_shape())[2:] not in ([], [1, 1])]
+        sockets = add_sockets(graph, ov.Type.f32)
+        assert len(sockets) == len(constant) - len(wide)
+        assert "down_blocks.1.attentions.0.proj_in" in sockets  # linear in SDXL, a 1×1 convolution in SD 1.5
+        halves = [socket for socket in sockets.values() if len(socket.ups) == 2]
+        assert all(socket.path.endswith("ff.net.0.proj") for socket in halves)
+        assert len(halves) == sum(path.endswith("ff.net.0.proj") for path in sockets)
+
+
+def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
+    graph = _read(sdxl_model)
+    sockets = add_sockets(graph, ov.Type.f32)
+    main, context, names = split_context(graph, ov.Type.f32)
+    cross = [path for path in sockets if path.endswith(("attn2.to_k", "attn2.to_v"))]
+    assert len(names) == len(cross)
+    context_inputs = {port.get_any_name() for port in context.inputs}
+    main_inputs = {port.get_any_name() for port in main.inputs}
+    assert context_inputs == {"encoder_hidden_states"} | {n for path in cross for n in sockets[path].names}
+    assert "encoder_hidden_states" not in main_inputs
+    assert not main_inputs & context_inputs
+
+
+@pytest.fixture(scope="module")
+def unet(sdxl_model: Path) -> Unet:
+    model = ModelFolder(sdxl_model)
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    return Unet(ov.Core(), model, (64, 64), "CPU", options, ov.Type.f32, TensorCache(1 << 28))
+
+
+def _ask(unet: Unet, blend: Blend) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    unet.plug(blend)
+    prompted = unet.prompt(
+        Conditioning(rng.standard_normal((1, 77, 96), np.float32), rng.standard_normal((1, 64), np.float32))
+    )
+    return unet(rng.standard_normal((1, 4, 8, 8), np.float32), 500.0, prompted)
+
+
+def test_undone_is_as_before(unet: Unet, lora_dir: Path) -> None:
+    before = _ask(unet, Blend())
+    adapter = load_adapter(lora_dir / "kohya.safetensors")
+    changed = _ask(unet, Blend((BlendItem(adapter, 1.0),)))
+    assert np.abs(changed - before).max() > 1e-2
+    assert np.array_equal(_ask(unet, Blend()), before)
+    assert np.array_equal(_ask(unet, Blend((BlendItem(adapter, 1.0),))), changed)
+
+
+@pytest.mark.parametrize("kind", [ov.Type.f32, ov.Type.f16])
+def test_stacker_folds_weights_and_concatenates(kind: ov.Type) -> None:
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((6, 3), np.float32).astype(kind.to_dtype())
+    other = rng.standard_normal((6, 2), np.float32).astype(kind.to_dtype())
+    one.flags.writeable = False  # as a mapped file's are
+    stacker = _Stacker(ov.Core(), (kind, kind), 1, ov.Type.f32)
+    expected = np.concatenate([one.astype(np.float32) * np.float32(0.3), other.astype(np.float32) * -2], axis=1)
+    assert np.array_equal(stacker([(one, 0.3), (other, -2.0)]).data, expected)
+
+
+def test_stacker_rounds_to_the_nearest_bf16() -> None:
+    """Beside torch's own rounding, bit by bit; truncation would be off in half of the numbers."""
+    import torch
+
+    values = np.random.default_rng(0).standard_normal((5, 7000), np.float32)
+    tensor = _Stacker(ov.Core(), (ov.Type.f32,), 0, ov.Type.bf16)([(values, 1.0)])
+    expected = torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
+    assert np.array_equal(tensor.data.view(np.int16).reshape(values.shape), expected)
+
+
+def test_tensor_cache_keeps_within_its_budget() -> None:
+    cache = TensorCache(100)
+    tensors = [{"x": ov.Tensor(ov.Type.f32, ov.Shape([15]))} for _ in range(3)]  # 60 bytes each
+    for i, tensor in enumerate(tensors):
+        cache.put(i, tensor, alive=None)
+    assert [cache.get(i) is not None for i in range(3)] == [False, False, True]
