@@ -1,0 +1,20 @@
+"""How names from untrusted files are shown in one-line messages."""
+
+from collections.abc import Collection
+
+_LONGEST_NAME = 160
+_LISTED = 3
+
+
+def shown(name: object) -> str:
+    """`name` on one line: control characters and stray surrogates escaped, the middle of a very long name left out."""
+    text = str(name)
+    if len(text) > _LONGEST_NAME:
+        text = f"{text[: _LONGEST_NAME // 2]}…{text[-_LONGEST_NAME // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def listed(names: Collection[str], unit: str = "tensor") -> str:
+    """The count and the first few names: "5 tensors: a, b, c, …"."""
+    first = ", ".join(shown(name) for name in list(names)[:_LISTED])
+    return f"{len(names)} {unit}{'s' * (len(names) != 1)}: {first}{', …' * (len(names) > _LISTED)}"

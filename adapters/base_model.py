@@ -1,0 +1,89 @@
+"""Which base model an adapter was made for: told by module names and shapes, by the metadata only where both fit."""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from ._wording import shown
+from .delta import Delta
+from .errors import BaseModelError
+from .metadata import base_model_hint
+from .modules import TOPOLOGIES, bases_of
+
+__all__ = ["BASE_NAMES", "tell_base_model"]
+
+# Names for messages. The refiner is known only to be refused.
+BASE_NAMES = {"sd15": "SD 1.5", "sd2": "SD 2", "sdxl": "SDXL", "sdxl-refiner": "the SDXL refiner", "unknown": "unknown"}
+
+_CROSS_ATTENTION_WIDTH = {768: {"sd15"}, 1024: {"sd2"}, 2048: {"sdxl"}, 1280: {"sdxl-refiner"}}
+_TEXT_WIDTH = {768: {"sd15", "sdxl"}, 1024: {"sd2"}}
+_SECOND_TEXT_ENCODER = {"sdxl", "sdxl-refiner"}
+# up_blocks.1 has attention in every model; this is its width.
+_UP_BLOCK_1_WIDTH = {1280: {"sd15", "sd2"}, 640: {"sdxl"}}
+
+
+def tell_base_model(
+    deltas: Mapping[tuple[str, str], Delta], names: Collection[str], metadata: Mapping[str, str]
+) -> str:
+    """ "sd15", "sd2", "sdxl", or "unknown" where several would fit.
+
+    `names` are the file's tensor names. Raises BaseModelError for the SDXL refiner, and for modules that no one model
+    has together.
+    """
+    bases = _by_modules(deltas)
+    for clue in _clues(deltas, names, metadata):
+        bases = bases & clue or bases
+    # Of what is still open, the common ones: hardly anybody trains the refiner, and SD 2 betrays itself by its widths.
+    if len(bases) > 1:
+        bases = bases - {"sdxl-refiner"}
+    if bases == {"sd15", "sd2"}:
+        return "sd15"
+    if len(bases) > 1:
+        return "unknown"
+    (base,) = bases
+    if base == "sdxl-refiner":
+        raise BaseModelError("made for the SDXL refiner, which lorablend does not run: use an SDXL adapter")
+    return base
+
+
+def _by_modules(deltas: Mapping[tuple[str, str], Delta]) -> set[str]:
+    """The models that have all of these modules."""
+    bases = set(TOPOLOGIES)
+    for component, path in deltas:
+        if component == "unet":
+            having = bases_of(path)
+        elif component == "text_encoder_2":
+            having = _SECOND_TEXT_ENCODER
+        else:
+            continue
+        if not bases & having:
+            raise BaseModelError(
+                f"modules of different models: {shown(component)} {shown(path)} is of {_either(having)}, "
+                f"the ones before it of {_either(bases)}"
+            )
+        bases &= having
+    return bases
+
+
+def _clues(
+    deltas: Mapping[tuple[str, str], Delta], names: Collection[str], metadata: Mapping[str, str]
+) -> Iterator[set[str]]:
+    """From the safest to the weakest, the models that each piece of evidence speaks for; a clue may be empty."""
+    for (component, path), delta in deltas.items():
+        if component == "unet" and path.endswith(("attn2.to_k", "attn2.to_v")):
+            yield _CROSS_ATTENTION_WIDTH.get(delta.in_features, set())
+    for (component, path), delta in deltas.items():
+        if component == "text_encoder" and path.endswith((".q_proj", ".k_proj", ".v_proj", ".fc1")):
+            yield _TEXT_WIDTH.get(delta.in_features, set())
+        if path.startswith("up_blocks.1.attentions") and path.endswith("attn1.to_q"):
+            yield _UP_BLOCK_1_WIDTH.get(delta.in_features, set())
+    if any(path.endswith("proj_in") and delta.kernel for (_, path), delta in deltas.items()):
+        yield {"sd15"}  # a convolution in SD 1.5, linear in the others
+    if any(name.startswith("lora_te1_") for name in names):
+        yield {"sdxl"}
+    if any(name.startswith("lora_te_") for name in names):
+        yield {"sd15", "sd2"}
+    if hint := base_model_hint(metadata):
+        yield {hint}
+
+
+def _either(bases: Collection[str]) -> str:
+    return " or ".join(BASE_NAMES[base] for base in TOPOLOGIES if base in bases)

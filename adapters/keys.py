@@ -1,0 +1,206 @@
+"""How adapter files name their tensors, as tables: a prefix says the component, a suffix says the tensor's role.
+
+A new spelling is a new row. What lies between prefix and suffix is looked up by `modules.find_module`.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .modules import find_module
+
+__all__ = ["COMPONENTS", "NOT_ADAPTERS", "OTHER_BASES", "PREFIXES", "ROLES", "Key", "algorithm_of", "parse_key"]
+
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+
+# The first row that fits decides. No prefix at all: a UNet or a text encoder, whichever knows the module.
+PREFIXES = (
+    ("lora_unet_", "unet"),  # kohya and everything descended from it
+    ("lora_te_wrapped_", "text_encoder"),
+    ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
+    ("lora_te_", "text_encoder"),
+    ("lycoris_", "unet"),
+    ("unet.", "unet"),  # diffusers
+    ("text_encoder_2.", "text_encoder_2"),
+    ("text_encoder.", "text_encoder"),
+    ("diffusion_model.", "unet"),  # ComfyUI
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_h.transformer.", "text_encoder"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+    ("clip_l.", "text_encoder"),  # OMI
+    ("clip_g.", "text_encoder_2"),
+)
+_PEFT_PREFIX = "base_model.model."
+
+# (suffix, role, algorithm). The longest suffix that fits is meant, and * stands for the adapter's name, which PEFT
+# sometimes leaves in. Where a module has roles of several algorithms, the one highest up is the module's: DoRA brings
+# LoRA's tensors along, any of them brings an alpha.
+ROLES = (
+    (".dora_scale", "magnitude", "DoRA"),
+    (".lora_magnitude_vector", "magnitude", "DoRA"),
+    (".lora_magnitude_vector.weight", "magnitude", "DoRA"),
+    (".lora_magnitude_vector.*.weight", "magnitude", "DoRA"),
+    (".magnitude", "magnitude", "DoRA"),
+    (".hada_w1_a", "w1_a", "LoHa"),
+    (".hada_w1_b", "w1_b", "LoHa"),
+    (".hada_w2_a", "w2_a", "LoHa"),
+    (".hada_w2_b", "w2_b", "LoHa"),
+    (".hada_t1", "t1", "LoHa"),
+    (".hada_t2", "t2", "LoHa"),
+    (".lokr_w1", "w1", "LoKr"),
+    (".lokr_w1_a", "w1_a", "LoKr"),
+    (".lokr_w1_b", "w1_b", "LoKr"),
+    (".lokr_w2", "w2", "LoKr"),
+    (".lokr_w2_a", "w2_a", "LoKr"),
+    (".lokr_w2_b", "w2_b", "LoKr"),
+    (".lokr_t1", "t1", "LoKr"),
+    (".lokr_t2", "t2", "LoKr"),
+    (".a1.weight", "a1", "GLoRA"),
+    (".a2.weight", "a2", "GLoRA"),
+    (".b1.weight", "b1", "GLoRA"),
+    (".b2.weight", "b2", "GLoRA"),
+    (".bm.weight", "bm", "GLoRA"),
+    (".on_input", "on_input", "IA3"),
+    (".ia3_l", "ia3", "IA3"),
+    (".ia3_l.*", "ia3", "IA3"),
+    (".boft_R", "boft_r", "BOFT"),
+    (".boft_R.*", "boft_r", "BOFT"),
+    (".boft_s", "boft_s", "BOFT"),
+    (".boft_s.*", "boft_s", "BOFT"),
+    (".oft_blocks", "oft_blocks", "OFT"),
+    (".oft_diag", "oft_diag", "OFT"),
+    (".oft_R.weight", "oft_r", "OFT"),
+    (".oft_R.*.weight", "oft_r", "OFT"),
+    (".oft_R.scaled_oft", "scaled_oft", "OFT"),
+    (".rescale", "rescale", "OFT"),
+    (".lora_mid.weight", "mid", "LoCon (Tucker)"),
+    (".lora_embedding_A", "embedding_down", "embedding LoRA"),
+    (".lora_embedding_A.*", "embedding_down", "embedding LoRA"),
+    (".lora_embedding_B", "embedding_up", "embedding LoRA"),
+    (".lora_embedding_B.*", "embedding_up", "embedding LoRA"),
+    (".lora_up.bias", "up_bias", "LoRA with bias"),
+    (".lora_B.bias", "up_bias", "LoRA with bias"),
+    (".lora_B.*.bias", "up_bias", "LoRA with bias"),
+    (".bias_indices", "bias_indices", "sparse residual"),
+    (".bias_values", "bias_values", "sparse residual"),
+    (".bias_size", "bias_size", "sparse residual"),
+    (".reshape_weight", "reshape_weight", "base reshaping"),
+    (".diff", "diff", "full difference"),
+    (".diff_b", "diff_b", "full difference"),
+    (".set_weight", "set_weight", "full difference"),
+    (".w_norm", "w_norm", "full difference"),
+    (".b_norm", "b_norm", "full difference"),
+    (".lora_down.weight", "down", "LoRA"),  # kohya
+    (".lora_up.weight", "up", "LoRA"),
+    (".lora_A.weight", "down", "LoRA"),  # PEFT
+    (".lora_B.weight", "up", "LoRA"),
+    (".lora_A.*.weight", "down", "LoRA"),
+    (".lora_B.*.weight", "up", "LoRA"),
+    (".lora_A", "down", "LoRA"),
+    (".lora_B", "up", "LoRA"),
+    (".lora.down.weight", "down", "LoRA"),  # diffusers before PEFT
+    (".lora.up.weight", "up", "LoRA"),
+    ("_lora.down.weight", "down", "LoRA"),  # its attention processors
+    ("_lora.up.weight", "up", "LoRA"),
+    (".lora_linear_layer.down.weight", "down", "LoRA"),
+    (".lora_linear_layer.up.weight", "up", "LoRA"),
+    (".down.weight", "down", "LoRA"),
+    (".up.weight", "up", "LoRA"),
+    (".scale", "scale", "LoRA"),
+    (".scalar", "scalar", "LoRA"),
+    (".alpha", "alpha", "LoRA"),
+    (".weight", "weight", "full weights"),
+    (".bias", "bias", "full weights"),
+)
+
+# Files of another kind, told by one name of theirs.
+NOT_ADAPTERS = (
+    (r"^lora_controlnet$", "a Control-LoRA"),
+    (r"^lllite_unet", "a ControlNet-LLLite"),
+    (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),
+    (r"_custom_diffusion\.weight$", "a Custom Diffusion file"),
+    (r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.", "a full checkpoint"),
+    (r"^(unet|text_encoder):\d+:(up|down)$", "a file of the first LoRA tool, which does not name its modules"),
+    (r"^(emb_params|string_to_param(\..*)?|clip_[lg])$", "a textual inversion"),
+)
+
+# Models with other modules than Stable Diffusion's UNet and CLIP, told by a name that no module of ours has; the first
+# row that any such name fits is the answer.
+OTHER_BASES = (
+    (r"^(lora_)?prior_(unet|te)_", "Stable Cascade"),
+    (r"double_blocks\.\d+\.(img|txt)_attn_qkv", "HunyuanVideo"),
+    (r"(double_blocks|single_blocks|single_transformer_blocks)[._]", "FLUX"),
+    (r"(joint_blocks|context_block)[._]", "Stable Diffusion 3"),
+    (r"(caption_projection|adaln_single)", "PixArt"),
+    (r"blocks[._]\d+[._]cross_attn", "Wan"),
+    (r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)", "Qwen-Image"),
+    (r"transformer_blocks[._]\d+[._]attn[._]add_[qkv]_proj|^(text_encoder_3\.|lora_te3_)", "Stable Diffusion 3"),
+    (r"(noise_refiner|context_refiner)[._]", "Lumina or Z-Image"),
+    (r"(motion_modules|temporal_transformer)[._]", "AnimateDiff"),
+    (
+        r"^(lora_)?(unet_|transformer[._]|diffusion_model\.)_?(transformer_)?(blocks|layers)[._]",
+        "a diffusion transformer",
+    ),
+)
+
+_BY_SUFFIX = {suffix: (role, algorithm) for suffix, role, algorithm in ROLES}
+_PRECEDENCE = {algorithm: -index for index, (_, _, algorithm) in reversed(list(enumerate(ROLES)))}
+_SUFFIX_START = re.compile(r"(?=\.|_lora\.)")
+_LONGEST_NAME = 400  # characters; the longest real ones have about 130
+
+
+@dataclass(frozen=True)
+class Key:
+    """A tensor's name, understood.
+
+    `component` is None where the name leaves open which text encoder it means; `path` is None where no model has such
+    a module; `role` and `algorithm` are "" where the suffix is unknown.
+    """
+
+    name: str
+    component: str | None = None
+    path: str | None = None
+    role: str = ""
+    algorithm: str = ""
+
+
+def parse_key(name: str) -> Key:
+    """Take a tensor's name apart; what is not understood stays empty in the answer, nothing is guessed."""
+    if name.startswith("bundle_emb."):
+        return Key(name, role="embedding", algorithm="bundled embedding")
+    if len(name) > _LONGEST_NAME:
+        return Key(name)
+    for match in _SUFFIX_START.finditer(name):  # from the left, so the longest suffix comes first
+        module, suffix = name[: match.start()], name[match.start() :]
+        if found := _BY_SUFFIX.get(suffix) or _BY_SUFFIX.get(_without_adapter_name(suffix)):
+            return Key(name, *_find(module), *found)
+    return Key(name)
+
+
+def algorithm_of(algorithms: Iterable[str]) -> str:
+    """The algorithm of a module whose tensors are of these."""
+    return max(algorithms, key=lambda algorithm: _PRECEDENCE[algorithm])
+
+
+def _without_adapter_name(suffix: str) -> str:
+    """ ".lora_A.default.weight" as the table has it: ".lora_A.*.weight"."""
+    words = suffix.split(".")
+    return ".".join([*words[:2], "*", *words[3:]]) if len(words) > 2 else suffix
+
+
+def _find(module: str) -> tuple[str | None, str | None]:
+    """Component and module path for a name with its prefix."""
+    name = _strip_peft(module)
+    for prefix, component in PREFIXES:
+        if name.startswith(prefix):
+            return component, find_module(component, _strip_peft(name[len(prefix) :]))
+    if path := find_module("unet", name):
+        return "unet", path
+    return None, find_module("text_encoder", name)
+
+
+def _strip_peft(name: str) -> str:
+    while name.startswith(_PEFT_PREFIX):
+        name = name[len(_PEFT_PREFIX) :]
+    return name

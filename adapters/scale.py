@@ -1,0 +1,155 @@
+"""What up · down is multiplied with: alpha and the four places where a file, or PEFT beside it, may say it.
+
+In order of precedence: the module's own `.alpha` tensor; diffusers' `lora_adapter_metadata`; PEFT's
+`adapter_config.json` beside `adapter_model.safetensors`; a plain `lora_alpha`, `network_alpha` or `alpha` in the
+metadata. None of them: scale 1.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._wording import shown
+from .errors import AdapterError
+from .file import Tensor, TensorFile
+from .keys import COMPONENTS
+from .patterns import Patterns
+
+__all__ = ["Scale", "ScaleSettings", "read_scale_settings", "scale_of"]
+
+_LARGEST = float(np.finfo(np.float32).max)
+_CONFIG_LIMIT = 10_000_000  # bytes of adapter_config.json
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`alpha` as the file gives it, or None; `factor` is what up · down is multiplied with."""
+
+    alpha: float | None
+    factor: float
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    """What PEFT's settings say about one component, for modules that have no alpha tensor of their own."""
+
+    alpha: float | None = None
+    alpha_pattern: Patterns | None = None
+    rank_stabilised: bool = False  # rsLoRA (https://arxiv.org/abs/2312.03732): alpha / √rank
+    dora: bool = False
+
+    def alpha_of(self, path: str) -> float | None:
+        """The alpha of a module path: of the first pattern that fits it, else the component's."""
+        found = self.alpha_pattern.find(path) if self.alpha_pattern else None
+        return self.alpha if found is None else found
+
+
+def scale_of(module: str, path: str, roles: Mapping[str, Tensor], rank: int, settings: ScaleSettings) -> Scale:
+    """The scale of one module. `module` is its name in messages. Raises AdapterError for an alpha that is no number."""
+    alpha = _scalar(module, roles["alpha"]) if "alpha" in roles else settings.alpha_of(path)
+    factor = 1.0 if alpha is None else alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
+    if "scale" in roles:  # A1111: in place of alpha / rank
+        factor = _scalar(module, roles["scale"])
+    if "scalar" in roles:  # LyCORIS' use_scalar
+        factor *= _scalar(module, roles["scalar"])
+    if abs(factor) > _LARGEST:
+        raise AdapterError(f"{module}: scale {factor} does not fit float32")
+    return Scale(alpha, factor)
+
+
+def _scalar(module: str, tensor: Tensor) -> float:
+    if tensor.count != 1:
+        raise AdapterError(
+            f"{module}: tensor {shown(tensor.name)} has shape {list(tensor.shape)}, one number was expected"
+        )
+    array = tensor.float32() if tensor.dtype == "BF16" else tensor.array
+    return float(array.reshape(()).item())
+
+
+def read_scale_settings(file: TensorFile) -> dict[str, ScaleSettings]:
+    """The settings of every component. Raises AdapterError where they are there but cannot be understood."""
+    if (text := file.metadata.get("lora_adapter_metadata")) is not None:
+        source = "metadata lora_adapter_metadata"
+        settings = _json_object(source, text)
+    elif (config := _sibling_config(file.path)) is not None:
+        source = "adapter_config.json"
+        settings = _json_object(source, config)
+    else:
+        return dict.fromkeys(COMPONENTS, ScaleSettings(alpha=_plain_alpha(file.metadata)))
+    return {component: _settings(source, _of_component(settings, component)) for component in COMPONENTS}
+
+
+def _sibling_config(path: Path) -> str | None:
+    """PEFT writes these two files together, under these very names; beside any other name it would be a stranger's."""
+    config = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not config.is_file():
+        return None
+    try:
+        if config.stat().st_size > _CONFIG_LIMIT:
+            raise AdapterError(f"adapter_config.json is longer than {_CONFIG_LIMIT} bytes")
+        return config.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError("adapter_config.json cannot be read") from error
+
+
+def _json_object(source: str, text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{source} is not valid JSON") from error
+    if not isinstance(parsed, dict):
+        raise AdapterError(f"{source} is not a JSON object")
+    return parsed
+
+
+def _plain_alpha(metadata: Mapping[str, str]) -> float | None:
+    for key in ("lora_alpha", "network_alpha", "alpha"):
+        try:
+            alpha = float(metadata.get(key, ""))
+        except ValueError:  # "None", "Dynamic"
+            continue
+        if math.isfinite(alpha):
+            return alpha
+    return None
+
+
+def _of_component(settings: Mapping[str, Any], component: str) -> dict[str, Any]:
+    """The settings named "unet.lora_alpha"…, or where no component is named, those named plain "lora_alpha"…"""
+    if any(key.startswith(tuple(f"{name}." for name in COMPONENTS)) for key in settings):
+        return {key.removeprefix(f"{component}."): settings[key] for key in settings if key.startswith(f"{component}.")}
+    return dict(settings)
+
+
+def _settings(source: str, settings: Mapping[str, Any]) -> ScaleSettings:
+    alpha = settings.get("lora_alpha")
+    pattern = settings.get("alpha_pattern") or {}
+    if not isinstance(pattern, dict):
+        raise AdapterError(f"{source}: alpha_pattern is not an object")
+    alphas = {key: _number(source, f"alpha_pattern {shown(key)}", value) for key, value in pattern.items()}
+    return ScaleSettings(
+        alpha=None if alpha is None else _number(source, "lora_alpha", alpha),
+        alpha_pattern=Patterns(source, alphas) if alphas else None,
+        rank_stabilised=_flag(source, "use_rslora", settings),
+        dora=_flag(source, "use_dora", settings),
+    )
+
+
+def _number(source: str, name: str, value: Any) -> float:
+    try:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer beyond float64
+        pass
+    raise AdapterError(f"{source}: {shown(name)} is {shown(value)}, a finite number was expected")
+
+
+def _flag(source: str, name: str, settings: Mapping[str, Any]) -> bool:
+    value = settings.get(name)
+    if not isinstance(value, bool | None):
+        raise AdapterError(f"{source}: {name} is {shown(value)}, true or false was expected")
+    return bool(value)
