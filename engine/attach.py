@@ -1,42 +1,42 @@
 """Does a blend belong on a model? Asked before anything is baked or plugged in; both runtimes ask it here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from lorablend.adapters import Adapter, Blend
+from lorablend.adapters import Blend
 from lorablend.adapters.errors import AdapterError, BaseModelError
 
-__all__ = ["check_attach", "matches"]
+__all__ = ["check_attach"]
 
 
 def check_attach(blend: Blend, modules: Mapping[tuple[str, str], tuple[int, ...]], family: str) -> None:
     """Raise unless every delta of the blend has its module in the model, with the shape it was made for.
 
-    modules: (component, module path) -> the weight's shape, [out, in] or [out, in, height, width]. An adapter whose base
-    model cannot be told is taken if all its modules match. BaseModelError, AdapterError.
+    modules: (component, module path) -> the weight's shape, [out, in] or [out, in, height, width]. An adapter whose
+    base model cannot be told is taken if all its modules match.
+
+    Raises:
+        BaseModelError: an adapter is for another base model.
+        AdapterError: an adapter changes a module that the model does not have, or has in another shape.
     """
     for item in blend.items:
         adapter = item.adapter
         if adapter.base_model not in (family, "unknown"):
             raise BaseModelError(
-                f"{adapter.name} is for {adapter.base_model}, the model is {family}; choose an adapter made for {family}"
+                f"{adapter.name} is for {adapter.base_model}, the model is {family}; choose an adapter for {family}"
             )
-        for problem in _problems(adapter, modules):
-            raise AdapterError(f"{adapter.name} {problem}; choose an adapter made for this model")
-
-
-def matches(adapter: Adapter, modules: Mapping[tuple[str, str], tuple[int, ...]]) -> bool:
-    """Whether every delta of the adapter fits one of `modules`."""
-    return next(_problems(adapter, modules), None) is None
-
-
-def _problems(adapter: Adapter, modules: Mapping[tuple[str, str], tuple[int, ...]]) -> Iterator[str]:
-    for (component, path), delta in adapter.deltas.items():
-        shape = modules.get((component, path))
-        made_for = (delta.out_features, delta.in_features, *delta.kernel)
-        if shape is None:
-            yield f"changes {component} {path}, which the model does not have"
-        elif _without_ones(made_for) != _without_ones(shape):
-            yield f"changes {component} {path} of shape {list(made_for)}, the model's is {list(shape)}"
+        for (component, path), delta in adapter.deltas.items():
+            shape = modules.get((component, path))
+            made_for = (delta.out_features, delta.in_features, *delta.kernel)
+            if shape is None:
+                raise AdapterError(
+                    f"{adapter.name} changes {component} {path}, which the model does not have; "
+                    "choose an adapter made for this model"
+                )
+            if _without_ones(made_for) != _without_ones(shape):
+                raise AdapterError(
+                    f"{adapter.name} changes {component} {path} of shape {list(made_for)}, "
+                    f"the model's is {list(shape)}; choose an adapter made for this model"
+                )
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

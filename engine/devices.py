@@ -8,7 +8,7 @@ __all__ = ["devices", "resolve_device"]
 
 
 def devices() -> list[tuple[str, str]]:
-    """(name, full name) of each device: ("CPU", "Intel(R) Core(TM) …"), ("GPU", …) or ("GPU.0", …) if there are several."""
+    """(name, full name) of each device: ("CPU", "Intel(R) Core(TM) …"); several of a kind are "GPU.0", "GPU.1"…"""
     core = ov.Core()
     return [(name, str(core.get_property(name, "FULL_DEVICE_NAME"))) for name in core.available_devices]
 

@@ -96,7 +96,9 @@ class Ir:
             raise ModelError(f"{xml} is not an OpenVINO IR: {error}; convert the model again") from error
         self._layer_list = layers
         self._layers = {layer.get("id", ""): layer for layer in layers}
-        self._edges = {(edge.get("to-layer", ""), edge.get("to-port", "")): edge for edge in self._edge_list}
+        self._inputs: dict[str, dict[str, ET.Element]] = {}  # layer -> port -> the edge that ends there
+        for edge in self._edge_list:
+            self._inputs.setdefault(edge.get("to-layer", ""), {})[edge.get("to-port", "")] = edge
         self._uses = Counter(edge.get("from-layer", "") for edge in self._edge_list)
         self._modules: dict[str, str] = {}
         for number, layer in self._layers.items():
@@ -148,7 +150,7 @@ class Ir:
         return source
 
     def _source(self, layer: str, port: str) -> str:
-        return self._edges[layer, port].get("from-layer", "")
+        return self._inputs[layer][port].get("from-layer", "")
 
     def _type(self, layer: str) -> str:
         return self._layers[layer].get("type", "")
@@ -167,12 +169,12 @@ class Ir:
 
     def own_weight(self, path: str) -> bool:
         """Give a module its own copy of the layers of its weight if another layer uses any of them; True if it did."""
-        layer = self._modules[path]
-        chain = list(self._chain(self._source(layer, "1")))
-        if all(self._uses[number] == 1 for number in chain):
+        edge = self._inputs[self._modules[path]]["1"]
+        source = edge.get("from-layer", "")
+        if all(self._uses[number] == 1 for number in self._chain(source)):
             return False
-        self._uses[self._source(layer, "1")] -= 1
-        self._edges[layer, "1"].set("from-layer", self._copy(self._source(layer, "1")))
+        self._uses[source] -= 1
+        edge.set("from-layer", self._copy(source))
         return True
 
     def move(self, constant: Constant, offset: int) -> None:
@@ -182,10 +184,10 @@ class Ir:
         self._tree.write(xml, encoding="utf-8", xml_declaration=True)
 
     def _chain(self, layer: str) -> Iterator[str]:
+        """A layer and all that it depends on."""
         yield layer
-        for (target, _), edge in self._edges.items():
-            if target == layer:
-                yield from self._chain(edge.get("from-layer", ""))
+        for edge in self._inputs.get(layer, {}).values():
+            yield from self._chain(edge.get("from-layer", ""))
 
     def _copy(self, layer: str) -> str:
         """A copy of a layer and of all that it depends on, used once; returns its id."""
@@ -196,27 +198,28 @@ class Ir:
         for port in twin.iterfind("output/port"):
             port.attrib.pop("names", None)  # tensor names are unique in a graph
         self._layers[number] = twin
-        self._layer_list.insert(0, twin)
+        self._layer_list.append(twin)
         self._uses[number] = 1
-        for (target, port), edge in list(self._edges.items()):
-            if target == layer:
-                source = self._copy(edge.get("from-layer", ""))
-                new = ET.SubElement(self._edge_list, "edge", {**edge.attrib, "to-layer": number, "from-layer": source})
-                self._edges[number, port] = new
+        for port, edge in self._inputs.get(layer, {}).items():
+            source = self._copy(edge.get("from-layer", ""))
+            new = ET.SubElement(self._edge_list, "edge", {**edge.attrib, "to-layer": number, "from-layer": source})
+            self._inputs.setdefault(number, {})[port] = new
         return number
 
 
 def rewrite_weights(xml: Path, out_xml: Path, changes: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-    """Write `xml` and its .bin to `out_xml` and its .bin, with the weight W of each module path changed to changes[path](W).
+    """Write `xml` and its .bin to `out_xml` and its .bin, with each weight W of `changes` replaced by changes[path](W).
 
-    W is f32, as stored in `xml`. All other bytes of the .bin stay. Memory holds one weight at a time. The serializer
-    stores equal constants once; where the bytes of a changed weight also serve others, the new ones are added at the end.
+    W is f32. All other bytes of the .bin stay, and memory holds one weight at a time. OpenVINO stores equal constants
+    once: where the bytes of a changed weight serve others too, the new ones are added at the end.
     """
     ir = Ir(xml)
-    out_bin, edited = out_xml.with_suffix(".bin"), False
+    out_bin = out_xml.with_suffix(".bin")
     shutil.copyfile(xml.with_suffix(".bin"), out_bin)
     with xml.with_suffix(".bin").open("rb") as source, out_bin.open("r+b") as target:
-        copied = {path for path in changes if ir.own_weight(path)}
+        edited = False
+        for path in changes:
+            edited |= ir.own_weight(path)
         users = Counter(constant.offset for constant in ir.constants() if constant.size)
         for path, change in changes.items():
             weight = ir.weight(path)
@@ -230,7 +233,7 @@ def rewrite_weights(xml: Path, out_xml: Path, changes: Mapping[str, Callable[[np
                     edited = True
                 target.seek(offset)
                 target.write(content)
-    if edited or copied:
+    if edited:
         ir.save(out_xml)
     else:
         shutil.copyfile(xml, out_xml)
@@ -254,15 +257,18 @@ def _port_shape(layer: ET.Element, port: str) -> tuple[int, ...]:
 
 def _read(file: BinaryIO, constant: Constant) -> bytes:
     file.seek(constant.offset)
-    return file.read(constant.size)
+    content = file.read(constant.size)
+    if len(content) < constant.size:
+        raise ModelError(
+            f"{file.name} ends at byte {constant.offset + len(content)}, inside a weight that ends at byte "
+            f"{constant.offset + constant.size}; convert the model again"
+        )
+    return content
 
 
 def _to_f32(constant: Constant, content: bytes) -> np.ndarray:
     """A new f32 array with the constant's values."""
-    try:
-        array = np.frombuffer(content, _DTYPES[constant.element_type]).reshape(constant.shape)
-    except ValueError as error:
-        raise ModelError(f"the .bin file ends inside a weight of shape {constant.shape}; convert it again") from error
+    array = np.frombuffer(content, _DTYPES[constant.element_type]).reshape(constant.shape)
     if constant.element_type == "bf16":  # the upper half of an f32
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)

@@ -2,8 +2,9 @@
 
 Optimum Intel traces the torch model, and every node keeps the path of the module that made it:
 
-    __module.model.down_blocks.1.attentions.0.proj_in/aten::linear/MatMul      SDXL's UNet, inside a wrapper named "model"
+    __module.model.down_blocks.1.attentions.0.proj_in/aten::linear/MatMul      SDXL's UNet, in a wrapper named "model"
     __module.down_blocks.0.attentions.0.proj_in/aten::_convolution/Convolution  SD 1.5's UNet, no wrapper
+    __module.model.mid_block.attentions.0.proj_in/ov_ext::linear/MatMul         a network loaded as fp16
     __module.text_model.encoder.layers.0.mlp.fc1/aten::linear/MatMul            a text encoder
     __module.encoder.layers.0.mlp.fc1/aten::linear/MatMul                       a text encoder without its "text_model"
 """
@@ -14,7 +15,8 @@ __all__ = ["module_path"]
 
 # The whole name, so that a layer never answers for another one whose name contains its own.
 _LAYER = re.compile(
-    r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/aten::(?:linear/MatMul|_convolution/Convolution)"
+    r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/"
+    r"(?:aten::linear/MatMul|ov_ext::linear/MatMul|aten::_convolution/Convolution)"
 )
 _BARE_TEXT_ENCODER = re.compile(r"encoder\.layers\.\d+\..+")
 

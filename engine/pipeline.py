@@ -155,8 +155,14 @@ class Pipeline:
         timings["blend"] = timings.get("blend", 0.0) + loaded
         timings["total"] = time.perf_counter() - started
         images = [Image.fromarray(picture) for picture in pictures]
+        of_adapters = [f"{item.adapter.name}: {text}" for item in resolved.items for text in item.adapter.warnings]
         return Result(
-            images=images, seeds=request.seeds, timings=timings, blend=resolved, request=request, warnings=warnings
+            images=images,
+            seeds=request.seeds,
+            timings=timings,
+            blend=resolved,
+            request=request,
+            warnings=(*of_adapters, *warnings),
         )
 
     def _inputs(

@@ -9,6 +9,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from lorablend.adapters import Adapter, Blend, BlendItem, RawFactors
+from lorablend.engine.graphs import new_model
 from lorablend.engine.sockets import Socket
 
 __all__ = ["Plugs", "TensorCache"]
@@ -137,7 +138,7 @@ class _Stacker:
         if out_type == ov.Type.bf16:
             high = op.multiply(total, op.constant(_DEKKER))
             total = op.subtract(high, op.subtract(high, total))
-        model = ov.Model([op.result(op.convert(total, out_type))], parameters)
+        model = new_model([op.result(op.convert(total, out_type))], parameters, "stacker")
         self._request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
         self._axis = axis
         self._type = out_type

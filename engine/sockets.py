@@ -18,6 +18,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
+from lorablend.engine.graphs import new_model
 from lorablend.engine.names import module_path
 
 __all__ = ["Socket", "add_sockets", "split_context"]
@@ -47,7 +48,7 @@ def add_sockets(model: ov.Model, element_type: ov.Type) -> dict[str, Socket]:
     `element_type`: the precision that the graph computes in, else the plugin converts all of them at every inference.
     """
     sockets: dict[str, Socket] = {}
-    parameters: list[op.parameter] = []
+    parameters: list[ov.Node] = []
 
     def new_input(name: str, shape: list[int]) -> ov.Output:
         return _add_input(name, ov.PartialShape(shape), element_type, parameters)
@@ -72,7 +73,7 @@ def add_sockets(model: ov.Model, element_type: ov.Type) -> dict[str, Socket]:
             up = new_input(up_name, [out_features // len(socket.ups), -1])
             if node.get_type_name() == "MatMul":
                 hidden = op.matmul(x, down, False, True)
-                update = op.matmul(hidden, up, False, True)
+                update = op.matmul(hidden, up, False, True).output(0)
             else:
                 update = _pointwise(x, down, up)
             _insert_add(out, update)
@@ -90,8 +91,8 @@ def split_context(model: ov.Model, element_type: ov.Type) -> tuple[ov.Model, ov.
     """
     reach = _reach(model)
     names: list[str] = []
-    results: list[op.result] = []
-    inputs: list[op.parameter] = []
+    results: list[ov.Node] = []
+    inputs: list[ov.Node] = []
     for node in model.get_ordered_ops():
         if reach[node.get_name()] != _CONTEXT:
             continue
@@ -107,8 +108,8 @@ def split_context(model: ov.Model, element_type: ov.Type) -> tuple[ov.Model, ov.
             results.append(result)
             for target in targets:
                 target.replace_source_output(source)
-    main = ov.Model(model.get_results(), _parameters(model.get_results()), "unet")
-    context = ov.Model(results, _parameters(results), "context")
+    main = new_model(model.get_results(), _parameters(model.get_results()), "unet")
+    context = new_model(results, _parameters(results), "context")
     return main, context, tuple(names)
 
 
@@ -146,7 +147,7 @@ def _parameters(results: Iterable[ov.Node]) -> list[ov.Node]:
     return found
 
 
-def _add_input(name: str, shape: ov.PartialShape, element_type: ov.Type, parameters: list) -> ov.Output:
+def _add_input(name: str, shape: ov.PartialShape, element_type: ov.Type, parameters: list[ov.Node]) -> ov.Output:
     parameter = op.parameter(shape, element_type, name=name)
     parameter.output(0).set_names({name})
     parameters.append(parameter)

@@ -9,6 +9,7 @@ import openvino_tokenizers  # noqa: F401 - registers the operations that tokeniz
 from openvino import opset13 as op
 
 from lorablend.adapters import Blend
+from lorablend.engine.graphs import new_model
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.plugs import Plugs, TensorCache
 from lorablend.engine.sockets import add_sockets
@@ -91,7 +92,7 @@ class _Encoder:
         results = [_named_result(hidden, "hidden")]
         if any("text_embeds" in output.get_names() for output in graph.outputs):
             results.append(_named_result(graph.output("text_embeds"), "pooled"))
-        graph = ov.Model(results, graph.get_parameters(), component)
+        graph = new_model(results, graph.get_parameters(), component)
         self.sockets = add_sockets(graph, socket_type)
         self._plugs = Plugs(core, component, self.sockets, socket_type, cache)
         self._request = core.compile_model(graph, device, dict(options)).create_infer_request()

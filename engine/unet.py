@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 import openvino as ov
-from openvino.passes import ConstantFolding, Manager
+from openvino import opset13 as op
 
 from lorablend.adapters import Blend
 from lorablend.adapters.errors import ModelError
@@ -116,10 +116,13 @@ def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> N
         else:
             shapes[name] = [1, *(_length(model, name, i, d) for i, d in enumerate(shape) if i)]
     graph.reshape(shapes)
-    # Shape arithmetic becomes constants, so that cross-attention's reshapes can move with its to_k and to_v.
-    manager = Manager()
-    manager.register_pass(ConstantFolding())
-    manager.run_passes(graph)
+    # Shapes that the graph computes become constants, so that cross-attention's reshapes can move with its to_k and to_v.
+    # (OpenVINO's ConstantFolding would do it too, and unpack all fp16 weights to f32 on the way.)
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "ShapeOf" and node.input_value(0).get_partial_shape().is_static:
+            shape = np.array(list(node.input_value(0).get_shape()), node.get_output_element_type(0).to_dtype())
+            ov.utils.replace_node(node, op.constant(shape))
+    graph.validate_nodes_and_infer_types()
 
 
 def _length(model: ModelFolder, name: str, axis: int, dimension: ov.Dimension) -> int:

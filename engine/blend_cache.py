@@ -1,0 +1,87 @@
+"""Model folders with a blend in their weights, kept on disk for the genai runtime."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from lorablend.adapters import Blend
+from lorablend.adapters.errors import ResourceError
+from lorablend.engine.bake import Changes, blend_changes, write_model
+from lorablend.engine.model_folder import ModelFolder
+
+__all__ = ["BlendCache"]
+
+_VERSION = 1  # of what is written; raise it when that changes
+
+
+class BlendCache:
+    """Model folders with a blend baked in, by content: <root>/<key>/model and, beside it, what was compiled from it.
+
+    Each takes about as much disk as the UNet, so those used longest ago are removed when all of them together take more
+    than half of the space that would be free without them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, model: ModelFolder, blend: Blend, *, turned: bool = False) -> tuple[Path, Path]:
+        """(model folder with the blend in it, folder for compiled models); bakes if it is new. turned: `_turn_size`."""
+        items = sorted((item.adapter.sha256, item.weight) for item in blend.items if item.weight)
+        content = json.dumps([_VERSION, model.fingerprint, turned, items])
+        entry = self._root / hashlib.sha256(content.encode()).hexdigest()[:32]
+        entry.mkdir(parents=True, exist_ok=True)
+        os.utime(entry)
+        self._make_room(entry)
+        if not items and not turned:
+            return model.path, entry / "compiled"
+        if not (entry / "model").exists():
+            changes = blend_changes(model, blend)
+            if turned:
+                _turn_size(model, changes)
+            try:
+                write_model(model, changes, entry / "model", blend, link=True)
+            except ResourceError:
+                if not (entry / "model").exists():  # else another process was faster
+                    raise
+        return entry / "model", entry / "compiled"
+
+    def _make_room(self, keep: Path) -> None:
+        entries = sorted((path for path in self._root.iterdir() if path != keep), key=lambda path: path.stat().st_mtime)
+        sizes = {path: _size(path) for path in [*entries, keep]}
+        total = sum(sizes.values())
+        limit = (shutil.disk_usage(self._root).free + total) / 2
+        for path in entries:
+            if total <= limit:
+                break
+            shutil.rmtree(path, ignore_errors=True)
+            total -= sizes[path]
+
+
+def _turn_size(model: ModelFolder, changes: Changes) -> None:
+    """Add the exchange of width and height in what SDXL is told about the picture's size.
+
+    The UNet takes the size as six numbers (original size, crop corner, target size; arXiv 2307.01952, 2.2), each height
+    before width, and GenAI gives width before height. Each number's embedding meets its own columns of the first layer
+    that sees it, the last ones, so exchanging those columns exchanges the numbers.
+    """
+    path, columns = "add_embedding.linear_1", int(model.configs["unet"]["addition_time_embed_dim"])
+    unet = changes.setdefault("unet", {})
+    before = unet.get(path)
+
+    def turn(weight: np.ndarray) -> np.ndarray:
+        new = weight.copy() if before is None else before(weight)
+        pairs = new[:, -6 * columns :].reshape(-1, 3, 2, columns)
+        new[:, -6 * columns :] = pairs[:, :, ::-1].reshape(-1, 6 * columns)
+        return new
+
+    unet[path] = turn
+
+
+def _size(folder: Path) -> int:
+    """Bytes that removing the folder would give back; hard links to the model's own files give nothing."""
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
