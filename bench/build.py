@@ -101,11 +101,10 @@ def write_source(folder: Path) -> None:
 def _randomize(network: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
-        if parameter.ndim == 1:
-            parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        else:
-            spread = 0.8 * parameter[0].numel() ** -0.5
-            parameter.copy_(torch.empty(parameter.shape).normal_(0, spread, generator=generator))
+        one = parameter.ndim == 1
+        mean = 1.0 if one and "norm" in name and name.endswith("weight") else 0.0
+        spread = 0.02 if one else 0.8 * parameter[0].numel() ** -0.5  # no bias of zeros: OpenVINO would take it out
+        parameter.copy_(torch.empty(parameter.shape).normal_(mean, spread, generator=generator))
     for name, buffer in network.named_buffers():
         if name.endswith("position_ids"):
             buffer.copy_(torch.arange(buffer.shape[-1])[None])

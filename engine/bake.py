@@ -20,10 +20,10 @@ from lorablend.engine.model_folder import ModelFolder
 __all__ = ["Changes", "bake", "blend_changes", "write_model"]
 
 _RECORD = "lorablend.json"
+_SPARE = 64 * 2**20  # bytes left free on the disk
+
 Changes: TypeAlias = dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]]
 """component -> module path -> the new weight as a function of the old one, both f32."""
-
-_SPARE = 64 * 2**20  # bytes left free on the disk
 
 
 def bake(
@@ -114,7 +114,10 @@ def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blen
 def _record(path: Path, blend: Blend) -> dict[str, Any]:
     """The source folder's lorablend.json with this blend added after any that it already had baked in."""
     source = path / _RECORD
-    record: dict[str, Any] = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
+    try:
+        record: dict[str, Any] = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
+    except ValueError as error:
+        raise ModelError(f"{source} is not readable as JSON: {error}; delete it") from error
     items = [{"name": item.adapter.name, "weight": item.weight, "sha256": item.adapter.sha256} for item in blend.items]
     return {**record, "blend": [*record.get("blend", []), *items]}
 

@@ -1,0 +1,62 @@
+"""Everything that a picture was made from, without loss, as JSON inside the picture."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from lorablend.engine import Pipeline
+from lorablend.engine.request import Request, Result
+
+__all__ = ["Record", "UsedAdapter", "record_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedAdapter:
+    """One adapter of the blend; sha256 is of the whole file."""
+
+    name: str
+    weight: float
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """`Record.from_json(record.to_json()) == record`.
+
+    seed is this picture's own, which is not the request's in a batch. model is the folder's name; versions are those of
+    the packages that drew it.
+    """
+
+    request: Request
+    seed: int
+    adapters: tuple[UsedAdapter, ...]
+    model: str
+    device: str
+    runtime: str
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"request": json.loads(self.request.to_json())}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        fields: dict[str, Any] = json.loads(text)
+        fields["request"] = Request.from_json(json.dumps(fields["request"]))
+        fields["adapters"] = tuple(UsedAdapter(**adapter) for adapter in fields["adapters"])
+        return cls(**fields)
+
+
+def record_of(result: Result, seed: int, pipe: Pipeline) -> Record:
+    """The record of the result's picture with this seed."""
+    return Record(
+        request=result.request,
+        seed=seed,
+        adapters=tuple(
+            UsedAdapter(name=item.adapter.name, weight=item.weight, sha256=item.adapter.sha256) for item in result.blend
+        ),
+        model=pipe.model.path.resolve().name,
+        device=pipe.device,
+        runtime=pipe.runtime,
+        versions={name: version(name) for name in ("lorablend", "openvino", "numpy")},
+    )

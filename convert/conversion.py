@@ -1,0 +1,289 @@
+"""`convert`: the checks before the work, the child process, and the move to the final place after it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias, get_args
+
+import psutil
+
+from lorablend.adapters.errors import InputError, ModelError, ResourceError
+from lorablend.convert.extras import require_extra
+from lorablend.convert.hub import download
+from lorablend.convert.source import Source, checkpoint_family, read_checkpoint, read_folder
+from lorablend.convert.worker import Job
+from lorablend.engine.model_folder import ModelFolder
+
+__all__ = ["Progress", "Weights", "convert"]
+
+Weights: TypeAlias = Literal["fp16", "int8", "fp32"]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+_LOGGER = logging.getLogger(__name__)
+
+# Bytes per parameter in the written files; and in memory while one network is exported, to which the libraries add
+# their own. Measured on SDXL's UNet; 2 of them are the source's file, mapped.
+_FILE_BYTES = {"fp16": 2, "int8": 1, "fp32": 4}
+_MEMORY_BYTES = {"fp16": 5, "int8": 5, "fp32": 9}
+_LIBRARY_BYTES = 1.2e9
+_CONFIGS = {
+    "SDXL": "stabilityai/stable-diffusion-xl-base-1.0",
+    "SD 1.x": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    *,
+    weights: Weights = "fp16",
+    config: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write `source` as an OpenVINO model folder, the one that Optimum Intel writes, to `out_dir`.
+
+    source: a Hugging Face id ("owner/name"), a local diffusers folder, or a single .safetensors checkpoint of SDXL or
+    SD 1.x. config: for a checkpoint, the diffusers folder with its configurations and tokenizers; None takes those of
+    the base model from the Hub or its cache. weights: what the files hold; arithmetic is the device's own affair.
+    progress(stage, done, total) is called before each stage and at the end; an exception in it stops the work.
+
+    The safety checker and image encoder of a source are left out. `lorablend.json` records where the model came from.
+    out_dir must not exist or be empty, and exists only once all is written. Raises ModelError for the source,
+    InputError for out_dir and weights, ResourceError for disk and memory, MissingExtraError without lorablend[convert].
+    """
+    if weights not in get_args(Weights):
+        raise InputError(f"weights is {weights!r}; give one of {', '.join(get_args(Weights))}")
+    require_extra("convert")
+    out = Path(out_dir).absolute()
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out_dir} exists already; give a folder that is new or empty")
+    report = progress or (lambda stage, done, total: None)
+    found = _find(source, config, weights, report)
+    _check_memory(found, weights)
+    _check_disk(found, weights, out)
+
+    with _sigterm_as_exit(), _partial_folder(out) as partial:
+        peaks, versions = _run_worker(found, weights, partial, report)
+        _forget_paths(partial)
+        record = {
+            "source": found.name,
+            "revision": found.revision,
+            "weights": weights,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": versions,
+            "peak_memory_bytes": peaks,
+        }
+        (partial / "lorablend.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        ModelFolder(partial)  # what was written is what the engine reads
+        try:
+            if out.is_dir():
+                out.rmdir()
+            partial.rename(out)
+        except OSError as error:
+            raise InputError(f"{out_dir} was filled by another program meanwhile; give another folder") from error
+
+
+def _find(
+    source: str | os.PathLike[str], config: str | os.PathLike[str] | None, weights: Weights, report: Progress
+) -> Source:
+    half = weights != "fp32"
+    path = Path(source)
+    if path.suffix == ".safetensors":
+        family = checkpoint_family(path)
+        if config is None:
+            report("download", 0, 1)
+            try:
+                folder, _ = download(_CONFIGS[family], half=half, weights=False)
+            except ModelError as error:
+                reason = str(error).partition(";")[0]
+                raise ModelError(
+                    f"{path.name} needs a config: {reason}; "
+                    "connect to the network, or give a diffusers folder as config"
+                ) from error
+        else:
+            folder = Path(config)
+        return read_checkpoint(path, folder)
+    if config is not None:
+        raise InputError(f"config is for a .safetensors checkpoint; {source} has its own")
+    if path.is_dir():
+        return read_folder(path, path.resolve().name, revision=None, half=half)
+    name = str(source)
+    if path.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
+        raise ModelError(
+            f"{name} is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+        )
+    report("download", 0, 1)
+    folder, revision = download(name, half=half)
+    return read_folder(folder, name, revision=revision, half=half)
+
+
+def _check_memory(source: Source, weights: Weights) -> None:
+    network, size = max(source.parameters.items(), key=lambda item: item[1])
+    needed = size * _MEMORY_BYTES[weights] + _LIBRARY_BYTES
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ResourceError(
+            f"{source.name}: exporting its {network} needs about {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB is free; close other programs or convert on a larger machine"
+        )
+
+
+def _check_disk(source: Source, weights: Weights, out: Path) -> None:
+    needed = sum(source.parameters.values()) * _FILE_BYTES[weights] + 50e6
+    if weights == "int8":  # the largest network is there in fp16 too until it is compressed
+        needed += max(source.parameters.values()) * _FILE_BYTES["fp16"]
+    existing = next(folder for folder in out.parents if folder.exists())
+    free = psutil.disk_usage(str(existing)).free
+    if needed > free:
+        raise ResourceError(
+            f"{source.name}: the converted model needs about {needed / 1e9:.1f} GB of disk, {existing} has "
+            f"{free / 1e9:.1f} GB free; make room or give another folder"
+        )
+
+
+@contextmanager
+def _partial_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`, removed at the end unless it was renamed; so are those of runs that were killed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{out.name}.partial-"
+    for leftover in out.parent.glob(f"{prefix}*"):
+        pid = leftover.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+    partial = out.with_name(f"{prefix}{os.getpid()}-{time.time_ns()}")
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does. Only the main thread may say so, and not over a caller's handler."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run_worker(
+    source: Source, weights: Weights, partial: Path, report: Progress
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Export in a child process: its peak memory in bytes per stage, and the versions of the libraries it used."""
+    job = Job(
+        folder=str(source.folder.absolute()),
+        checkpoint=str(source.checkpoint.absolute()) if source.checkpoint else None,
+        networks=list(source.parameters),
+        variants=dict(source.variants),
+        scheduler=dict(source.scheduler),
+        out=str(partial),
+        weights=weights,
+    )
+    total = len(job.networks) + 1  # the tokenizers come last
+    stage, peaks = "start", {}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _worker(job, log) as child:
+        memory = psutil.Process(child.pid)
+        for message in _messages(child):
+            if message is None:
+                with suppress(psutil.Error):  # it may have ended in between
+                    peaks[stage] = max(peaks.get(stage, 0), memory.memory_info().rss)
+            elif "start" in message:
+                stage = message["start"]
+                report(stage, len(peaks.keys() - {"start"}), total)
+            elif "error" in message:
+                _log_output(log)
+                raise ModelError(f"{source.name}: {stage} could not be exported: {message['error']}")
+            else:
+                report("done", total, total)
+                peaks.pop("start", None)
+                return peaks, message["done"]
+        _log_output(log)
+        peak = max(peaks.values(), default=0) / 1e9
+        raise ResourceError(
+            f"{source.name}: the export of {stage} was ended by the system (status {child.wait()}) at {peak:.1f} GB of "
+            "memory; close other programs or convert on a larger machine"
+        )
+
+
+@contextmanager
+def _worker(job: Job, log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", "from lorablend.convert.worker import main; main()"]
+    env = {
+        **os.environ,
+        "CI": "true",  # OpenVINO's and NNCF's telemetry has no other switch; offline, its child processes never end
+        "HF_HUB_OFFLINE": "1",  # everything is on disk by now
+        "PYTHONSAFEPATH": "1",  # the current folder may hold a "torch" of its own
+        # glibc gives blocks of this size back when they are freed. Its own threshold grows with use and would keep the
+        # tensors of the trace in the heap: SDXL's UNet peaks at 16 GB then, instead of 8.
+        "MALLOC_MMAP_THRESHOLD_": "262144",
+    }
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8", env=env
+    )
+    with child:
+        try:
+            assert child.stdin is not None
+            child.stdin.write(job.to_json() + "\n")
+            child.stdin.flush()  # and left open: its end tells the child that we are gone
+            yield child
+        finally:
+            child.kill()
+
+
+def _messages(child: subprocess.Popen[str]) -> Iterator[dict[str, Any] | None]:
+    """What the child says until it ends, and None every 50 ms in between."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=0.05)
+        except queue.Empty:
+            yield None
+            continue
+        if not line:
+            return
+        yield json.loads(line)
+
+
+def _log_output(log: IO[str]) -> None:
+    log.seek(0)
+    _LOGGER.debug("output of the export:\n%s", log.read())
+
+
+def _forget_paths(folder: Path) -> None:
+    """diffusers writes the absolute path a network was loaded from into its configuration."""
+    for file in folder.rglob("*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Files from the Hugging Face Hub: only those that a conversion reads, kept in the Hub's own cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from lorablend.adapters.errors import ModelError, ResourceError
+from lorablend.convert.source import files_to_download
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+__all__ = ["download"]
+
+
+def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]:
+    """The folder of `repo` ("owner/name") in the Hub's cache, with what is needed in it, and its commit hash.
+
+    half: prefer weights stored as fp16. weights=False: only configurations and tokenizers. A download that was cut off
+    goes on where it stopped. Without a network, what the cache holds is returned. Raises ModelError, ResourceError.
+    """
+    import httpx
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        info = HfApi().model_info(repo, files_metadata=True)
+    except GatedRepoError:
+        raise _gated(repo) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(f"{repo} is not on huggingface.co; if it is private, run `hf auth login`") from None
+    except (httpx.HTTPError, OSError) as error:
+        try:
+            folder = Path(snapshot_download(repo, local_files_only=True))
+        except LocalEntryNotFoundError:
+            message = f"{repo} is not in the local cache and huggingface.co cannot be reached"
+            raise ModelError(f"{message}; connect to the network, or give a local folder") from error
+        return folder, folder.name
+
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if "model_index.json" not in sizes:
+        raise ModelError(f"{repo} has no model_index.json; give a diffusers model or a .safetensors checkpoint")
+    try:
+        index = Path(hf_hub_download(repo, "model_index.json")).read_text(encoding="utf-8")
+        files = files_to_download(json.loads(index), sizes, half=half)
+        if not weights:
+            files = [file for file in files if not file.endswith(".safetensors")]
+        _check_disk(info, {file: sizes[file] for file in files})
+        folder = Path(snapshot_download(repo, allow_patterns=files))
+    except GatedRepoError:
+        raise _gated(repo) from None
+    except (httpx.HTTPError, OSError) as error:
+        raise ModelError(f"{repo}: the download stopped: {error}; run again to go on from there") from error
+    return folder, folder.name
+
+
+def _gated(repo: str) -> ModelError:
+    return ModelError(f"{repo} asks you to accept its terms on huggingface.co; do so, then run `hf auth login`")
+
+
+def _check_disk(info: ModelInfo, sizes: dict[str, int]) -> None:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cache = Path(constants.HF_HUB_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    needed = sum(
+        size
+        for file, size in sizes.items()
+        if not isinstance(try_to_load_from_cache(info.id, file, revision=info.sha), str)
+    )
+    free = psutil.disk_usage(str(cache)).free
+    if needed > free:
+        raise ResourceError(
+            f"{info.id}: the download needs {needed / 1e9:.1f} GB of disk, {cache} has {free / 1e9:.1f} GB free; "
+            "make room, or set HF_HOME to another disk"
+        )

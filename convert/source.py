@@ -1,0 +1,204 @@
+"""What is to be converted: found, complete and readable, before any long work is spent on it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from lorablend.adapters.errors import ModelError
+
+__all__ = ["Source", "checkpoint_family", "files_to_download", "read_checkpoint", "read_folder"]
+
+NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae")
+_SD15_PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+_SDXL_PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")
+_PARTS = {
+    "StableDiffusionPipeline": _SD15_PARTS,
+    "StableDiffusionInpaintPipeline": _SD15_PARTS,
+    "LatentConsistencyModelPipeline": _SD15_PARTS,
+    "StableDiffusionXLPipeline": _SDXL_PARTS,
+    "StableDiffusionXLInpaintPipeline": _SDXL_PARTS,
+}
+# Where a single file keeps each network: Stability's SGM layout for SDXL, CompVis' LDM layout for SD 1.x.
+_PREFIXES = {
+    "SDXL": {
+        "unet": "model.diffusion_model.",
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+        "vae": "first_stage_model.",
+    },
+    "SD 1.x": {
+        "unet": "model.diffusion_model.",
+        "text_encoder": "cond_stage_model.transformer.",
+        "vae": "first_stage_model.",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """folder: model_index.json, configurations, tokenizers; and the weights, unless `checkpoint` is the file with them.
+
+    name: what lorablend.json records; a Hub id, or the name of a local folder or file, never a path.
+    revision: the Hub's commit; None for local sources.
+    parameters: network ("unet", "text_encoder", "text_encoder_2", "vae") -> how many numbers it has.
+    variants: network -> "fp16", where its weights file has that in its name.
+    scheduler: entries that replace those of scheduler_config.json, where a checkpoint says that it needs them.
+    """
+
+    name: str
+    folder: Path
+    parameters: Mapping[str, int]
+    revision: str | None = None
+    checkpoint: Path | None = None
+    variants: Mapping[str, str] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_folder(folder: Path, name: str, *, revision: str | None, half: bool) -> Source:
+    """Check a diffusers folder. half: where weights are there in fp16 as well, take those. Raises ModelError."""
+    parts, files = _read_configs(folder, name)
+    parameters: dict[str, int] = {}
+    variants: dict[str, str] = {}
+    missing: list[str] = []
+    for network in (part for part in parts if part in NETWORKS):
+        weights, variant = _choose_weights(files, network, half=half)
+        if not weights:
+            missing.append(f"{network}/{_stem(network)}.safetensors")
+        if variant:
+            variants[network] = variant
+        parameters[network] = sum(_count_parameters(folder / file, f"{name}: {file}") for file in weights)
+    if missing:
+        raise ModelError(f"{name} lacks {', '.join(missing)}; give a complete diffusers folder")
+    return Source(name, folder, parameters, revision=revision, variants=variants)
+
+
+def read_checkpoint(file: Path, config: Path) -> Source:
+    """Check a single-file checkpoint and the diffusers folder with its configurations. Raises ModelError."""
+    family = checkpoint_family(file)
+    parts, _ = _read_configs(config, str(config))
+    config_family = "SDXL" if "text_encoder_2" in parts else "SD 1.x"
+    if config_family != family:
+        raise ModelError(
+            f"{file.name} is an {family} checkpoint, {config} configures {config_family}; give its own config"
+        )
+    prefixes = _PREFIXES[family]
+    parameters = dict.fromkeys(prefixes, 0)
+    with safe_open(file, "numpy") as tensors:
+        keys, metadata = set(tensors.keys()), tensors.metadata() or {}
+        for key in keys:
+            for network, prefix in prefixes.items():
+                if key.startswith(prefix):
+                    parameters[network] += math.prod(tensors.get_slice(key).get_shape())
+    missing = [f"{network} ({prefixes[network]}*)" for network, count in parameters.items() if count == 0]
+    if missing:
+        raise ModelError(f"{file.name} lacks {', '.join(missing)}; give a full checkpoint")
+    return Source(file.name, config, parameters, checkpoint=file, scheduler=_scheduler_changes(keys, metadata))
+
+
+def checkpoint_family(file: Path) -> str:
+    """ "SDXL" or "SD 1.x", told from a single file's keys. Raises ModelError for anything else."""
+    if not file.is_file():
+        raise ModelError(f"{file} does not exist; give a .safetensors checkpoint")
+    try:
+        with safe_open(file, "numpy") as tensors:
+            keys = list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file.name} is not a readable safetensors file: {error}; download it again") from error
+
+    def has(prefix: str) -> bool:
+        return any(key.startswith(prefix) for key in keys)
+
+    if has("conditioner.embedders.1.model."):
+        return "SDXL"
+    if has("conditioner.embedders.0.model."):
+        raise ModelError(f"{file.name} is an SDXL refiner; give an SDXL base or SD 1.x checkpoint")
+    if has("cond_stage_model.model."):
+        raise ModelError(f"{file.name} is a Stable Diffusion 2 checkpoint; convert the diffusers folder of that model")
+    if has("model.diffusion_model.") or has("cond_stage_model.transformer."):
+        return "SD 1.x"
+    raise ModelError(f"{file.name} is no SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors")
+
+
+def files_to_download(index: Mapping[str, Any], files: Collection[str], *, half: bool) -> list[str]:
+    """Of a repository's files, those that a conversion reads: configurations and one copy of the weights.
+
+    index: the repository's model_index.json. files: paths inside the repository.
+    """
+    wanted = {"model_index.json"}
+    for part in _PARTS.get(str(index.get("_class_name")), ()):
+        wanted |= {file for file in files if file.startswith(f"{part}/") and file.endswith((".json", ".txt"))}
+        if part in NETWORKS:
+            wanted |= set(_choose_weights(files, part, half=half)[0])
+    return sorted(wanted & {*files})
+
+
+def _read_configs(folder: Path, name: str) -> tuple[tuple[str, ...], set[str]]:
+    """The parts that this kind of pipeline needs, with their configurations there, and every file of the folder."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{name} has no model_index.json; give a diffusers folder or a .safetensors checkpoint"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: model_index.json is not readable: {error}") from error
+    class_name = str(index.get("_class_name")) if isinstance(index, dict) else "None"
+    if class_name not in _PARTS:
+        raise ModelError(f"{name} holds a {class_name}; give one of {', '.join(_PARTS)}")
+    files = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
+    missing = []
+    for part in _PARTS[class_name]:
+        if part.startswith("tokenizer"):
+            words = (f"{part}/vocab.json", f"{part}/merges.txt")
+            missing += [] if f"{part}/tokenizer.json" in files else [file for file in words if file not in files]
+        else:
+            file = f"{part}/scheduler_config.json" if part == "scheduler" else f"{part}/config.json"
+            missing += [file] if file not in files else []
+    if missing:
+        raise ModelError(f"{name} lacks {', '.join(missing)}; give a complete diffusers folder")
+    return _PARTS[class_name], files
+
+
+def _stem(network: str) -> str:
+    """transformers and diffusers name their weights differently."""
+    return "model" if network.startswith("text_encoder") else "diffusion_pytorch_model"
+
+
+def _choose_weights(files: Collection[str], network: str, *, half: bool) -> tuple[list[str], str | None]:
+    """The safetensors files of one network, whole or in shards, and "fp16" if that variant was taken.
+
+    An fp16 variant is a rounded copy, so it is taken where it is wanted or where there is nothing else.
+    """
+    for variant in ("fp16", None) if half else (None, "fp16"):
+        stem = re.escape(f"{network}/{_stem(network)}" + (f".{variant}" if variant else ""))
+        whole = [file for file in files if re.fullmatch(rf"{stem}\.safetensors", file)]
+        shards = [file for file in files if re.fullmatch(rf"{stem}-\d+-of-\d+\.safetensors", file)]
+        if whole or (shards and len(shards) == int(shards[0].rpartition("-of-")[2].removesuffix(".safetensors"))):
+            return sorted(whole or shards), variant
+    return [], None
+
+
+def _count_parameters(file: Path, name: str) -> int:
+    try:
+        with safe_open(file, "numpy") as tensors:
+            return sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{name} is not a readable safetensors file: {error}; download it again") from error
+
+
+def _scheduler_changes(keys: set[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint says about its noise: empty tensors named v_pred and ztsnr, or modelspec's prediction_type."""
+    changes: dict[str, Any] = {}
+    if "v_pred" in keys or metadata.get("modelspec.prediction_type", "").startswith("v"):
+        changes["prediction_type"] = "v_prediction"
+    if "ztsnr" in keys:
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return changes

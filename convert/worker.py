@@ -1,0 +1,210 @@
+"""The child process that exports: the only place where torch, diffusers, Optimum Intel and NNCF are imported.
+
+A process of its own gives all its memory back, can be stopped in the middle of a long call, and leaves the caller's
+settings alone. It reads one Job as a line of JSON on stdin and writes one JSON object per line to stdout:
+{"start": stage} before each stage, then {"done": versions} or {"error": message}.
+
+Only one network's weights are in memory at any time. Optimum's functions take a whole pipeline, so the other networks
+are there on torch's "meta" device: shapes without numbers.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import threading
+import traceback
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+__all__ = ["Job", "main"]
+
+_LIBRARIES = ("lorablend", "openvino", "optimum-intel", "nncf", "torch", "diffusers", "transformers")
+
+# Width and height of the example that is traced: latent cells for the UNet, pixels for the VAE (natively 128 and 1024).
+_TRACE_SIZES = {"unet": 32, "vae": 256}
+
+
+@dataclass(frozen=True)
+class Job:
+    """folder, checkpoint, variants, scheduler: as in Source. out: an existing folder. weights: fp16, int8 or fp32."""
+
+    folder: str
+    checkpoint: str | None
+    networks: list[str]
+    variants: dict[str, str]
+    scheduler: dict[str, Any]
+    out: str
+    weights: str
+
+    def to_json(self) -> str:
+        """One line; `Job(**json.loads(line))` is the way back."""
+        return json.dumps(asdict(self))
+
+
+def main() -> None:
+    """Run the job given on stdin; exit status 1 if it failed."""
+    # Libraries print what they like on stdout; the messages get a stream of their own.
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    job = Job(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+    def say(**message: Any) -> None:
+        messages.write(json.dumps(message) + "\n")
+
+    try:
+        for network in job.networks:
+            say(start=network)
+            _export(job, network)
+            gc.collect()
+        say(start="tokenizer")
+        _save_the_rest(job)
+    except Exception as error:
+        traceback.print_exc()
+        say(error=" ".join(str(error).split()) or type(error).__name__)
+        sys.exit(1)
+    say(done={library: version(library) for library in _LIBRARIES})
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.read()  # returns when the parent is gone
+    os._exit(1)
+
+
+def _export(job: Job, network: str) -> None:
+    """Write the OpenVINO models of one network: itself, or the two halves of the VAE."""
+    names = ("vae_encoder", "vae_decoder") if network == "vae" else (network,)
+    _trace(job, network, names)
+    gc.collect()  # the torch model is in cycles with its own patched methods
+    for name in names:
+        xml = Path(job.out, name, "openvino_model.xml")
+        # A layer that was loaded in fp16 is traced under another name; which one must not depend on the weights' type.
+        xml.write_text(xml.read_text("utf-8").replace("/ov_ext::linear/", "/aten::linear/"), "utf-8")
+        if job.weights == "int8":
+            _compress(xml)
+
+
+def _trace(job: Job, network: str, names: tuple[str, ...]) -> None:
+    from optimum.exporters.openvino.convert import export_models, get_diffusion_models_for_export_ext
+    from optimum.intel import OVConfig
+
+    pipeline = _load_pipeline(job, network)
+    config: dict[str, Any] = dict(pipeline.components[network].config) if network in _TRACE_SIZES else {}
+    if config:  # the graph is the same for all sizes, the memory and time to trace it are not
+        pipeline.components[network].register_to_config(sample_size=_TRACE_SIZES[network])
+    every: dict[str, Any] = get_diffusion_models_for_export_ext(pipeline)[1]
+    models = {name: every[name] for name in names}
+    out = Path(job.out)
+    for name, (model, _) in models.items():
+        if config:
+            model.register_to_config(sample_size=config["sample_size"])
+            model.save_config(out / name)
+        else:
+            model.config.save_pretrained(out / name)
+    export_models(
+        models,
+        out,
+        output_names=[f"{name}/openvino_model.xml" for name in models],
+        # With no dtype given, Optimum makes anything of more than 1e9 parameters 8-bit.
+        ov_config=OVConfig(dtype="fp32" if job.weights == "fp32" else "fp16"),
+        stateful=False,
+        patch_16bit_model=job.weights != "fp32",
+        library_name="diffusers",
+    )
+
+
+def _compress(xml: Path) -> None:
+    """Weights to 8 bits, in place: i8 with one f16 scale per output channel.
+
+    Symmetric: these weights lie about zero, so a zero point would gain little; and without one a weight is a single
+    product, which `bake` can read, change and write again.
+    """
+    import nncf
+    import openvino
+
+    model = nncf.compress_weights(openvino.Core().read_model(xml), mode=nncf.CompressWeightsMode.INT8_SYM)
+    compressed = xml.with_name("compressed.xml")
+    openvino.save_model(model, compressed)
+    del model  # it maps the .bin that is replaced next
+    for suffix in (".xml", ".bin"):
+        compressed.with_suffix(suffix).replace(xml.with_suffix(suffix))
+
+
+def _load_pipeline(job: Job, network: str | None) -> DiffusionPipeline:
+    """The source's pipeline, in which `network` has its weights and the other networks are shapes only."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    index: dict[str, Any] = DiffusionPipeline.load_config(job.folder)  # pyright: ignore[reportAssignmentType]
+    parts: dict[str, Any] = {
+        name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index
+    }
+    for name in job.networks:
+        library, class_name = index[name]
+        cls = getattr(import_module(library), class_name)
+        if name == network:
+            parts[name] = _load_network(job, name, cls)
+            continue
+        with torch.device("meta"):
+            if library == "transformers":
+                parts[name] = cls(cls.config_class.from_pretrained(job.folder, subfolder=name))
+            else:
+                parts[name] = cls.from_config(cls.load_config(job.folder, subfolder=name))
+    pipeline = DiffusionPipeline.from_pretrained(job.folder, **parts)
+    pipeline.scheduler.register_to_config(**job.scheduler)
+    return pipeline
+
+
+def _load_network(job: Job, name: str, cls: Any) -> Any:
+    """Raises ValueError if a tensor is missing: diffusers and transformers would draw it at random."""
+    import torch
+
+    dtype = torch.float32 if job.weights == "fp32" else torch.float16
+    if job.checkpoint:
+        from diffusers.loaders.single_file_utils import (
+            create_diffusers_clip_model_from_ldm,
+            load_single_file_checkpoint,
+        )
+
+        if hasattr(cls, "from_single_file"):
+            model = cls.from_single_file(job.checkpoint, config=job.folder, subfolder=name, torch_dtype=dtype)
+        else:
+            tensors = load_single_file_checkpoint(job.checkpoint)
+            model = create_diffusers_clip_model_from_ldm(cls, tensors, name, job.folder, torch_dtype=dtype)
+        missing = sorted(key for key, tensor in model.named_parameters() if tensor.is_meta)
+    else:
+        model, info = cls.from_pretrained(
+            job.folder,
+            subfolder=name,
+            variant=job.variants.get(name),
+            use_safetensors=True,
+            torch_dtype=dtype,
+            output_loading_info=True,
+        )
+        missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"the tensor {missing[0]} is missing, {len(missing)} in all")
+    return model
+
+
+def _save_the_rest(job: Job) -> None:
+    """Tokenizers as they are and as OpenVINO models, scheduler, model_index.json."""
+    from optimum.exporters.openvino.convert import export_tokenizer
+
+    pipeline = _load_pipeline(job, None)
+    out = Path(job.out)
+    pipeline.scheduler.save_pretrained(out / "scheduler")
+    for name in ("tokenizer", "tokenizer_2"):
+        if tokenizer := getattr(pipeline, name, None):
+            tokenizer.save_pretrained(out / name)
+            export_tokenizer(tokenizer, out / name)
+    pipeline.save_config(out)

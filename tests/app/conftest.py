@@ -1,0 +1,35 @@
+"""What the tests of the app share: a folder of adapters for the small SDXL model, and a cache of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapter_files import random_factors, write_kohya, write_peft
+
+# Of the small SDXL model: [out, in].
+_SHAPES = {
+    ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"): (64, 64),
+    ("unet", "down_blocks.2.attentions.1.transformer_blocks.1.attn2.to_v"): (128, 96),
+    ("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"): (128, 128),
+    ("text_encoder_2", "text_model.encoder.layers.0.self_attn.v_proj"): (64, 64),
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORABLEND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def lora_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ink (kohya, alpha 2, a trigger word) and "neon glow" (PEFT, no metadata)."""
+    folder = tmp_path_factory.mktemp("adapters")
+    ink = random_factors(_SHAPES, alpha=2.0, seed=1, size=0.5)
+    write_kohya(folder / "ink.safetensors", ink, metadata={"modelspec.trigger_phrase": "ink drawing"})
+    write_peft(folder / "neon glow.safetensors", random_factors(_SHAPES, seed=2, size=0.5))
+    return folder

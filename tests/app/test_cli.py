@@ -1,0 +1,304 @@
+"""The command line: every command, every error in one line, the help."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+
+from lorablend.app.cli import app, run
+from lorablend.app.png import open_picture, read_png
+from lorablend.engine import ModelFolder
+from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """(what is typed, the command) of every command, groups included."""
+    waiting = [("", typer.main.get_command(app))]
+    while waiting:
+        name, command = waiting.pop()
+        yield name, command
+        waiting += [(f"{name} {child}".strip(), c) for child, c in getattr(command, "commands", {}).items()]
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pixels(path: Path | str) -> np.ndarray:
+    return np.asarray(open_picture(Path(path))).astype(int)
+
+
+# help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name: str, capsys: Capture) -> None:
+    assert run([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"Usage: lorablend {name}".rstrip())
+    command = COMMANDS[name]
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            assert parameter.help, f"{parameter.opts} has no help"
+            assert parameter.opts[-1] in text
+        else:
+            assert re.search(rf"\b{parameter.metavar}\b", command.help), (
+                f"the help does not explain {parameter.metavar}"
+            )
+    if not hasattr(command, "commands"):
+        assert f"Example:\n    lorablend {name} " in text or f"Example:\n    lorablend {name}\n" in text
+
+
+def test_help_names_every_scheduler_and_spacing(capsys: Capture) -> None:
+    run(["generate", "--help"])
+    text = capsys.readouterr().out
+    assert all(re.search(rf"\b{name}\b", text) for name in (*SCHEDULERS, *SPACINGS))
+
+
+@pytest.mark.parametrize("group", ["", "adapters"])
+def test_a_group_alone_shows_its_help(group: str, capsys: Capture) -> None:
+    assert run(group.split()) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: lorablend {group}".rstrip())
+
+
+def test_version(capsys: Capture) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == "lorablend 0.1.0\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from lorablend.app.cli import run; run(['generate', '--help']);"
+        "print(sorted({'openvino', 'gradio', 'torch', 'PIL', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr == "[]\n"
+
+
+# generate
+
+
+def test_generate(sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture) -> None:
+    common = ["generate", str(sdxl_model), "a fox", "--steps", "2", "--seed", "7", "--negative", "blurry"]
+    settings = ["--guidance", "3", "--scheduler", "dpmpp_2m", "--spacing", "karras", "--size", "64X72", "--out", "a/b"]
+    assert run([*common, *settings]) == 0
+    assert run([*common, *settings, "--lora", f"{lora_dir / 'ink.safetensors'}:0.5"]) == 0
+    out, err = capsys.readouterr()
+    bare, styled = out.split()
+    assert re.fullmatch(r"(picture 1 of 1: 2 steps, \d+\.\d s\n){2}", err)
+    assert np.abs(pixels(bare) - pixels(styled)).max() > 8
+    record = read_png(here / styled).record
+    assert record
+    asked = record.request
+    assert (asked.prompt, asked.negative_prompt, asked.blend) == ("a fox", "blurry", (("ink", 0.5),))
+    assert (asked.width, asked.height, asked.steps, asked.guidance_scale) == (64, 72, 2, 3.0)
+    assert (asked.scheduler, asked.spacing, asked.seed) == ("dpmpp_2m", "karras", 7)
+
+
+def test_generate_with_tags_and_several_pictures(sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture) -> None:
+    common = ["generate", str(sdxl_model), "a fox <lora:neon glow:-0.5>", "--lora-dir", str(lora_dir), "--steps", "1"]
+    assert run([*common, "--lora", "ink", "--count", "2", "--seed", "7"]) == 0
+    assert run([*common, "--lora", "ink", "--seed", "8"]) == 0
+    first, second, alone = capsys.readouterr().out.split()
+    assert np.array_equal(pixels(second), pixels(alone))
+    assert not np.array_equal(pixels(first), pixels(second))
+    record = read_png(here / first).record
+    assert record
+    assert record.request.blend == (("ink", 1.0), ("neon glow", -0.5))
+
+
+def test_generate_from_a_picture_and_a_mask(sdxl_model: Path, here: Path, capsys: Capture) -> None:
+    from PIL import Image
+
+    common = ["generate", str(sdxl_model), "a fox", "--steps", "2", "--seed", "7"]
+    assert run(common) == 0
+    start = capsys.readouterr().out.strip()
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 64, 32))
+    mask.save("mask.png")
+    assert run([*common, "--image", start, "--strength", "1", "--mask", "mask.png", "--scheduler", "euler_a"]) == 0
+    changed = np.abs(pixels(capsys.readouterr().out.strip()) - pixels(start)).max(axis=(1, 2))
+    assert changed[:32].max() > 0
+    assert changed[32:].max() == 0
+
+
+def test_a_warning_is_shown(sdxl_model: Path, here: Path, capsys: Capture) -> None:
+    assert run(["generate", str(sdxl_model), "fox " * 200, "--steps", "1"]) == 0
+    assert "\nwarning: the prompt is too long for the model; left out: " in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing(sdxl_model: Path, tmp_path: Path) -> None:
+    """With a terminal, so that the bar is seen too."""
+    terminal, theirs = pty.openpty()
+    code = "from lorablend.app.cli import main; main()"
+    command = ["generate", str(sdxl_model), "a fox", "--steps", "500", "--out", "out"]
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    child = subprocess.Popen([sys.executable, "-c", code, *command], stderr=theirs, cwd=tmp_path, env=env)
+    os.close(theirs)
+    seen = b""
+    while not re.search(rb"picture 1 of 1.*\d+/500", seen):
+        seen += os.read(terminal, 65536)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=60) == 130
+    try:
+        while more := os.read(terminal, 65536):
+            seen += more
+    except OSError:  # the terminal's other end is closed
+        pass
+    os.close(terminal)
+    assert seen.endswith(b"stopped\r\n")
+    assert b"Traceback" not in seen
+    assert not list(tmp_path.iterdir())
+
+
+# the other commands
+
+
+def test_bake(sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture) -> None:
+    assert run(["bake", str(sdxl_model), "baked", "--lora", "ink:0.5", "--lora-dir", str(lora_dir)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "baked\n"
+    assert re.fullmatch(r"baked in \d+\.\d s\n", err)
+    assert ModelFolder(here / "baked").family == "sdxl"
+
+
+def test_inspect(lora_dir: Path, capsys: Capture) -> None:
+    file = lora_dir / "ink.safetensors"
+    assert run(["adapters", "inspect", str(file)]) == 0
+    lines = dict(
+        line.split(None, 1) for line in capsys.readouterr().out.replace("base model", "base_model").splitlines()
+    )
+    assert lines["file"] == "ink.safetensors"
+    assert lines["trigger"] == "words  ink drawing"
+    assert lines["algorithm"] == "lora (4 modules)"
+    assert lines["unet"] == "3 modules, rank 4, alpha 2, f32"
+    assert lines["text_encoder_2"] == "1 modules, rank 4, alpha 2, f32"
+    assert run(["adapters", "inspect", str(file), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert lines["sha256"] == report["hashes"]["sha256"]
+    assert lines["base_model"] == {"sdxl": "SDXL"}.get(report["base_model"], report["base_model"])
+    assert len(report["components"]["unet"]["modules"]) == 3
+
+
+def test_devices(capsys: Capture) -> None:
+    assert run(["devices"]) == 0
+    assert re.search(r"^CPU +\S", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_convert(sdxl_source: Path, here: Path, capsys: Capture) -> None:
+    assert run(["convert", str(sdxl_source), "converted"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "converted\n"
+    assert re.search(r"^\d of \d: unet$", err, re.MULTILINE)
+    assert re.search(r"^unet: \d+\.\d GB of memory at most$", err, re.MULTILINE)
+    assert ModelFolder(here / "converted").family == "sdxl"
+
+
+# errors: one line, exit code 1, nothing left behind
+
+ERRORS = {
+    "nosuch": """no such command 'nosuch'; see "lorablend --help\"""",
+    "--nosuch": """no such option '--nosuch'; see "lorablend --help\"""",
+    "generate": """missing argument 'MODEL'; see "lorablend generate --help\"""",
+    "generate MODEL": """missing argument 'PROMPT'; see "lorablend generate --help\"""",
+    "generate MODEL x --steps many": (
+        "invalid value for '--steps': 'many' is not a valid integer; see \"lorablend generate --help\""
+    ),
+    "generate nosuch x": "nosuch does not exist; give a model folder written by `lorablend convert`",
+    "generate MODEL x --size 100": "size is '100'; write WIDTHxHEIGHT, such as 1024x1024",
+    "generate MODEL x --size 100x64": ("width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96"),
+    "generate MODEL x --size 64x8000": (
+        "height is 8000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"
+    ),
+    "generate MODEL x --steps 0": "steps is 0; give 1 to 1000",
+    "generate MODEL x --count 0": "count is 0; give 1 to 10000",
+    "generate MODEL x --guidance nan": ("guidance_scale is nan; give a number of 0 or more (1 or less: no guidance)"),
+    "generate MODEL x --strength 0.5": "strength is given without image; give the picture to start from",
+    "generate MODEL x --mask white.png": "mask is given without image; give the picture that it belongs to",
+    "generate MODEL x --image white.png --strength 2": "strength is 2.0; give a number above 0, at most 1",
+    "generate MODEL x --image nosuch.png": "nosuch.png cannot be read: No such file or directory",
+    "generate MODEL x --image text.txt": "text.txt is not a picture; give a PNG, JPEG or WebP file",
+    "generate MODEL x --out text.txt": "text.txt is a file; give a folder for the pictures",
+    "generate MODEL x --device TPU": "device TPU is not here; there is: {devices}",
+    "generate MODEL x --runtime fast": "runtime is 'fast'; choose one of auto, live, genai",
+    "generate MODEL x --precision int4": "precision is 'int4'; choose one of f32, f16, bf16",
+    "generate MODEL x --lora nosuch.safetensors": (
+        "nosuch.safetensors: no such file, and no folder of adapters to look for the name in"
+    ),
+    "generate MODEL x --lora text.txt": "text.txt: no such file, and no folder of adapters to look for the name in",
+    "generate MODEL <lora:inc:1> --lora-dir LORAS": (
+        "inc: no adapter of that name among the 2 in LORAS; did you mean ink?"
+    ),
+    "generate MODEL x --lora ink:nan --lora-dir LORAS": '"ink:nan": weight "nan" is not a finite number',
+    "bake MODEL out": "there is nothing to bake; give at least one --lora FILE:WEIGHT",
+    "bake MODEL full --lora ink --lora-dir LORAS": "full exists and is not empty; give a new folder",
+    "convert nosuch out": (
+        "nosuch is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+    ),
+    "convert MODEL out --weights int3": "weights is 'int3'; give one of fp16, int8, fp32",
+    "adapters inspect nosuch": "nosuch: cannot be read (No such file or directory)",
+    "ui nosuch": "nosuch does not exist; give a model folder written by `lorablend convert`",
+    "ui MODEL --port 0": ("invalid value for '--port': 0 is not in the range 1<=x<=65535; see \"lorablend ui --help\""),
+    "ui MODEL --lora-dir nosuch": "nosuch is not a folder of adapters; give one that is there",
+    "ui MODEL --host 192.0.2.1": "cannot listen at 192.0.2.1: cannot assign requested address",
+}
+
+
+@pytest.mark.parametrize("line", ERRORS)
+def test_errors(line: str, sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture) -> None:
+    import openvino
+    from PIL import Image
+
+    Image.new("L", (64, 64), 255).save("white.png")
+    Path("text.txt").write_text("text")
+    Path("full").mkdir()
+    Path("full/file").touch()
+    before = sorted(here.rglob("*"))
+    names = {"MODEL": str(sdxl_model), "LORAS": str(lora_dir)}
+    assert run([names.get(word, word) for word in line.split()]) == 1
+    out, err = capsys.readouterr()
+    message = ERRORS[line].format(devices=", ".join(openvino.Core().available_devices)).replace("LORAS", str(lora_dir))
+    assert err == f"error: {message}\n"
+    assert out == ""
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_full_disk_is_one_line(
+    sdxl_model: Path, here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _content: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path.name))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run(["generate", str(sdxl_model), "x", "--steps", "1", "--out", "."]) == 1
+    assert capsys.readouterr().err.endswith(": No space left on device\n")
+    assert not list(here.iterdir())
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lorablend.engine.devices.devices", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(["devices"])
