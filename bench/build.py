@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lorablend.convert import convert
-from tests.pipelines import clip_tokenizer
+from lorablend.demo.tokenizer import clip_tokenizer
 
 UNET = {
     "sample_size": 128,
@@ -41,14 +41,14 @@ VAE = {
     "sample_size": 1024,
     "scaling_factor": 0.13025,
 }
-TEXT = {"vocab_size": 49408, "bos_token_id": 518, "eos_token_id": 519}
+TEXT = {"vocab_size": 49408, "bos_token_id": 512, "eos_token_id": 513}
 TEXT_1 = TEXT | {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "projection_dim": 768,
-    "pad_token_id": 519,
+    "pad_token_id": 513,
 }
 TEXT_2 = TEXT | {
     "hidden_size": 1280,
@@ -89,8 +89,8 @@ def write_source(folder: Path) -> None:
         network.save_pretrained(folder / name, max_shard_size="20GB")
         print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.0f} M parameters")
         del network
-    clip_tokenizer().save_pretrained(folder / "tokenizer")
-    clip_tokenizer(pad_token="!").save_pretrained(folder / "tokenizer_2")
+    clip_tokenizer([]).save_pretrained(folder / "tokenizer")
+    clip_tokenizer([], pad_token="!").save_pretrained(folder / "tokenizer_2")
     EulerDiscreteScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="leading", steps_offset=1
     ).save_pretrained(folder / "scheduler")

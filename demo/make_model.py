@@ -2,9 +2,9 @@
 
     python -m lorablend.demo.make_model      (needs lorablend[train]; rewrites model/ and adapters/ beside this file)
 
-Nobody trained it, so it paints abstract patterns, whatever the prompt. What makes it worth looking at: the VAE decoder's
-last layer is scaled until a picture's colours spread over the whole range, and the text encoders and cross-attention are
-scaled up until another prompt is another picture.
+Nobody trained it, so it paints abstract patterns, whatever the prompt. What makes it worth looking at: the VAE
+decoder's last layer is scaled until a picture's colours spread over the whole range, and the text encoders and
+cross-attention are scaled up until another prompt is another picture.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lorablend.convert import convert
+from lorablend.demo.tokenizer import clip_tokenizer, learn_merges
 from lorablend.engine.ir import Ir
 from lorablend.engine.model_folder import ModelFolder
 
@@ -58,7 +59,8 @@ def _pipeline() -> StableDiffusionXLPipeline:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(2026)
-    tokenizer, tokenizer_2 = clip_tokenizer(WORDS), clip_tokenizer(WORDS, pad_token="!")
+    merges = learn_merges(WORDS)
+    tokenizer, tokenizer_2 = clip_tokenizer(merges), clip_tokenizer(merges, pad_token="!")
     unet = UNet2DConditionModel(
         sample_size=SIZE // 8,
         block_out_channels=(16, 32, 64),
@@ -164,31 +166,6 @@ def _write_adapter(path: Path, seed: int, rank: int, alpha: float, keys: str) ->
     if keys == "peft":
         metadata["lora_adapter_metadata"] = json.dumps({"unet.r": rank, "unet.lora_alpha": alpha})
     save_file(tensors, path, metadata)
-
-
-def clip_tokenizer(words: list[str], pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's byte-level tokenizer with a vocabulary of single bytes and a few words."""
-    from transformers import CLIPTokenizer
-
-    letters = _byte_letters()
-    merges: dict[str, str] = {}  # what is joined -> "left right", in order
-    for word in words:
-        parts = [*word[:-1], word[-1] + "</w>"]
-        while len(parts) > 1:
-            merges[parts[0] + parts[1]] = f"{parts[0]} {parts[1]}"
-            parts[:2] = [parts[0] + parts[1]]
-    vocabulary = [*letters, *(c + "</w>" for c in letters), *merges, "<|startoftext|>", "<|endoftext|>"]
-    with tempfile.TemporaryDirectory() as folder:
-        vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-        vocab_file.write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}), encoding="utf-8")
-        merges_file.write_text("\n".join(["#version: 0.2", *merges.values(), ""]), encoding="utf-8")
-        return CLIPTokenizer(str(vocab_file), str(merges_file), model_max_length=77, pad_token=pad_token)
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's and CLIP's printable stand-in for each of the 256 bytes, in the vocabulary's order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
 if __name__ == "__main__":

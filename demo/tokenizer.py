@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,10 @@ def clip_tokenizer(merges: Sequence[str], *, pad_token: str = "<|endoftext|>") -
 
 
 def learn_merges(words: Sequence[str]) -> list[str]:
-    """Byte-pair merges that make one token of each word (lower-case ASCII): the commonest pair first, then by alphabet."""
+    """Byte-pair merges that make one token of each (lower-case ASCII) word: the commonest pair first, then by alphabet."""
     pieces = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[str] = []
-    while pairs := Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False)):
+    while pairs := Counter(pair for word in pieces for pair in pairwise(word)):
         left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(f"{left} {right}")
         for word in pieces:

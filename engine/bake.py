@@ -14,7 +14,7 @@ import numpy as np
 from lorablend.adapters import Adapter, Blend, Delta, resolve_blend
 from lorablend.adapters.errors import ModelError, ResourceError
 from lorablend.engine.attach import check_attach
-from lorablend.engine.ir import Ir, rewrite_weights
+from lorablend.engine.ir import rewrite_weights
 from lorablend.engine.model_folder import ModelFolder
 
 __all__ = ["Changes", "bake", "blend_changes", "write_model"]
@@ -51,13 +51,7 @@ def bake(
 
 def blend_changes(model: ModelFolder, blend: Blend) -> Changes:
     """W + Σ weight · ΔW as functions of W. Weights of zero change nothing. AdapterError, BaseModelError."""
-    components = {component for item in blend.items for component, _ in item.adapter.deltas}
-    modules = {
-        (name, path): shape
-        for name in components & set(model.components)
-        for path, shape in Ir(model.component(name)).shapes.items()
-    }
-    check_attach(blend, modules, model.family)
+    check_attach(blend, model.modules, model.family)
     changes: Changes = {}
     for component, path in sorted({key for item in blend.items if item.weight for key in item.adapter.deltas}):
         parts = [

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from lorablend.adapters import Blend
 from lorablend.adapters.errors import ResourceError
 from lorablend.engine.bake import Changes, blend_changes, write_model
+from lorablend.engine.disk_cache import make_room
 from lorablend.engine.model_folder import ModelFolder
 
 __all__ = ["BlendCache"]
@@ -35,7 +35,7 @@ class BlendCache:
         entry = self._root / hashlib.sha256(content.encode()).hexdigest()[:32]
         entry.mkdir(parents=True, exist_ok=True)
         os.utime(entry)
-        self._make_room(entry)
+        make_room(self._root, keep=entry)
         if not items and not turned:
             return model.path, entry / "compiled"
         if not (entry / "model").exists():
@@ -48,17 +48,6 @@ class BlendCache:
                 if not (entry / "model").exists():  # else another process was faster
                     raise
         return entry / "model", entry / "compiled"
-
-    def _make_room(self, keep: Path) -> None:
-        entries = sorted((path for path in self._root.iterdir() if path != keep), key=lambda path: path.stat().st_mtime)
-        sizes = {path: _size(path) for path in [*entries, keep]}
-        total = sum(sizes.values())
-        limit = (shutil.disk_usage(self._root).free + total) / 2
-        for path in entries:
-            if total <= limit:
-                break
-            shutil.rmtree(path, ignore_errors=True)
-            total -= sizes[path]
 
 
 def _turn_size(model: ModelFolder, changes: Changes) -> None:
@@ -79,9 +68,3 @@ def _turn_size(model: ModelFolder, changes: Changes) -> None:
         return new
 
     unet[path] = turn
-
-
-def _size(folder: Path) -> int:
-    """Bytes that removing the folder would give back; hard links to the model's own files give nothing."""
-    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)

@@ -37,7 +37,7 @@ from lorablend.adapters.errors import Cancelled, DeviceError, LorablendError, Mo
 from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.devices import devices
-from lorablend.engine.ir import Ir
+from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.request import Callback, Inputs, Request, Step
@@ -79,7 +79,6 @@ class GenaiRuntime:
         self._options = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
         self._cache = BlendCache(cache_dir / "genai")
         self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
-        self._shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
         self._compiled: _Compiled | None = None
         self._pipeline: Any = None
         self._tokenizer: Any = None
@@ -102,7 +101,7 @@ class GenaiRuntime:
         with _openvino_errors(_request_error):
             scheduler = _scheduler(request, self._model.scheduler_config)
         started = time.perf_counter()
-        check_attach(blend, self._modules(blend), self._model.family)
+        check_attach(blend, self._model.modules, self._model.family)
         turned = self._model.family == "sdxl" and request.width != request.height
         folder, compiled_dir = self._cache.folder(self._model, blend, turned=turned)
         baked = time.perf_counter()
@@ -117,12 +116,6 @@ class GenaiRuntime:
             texts, warnings = self._texts(request)
         pictures = [self._draw(request, run, texts, inputs, callback, i, timings) for i in range(request.batch)]
         return pictures, timings, warnings
-
-    def _modules(self, blend: Blend) -> dict[tuple[str, str], tuple[int, ...]]:
-        for name in {component for item in blend.items for component, _ in item.adapter.deltas}:
-            if name not in self._shapes and name in self._model.components:
-                self._shapes[name] = Ir(self._model.component(name)).shapes
-        return {(name, path): shape for name, shapes in self._shapes.items() for path, shape in shapes.items()}
 
     def _texts(self, request: Request) -> tuple[dict[str, str], tuple[str, ...]]:
         """The prompts, cut to what the text encoders take, and warnings about what was left out.
@@ -200,8 +193,7 @@ class GenaiRuntime:
             timings[phase] += spent
         picture = np.array(result.data[0])
         if inputs.image is not None and inputs.mask is not None:
-            soft = inputs.mask[..., None]
-            picture = (picture * soft + inputs.image * (1 - soft)).round().astype(np.uint8)
+            picture = paste(picture, inputs.image, inputs.mask)
         return picture
 
 
@@ -297,9 +289,7 @@ def _pictures(inputs: Inputs, cell: int) -> dict[str, ov.Tensor]:
     image = {"image": ov.Tensor(np.ascontiguousarray(inputs.image[None]))}
     if inputs.mask is None:
         return image
-    height, width = inputs.mask.shape
-    cells = inputs.mask.reshape(height // cell, cell, width // cell, cell).max(axis=(1, 3)) > 0
-    mask = np.kron(cells, np.ones((cell, cell), bool))
+    mask = np.kron(masked_cells(inputs.mask, cell), np.ones((cell, cell), bool))
     return {**image, "mask_image": ov.Tensor(np.repeat(mask[None, ..., None], 3, axis=-1).astype(np.uint8) * 255)}
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import psutil
 from lorablend.adapters import Blend
 from lorablend.adapters.errors import Cancelled
 from lorablend.engine.attach import check_attach
-from lorablend.engine.ir import Ir
+from lorablend.engine.disk_cache import make_room
+from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.plugs import TensorCache
@@ -40,7 +40,10 @@ class LiveRuntime:
         if precision is not None:
             self._options["INFERENCE_PRECISION_HINT"] = precision
         if cache_dir is not None:
-            self._options["CACHE_DIR"] = str(cache_dir)
+            compiled = cache_dir / "live"
+            compiled.mkdir(parents=True, exist_ok=True)
+            make_room(compiled)
+            self._options["CACHE_DIR"] = str(compiled)
         self._socket_type = _socket_type(self._core, device, precision)
         self._cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
         self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
@@ -61,7 +64,7 @@ class LiveRuntime:
         clock = _Clock()
         run = plan(request.scheduler, request.steps, self._schedule, request.spacing, request.strength)
         if blend:
-            check_attach(blend, self._modules, self._model.family)
+            check_attach(blend, self._model.modules, self._model.family)
         with clock.phase("load"):
             text, unet = self._load((request.width, request.height))
         with clock.phase("blend"):
@@ -71,9 +74,10 @@ class LiveRuntime:
             if request.guidance_scale > 1:
                 conditionings.append(text.encode(request.negative_prompt, blend))
             prompted = [unet.prompt(conditioning) for conditioning in conditionings]
+        cell = self._model.vae_scale_factor
         with clock.phase("encode"):
             start = None if inputs.image is None else self._vae.encode(inputs.image)
-            mask = None if inputs.mask is None else _latent_mask(inputs.mask, self._model.vae_scale_factor)
+            mask = None if inputs.mask is None else masked_cells(inputs.mask, cell).astype(np.float32)[None, None]
         pictures = []
         for index, seed in enumerate(request.seeds):
             with clock.phase("denoise"):
@@ -82,19 +86,9 @@ class LiveRuntime:
             with clock.phase("decode"):
                 picture = self._vae.decode(latent)
                 if inputs.image is not None and inputs.mask is not None:
-                    picture = _paste(picture, inputs.image, inputs.mask)
+                    picture = paste(picture, inputs.image, inputs.mask)
                 pictures.append(picture)
         return pictures, clock.seconds, _warnings(conditionings)
-
-    @cached_property
-    def _modules(self) -> dict[tuple[str, str], tuple[int, ...]]:
-        """(component, module path) -> weight shape. From the files: text encoder layers that the pictures do not need are
-        not in the compiled graphs, and an adapter for them is no mistake.
-        """
-        components = [name for name in ("unet", "text_encoder", "text_encoder_2") if name in self._model.components]
-        return {
-            (name, path): shape for name in components for path, shape in Ir(self._model.component(name)).shapes.items()
-        }
 
     def _load(self, size: tuple[int, int]) -> tuple[TextEncoders, Unet]:
         """The networks, compiled when they are first needed; the UNet again when the size changes."""
@@ -148,7 +142,11 @@ class LiveRuntime:
             if callback(info) is False:
                 raise Cancelled(f"stopped after step {step + 1} of {len(run)}, picture {index + 1} of {request.batch}")
 
-        x = noise * np.float32(run.init_sigma) if start is None else start + noise * np.float32(run.sigmas[0])
+        # As in diffusers, inpainting at full strength forgets what was there, image to image does not.
+        if start is None or (mask is not None and request.strength == 1):
+            x = noise * np.float32(run.init_sigma)
+        else:
+            x = start + noise * np.float32(run.sigmas[0])
         source = noise_source(seed)
         return sample(run, denoise, x, lambda: source.standard_normal(x.shape, dtype=np.float32), callback=report)
 
@@ -168,19 +166,6 @@ def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.nd
         return denoised * mask + start * (1 - mask)
 
     return masked
-
-
-def _latent_mask(mask: np.ndarray, cell: int) -> np.ndarray:
-    """f32 [height, width] -> [1, 1, height/8, width/8], 1 where any pixel of the cell is to be repainted."""
-    height, width = mask.shape
-    cells = mask.reshape(height // cell, cell, width // cell, cell).max(axis=(1, 3))
-    return (cells > 0).astype(np.float32)[None, None]
-
-
-def _paste(picture: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What is outside the mask stays the same to the byte; a soft mask mixes."""
-    soft = mask[..., None]
-    return (picture * soft + original * (1 - soft)).round().astype(np.uint8)
 
 
 def _warnings(conditionings: list[Conditioning]) -> tuple[str, ...]:

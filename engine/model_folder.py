@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lorablend.adapters.errors import ModelError
+from lorablend.engine.ir import Ir
 
 __all__ = ["ModelFolder", "Tokenizer"]
 
@@ -100,6 +101,16 @@ class ModelFolder:
         if name not in self.components:
             raise ModelError(f"{self.path} has no {name}; it has {', '.join(sorted(self.components))}")
         return self.components[name]
+
+    @cached_property
+    def modules(self) -> Mapping[tuple[str, str], tuple[int, ...]]:
+        """(component, module path) -> the weight's shape, of every layer that an adapter can change."""
+        return {
+            (name, path): shape
+            for name in ("unet", "text_encoder", "text_encoder_2")
+            if name in self.components
+            for path, shape in Ir(self.component(name)).shapes.items()
+        }
 
     @property
     def scheduler_class(self) -> str:

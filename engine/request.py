@@ -21,10 +21,10 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of `Pipeline.generate`, every default resolved. `blend` holds (name, weight) pairs.
+    """One call of `Pipeline.generate`, every default resolved.
 
-    width and height are in pixels, multiples of 8; seed is the first picture's, picture i has seed + i; strength is None
-    without an input picture.
+    blend holds (name, weight) pairs; width and height are in pixels, multiples of 8; seed is the first picture's,
+    picture i has seed + i; strength is None without an input picture.
     """
 
     prompt: str

@@ -44,7 +44,7 @@ class Socket:
 def add_sockets(model: ov.Model, element_type: ov.Type) -> dict[str, Socket]:
     """Give every linear layer and 1×1 convolution of `model` a socket; returns them by module path.
 
-    Shapes should be static and folded: where the graph computes them, a GEGLU's split is not recognised. The inputs are of
+    Shapes should be static: where the graph computes them, a GEGLU's split is not recognised. The inputs are of
     `element_type`: the precision that the graph computes in, else the plugin converts all of them at every inference.
     """
     sockets: dict[str, Socket] = {}

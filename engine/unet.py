@@ -116,7 +116,7 @@ def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> N
         else:
             shapes[name] = [1, *(_length(model, name, i, d) for i, d in enumerate(shape) if i)]
     graph.reshape(shapes)
-    # Shapes that the graph computes become constants, so that cross-attention's reshapes can move with its to_k and to_v.
+    # Shapes that the graph computes become constants, so that cross-attention's reshapes can move with to_k and to_v.
     # (OpenVINO's ConstantFolding would do it too, and unpack all fp16 weights to f32 on the way.)
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "ShapeOf" and node.input_value(0).get_partial_shape().is_static:

@@ -7,10 +7,10 @@ initialised VAE decodes everything to one flat grey, so the decoder's last layer
 
 from __future__ import annotations
 
-import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lorablend.demo.tokenizer import clip_tokenizer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
@@ -29,7 +29,7 @@ def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
-    tokenizer, tokenizer_2 = clip_tokenizer(), clip_tokenizer(pad_token="!")
+    tokenizer, tokenizer_2 = clip_tokenizer(_MERGES), clip_tokenizer(_MERGES, pad_token="!")
     encoder = CLIPTextModel(_text_config(tokenizer, 32))
     encoder_2 = CLIPTextModelWithProjection(_text_config(tokenizer_2, 64, hidden_act="gelu"))
     unet = UNet2DConditionModel(
@@ -65,7 +65,7 @@ def write_sd15(folder: Path) -> Path:
     from transformers import CLIPTextModel
 
     torch.manual_seed(1)
-    tokenizer = clip_tokenizer()
+    tokenizer = clip_tokenizer(_MERGES)
     unet = UNet2DConditionModel(
         sample_size=PICTURE_SIZE // 8,
         block_out_channels=(32, 64, 64, 64),
@@ -90,26 +90,6 @@ def write_sd15(folder: Path) -> Path:
     _spread_pictures(pipeline)
     pipeline.save_pretrained(folder)
     return folder
-
-
-def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's byte-level tokenizer with a vocabulary of single bytes and three words."""
-    from transformers import CLIPTokenizer
-
-    letters = _byte_letters()
-    words = [merge.replace(" ", "") for merge in _MERGES]
-    vocabulary = [*letters, *(c + "</w>" for c in letters), *words, "<|startoftext|>", "<|endoftext|>"]
-    with tempfile.TemporaryDirectory() as folder:
-        vocab, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-        vocab.write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}), encoding="utf-8")
-        merges.write_text("\n".join(["#version: 0.2", *_MERGES, ""]), encoding="utf-8")
-        return CLIPTokenizer(str(vocab), str(merges), model_max_length=77, pad_token=pad_token)
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's and CLIP's printable stand-in for each of the 256 bytes, in the vocabulary's order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
 def _text_config(tokenizer: CLIPTokenizer, width: int, **changes: Any) -> CLIPTextConfig:

@@ -19,7 +19,7 @@ MAY_BE_HEAVY = {"convert", "train"}
 
 
 def _imports(file: Path) -> set[tuple[str, str]]:
-    """(top-level package, the rest) of every import in the file, at any depth; relative ones resolved to their folder."""
+    """(top-level package, the rest) of every absolute import in the file, at any depth."""
     found: set[tuple[str, str]] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lorablend.app.infotext import parse_infotext, write_infotext
 from lorablend.engine import Request
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
+VERSION = f"lorablend {version('lorablend')}"
 REQUEST = Request(
     prompt="a fox",
     negative_prompt="blurry",
@@ -40,7 +42,7 @@ def test_plain() -> None:
         "a fox\n"
         "Negative prompt: blurry\n"
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5, Seed: 8, Size: 1024x768, Model: sdxl, "
-        "Version: lorablend 0.1.0"
+        f"Version: {VERSION}"
     )
 
 
@@ -51,7 +53,7 @@ def test_adapters_and_strength(blend: Blend) -> None:
         "a fox <lora:ink:0.8> <lora:neon_glow:-0.4>\n"
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5, Seed: 7, Size: 1024x768, Model: sdxl, "
         f'Denoising strength: 0.65, Lora hashes: "ink: {ink.autov3}, neon_glow: {neon.autov3}", '
-        f'Version: lorablend 0.1.0, Hashes: {{"lora:ink": "{ink.autov2}", "lora:neon_glow": "{neon.autov2}"}}'
+        f'Version: {VERSION}, Hashes: {{"lora:ink": "{ink.autov2}", "lora:neon_glow": "{neon.autov2}"}}'
     )
 
 
@@ -70,7 +72,7 @@ def test_read_back(blend: Blend) -> None:
         "Size": "1024x768",
         "Model": 'odd, "name": x',
         "Lora hashes": f"ink: {ink.autov3}, neon_glow: {neon.autov3}",
-        "Version": "lorablend 0.1.0",
+        "Version": VERSION,
         "Hashes": json.dumps({"lora:ink": ink.autov2, "lora:neon_glow": neon.autov2}),
     }
 

@@ -120,6 +120,14 @@ def test_a_session(server: str, page: Page, tmp_path: Path) -> None:
     page.get_by_text(re.compile(r"onk: no adapter of that name among the 2 in \w+; did you mean ink\?")).wait_for()
     expect(generate).to_be_enabled()
 
+    # So is a value that Gradio itself refuses.
+    page.get_by_label("Seed", exact=True).fill("-1")
+    generate.click()
+    page.get_by_text("Value -1 is less than minimum value 0").wait_for()
+    page.get_by_text("failed").wait_for()
+    expect(generate).to_be_enabled()
+    page.get_by_label("Seed", exact=True).fill("7")
+
     # Stop ends a long run soon, and the page is ready for the next.
     page.get_by_label("Prompt", exact=True).fill("a fox")
     page.get_by_label("number input for Steps").fill("100")

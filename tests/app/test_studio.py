@@ -85,6 +85,17 @@ def test_two_at_once_take_turns(pipe: Pipeline, tmp_path: Path) -> None:
     assert open_picture(first).tobytes() == open_picture(second).tobytes()
 
 
+def test_a_session_has_one_job(pipe: Pipeline, tmp_path: Path) -> None:
+    studio = Studio(pipe, tmp_path)
+    studio.begin("a")
+    studio.begin("b")
+    with pytest.raises(RequestError) as caught:
+        studio.begin("a")
+    assert str(caught.value) == "a picture is being drawn already; wait for it, or stop it"
+    studio.end("a")
+    studio.begin("a")
+
+
 def test_errors_reach_the_caller(pipe: Pipeline, tmp_path: Path) -> None:
     studio = Studio(pipe, tmp_path)
     with pytest.raises(RequestError) as caught:

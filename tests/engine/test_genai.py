@@ -24,7 +24,7 @@ from lorablend.adapters.errors import (
     ModelError,
     RequestError,
 )
-from lorablend.engine import Pipeline, blend_cache
+from lorablend.engine import Pipeline, blend_cache, disk_cache
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.genai import GenaiRuntime
 from lorablend.engine.model_folder import ModelFolder
@@ -344,9 +344,9 @@ def test_the_oldest_makes_room(
     size = (entries[0] / "model" / "unet" / "openvino_model.bin").stat().st_size
     cache.folder(model, blends[0])  # now the second is the oldest
     usage = namedtuple("usage", "total used free")(10**12, 10**12, 3 * size)
-    monkeypatch.setattr(blend_cache.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: usage)
     cache.folder(model, Blend())
     assert all(entry.exists() for entry in entries), "two used, five in all, half of that allowed"
-    monkeypatch.setattr(blend_cache.shutil, "disk_usage", lambda _: usage._replace(free=size))
+    monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: usage._replace(free=size))
     cache.folder(model, Blend())
     assert [entry.exists() for entry in entries] == [True, False]
