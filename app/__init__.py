@@ -1,1 +1,3 @@
+"""The command line and the web page: thin, over one library."""
+
 __all__: list[str] = []

@@ -253,9 +253,10 @@ def devices() -> None:
 
 @app.command()
 def demo(out: options.Out = Path("demo")) -> None:
-    """Draw the shipped demo model with adapters at several weights, on one sheet.
+    """Draw with the demo model, without and with adapters.
 
-    The demo model is a stand-in with random weights: it shows that all works, not what SDXL can draw.
+    The shipped demo model is a stand-in with random weights: it shows that all works, not what SDXL can draw. Several
+    pictures and one sheet with all of them, sheet.png, are written.
 
     \b
     Example:

@@ -226,7 +226,10 @@ def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Pa
     """What happens on a click. hide: folders that no message may name."""
 
     def begin(request: gr.Request) -> Values:
-        studio.begin(str(request.session_hash))
+        try:
+            studio.begin(str(request.session_hash))
+        except RequestError as error:  # Shift+Enter in the prompt, when the button is off
+            raise gr.Error(str(error), print_exception=False) from None
         return {
             results.start: gr.Button(interactive=False),
             results.stop: gr.Button(interactive=True),
@@ -253,7 +256,7 @@ def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Pa
         yield {
             results.start: gr.Button(interactive=True),
             results.stop: gr.Button(interactive=False),
-            results.stage: text_stage(_summary(drawn, failure)),
+            results.stage: text_stage(_summary(drawn, stopped=isinstance(failure, Cancelled))),
             results.gallery: gr.Gallery([path for path, _ in shown], selected_index=0, visible=bool(shown)),
             results.text: gr.Textbox(shown[0][1] if shown else "", visible=bool(shown)),
             results.pictures: shown,
@@ -265,6 +268,15 @@ def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Pa
             raise gr.Error(html.escape(_without_folders(str(failure), hide)), print_exception=False)
         if failure and not isinstance(failure, Cancelled):
             raise failure
+
+    def give_up(request: gr.Request) -> Values:
+        """After any error, also one of Gradio's own before `draw` was called."""
+        studio.end(str(request.session_hash))
+        return {
+            results.start: gr.Button(interactive=True),
+            results.stop: gr.Button(interactive=False),
+            results.stage: text_stage("failed"),
+        }
 
     def halt(request: gr.Request) -> gr.Button:
         studio.stop(str(request.session_hash))
@@ -278,13 +290,13 @@ def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Pa
 
     # Nothing but drawing waits in a queue, and only one drawing runs at a time.
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    gr.on(
+    drawing = gr.on(
         [results.start.click, controls.prompt.submit],
         begin,
         None,
         {results.start, results.stop, results.stage, results.gallery},
         **at_once,
-    ).then(
+    ).success(
         draw,
         controls.boxes() | {results.pictures},
         {getattr(results, field.name) for field in fields(results)} | {controls.seed},
@@ -293,6 +305,7 @@ def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Pa
         concurrency_id="pipeline",
         concurrency_limit=1,
     )
+    drawing.failure(give_up, None, {results.start, results.stop, results.stage}, **at_once)
     results.stop.click(halt, None, results.stop, **at_once)
     results.gallery.select(select, results.pictures, results.text, **at_once)
     controls.scheduler.change(new_spacings, controls.scheduler, controls.spacing, **at_once)
@@ -331,13 +344,9 @@ def _spacings(scheduler: str) -> list[tuple[str, str]]:
     return [_MODEL_DEFAULT, *((name, name) for name in (SCHEDULERS[scheduler].spacings if scheduler else SPACINGS))]
 
 
-def _summary(drawn: list[Picture], failure: Exception | None) -> str:
+def _summary(drawn: list[Picture], *, stopped: bool) -> str:
     count = f"{len(drawn)} picture{'' if len(drawn) == 1 else 's'}"
-    if isinstance(failure, Cancelled):
-        return f"stopped, {count} done"
-    if failure:
-        return f"failed, {count} done"
-    return f"{count} in {sum(picture.seconds for picture in drawn):.1f} s"
+    return f"stopped, {count} done" if stopped else f"{count} in {sum(picture.seconds for picture in drawn):.1f} s"
 
 
 def _without_folders(text: str, folders: tuple[Path | None, ...]) -> str:

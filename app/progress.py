@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -29,10 +30,8 @@ def step_bar(label: str) -> Iterator[Callable[[Step], None]]:
         yield callback
         bar.update(task, description=label)
     if not console.is_terminal:
-        console.print(
-            f"{label}: {steps} {'step' if steps == 1 else 'steps'}, {time.perf_counter() - started:.1f} s",
-            highlight=False,
-        )
+        seconds = time.perf_counter() - started
+        typer.echo(f"{label}: {steps} step{'' if steps == 1 else 's'}, {seconds:.1f} s", err=True)
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
         def callback(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total)
             if not console.is_terminal:
-                console.print(f"{done} of {total}: {stage}", highlight=False)
+                typer.echo(f"{done} of {total}: {stage}", err=True)
 
         yield callback
 
@@ -53,7 +52,7 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
 def _bar(console: Console) -> Progress:
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

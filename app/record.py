@@ -25,7 +25,7 @@ class Record:
     """`Record.from_json(record.to_json()) == record`.
 
     seed is this picture's own, which is not the request's in a batch. model is the folder's name; versions are those of
-    the packages that drew it.
+    the packages that drew it. An input picture and its mask are not kept.
     """
 
     request: Request

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorablend.adapters.errors import Cancelled
+from lorablend.adapters.errors import Cancelled, RequestError
 from lorablend.app.png import read_png, save_result
 from lorablend.app.seeds import seeds
 from lorablend.engine import Pipeline, Result, Step
@@ -37,8 +37,18 @@ class Studio:
         self._stops: dict[str, threading.Event] = {}
 
     def begin(self, session: str) -> None:
-        """To be called before `draw`, at once: from here on `stop` has something to stop, a job that waits included."""
+        """To be called before `draw`, at once: from here on `stop` has something to stop, a job that waits included.
+
+        Raises RequestError if the session's last job is not at its end.
+        """
+        if session in self._stops:
+            raise RequestError("a picture is being drawn already; wait for it, or stop it")
         self._stops[session] = threading.Event()
+
+    def end(self, session: str) -> None:
+        """Forget what `begin` began. `draw` does it itself; this is for when it is never called."""
+        self.stop(session)
+        self._stops.pop(session, None)
 
     def stop(self, session: str) -> None:
         """Let the session's job raise Cancelled after the present step."""

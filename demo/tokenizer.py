@@ -31,7 +31,7 @@ def clip_tokenizer(merges: Sequence[str], *, pad_token: str = "<|endoftext|>") -
 
 
 def learn_merges(words: Sequence[str]) -> list[str]:
-    """Byte-pair merges that make one token of each (lower-case ASCII) word: the commonest pair first, then by alphabet."""
+    """Byte-pair merges that make each lower-case ASCII word one token: the commonest pair first, then by alphabet."""
     pieces = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[str] = []
     while pairs := Counter(pair for word in pieces for pair in pairwise(word)):

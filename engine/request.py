@@ -41,6 +41,8 @@ class Request:
     strength: float | None
 
     def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        _check_text("negative_prompt", self.negative_prompt or "")
         _check_side("width", self.width)
         _check_side("height", self.height)
         _check_range("steps", self.steps, 1, 1000)
@@ -69,6 +71,13 @@ class Request:
             raise RequestError(f"request has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         fields["blend"] = tuple((str(name), float(weight)) for name, weight in fields["blend"])
         return cls(**fields)
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{name} has a broken character at place {error.start + 1}; give text in UTF-8") from error
 
 
 def _check_side(name: str, value: int) -> None:
