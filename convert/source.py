@@ -16,8 +16,9 @@ from lorablend.adapters.errors import ModelError
 
 __all__ = ["Source", "checkpoint_family", "files_to_download", "read_checkpoint", "read_folder"]
 
-NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae")
-_SD15_PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+# In Optimum's order: nodes without a name of their own are numbered through, so this keeps the files the same as its.
+NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
+_SD15_PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
 _SDXL_PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")
 _PARTS = {
     "StableDiffusionPipeline": _SD15_PARTS,
@@ -29,14 +30,14 @@ _PARTS = {
 # Where a single file keeps each network: Stability's SGM layout for SDXL, CompVis' LDM layout for SD 1.x.
 _PREFIXES = {
     "SDXL": {
-        "unet": "model.diffusion_model.",
         "text_encoder": "conditioner.embedders.0.transformer.",
         "text_encoder_2": "conditioner.embedders.1.model.",
+        "unet": "model.diffusion_model.",
         "vae": "first_stage_model.",
     },
     "SD 1.x": {
-        "unet": "model.diffusion_model.",
         "text_encoder": "cond_stage_model.transformer.",
+        "unet": "model.diffusion_model.",
         "vae": "first_stage_model.",
     },
 }
@@ -48,7 +49,7 @@ class Source:
 
     name: what lorablend.json records; a Hub id, or the name of a local folder or file, never a path.
     revision: the Hub's commit; None for local sources.
-    parameters: network ("unet", "text_encoder", "text_encoder_2", "vae") -> how many numbers it has.
+    parameters: network ("text_encoder", "text_encoder_2", "unet", "vae") -> how many numbers it has.
     variants: network -> "fp16", where its weights file has that in its name.
     scheduler: entries that replace those of scheduler_config.json, where a checkpoint says that it needs them.
     """

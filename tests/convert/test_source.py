@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from lorablend.adapters.errors import ModelError
 from lorablend.convert.source import checkpoint_family, files_to_download, read_checkpoint, read_folder
 
-SDXL_NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae")
+SDXL_NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
 WHERE = {
     "unet": "unet/diffusion_pytorch_model",
     "text_encoder": "text_encoder/model",
