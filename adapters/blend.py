@@ -104,7 +104,7 @@ def _search(name: str, folder: Path) -> Path:
         if found := _only(name, folder, names, fold):
             return found
     known = {alias.casefold(): alias for _, names in (*by_alias, *by_file) for alias in names}
-    nearest = difflib.get_close_matches(name.casefold(), known, n=1)
+    nearest = difflib.get_close_matches(name.casefold().removesuffix(_SUFFIX), known, n=1)
     hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
     raise BlendError(f"{shown(name)}: no adapter of that name among the {len(files)} in {shown(folder)}{hint}")
 

@@ -87,8 +87,9 @@ def _export(job: Job, network: str) -> None:
     gc.collect()  # the torch model is in cycles with its own patched methods
     for name in names:
         xml = Path(job.out, name, "openvino_model.xml")
-        # A layer that was loaded in fp16 is traced under another name; which one must not depend on the weights' type.
-        xml.write_text(xml.read_text("utf-8").replace("/ov_ext::linear/", "/aten::linear/"), "utf-8")
+        # Layers that were loaded in fp16 are traced under other names; names must not depend on the weights' type.
+        text = xml.read_text("utf-8").replace("/ov_ext::linear/", "/aten::linear/").replace("._openvino_orig_", ".")
+        xml.write_text(text, "utf-8")
         if job.weights == "int8":
             _compress(xml)
 

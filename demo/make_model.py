@@ -1,10 +1,15 @@
 """Write the stand-in model and its adapters: shaped like SDXL, a few megabytes, random weights.
 
-    python -m lorablend.demo.make_model      (needs lorablend[train]; rewrites model/ and adapters/ beside this file)
+    python -m lorablend.demo.make_model      (needs lorablend[convert]; rewrites model/ and adapters/ beside this file)
 
-Nobody trained it, so it paints abstract patterns, whatever the prompt. What makes it worth looking at: the VAE
-decoder's last layer is scaled until a picture's colours spread over the whole range, and the text encoders and
-cross-attention are scaled up until another prompt is another picture.
+Nobody trained it, so it paints abstract patterns, whatever the prompt says. Plain random weights would paint noise;
+three things make patterns of it:
+
+- every 3×3 convolution mixes channels at random and blurs, so what the UNet predicts is smooth;
+- the VAE decoder's norms are drawn large and shifted, so it folds smooth fields into patches of colour with edges;
+- text weighs much, so another prompt is another picture.
+
+All numbers come from numpy's PCG64 and none is fitted, so every machine writes the same ones.
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,75 +31,120 @@ from lorablend.engine.ir import Ir
 from lorablend.engine.model_folder import ModelFolder
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import StableDiffusionXLPipeline
     from transformers import CLIPTextConfig, CLIPTokenizer
 
 HERE = Path(__file__).parent
 SIZE = 256  # pixels
-WORDS = ["the", "and", "with", "fox", "cat", "snow", "forest", "night", "city", "sea", "red", "blue", "gold", "old"]
+SEED = 15  # the liveliest of the first forty
+# Each is one token; other words are spelt.
+WORDS = """
+a an the and of in on at by with under over old new red blue green gold silver black white dark bright
+fox cat dog bird horse fish dragon woman man child king queen robot castle tower house city street bridge garden
+mountain river sea lake forest tree flower desert island sky moon sun star snow rain storm fire ice night day
+morning evening light shadow photo painting drawing watercolor portrait landscape
+"""
 # name -> (seed, rank, alpha, keys). Ranks and alphas differ, so that a wrong scale would be seen.
 ADAPTERS = {
     "embers": (1, 4, 2.0, "kohya"),
     "tide": (2, 6, 12.0, "peft"),
     "thicket": (3, 8, 4.0, "kohya"),
 }
+ADAPTER_GAIN = 0.6  # an adapter's change of a layer's output, where the layer's own output is 1
 
 
-def main() -> None:
-    """Write demo/model and demo/adapters."""
+@dataclass(frozen=True)
+class Draw:
+    """How numbers are drawn. gain: deviation of a layer's output for inputs of deviation 1. bias: deviation of biases.
+    norm, shift: a norm's weight, and the deviation of its bias. sharpness: 0 for convolutions that blur, 1 for none.
+    """
+
+    gain: float = 1.0
+    bias: float = 0.1
+    norm: float = 1.0
+    shift: float = 0.0
+    sharpness: float = 0.3
+
+
+_TEXT = {"self_attn": Draw(gain=2), "position_embedding": Draw(gain=0.3)}
+# Network -> words in a parameter's name -> how it is drawn. Chosen by eye.
+RULES = {
+    "text_encoder": _TEXT,
+    "text_encoder_2": _TEXT,
+    "unet": {
+        "resnets": Draw(norm=1.5, shift=0.5, sharpness=0.2),
+        "time_emb_proj": Draw(gain=0.5),
+        "attn2.to_q": Draw(gain=2),
+        "attn2.to_k": Draw(gain=2),
+        "attn2.to_v": Draw(gain=3),
+        "add_embedding": Draw(gain=4),
+        "conv_out": Draw(gain=1.5, bias=0, sharpness=0),
+    },
+    "vae": {
+        "decoder": Draw(norm=3, shift=1.5),
+        "decoder.conv_in": Draw(sharpness=0),
+        "decoder.mid_block.resnets": Draw(gain=1.5, norm=1.5, shift=0.5, sharpness=0),
+        "decoder.conv_norm_out": Draw(norm=1.5, shift=0.5),
+        "decoder.conv_out": Draw(bias=0),
+    },
+}
+
+
+def main(out: Path = HERE) -> None:
+    """Write out/model and out/adapters."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "source"
+        source, model = Path(folder, "source"), Path(folder, "model")
         _pipeline().save_pretrained(source)
-        convert(source, Path(folder) / "model", weights="fp16")
-        (Path(folder) / "model" / "lorablend.json").unlink()  # the date in it would differ at every run
-        shutil.rmtree(HERE / "model", ignore_errors=True)
-        shutil.copytree(Path(folder) / "model", HERE / "model")
-    shutil.rmtree(HERE / "adapters", ignore_errors=True)
-    (HERE / "adapters").mkdir()
+        convert(source, model, weights="fp16")
+        (model / "lorablend.json").unlink()  # the date in it would differ at every run
+        shutil.rmtree(out / "model", ignore_errors=True)
+        shutil.copytree(model, out / "model")
+    shutil.rmtree(out / "adapters", ignore_errors=True)
+    (out / "adapters").mkdir()
+    shapes = Ir(ModelFolder(out / "model").component("unet")).shapes
     for name, (seed, rank, alpha, keys) in ADAPTERS.items():
-        _write_adapter(HERE / "adapters" / f"{name}.safetensors", seed, rank, alpha, keys)
+        file = out / "adapters" / f"{name}.safetensors"
+        _write_adapter(file, shapes, seed, rank, alpha, keys)
+        file.chmod(0o644)  # safetensors writes for the owner only; these are installed
 
 
 def _pipeline() -> StableDiffusionXLPipeline:
-    import torch
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    torch.manual_seed(2026)
-    merges = learn_merges(WORDS)
+    merges = learn_merges(WORDS.split())
     tokenizer, tokenizer_2 = clip_tokenizer(merges), clip_tokenizer(merges, pad_token="!")
-    unet = UNet2DConditionModel(
-        sample_size=SIZE // 8,
-        block_out_channels=(16, 32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 1, 2),
-        attention_head_dim=(1, 2, 4),
-        cross_attention_dim=32 + 48,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 48,
-        norm_num_groups=8,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=SIZE,
-        scaling_factor=0.13025,
-    )
     pipeline = StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(_text_config(tokenizer, 32)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer_2, 48, hidden_act="gelu")),
+        vae=AutoencoderKL(
+            block_out_channels=(16, 16, 24, 32),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=SIZE,
+            scaling_factor=0.13025,
+        ),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer_2, hidden_act="gelu")),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        unet=unet,
+        unet=UNet2DConditionModel(
+            sample_size=SIZE // 8,
+            block_out_channels=(32, 64, 64),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=1,
+            attention_head_dim=(2, 4, 4),
+            cross_attention_dim=32 + 32,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+            norm_num_groups=8,
+        ),
         scheduler=EulerDiscreteScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -101,28 +153,22 @@ def _pipeline() -> StableDiffusionXLPipeline:
             steps_offset=1,
         ),
     )
-    with torch.no_grad():
-        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
-            for parameter in encoder.parameters():
-                if parameter.ndim == 2:
-                    parameter.mul_(4)
-        for name, parameter in unet.named_parameters():
-            if "attn2" in name and parameter.ndim == 2:
-                parameter.mul_(2)
-    _spread_colours(pipeline)
+    rng = np.random.default_rng(SEED)
+    for name, rules in RULES.items():
+        _draw(getattr(pipeline, name), rng, rules)
     return pipeline
 
 
-def _text_config(tokenizer: CLIPTokenizer, width: int, **changes: Any) -> CLIPTextConfig:
+def _text_config(tokenizer: CLIPTokenizer, **changes: Any) -> CLIPTextConfig:
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
+        hidden_size=32,
+        intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=width,
+        num_attention_heads=4,
+        projection_dim=32,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -130,32 +176,51 @@ def _text_config(tokenizer: CLIPTokenizer, width: int, **changes: Any) -> CLIPTe
     )
 
 
-def _spread_colours(pipeline: StableDiffusionXLPipeline) -> None:
-    """Scale the VAE decoder's last layer so that a picture's channels have mean 0 and deviation 0.5 in [-1, 1]."""
+def _draw(network: torch.nn.Module, rng: np.random.Generator, rules: dict[str, Draw]) -> None:
+    """Set every parameter. The last rule whose words are in a parameter's name holds for it."""
     import torch
 
-    pipeline.set_progress_bar_config(disable=True)
-    with torch.no_grad():
-        noise = torch.randn(2, 4, SIZE // 8, SIZE // 8)
-        latents = pipeline(["a fox", "the sea"], latents=noise, num_inference_steps=8, output_type="latent").images
-        last = pipeline.vae.decoder.conv_out
-        for _ in range(2):  # the second round removes the mean that the first one's bias left
-            pixels = pipeline.vae.decode(latents / pipeline.vae.config["scaling_factor"]).sample
-            gain = 0.5 / pixels.std(dim=(0, 2, 3))
-            last.weight.mul_(gain[:, None, None, None])
-            last.bias.copy_((last.bias - pixels.mean(dim=(0, 2, 3))) * gain)
+    for name, parameter in network.named_parameters():
+        draw = Draw()
+        for words, rule in rules.items():
+            if words in name:
+                draw = rule
+        shape = tuple(parameter.shape)
+        if "norm" in name:
+            value = np.full(shape, draw.norm) if name.endswith("weight") else draw.shift * rng.standard_normal(shape)
+        elif len(shape) == 1:
+            value = draw.bias * rng.standard_normal(shape)
+        elif "embedding.weight" in name:
+            value = draw.gain * rng.standard_normal(shape)
+        elif shape[2:] == (3, 3):
+            value = _blur(shape, rng, draw)
+        else:
+            value = draw.gain * rng.standard_normal(shape) / np.sqrt(shape[1])
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(value))
 
 
-def _write_adapter(path: Path, seed: int, rank: int, alpha: float, keys: str) -> None:
-    """Random factors on the UNet's attention and feed-forward layers, in kohya's or in PEFT's spelling, fp16."""
+def _blur(shape: tuple[int, ...], rng: np.random.Generator, draw: Draw) -> np.ndarray:
+    """A 3×3 convolution that mixes channels at random, each row's sum being zero, and blurs what it mixes."""
+    mixture = rng.standard_normal(shape[:2])
+    mixture = draw.gain * (mixture - mixture.mean(axis=1, keepdims=True)) / np.sqrt(shape[1])
+    smooth = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    point = np.zeros((3, 3))
+    point[1, 1] = 1
+    return mixture[:, :, None, None] * (draw.sharpness * point + (1 - draw.sharpness) * smooth)
+
+
+def _write_adapter(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int, rank: int, alpha: float, keys: str
+) -> None:
+    """Random factors on the UNet's attention layers, in kohya's or in PEFT's spelling, fp16."""
     rng = np.random.default_rng(seed)
-    unet = Ir(ModelFolder(HERE / "model").component("unet"))
     tensors: dict[str, np.ndarray] = {}
-    for module, shape in sorted(unet.shapes.items()):
-        if "transformer_blocks" not in module:
+    for module, shape in sorted(shapes.items()):
+        if ".attn" not in module:
             continue
         down = (rng.standard_normal((rank, shape[1])) / shape[1] ** 0.5).astype(np.float16)
-        up = (rng.standard_normal((shape[0], rank)) * 1.2 / (alpha / rank) / rank**0.5).astype(np.float16)
+        up = (rng.standard_normal((shape[0], rank)) * ADAPTER_GAIN / (alpha / rank) / rank**0.5).astype(np.float16)
         if keys == "kohya":
             key = "lora_unet_" + module.replace(".", "_")
             tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}

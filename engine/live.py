@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import psutil
+from openvino import opset13 as op
 
 from lorablend.adapters import Blend
 from lorablend.adapters.errors import Cancelled
 from lorablend.engine.attach import check_attach
 from lorablend.engine.disk_cache import make_room
+from lorablend.engine.graphs import new_model
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
@@ -39,12 +41,12 @@ class LiveRuntime:
         self._options: dict[str, str] = {}
         if precision is not None:
             self._options["INFERENCE_PRECISION_HINT"] = precision
+        self._socket_type = _socket_type(self._core, device, self._options)
         if cache_dir is not None:
             compiled = cache_dir / "live"
             compiled.mkdir(parents=True, exist_ok=True)
             make_room(compiled)
             self._options["CACHE_DIR"] = str(compiled)
-        self._socket_type = _socket_type(self._core, device, precision)
         self._cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
         self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
         self._text: TextEncoders | None = None
@@ -151,11 +153,11 @@ class LiveRuntime:
         return sample(run, denoise, x, lambda: source.standard_normal(x.shape, dtype=np.float32), callback=report)
 
 
-def _socket_type(core: ov.Core, device: str, precision: str | None) -> ov.Type:
-    """The type that the device computes in when asked for `precision`."""
-    if precision is None:
-        precision = str(core.get_property(device, "INFERENCE_PRECISION_HINT"))
-    return next((t for t in (ov.Type.bf16, ov.Type.f16) if t.get_type_name() in precision), ov.Type.f32)
+def _socket_type(core: ov.Core, device: str, options: dict[str, str]) -> ov.Type:
+    """The type that the device really computes in with these options: asked for f16, some CPUs take bf16."""
+    value = op.parameter([1], ov.Type.f32)
+    compiled = core.compile_model(new_model([op.result(op.relu(value))], [value], "probe"), device, options)
+    return compiled.get_property("INFERENCE_PRECISION_HINT")
 
 
 def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> Denoise:

@@ -9,6 +9,7 @@ import openvino as ov
 import pytest
 
 from lorablend.adapters import Blend, BlendItem, load_adapter
+from lorablend.engine.live import LiveRuntime
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.plugs import TensorCache, _Stacker  # pyright: ignore[reportPrivateUsage]
 from lorablend.engine.sockets import add_sockets, split_context
@@ -94,6 +95,17 @@ def test_stacker_rounds_to_the_nearest_bf16() -> None:
     tensor = _Stacker(ov.Core(), (ov.Type.f32,), 0, ov.Type.bf16)([(values, 1.0)])
     expected = torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
     assert np.array_equal(tensor.data.view(np.int16).reshape(values.shape), expected)
+
+
+@pytest.mark.parametrize("precision", [None, "f32", "bf16"])
+def test_sockets_take_what_the_graph_computes_in(sdxl_model: Path, tmp_path: Path, precision: str | None) -> None:
+    """Else the plugin converts every factor at every step."""
+    runtime = LiveRuntime(ModelFolder(sdxl_model), "CPU", precision, tmp_path)
+    _, unet = runtime._load((64, 64))  # pyright: ignore[reportPrivateUsage]
+    compiled = unet._main.get_compiled_model()  # pyright: ignore[reportPrivateUsage]
+    computed = compiled.get_property("INFERENCE_PRECISION_HINT")
+    assert precision != "f32" or computed == ov.Type.f32
+    assert {port.get_element_type() for port in compiled.inputs if port.get_any_name().endswith(".down")} == {computed}
 
 
 def test_tensor_cache_keeps_within_its_budget() -> None:
