@@ -88,7 +88,7 @@ def _export(job: Job, network: str) -> None:
     for name in names:
         xml = Path(job.out, name, "openvino_model.xml")
         # Layers that were loaded in fp16 are traced under other names; names must not depend on the weights' type.
-        text = xml.read_text("utf-8").replace("/ov_ext::linear/", "/aten::linear/").replace("._openvino_orig_", ".")
+        text = xml.read_text("utf-8").replace("/ov_ext::", "/aten::").replace("._openvino_orig_", ".")
         xml.write_text(text, "utf-8")
         if job.weights == "int8":
             _compress(xml)

@@ -106,6 +106,7 @@ def main(out: Path = HERE) -> None:
     for name, (seed, rank, alpha, keys) in ADAPTERS.items():
         file = out / "adapters" / f"{name}.safetensors"
         _write_adapter(file, shapes, seed, rank, alpha, keys)
+        _sort_metadata(file)
         file.chmod(0o644)  # safetensors writes for the owner only; these are installed
 
 
@@ -231,6 +232,16 @@ def _write_adapter(
     if keys == "peft":
         metadata["lora_adapter_metadata"] = json.dumps({"unet.r": rank, "unet.lora_alpha": alpha})
     save_file(tensors, path, metadata)
+
+
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes metadata in an order that differs from run to run."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(end - 8)
+    path.write_bytes(content[:8] + text + content[end:])
 
 
 if __name__ == "__main__":
