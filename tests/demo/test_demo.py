@@ -85,8 +85,9 @@ def test_script_writes_what_is_shipped(tmp_path: Path) -> None:
     from lorablend.demo.make_model import main
 
     main(tmp_path)
-    for file in ADAPTERS:
-        assert load_file(tmp_path / "adapters" / file.name).keys() == load_file(file).keys()
+    for file in ADAPTERS:  # numpy alone draws these
+        same = (tmp_path / "adapters" / file.name).read_bytes() == file.read_bytes()
+        assert same, file
     for xml in model_dir().glob("*/openvino_model.xml"):
         ours, again = Ir(xml), Ir(tmp_path / xml.relative_to(model_dir().parent))
         assert ours.shapes == again.shapes
