@@ -14,6 +14,7 @@ import typer
 
 from lorablend.adapters.errors import LorablendError, RequestError
 from lorablend.app import options
+from lorablend.app.adapter_commands import adapters_app
 
 if TYPE_CHECKING:
     from lorablend.engine import Pipeline
@@ -27,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: the same in a terminal, a file and a test
 )
-adapters_app = typer.Typer(help="Look into adapter files.", rich_markup_mode=None)
 app.add_typer(adapters_app, name="adapters")
 
 
@@ -91,12 +91,6 @@ def _lorablend(
     Example:
       lorablend demo --out demo
     """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@adapters_app.callback(invoke_without_command=True)
-def _adapters(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -215,26 +209,6 @@ def bake(
     bake_model(folder, [parse_lora_option(text) for text in lora], out, lora_dir=lora_dir)
     typer.echo(f"baked in {time.perf_counter() - started:.1f} s", err=True)
     typer.echo(out)
-
-
-@adapters_app.command()
-def inspect(
-    file: options.AdapterFile,
-    as_json: options.AsJson = False,
-) -> None:
-    """Show what an adapter file is for and what is in it.
-
-    FILE is a .safetensors file.
-
-    \b
-    Example:
-      lorablend adapters inspect ink.safetensors
-    """
-    from lorablend.adapters import inspect_adapter, load_adapter
-    from lorablend.app.report import adapter_report
-
-    report = inspect_adapter(load_adapter(file))
-    typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else adapter_report(report))
 
 
 @app.command()
