@@ -11,6 +11,8 @@ def shown(name: object) -> str:
     text = str(name)
     if len(text) > _LONGEST_NAME:
         text = f"{text[: _LONGEST_NAME // 2]}…{text[-_LONGEST_NAME // 2 :]}"
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 

@@ -1,12 +1,12 @@
 """Which base model an adapter was made for: told by module names and shapes, by the metadata only where both fit."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
 from ._wording import shown
-from .delta import Delta
 from .errors import BaseModelError
 from .metadata import base_model_hint
 from .modules import TOPOLOGIES, bases_of
+from .reading import Reading
 
 __all__ = ["BASE_NAMES", "tell_base_model"]
 
@@ -20,16 +20,13 @@ _SECOND_TEXT_ENCODER = {"sdxl", "sdxl-refiner"}
 _UP_BLOCK_1_WIDTH = {1280: {"sd15", "sd2"}, 640: {"sdxl"}}
 
 
-def tell_base_model(
-    deltas: Mapping[tuple[str, str], Delta], names: Collection[str], metadata: Mapping[str, str]
-) -> str:
+def tell_base_model(reading: Reading) -> str:
     """ "sd15", "sd2", "sdxl", or "unknown" where several would fit.
 
-    `names` are the file's tensor names. Raises BaseModelError for the SDXL refiner, and for modules that no one model
-    has together.
+    Raises BaseModelError for the SDXL refiner, and for modules that no one model has together.
     """
-    bases = _by_modules(deltas)
-    for clue in _clues(deltas, names, metadata):
+    bases = _by_modules([*reading.deltas, *reading.biases])
+    for clue in _clues(reading):
         bases = bases & clue or bases
     # Of what is still open, the common ones: hardly anybody trains the refiner, and SD 2 betrays itself by its widths.
     if len(bases) > 1:
@@ -44,10 +41,10 @@ def tell_base_model(
     return base
 
 
-def _by_modules(deltas: Mapping[tuple[str, str], Delta]) -> set[str]:
+def _by_modules(modules: Iterable[tuple[str, str]]) -> set[str]:
     """The models that have all of these modules."""
     bases = set(TOPOLOGIES)
-    for component, path in deltas:
+    for component, path in modules:
         if component == "unet":
             having = bases_of(path)
         elif component == "text_encoder_2":
@@ -63,25 +60,26 @@ def _by_modules(deltas: Mapping[tuple[str, str], Delta]) -> set[str]:
     return bases
 
 
-def _clues(
-    deltas: Mapping[tuple[str, str], Delta], names: Collection[str], metadata: Mapping[str, str]
-) -> Iterator[set[str]]:
+def _clues(reading: Reading) -> Iterator[set[str]]:
     """From the safest to the weakest, the models that each piece of evidence speaks for; a clue may be empty."""
+    names, deltas = reading.file.tensors, reading.deltas
     for (component, path), delta in deltas.items():
         if component == "unet" and path.endswith(("attn2.to_k", "attn2.to_v")):
-            yield _CROSS_ATTENTION_WIDTH.get(delta.in_features, set())
+            yield _CROSS_ATTENTION_WIDTH.get(delta.in_features or 0, set())
     for (component, path), delta in deltas.items():
         if component == "text_encoder" and path.endswith((".q_proj", ".k_proj", ".v_proj", ".fc1")):
-            yield _TEXT_WIDTH.get(delta.in_features, set())
+            yield _TEXT_WIDTH.get(delta.in_features or 0, set())
         if path.startswith("up_blocks.1.attentions") and path.endswith("attn1.to_q"):
-            yield _UP_BLOCK_1_WIDTH.get(delta.in_features, set())
-    if any(path.endswith("proj_in") and delta.kernel for (_, path), delta in deltas.items()):
+            yield _UP_BLOCK_1_WIDTH.get(delta.in_features or 0, set())
+    if any(path.endswith("proj_in") for _, path in reading.convolutions):
         yield {"sd15"}  # a convolution in SD 1.5, linear in the others
+    if any("text_encoder_2" in vectors for vectors in reading.embeddings.values()):
+        yield {"sdxl"}
     if any(name.startswith("lora_te1_") for name in names):
         yield {"sdxl"}
     if any(name.startswith("lora_te_") for name in names):
         yield {"sd15", "sd2"}
-    if hint := base_model_hint(metadata):
+    if hint := base_model_hint(reading.file.metadata):
         yield {hint}
 
 

@@ -1,37 +1,106 @@
-"""Adapters with their weights, and how an adapter is found by its name."""
+"""A blend: adapters with their weights, where and when each of them acts, and how they are combined."""
 
-import difflib
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from numbers import Real
-from pathlib import Path
+from typing import Any
 
+from ._forms import did_you_mean, finite
 from ._wording import shown
-from .adapter import Adapter, load_adapter
-from .errors import AdapterError, BlendError
-from .file import read_file
-from .metadata import output_name
+from .adapter import Adapter
+from .block_weights import BlockWeights
+from .errors import BlendError
+from .mask import Mask
+from .schedule import Schedule
 
-__all__ = ["Blend", "BlendItem", "resolve_blend"]
+__all__ = ["MAX_ITEMS", "MODES", "Blend", "BlendItem"]
 
-_SUFFIX = ".safetensors"
+MODES = ("sum", "switch", "composite")
+MAX_ITEMS = 16
 
 
 @dataclass(frozen=True)
 class BlendItem:
-    """One adapter and the user's weight for it: 1 as trained, 0 not at all, negative for the opposite."""
+    """One adapter and the user's weight for it: 1 as trained, 0 not at all, negative for the opposite.
+
+    `unet` and `text_encoder` stand in place of `weight` for their component (both text encoders are one), `blocks`
+    change it block by block, `schedule` multiplies it in each step, `mask` says where in the picture the adapter acts.
+    What is said and changes nothing is dropped, so that equal items compare equal. Raises BlendError for what makes no
+    sense.
+    """
 
     adapter: Adapter
-    weight: float
+    weight: float = 1.0
+    unet: float | None = None
+    text_encoder: float | None = None
+    blocks: BlockWeights | None = None
+    schedule: Schedule | None = None
+    mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        name = shown(self.adapter.name)
+        weight = finite(self.weight, f"{name}: weight")
+        object.__setattr__(self, "weight", weight)
+        for key in ("unet", "text_encoder"):
+            if (value := getattr(self, key)) is not None:
+                value = finite(value, f"{name}: {key}")
+                object.__setattr__(self, key, None if value == weight else value)
+        if self.blocks is not None:
+            try:
+                self.blocks.check_base(self.adapter.base_model)
+            except BlendError as error:
+                raise BlendError(f"{name}: {error}") from None
+        object.__setattr__(self, "blocks", None if self.blocks == BlockWeights() else self.blocks)
+        object.__setattr__(self, "schedule", None if self.schedule == Schedule() else self.schedule)
+
+    def weight_of(self, component: str, path: str) -> float:
+        """The weight of one module, by component and diffusers path; the schedule and the mask are not in it."""
+        own = self.unet if component == "unet" else self.text_encoder
+        weight = self.weight if own is None else own
+        return weight if self.blocks is None else self.blocks.weight(component, path, weight)
+
+    def factor(self, step: int, steps: int) -> float:
+        """The schedule's factor in step number `step`, counted from 0, of a run of `steps`."""
+        return 1.0 if self.schedule is None else self.schedule.at(step, steps)
+
+    @property
+    def static_key(self) -> Hashable:
+        """Two items with equal keys have the same `weight_of` for every module."""
+        return self.weight, self.unet, self.text_encoder, self.blocks
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, with the adapter's name; only what is set."""
+        form: dict[str, Any] = {"adapter": self.adapter.name, "weight": self.weight}
+        form |= {"unet": self.unet, "text_encoder": self.text_encoder}
+        for key in ("blocks", "schedule", "mask"):
+            value = getattr(self, key)
+            form[key] = None if value is None else value.to_json()
+        return {key: value for key, value in form.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Adapters with their weights, in the user's order. Their changes are added up, so the order changes nothing."""
+    """At most 16 adapters with their weights, in the user's order; the same adapter may come twice.
+
+    mode "sum": all act at once, their changes are added up, so the order changes nothing. "switch" and "composite" are
+    the two methods of multi-LoRA composition, arXiv:2402.16843: one adapter in turn, for `switch_steps` steps each; and
+    the model is asked once per adapter, and the answers averaged.
+    """
 
     items: tuple[BlendItem, ...] = ()
+    mode: str = "sum"
+    switch_steps: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "items", tuple(self.items))
+        if len(self.items) > MAX_ITEMS:
+            raise BlendError(f"the blend has {len(self.items)} adapters; give at most {MAX_ITEMS}")
+        if self.mode not in MODES:
+            raise BlendError(f'blend mode "{shown(self.mode)}" is unknown; {did_you_mean(str(self.mode), MODES)}')
+        if isinstance(self.switch_steps, bool) or not isinstance(self.switch_steps, int) or self.switch_steps < 1:
+            raise BlendError(f"switch_steps is {shown(self.switch_steps)}; give a whole number of steps, 1 or more")
+        if self.mode != "switch":
+            object.__setattr__(self, "switch_steps", 1)
 
     def __iter__(self) -> Iterator[BlendItem]:
         return iter(self.items)
@@ -39,94 +108,20 @@ class Blend:
     def __len__(self) -> int:
         return len(self.items)
 
+    def factors(self, step: int, steps: int) -> tuple[float, ...]:
+        """What each item's weight is multiplied with in step number `step`, from 0: its schedule, and its turn."""
+        turn = (step // self.switch_steps) % len(self.items) if self.mode == "switch" and self.items else None
+        return tuple(
+            item.factor(step, steps) if turn in (None, index) else 0.0 for index, item in enumerate(self.items)
+        )
 
-# A path, a name to look up, or an adapter; and its weight.
-Entry = tuple["str | os.PathLike[str] | Adapter", float]
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form as a dict; `resolve_blend([form], lora_dir)` reads it back."""
+        form: dict[str, Any] = {"mode": self.mode}
+        if self.switch_steps != 1:
+            form["switch_steps"] = self.switch_steps
+        return form | {"items": [item.to_json() for item in self.items]}
 
-
-def resolve_blend(
-    entries: Blend | Iterable[Entry],
-    lora_dir: str | os.PathLike[str] | None = None,
-    *,
-    load: Callable[[Path], Adapter] = load_adapter,
-) -> Blend:
-    """Find and load the adapters of a blend.
-
-    A name is a path, or under `lora_dir`, at any depth: a file's name with or without its suffix, its path from there,
-    or the name that the trainer gave it; exactly so, or if there is none, in other letter case. `load` lets a caller
-    keep adapters that it has loaded before. Raises BlendError for a weight that is no finite number and for a name
-    that fits no file or more than one, AdapterError for a file that cannot be used.
-    """
-    if isinstance(entries, Blend):
-        return entries
-    items: list[BlendItem] = []
-    for entry in entries:
-        if not isinstance(entry, tuple | list) or len(entry) != 2:
-            raise BlendError(f"{shown(entry)}: an entry of a blend is a pair, (file or name, weight)")
-        what, weight = entry
-        if not isinstance(what, str | os.PathLike | Adapter):
-            raise BlendError(f"{shown(what)}: an adapter is given by its path, its name or an Adapter")
-        name = shown(what.name if isinstance(what, Adapter) else what)
-        if not isinstance(weight, Real) or isinstance(weight, bool) or not math.isfinite(weight):
-            raise BlendError(f"{name}: weight {shown(weight)} is not a finite number")
-        items.append(BlendItem(what if isinstance(what, Adapter) else load(_find(what, lora_dir)), float(weight)))
-    return Blend(tuple(items))
-
-
-def _find(name: str | os.PathLike[str], lora_dir: str | os.PathLike[str] | None) -> Path:
-    if isinstance(name, os.PathLike):
-        return Path(name)
-    path = Path(name)
-    # A bare word is a name, even where a file without a suffix happens to be called that.
-    if (path.suffix.lower() == _SUFFIX or path.name != name) and _is_file(path):
-        return path
-    if lora_dir is None:
-        raise BlendError(f"{shown(name)}: no such file, and no folder of adapters to look for the name in")
-    return _search(name, Path(lora_dir))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for the file system, or with a NUL in it
-        return False
-
-
-def _search(name: str, folder: Path) -> Path:
-    if not folder.is_dir():
-        raise BlendError(f"{shown(folder)}: no such folder of adapters, wanted for {shown(name)}")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == _SUFFIX and path.is_file())
-    by_file = [(path, _file_names(path, folder)) for path in files]
-    if found := _only(name, folder, by_file, fold=str):
-        return found
-    by_alias = [(path, _aliases(path)) for path in files]  # only now: it opens every file
-    for names, fold in ((by_alias, str), (by_file, str.casefold), (by_alias, str.casefold)):
-        if found := _only(name, folder, names, fold):
-            return found
-    known = {alias.casefold(): alias for _, names in (*by_alias, *by_file) for alias in names}
-    nearest = difflib.get_close_matches(name.casefold().removesuffix(_SUFFIX), known, n=1)
-    hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
-    raise BlendError(f"{shown(name)}: no adapter of that name among the {len(files)} in {shown(folder)}{hint}")
-
-
-def _only(name: str, folder: Path, names: list[tuple[Path, set[str]]], fold: Callable[[str], str]) -> Path | None:
-    """The one file that has this name, or None. Raises BlendError for two."""
-    found = [path for path, own in names if fold(name) in map(fold, own)]
-    if len(found) > 1:
-        first, second = (shown(path.relative_to(folder).as_posix()) for path in found[:2])
-        raise BlendError(f"{shown(name)}: both {first} and {second} have that name; give the path in {shown(folder)}")
-    return found[0] if found else None
-
-
-def _file_names(path: Path, folder: Path) -> set[str]:
-    """ "styles/ink.safetensors", "styles/ink", "ink.safetensors", "ink"."""
-    inside = path.relative_to(folder)
-    return {inside.as_posix(), inside.with_suffix("").as_posix(), path.name, path.stem}
-
-
-def _aliases(path: Path) -> set[str]:
-    try:
-        alias = output_name(read_file(path).metadata)
-    except AdapterError:  # some other broken file in the folder is no reason to fail
-        return set()
-    return {alias} if alias else set()
+    def to_json(self) -> str:
+        """The JSON form: {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8, …}, …]}."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)

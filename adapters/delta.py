@@ -92,7 +92,10 @@ class Delta(Protocol):
         ...
 
     def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(down, up) in float32 with the scale folded in, ΔW = up · down; None where no exact factors exist."""
+        """(down, up) in float32 with the scale folded in, ΔW = up · down, shapes as in `RawFactors`.
+
+        None where no exact factors exist.
+        """
         ...
 
     def raw_factors(self) -> RawFactors | None:

@@ -4,12 +4,11 @@ Layout (https://github.com/huggingface/safetensors#format): u64 little-endian N,
 Nothing is allocated by a size that the file merely claims: every claim is checked against the file's real length.
 """
 
-import json
 import math
 import mmap
 import os
 import stat
-from collections import Counter
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,14 @@ import numpy as np
 
 from ._wording import shown
 from .errors import AdapterError
+from .header import METADATA, read_header
 
 __all__ = ["Tensor", "TensorFile", "read_file"]
 
 _HEADER_LIMIT = 100_000_000  # bytes: the limit of the safetensors library itself
 _ELEMENT_LIMIT = 2**40  # of a shape with its zeros left out; beyond it numpy cannot even describe the array
 _DIMENSION_LIMIT = 16
+_TENSOR_LIMIT = 2**15  # the fullest files have half of it; one costs a kilobyte or two of objects, empty or not
 
 # Width in bits of every dtype of the format, so that a header is checked even where the dtype is of no use to us.
 _BITS = {
@@ -36,9 +37,9 @@ _BITS = {
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
 
-# numpy has no bfloat16: its bits travel as uint16.
+# numpy has no bfloat16 and no 8-bit floats: their bits travel as uint16 and uint8.
 _NUMPY = {
-    "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
+    "F8_E4M3": "<u1", "F8_E5M2": "<u1", "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
     "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
 }  # fmt: skip
 
@@ -46,8 +47,44 @@ _NUMPY = {
 # slower for the subnormal numbers (below 6e-5) that small updates are full of.
 _F16_VALUES = np.arange(2**16, dtype="<u2").view("<f2").astype(np.float32)
 
-# The bits of infinity; every NaN has the same sign and a larger number.
-_INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+
+def _f8_e4m3_values() -> np.ndarray:
+    """Every F8_E4M3 as float16, which holds all of them: 4 bits of exponent with bias 7, 3 of fraction, no infinity.
+
+    https://arxiv.org/abs/2209.05433, table 1.
+    """
+    bits = np.arange(128)
+    exponent, fraction = bits >> 3, bits & 7
+    values = np.where(exponent == 0, fraction / 8 * 2.0**-6, (1 + fraction / 8) * 2.0 ** (exponent - 7))
+    values[127] = np.nan
+    return np.concatenate([values, -values]).astype(np.float16)
+
+
+# Both as float16, by their bits. An F8_E5M2 is the upper half of a float16.
+_F8_VALUES = {"F8_E4M3": _f8_e4m3_values(), "F8_E5M2": (np.arange(2**8, dtype="<u2") << 8).view("<f2")}
+
+_LOOK_UP = 2**15  # elements at a time: numpy makes the indices 8 bytes wide, and these still fit the cache
+
+
+def _look_up(values: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """The value of each of the bits, in a new array; what it takes beside that is small."""
+    found = np.empty(bits.shape, values.dtype)
+    flat, flat_bits = found.reshape(-1), bits.reshape(-1)
+    for start in range(0, flat.size, _LOOK_UP):
+        part = slice(start, start + _LOOK_UP)
+        np.take(values, flat_bits[part], out=flat[part], mode="clip")  # the other modes would buffer the output
+    return found
+
+
+# The bits of infinity, or where there is none, of NaN; every other NaN has the same sign and a larger number.
+_INFINITY = {
+    "F8_E4M3": 0x7F,
+    "F8_E5M2": 0x7C,
+    "F16": 0x7C00,
+    "BF16": 0x7F80,
+    "F32": 0x7F800000,
+    "F64": 0x7FF0000000000000,
+}
 
 # What the first bytes of a file that is not safetensors usually say.
 _LOOKALIKES = (
@@ -59,7 +96,7 @@ _LOOKALIKES = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
     """One tensor of a file; its bytes are looked at only when asked for.
 
@@ -89,10 +126,10 @@ class Tensor:
 
     @property
     def array(self) -> np.ndarray:
-        """A read-only view of the file in its own dtype and shape, bfloat16 as uint16.
+        """A read-only view of the file in its own dtype and shape, bfloat16 as uint16, 8-bit floats as uint8.
 
         A copy only where the file does not align the tensor to its element size. Raises AdapterError for a dtype
-        that is not supported (F8…).
+        that is not supported (F4, BOOL, C64…).
         """
         if self.dtype not in _NUMPY:
             raise AdapterError(f"tensor {shown(self.name)} is {self.dtype}: save it as F16, BF16 or F32")
@@ -105,12 +142,19 @@ class Tensor:
     def float32(self) -> np.ndarray:
         """The values as float32, in a new array or, for an F32 tensor, a view."""
         if self.dtype == "F16":
-            return _F16_VALUES.take(self.array.view("<u2"))
+            return _look_up(_F16_VALUES, self.array.view("<u2"))
         if self.dtype == "BF16":
             bits = self.array.astype(np.uint32)  # a bfloat16 is the upper half of a float32
             bits <<= 16
             return bits.view(np.float32)
-        return self.array.astype(np.float32, copy=False)
+        if self.dtype in _F8_VALUES:
+            return _look_up(_F8_VALUES[self.dtype].astype(np.float32), self.array)
+        with np.errstate(over="ignore"):  # of a float64
+            return self.array.astype(np.float32, copy=False)
+
+    def raw(self) -> np.ndarray:
+        """The values in 16 or 32 bits without a loss: `array`, but 8-bit floats as a new float16 array."""
+        return _look_up(_F8_VALUES[self.dtype], self.array) if self.dtype in _F8_VALUES else self.array
 
     def is_finite(self) -> bool:
         """Whether there is no NaN and no infinity in it.
@@ -179,9 +223,17 @@ def _read(path: Path) -> TensorFile:
             f"truncated: the header ends at byte {data_begin}, the file at {len(buffer)}; download it again"
         )
 
-    header = _parse(buffer[8:data_begin])
-    metadata = _metadata(header.pop("__metadata__", None))
-    tensors = {name: _tensor(name, entry, buffer, data_begin) for name, entry in header.items()}
+    metadata: dict[str, str] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, value in read_header(_text(buffer, data_begin)):
+        if name == METADATA:
+            if value is None:
+                raise AdapterError("the header's __metadata__ is not an object")
+            metadata = value
+        elif len(tensors) == _TENSOR_LIMIT:
+            raise AdapterError(f"more than {_TENSOR_LIMIT} tensors, which no adapter has")
+        else:
+            tensors[name] = _tensor(name, value, buffer, data_begin)
     _check_layout(tensors, data_begin, len(buffer))
     return TensorFile(path, MappingProxyType(metadata), MappingProxyType(tensors), buffer, data_begin)
 
@@ -193,37 +245,12 @@ def _lookalike(start: bytes) -> str:
     return ""
 
 
-def _parse(header: bytes) -> dict[str, Any]:
-    """The header's JSON object; names that come twice are refused, since JSON would drop the first in silence."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-            raise AdapterError(f"the header names {shown(twice)} twice")
-        return entries
-
-    try:
-        text = header.decode("utf-8")
-        parsed = json.loads(text, object_pairs_hook=unique)
-        if "\\ud" in text.lower():  # an escape of half a character, which no name can hold
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise AdapterError("not a safetensors file: the header is not valid JSON") from error
-    if not isinstance(parsed, dict):
-        raise AdapterError("not a safetensors file: the header is not a JSON object")
-    return parsed
-
-
-def _metadata(entry: Any) -> dict[str, str]:
-    if entry is None:
-        return {}
-    if not isinstance(entry, dict):
-        raise AdapterError("the header's __metadata__ is not an object")
-    for key, value in entry.items():
-        if not isinstance(value, str):
-            raise AdapterError(f"metadata {shown(key)} is not text")
-    return entry
+def _text(buffer: mmap.mmap, end: int) -> str:
+    with memoryview(buffer) as view, view[8:end] as header:
+        try:
+            return str(header, "utf-8")
+        except UnicodeDecodeError as error:
+            raise AdapterError("not a safetensors file: the header is not valid JSON") from error
 
 
 def _is_size(value: Any) -> bool:
@@ -253,7 +280,7 @@ def _tensor(name: str, entry: Any, buffer: mmap.mmap, data_begin: int) -> Tensor
     bits = math.prod(shape) * _BITS[dtype]
     if (end - begin) * 8 != bits:
         raise AdapterError(f"{label}: {dtype} {shape} takes {bits // 8} bytes, its data_offsets give {end - begin}")
-    return Tensor(name, dtype, tuple(shape), buffer, data_begin + begin)
+    return Tensor(name, sys.intern(dtype), tuple(shape), buffer, data_begin + begin)
 
 
 def _check_layout(tensors: Mapping[str, Tensor], data_begin: int, size: int) -> None:

@@ -1,6 +1,7 @@
 """What there is to know about an adapter, as plain data for a page, a command line or JSON."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from .adapter import Adapter
@@ -13,8 +14,10 @@ __all__ = ["inspect_adapter"]
 def inspect_adapter(adapter: Adapter) -> dict[str, Any]:
     """A report of numbers, text, lists and dicts, ready for `json.dumps`. Reads the whole file once for the hashes.
 
-    `components` has for each component that the adapter changes: `modules` (the module paths), `ranks`, `alphas` (None
-    where the file gives none), `scales` and `dtypes`, each distinct value once and sorted.
+    `components` has for each component whose weights the adapter changes: `modules` (the module paths), `ranks` (None
+    for an algorithm without), `alphas` (None where the file gives none), `scales` and `dtypes`, each distinct value
+    once and sorted. `biases` has the number of changed biases by component, `embeddings` the number of vectors by
+    component of each bundled token. `covered`, and the lengths of `ignored` and `refused`, add up to `tensor_count`.
     """
     components: dict[str, dict[str, Delta]] = {}
     for (component, path), delta in adapter.deltas.items():
@@ -27,20 +30,30 @@ def inspect_adapter(adapter: Adapter) -> dict[str, Any]:
         "base_model": adapter.base_model,
         "algorithms": dict(Counter(delta.algorithm for delta in adapter.deltas.values())),
         "components": {component: _component(deltas) for component, deltas in components.items()},
+        "biases": dict(Counter(component for component, _ in adapter.biases)),
+        "embeddings": {
+            token: {component: len(vectors) for component, vectors in parts.items()}
+            for token, parts in adapter.embeddings.items()
+        },
         "trigger_words": adapter.trigger_words,
         "tensor_count": adapter.tensor_count,
+        "covered": adapter.covered,
         "ignored": list(adapter.ignored),
+        "refused": list(adapter.refused),
         "warnings": list(adapter.warnings),
         "hashes": {"sha256": adapter.sha256, "autov2": adapter.autov2, "autov3": adapter.autov3},
     }
 
 
 def _component(deltas: dict[str, Delta]) -> dict[str, Any]:
-    alphas = {delta.alpha for delta in deltas.values()}
     return {
         "modules": sorted(deltas),
-        "ranks": sorted({delta.rank for delta in deltas.values()}),
-        "alphas": sorted(alphas, key=lambda alpha: (alpha is not None, alpha or 0)),
-        "scales": sorted({delta.scale for delta in deltas.values()}),
+        "ranks": _sorted(delta.rank for delta in deltas.values()),
+        "alphas": _sorted(delta.alpha for delta in deltas.values()),
+        "scales": _sorted(delta.scale for delta in deltas.values()),
         "dtypes": sorted({delta.dtype for delta in deltas.values()}),
     }
+
+
+def _sorted(numbers: Iterable[float | None]) -> list[float | None]:
+    return sorted(set(numbers), key=lambda number: (number is not None, number or 0))

@@ -5,23 +5,40 @@ A new spelling is a new row. What lies between prefix and suffix is looked up by
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .modules import find_module
 
-__all__ = ["COMPONENTS", "NOT_ADAPTERS", "OTHER_BASES", "PREFIXES", "ROLES", "Key", "algorithm_of", "parse_key"]
+__all__ = [
+    "BUNDLED",
+    "COMPONENTS",
+    "NOT_ADAPTERS",
+    "OTHER_BASES",
+    "PREFIXES",
+    "ROLES",
+    "Key",
+    "algorithm_of",
+    "parse_key",
+]
+
+BUNDLED = "bundled embedding"  # the algorithm of what is no module's: bundle_emb.<token>.<part>
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
-# The first row that fits decides. No prefix at all: a UNet or a text encoder, whichever knows the module.
+# The first row that fits decides. None: the UNet or a text encoder, whichever knows the module; so is no prefix at all.
 PREFIXES = (
     ("lora_unet_", "unet"),  # kohya and everything descended from it
     ("lora_te_wrapped_", "text_encoder"),
     ("lora_te1_", "text_encoder"),
     ("lora_te2_", "text_encoder_2"),
     ("lora_te_", "text_encoder"),
-    ("lycoris_", "unet"),
-    ("unet.", "unet"),  # diffusers
+    ("lycoris_", None),  # LyCORIS' own wrapper, SimpleTuner
+    ("oft_unet_", "unet"),  # kohya's networks.oft
+    ("oft_te1_", "text_encoder"),
+    ("oft_te2_", "text_encoder_2"),
+    ("oft_te_", "text_encoder"),
+    ("unet.", "unet"),  # diffusers; OMI with SGM names behind it
+    ("unet_", "unet"),  # ai-toolkit's unet_conv_in and unet_conv_out
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder.", "text_encoder"),
     ("diffusion_model.", "unet"),  # ComfyUI
@@ -32,30 +49,47 @@ PREFIXES = (
     ("clip_g.", "text_encoder_2"),
 )
 _PEFT_PREFIX = "base_model.model."
+_PEFT_SUFFIX = ".base_layer"  # PEFT's wrapped module, of which bias="all" saves the bias
 
 # (suffix, role, algorithm). The longest suffix that fits is meant, and * stands for the adapter's name, which PEFT
 # sometimes leaves in. Where a module has roles of several algorithms, the one highest up is the module's: DoRA brings
-# LoRA's tensors along, any of them brings an alpha.
+# LoRA's tensors along, any of them brings an alpha. A "bias" is a change of its own, beside the weight's.
 ROLES = (
-    (".dora_scale", "magnitude", "DoRA"),
-    (".lora_magnitude_vector", "magnitude", "DoRA"),
+    (".bias_indices", "bias_indices", "sparse residual"),
+    (".bias_values", "bias_values", "sparse residual"),
+    (".bias_size", "bias_size", "sparse residual"),
+    (".dora_scale", "dora_scale", "DoRA"),  # LyCORIS
+    (".lora_magnitude_vector", "magnitude", "DoRA"),  # PEFT
     (".lora_magnitude_vector.weight", "magnitude", "DoRA"),
     (".lora_magnitude_vector.*.weight", "magnitude", "DoRA"),
-    (".magnitude", "magnitude", "DoRA"),
-    (".hada_w1_a", "w1_a", "LoHa"),
-    (".hada_w1_b", "w1_b", "LoHa"),
-    (".hada_w2_a", "w2_a", "LoHa"),
-    (".hada_w2_b", "w2_b", "LoHa"),
-    (".hada_t1", "t1", "LoHa"),
-    (".hada_t2", "t2", "LoHa"),
-    (".lokr_w1", "w1", "LoKr"),
-    (".lokr_w1_a", "w1_a", "LoKr"),
-    (".lokr_w1_b", "w1_b", "LoKr"),
-    (".lokr_w2", "w2", "LoKr"),
-    (".lokr_w2_a", "w2_a", "LoKr"),
-    (".lokr_w2_b", "w2_b", "LoKr"),
-    (".lokr_t1", "t1", "LoKr"),
-    (".lokr_t2", "t2", "LoKr"),
+    (".lora_magnitude_vector.*", "magnitude", "DoRA"),
+    (".magnitude", "magnitude", "DoRA"),  # ai-toolkit
+    (".hada_w1_a", "hada_w1_a", "LoHa"),
+    (".hada_w1_b", "hada_w1_b", "LoHa"),
+    (".hada_w2_a", "hada_w2_a", "LoHa"),
+    (".hada_w2_b", "hada_w2_b", "LoHa"),
+    (".hada_t1", "hada_t1", "LoHa"),
+    (".hada_t2", "hada_t2", "LoHa"),
+    (".hada_w1_a.*", "hada_w1_a", "LoHa"),
+    (".hada_w1_b.*", "hada_w1_b", "LoHa"),
+    (".hada_w2_a.*", "hada_w2_a", "LoHa"),
+    (".hada_w2_b.*", "hada_w2_b", "LoHa"),
+    (".hada_t1.*", "hada_t1", "LoHa"),
+    (".hada_t2.*", "hada_t2", "LoHa"),
+    (".lokr_w1", "lokr_w1", "LoKr"),
+    (".lokr_w1_a", "lokr_w1_a", "LoKr"),
+    (".lokr_w1_b", "lokr_w1_b", "LoKr"),
+    (".lokr_w2", "lokr_w2", "LoKr"),
+    (".lokr_w2_a", "lokr_w2_a", "LoKr"),
+    (".lokr_w2_b", "lokr_w2_b", "LoKr"),
+    (".lokr_t2", "lokr_t2", "LoKr"),
+    (".lokr_w1.*", "lokr_w1", "LoKr"),
+    (".lokr_w1_a.*", "lokr_w1_a", "LoKr"),
+    (".lokr_w1_b.*", "lokr_w1_b", "LoKr"),
+    (".lokr_w2.*", "lokr_w2", "LoKr"),
+    (".lokr_w2_a.*", "lokr_w2_a", "LoKr"),
+    (".lokr_w2_b.*", "lokr_w2_b", "LoKr"),
+    (".lokr_t2.*", "lokr_t2", "LoKr"),
     (".a1.weight", "a1", "GLoRA"),
     (".a2.weight", "a2", "GLoRA"),
     (".b1.weight", "b1", "GLoRA"),
@@ -74,25 +108,13 @@ ROLES = (
     (".oft_R.*.weight", "oft_r", "OFT"),
     (".oft_R.scaled_oft", "scaled_oft", "OFT"),
     (".rescale", "rescale", "OFT"),
-    (".lora_mid.weight", "mid", "LoCon (Tucker)"),
     (".lora_embedding_A", "embedding_down", "embedding LoRA"),
     (".lora_embedding_A.*", "embedding_down", "embedding LoRA"),
     (".lora_embedding_B", "embedding_up", "embedding LoRA"),
     (".lora_embedding_B.*", "embedding_up", "embedding LoRA"),
-    (".lora_up.bias", "up_bias", "LoRA with bias"),
-    (".lora_B.bias", "up_bias", "LoRA with bias"),
-    (".lora_B.*.bias", "up_bias", "LoRA with bias"),
-    (".bias_indices", "bias_indices", "sparse residual"),
-    (".bias_values", "bias_values", "sparse residual"),
-    (".bias_size", "bias_size", "sparse residual"),
-    (".reshape_weight", "reshape_weight", "base reshaping"),
-    (".diff", "diff", "full difference"),
-    (".diff_b", "diff_b", "full difference"),
-    (".set_weight", "set_weight", "full difference"),
-    (".w_norm", "w_norm", "full difference"),
-    (".b_norm", "b_norm", "full difference"),
     (".lora_down.weight", "down", "LoRA"),  # kohya
     (".lora_up.weight", "up", "LoRA"),
+    (".lora_mid.weight", "mid", "LoRA"),
     (".lora_A.weight", "down", "LoRA"),  # PEFT
     (".lora_B.weight", "up", "LoRA"),
     (".lora_A.*.weight", "down", "LoRA"),
@@ -107,11 +129,20 @@ ROLES = (
     (".lora_linear_layer.up.weight", "up", "LoRA"),
     (".down.weight", "down", "LoRA"),
     (".up.weight", "up", "LoRA"),
-    (".scale", "scale", "LoRA"),
-    (".scalar", "scalar", "LoRA"),
-    (".alpha", "alpha", "LoRA"),
+    (".diff", "diff", "full difference"),
+    (".set_weight", "set_weight", "full difference"),
+    (".w_norm", "w_norm", "full difference"),
+    (".reshape_weight", "reshape_weight", "base reshaping"),  # ComfyUI's, for models that grow
     (".weight", "weight", "full weights"),
-    (".bias", "bias", "full weights"),
+    (".lora_up.bias", "up_bias", "bias"),
+    (".lora_B.bias", "up_bias", "bias"),
+    (".lora_B.*.bias", "up_bias", "bias"),
+    (".diff_b", "diff_b", "bias"),
+    (".b_norm", "b_norm", "bias"),
+    (".bias", "bias", "full bias"),
+    (".scale", "scale", "number"),
+    (".scalar", "scalar", "number"),
+    (".alpha", "alpha", "number"),
 )
 
 # Files of another kind, told by one name of theirs.
@@ -146,6 +177,7 @@ OTHER_BASES = (
 
 _BY_SUFFIX = {suffix: (role, algorithm) for suffix, role, algorithm in ROLES}
 _PRECEDENCE = {algorithm: -index for index, (_, _, algorithm) in reversed(list(enumerate(ROLES)))}
+_UNDERSCORES = re.compile("__+")
 _SUFFIX_START = re.compile(r"(?=\.|_lora\.)")
 _LONGEST_NAME = 400  # characters; the longest real ones have about 130
 
@@ -163,18 +195,19 @@ class Key:
     path: str | None = None
     role: str = ""
     algorithm: str = ""
+    module: str = field(default="", compare=False)  # the name's part before the role, as it stands
 
 
 def parse_key(name: str) -> Key:
     """Take a tensor's name apart; what is not understood stays empty in the answer, nothing is guessed."""
     if name.startswith("bundle_emb."):
-        return Key(name, role="embedding", algorithm="bundled embedding")
+        return Key(name, role="embedding", algorithm=BUNDLED)
     if len(name) > _LONGEST_NAME:
         return Key(name)
     for match in _SUFFIX_START.finditer(name):  # from the left, so the longest suffix comes first
         module, suffix = name[: match.start()], name[match.start() :]
         if found := _BY_SUFFIX.get(suffix) or _BY_SUFFIX.get(_without_adapter_name(suffix)):
-            return Key(name, *_find(module), *found)
+            return Key(name, *_find(module), *found, module)
     return Key(name)
 
 
@@ -191,13 +224,23 @@ def _without_adapter_name(suffix: str) -> str:
 
 def _find(module: str) -> tuple[str | None, str | None]:
     """Component and module path for a name with its prefix."""
-    name = _strip_peft(module)
+    name = _strip_peft(module).removesuffix(_PEFT_SUFFIX)
     for prefix, component in PREFIXES:
         if name.startswith(prefix):
-            return component, find_module(component, _strip_peft(name[len(prefix) :]))
-    if path := find_module("unet", name):
+            rest = _strip_peft(name[len(prefix) :])
+            return (component, _find_in(component, rest)) if component else _find_anywhere(rest)
+    return _find_anywhere(name)
+
+
+def _find_anywhere(name: str) -> tuple[str | None, str | None]:
+    if path := _find_in("unet", name):
         return "unet", path
-    return None, find_module("text_encoder", name)
+    return None, _find_in("text_encoder", name)
+
+
+def _find_in(component: str, name: str) -> str | None:
+    # Some tools write an underscore too many, in the middle or at the end.
+    return find_module(component, name) or find_module(component, _UNDERSCORES.sub("_", name).strip("_"))
 
 
 def _strip_peft(name: str) -> str:

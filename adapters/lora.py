@@ -1,81 +1,51 @@
-"""LoRA: ΔW = alpha / rank · up · down (https://arxiv.org/abs/2106.09685), on linear layers and 1×1 convolutions."""
+"""LoRA and LoCon: ΔW = alpha / rank · up · down (https://arxiv.org/abs/2106.09685).
+
+On a convolution `down` has the kernel and `up` is 1×1 (LoCon). In LyCORIS' Tucker form `down` is 1×1 too and `mid`
+[m, n, kernel height, kernel width] lies between them: ΔW = alpha / n · Σ up[·, m] · mid[m, n, …] · down[n, ·].
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from ._wording import listed, shown
+from ._checks import check_roles, sizes
 from .delta import RawFactors
 from .errors import AdapterError
+from .factored import NUMBERS, FactoredDelta, check_shape, join_core, matrix, weight_shape
 from .file import Tensor
-from .scale import Scale, ScaleSettings, scale_of
+from .scale import ScaleSettings, scale_of
 
 __all__ = ["LoraDelta", "build_lora"]
 
-_DTYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32"}
 
-
-@dataclass(frozen=True, eq=False)
-class LoraDelta:
-    """The `Delta` of one module; see there."""
-
-    module: str  # for messages: "unet mid_block.attentions.0.proj_in"
-    down: Tensor
-    up: Tensor
-    scaling: Scale
-    algorithm: str = "lora"
+class LoraDelta(FactoredDelta):
+    """The `Delta` of one module; see there. Live as it lies in the file; Tucker's core is contracted into `down`."""
 
     @property
-    def alpha(self) -> float | None:
-        return self.scaling.alpha
+    def algorithm(self) -> str:
+        return "lora"
 
     @property
-    def scale(self) -> float:
-        return self.scaling.factor
+    def live_rank(self) -> int:
+        return self.pair_rank  # no copy is better than fewer rows
 
-    @property
-    def dtype(self) -> str:
-        return _DTYPES[self.down.dtype] if self.down.dtype == self.up.dtype else "f32"
+    def raw_factors(self) -> RawFactors | None:
+        down, up = self.tensors["down"], self.tensors["up"]
+        if "mid" in self.tensors or down.dtype != up.dtype:
+            return super().raw_factors()
+        return RawFactors(self._with_kernel(down.raw()), up.raw().reshape(up.shape[:2]), self.scale)
 
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
+    def _product(self, scale: float) -> np.ndarray:
+        down, up = self._pair()
+        if scale != 1:  # into up, so that dense and factors agree to the bit
+            up = np.multiply(up, np.float32(scale), out=up if up.flags.writeable else None)
+        return up @ down
 
-    @property
-    def kernel(self) -> tuple[int, ...]:
-        return self.down.shape[2:]
-
-    @property
-    def in_features(self) -> int:
-        return self.down.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        return self.up.shape[0]
-
-    def dense(self, weight: np.ndarray) -> np.ndarray:
-        if weight.shape[:2] != (self.out_features, self.in_features) or weight.size != np.prod(weight.shape[:2]):
-            raise AdapterError(
-                f"{self.module}: the adapter changes a {self.out_features}×{self.in_features} weight, "
-                f"the model's is {'×'.join(map(str, weight.shape))}"
-            )
-        down, up = self.factors()
-        return (up @ down).reshape(weight.shape)
-
-    def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        down, up = self._flat(self.down.float32()), self._flat(self.up.float32())
-        if self.scale != 1:  # in place where it is our own copy: the second allocation would cost more than the product
-            up = np.multiply(up, np.float32(self.scale), out=up if up.flags.writeable else None)
+    def _pair(self) -> tuple[np.ndarray, np.ndarray]:
+        down, up = matrix(self.tensors["down"]), matrix(self.tensors["up"])
+        if "mid" in self.tensors:
+            down = join_core(self.tensors["mid"], up, down).down
         return down, up
-
-    def raw_factors(self) -> RawFactors:
-        if self.down.dtype == self.up.dtype:
-            return RawFactors(self._flat(self.down.array), self._flat(self.up.array), self.scale)
-        return RawFactors(self._flat(self.down.float32()), self._flat(self.up.float32()), self.scale)
-
-    def _flat(self, factor: np.ndarray) -> np.ndarray:
-        return factor.reshape(factor.shape[:2])
 
 
 def build_lora(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> LoraDelta | None:
@@ -83,20 +53,24 @@ def build_lora(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
 
     `module` is its name in messages. Raises AdapterError.
     """
-    if missing := sorted({"down", "up"} - roles.keys()):
-        raise AdapterError(f"{module}: no {' and no '.join(missing)} for {listed([t.name for t in roles.values()])}")
+    check_roles(module, roles, ("down", "up"), ("mid", *NUMBERS))
     if settings.dora:
         raise AdapterError(f"{module}: the settings say use_dora, but there is no magnitude tensor")
-    down, up = roles["down"], roles["up"]
-    for tensor in (down, up):
-        if tensor.dtype not in _DTYPES:
-            raise AdapterError(f"tensor {shown(tensor.name)} is {tensor.dtype}: save it as F16, BF16 or F32")
-        if len(tensor.shape) < 2 or tensor.shape[2:] not in ((), (1, 1)):
+    tensors = {role: roles[role] for role in ("down", "mid", "up") if role in roles}
+    down, up, mid = tensors["down"], tensors["up"], tensors.get("mid")
+    check_shape(down, kernel=mid is None)
+    check_shape(up)
+    if mid:
+        check_shape(mid, core=True)
+        if mid.shape[:2] != (up.shape[1], down.shape[0]):
             raise AdapterError(
-                f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, 2 dimensions were expected"
+                f"{module}: mid is {sizes(mid.shape[:2])}, down has rank {down.shape[0]}, up has rank {up.shape[1]}"
             )
-    if down.shape[0] != up.shape[1]:
+    elif down.shape[0] != up.shape[1]:
         raise AdapterError(f"{module}: down has rank {down.shape[0]}, up has rank {up.shape[1]}")
-    if not down.count or not up.count:  # pruned to nothing
+    if not all(tensor.count for tensor in tensors.values()):  # pruned to nothing
         return None
-    return LoraDelta(module, down, up, scale_of(module, path, roles, down.shape[0], settings))
+    columns = (*down.shape[:2], *mid.shape[2:]) if mid else down.shape
+    shape = weight_shape(module, path, up.shape[0], columns)
+    rank = down.shape[0]
+    return LoraDelta(module, shape, rank, up.shape[1], scale_of(module, path, roles, rank, settings), tensors)

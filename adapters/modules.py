@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["TOPOLOGIES", "Topology", "bases_of", "find_module", "text_encoder_modules", "unet_modules"]
+__all__ = ["TOPOLOGIES", "Topology", "bases_of", "find_module", "kernel_of", "text_encoder_modules", "unet_modules"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ _TEXT_ENDS = (
     "text_model.final_layer_norm",
     "text_projection",
 )
+_CONVOLUTIONS = ("conv_in", "conv_out", ".conv1", ".conv2", "samplers.0.conv")  # 3×3 in every model
 _TEXT_LAYERS = 32  # of OpenCLIP bigG, the deepest
 
 # diffusers' names for the same module before it used PEFT: (ending of today's name, ending of the old one).
@@ -146,6 +147,11 @@ def find_module(component: str, name: str) -> str | None:
     """
     names = _unet_names() if component == "unet" else _text_encoder_names()
     return names.get(name)
+
+
+def kernel_of(path: str) -> tuple[int, ...]:
+    """The kernel of a module path that is a convolution above 1×1; () for any other."""
+    return (3, 3) if path.endswith(_CONVOLUTIONS) else ()
 
 
 def bases_of(path: str) -> frozenset[str]:

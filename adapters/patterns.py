@@ -1,4 +1,6 @@
-"""PEFT's `alpha_pattern`: regular expressions for the end of a module path, after a dot; the first that fits wins.
+"""PEFT's `alpha_pattern` and `rank_pattern`: regular expressions for the end of a module path, after a dot.
+
+The first that fits wins.
 
 Nearly always they are plain names, hundreds of them in a file that diffusers saved: those are looked up. Of the rest
 only a few short ones of a harmless kind are run: nobody vouches for the file, and one expression can keep the matcher
@@ -20,7 +22,7 @@ _LONGEST, _MOST_CHOICES, _MOST = 200, 3, 32  # characters and choices of one exp
 
 
 class Patterns:
-    """Numbers by pattern. Raises AdapterError for a pattern that is not harmless; `source` is where it was read."""
+    """Numbers by pattern. Raises AdapterError for a pattern that is not harmless; `source` says where it was read."""
 
     def __init__(self, source: str, patterns: Mapping[str, float]) -> None:
         self._literals: dict[str, tuple[int, float]] = {}  # (order, number); a leading ^ kept: the whole path
@@ -31,9 +33,7 @@ class Patterns:
             elif len(self._expressions) < _MOST and _is_harmless(pattern):
                 self._expressions.append((order, number, re.compile(pattern)))
             else:
-                raise AdapterError(
-                    f"{source}: alpha_pattern {shown(pattern)} is too complicated; use the modules' names"
-                )
+                raise AdapterError(f"{source} {shown(pattern)} is too complicated; use the modules' names")
 
     def find(self, path: str) -> float | None:
         """The number of the first pattern that fits a module path."""

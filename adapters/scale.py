@@ -1,4 +1,4 @@
-"""What up · down is multiplied with: alpha and the four places where a file, or PEFT beside it, may say it.
+"""What a trained change is multiplied with: alpha and the four places where a file, or PEFT beside it, may say it.
 
 In order of precedence: the module's own `.alpha` tensor; diffusers' `lora_adapter_metadata`; PEFT's
 `adapter_config.json` beside `adapter_model.safetensors`; a plain `lora_alpha`, `network_alpha` or `alpha` in the
@@ -8,8 +8,10 @@ metadata. None of them: scale 1.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from .patterns import Patterns
 __all__ = ["Scale", "ScaleSettings", "read_scale_settings", "scale_of"]
 
 _LARGEST = float(np.finfo(np.float32).max)
+# PEFT's ways of starting a LoRA that take something out of the base weights, which its files do not hold.
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 _CONFIG_LIMIT = 10_000_000  # bytes of adapter_config.json
 
 
@@ -42,24 +46,57 @@ class ScaleSettings:
     alpha_pattern: Patterns | None = None
     rank_stabilised: bool = False  # rsLoRA (https://arxiv.org/abs/2312.03732): alpha / √rank
     dora: bool = False
+    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # all of them, unchecked
+    source: str = ""  # where they were read, for messages
 
     def alpha_of(self, path: str) -> float | None:
         """The alpha of a module path: of the first pattern that fits it, else the component's."""
         found = self.alpha_pattern.find(path) if self.alpha_pattern else None
         return self.alpha if found is None else found
 
+    def rank_of(self, path: str) -> float | None:
+        """The rank of a module path, found likewise; for modules whose tensors do not tell it. AdapterError."""
+        rank, patterns = self._ranks
+        found = patterns.find(path) if patterns else None
+        return rank if found is None else found
 
-def scale_of(module: str, path: str, roles: Mapping[str, Tensor], rank: int, settings: ScaleSettings) -> Scale:
-    """The scale of one module. `module` is its name in messages. Raises AdapterError for an alpha that is no number."""
-    alpha = _scalar(module, roles["alpha"]) if "alpha" in roles else settings.alpha_of(path)
-    factor = 1.0 if alpha is None else alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
+    @cached_property
+    def _ranks(self) -> tuple[float | None, Patterns | None]:
+        return _optional_number(self.source, "r", self.raw), _patterns(self.source, "rank_pattern", self.raw)
+
+
+def scale_of(module: str, path: str, roles: Mapping[str, Tensor], rank: int | None, settings: ScaleSettings) -> Scale:
+    """The scale of one module. `module` is its name in messages. Raises AdapterError for an alpha that is no number.
+
+    rank: as the tensors have it; None for a LoKr of two whole matrices, which has none. PEFT goes by its settings' rank
+    then; in the other tools' files the scale is 1 and alpha means nothing, ai-toolkit writes 9999999999.
+    """
+    alpha = _alpha(module, path, roles, settings, finite=rank is not None)
+    divisor = settings.rank_of(path) if rank is None and "alpha" not in roles else rank
+    if alpha is None or divisor is None or divisor <= 0:
+        factor = 1.0
+    else:
+        factor = alpha / (math.sqrt(divisor) if settings.rank_stabilised else divisor)
     if "scale" in roles:  # A1111: in place of alpha / rank
         factor = _scalar(module, roles["scale"])
     if "scalar" in roles:  # LyCORIS' use_scalar
         factor *= _scalar(module, roles["scalar"])
-    if abs(factor) > _LARGEST:
+    if not abs(factor) <= _LARGEST:
         raise AdapterError(f"{module}: scale {factor} does not fit float32")
     return Scale(alpha, factor)
+
+
+def _alpha(
+    module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings, *, finite: bool
+) -> float | None:
+    if "alpha" not in roles:
+        return settings.alpha_of(path)
+    alpha = _scalar(module, roles["alpha"])
+    if math.isfinite(alpha):
+        return alpha
+    if finite:
+        raise AdapterError(f"tensor {shown(roles['alpha'].name)} contains NaN or infinity; the file is of no use")
+    return None
 
 
 def _scalar(module: str, tensor: Tensor) -> float:
@@ -67,7 +104,7 @@ def _scalar(module: str, tensor: Tensor) -> float:
         raise AdapterError(
             f"{module}: tensor {shown(tensor.name)} has shape {list(tensor.shape)}, one number was expected"
         )
-    array = tensor.float32() if tensor.dtype == "BF16" else tensor.array
+    array = tensor.float32() if tensor.dtype in ("BF16", "F8_E4M3", "F8_E5M2") else tensor.array
     return float(array.reshape(()).item())
 
 
@@ -126,17 +163,34 @@ def _of_component(settings: Mapping[str, Any], component: str) -> dict[str, Any]
 
 
 def _settings(source: str, settings: Mapping[str, Any]) -> ScaleSettings:
-    alpha = settings.get("lora_alpha")
-    pattern = settings.get("alpha_pattern") or {}
-    if not isinstance(pattern, dict):
-        raise AdapterError(f"{source}: alpha_pattern is not an object")
-    alphas = {key: _number(source, f"alpha_pattern {shown(key)}", value) for key, value in pattern.items()}
+    start = settings.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_CHANGED_BASE):
+        raise AdapterError(
+            f"{source}: init_lora_weights is {shown(start)}, which changed the base model too: save the adapter with "
+            "path_initial_model_for_weight_conversion"
+        )
+    alpha_name = "alpha" if "lora_alpha" not in settings else "lora_alpha"  # LoRA's name for it, LoHa's and LoKr's
     return ScaleSettings(
-        alpha=None if alpha is None else _number(source, "lora_alpha", alpha),
-        alpha_pattern=Patterns(source, alphas) if alphas else None,
+        alpha=_optional_number(source, alpha_name, settings),
+        alpha_pattern=_patterns(source, "alpha_pattern", settings),
         rank_stabilised=_flag(source, "use_rslora", settings),
         dora=_flag(source, "use_dora", settings),
+        raw=MappingProxyType(dict(settings)),
+        source=source,
     )
+
+
+def _optional_number(source: str, name: str, settings: Mapping[str, Any]) -> float | None:
+    value = settings.get(name)
+    return None if value is None else _number(source, name, value)
+
+
+def _patterns(source: str, name: str, settings: Mapping[str, Any]) -> Patterns | None:
+    pattern = settings.get(name) or {}
+    if not isinstance(pattern, dict):
+        raise AdapterError(f"{source}: {name} is not an object")
+    numbers = {key: _number(source, f"{name} {shown(key)}", value) for key, value in pattern.items()}
+    return Patterns(f"{source}: {name}", numbers) if numbers else None
 
 
 def _number(source: str, name: str, value: Any) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorablend.adapters.errors import LorablendError, RequestError
+from lorablend.adapters.errors import BlendError, LorablendError, RequestError
 from lorablend.app import options
 from lorablend.app.adapter_commands import adapters_app
 
@@ -128,13 +128,19 @@ def generate(
     prompt: options.Prompt,
     lora: options.Lora = None,
     lora_dir: options.LoraDir = None,
+    blend: options.Blend = None,
+    blend_mode: options.BlendMode = None,
+    max_rank: options.MaxRank = None,
+    lenient: options.Lenient = False,
     negative: options.Negative = None,
     size: options.Size = None,
-    steps: options.Steps = 20,
-    guidance: options.Guidance = 5.0,
+    preset: options.Preset = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
     seed: options.Seed = None,
     scheduler: options.Scheduler = None,
     spacing: options.Spacing = None,
+    timesteps: options.Timesteps = None,
     count: options.Count = 1,
     image: options.Image = None,
     strength: options.Strength = None,
@@ -147,33 +153,39 @@ def generate(
     """Draw pictures, and print their paths.
 
     MODEL is a folder written by "lorablend convert", or the word demo for the small model of random weights that is
-    shipped. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir. Each PNG holds its settings, as
-    text that other programs read and as JSON.
+    shipped. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir; they know the weights per block,
+    the steps and the rest that A1111 and its extensions know. Each PNG holds its settings, as text that other programs
+    read and as JSON.
 
     \b
     Example:
       lorablend generate sdxl-int8 "a fox <lora:ink:0.8>" --lora-dir adapters --size 1024x1024 --seed 7 --count 4
     """
-    from lorablend.adapters import parse_lora_option
+    from lorablend.app.library_use import note_used
     from lorablend.app.png import check_folder, open_picture, save_result
     from lorablend.app.progress import step_bar
     from lorablend.app.seeds import seeds
 
     width, height = _parse_size(size) if size else (None, None)
     check_folder(out)
+    own = _said(
+        steps=steps,
+        guidance_scale=guidance,
+        scheduler=scheduler,
+        spacing=spacing,
+        timesteps=_parse_timesteps(timesteps) if timesteps else None,
+    )
     settings: dict[str, Any] = {
-        "blend": [parse_lora_option(text) for text in lora or ()],
+        "blend": _entries(lora, blend, blend_mode),
         "width": width,
         "height": height,
-        "steps": steps,
-        "guidance_scale": guidance,
-        "scheduler": scheduler,
-        "spacing": spacing,
         "image": open_picture(image) if image else None,
         "strength": strength,
         "mask": open_picture(mask) if mask else None,
+        **_with_preset(preset, own),
     }
-    pipe = _pipeline(model, lora_dir, device, runtime, precision)
+    folder, lora_dir = _folders(model, lora_dir)
+    pipe = _pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
     for index, one_seed in enumerate(seeds(seed, count)):
         with step_bar(f"picture {index + 1} of {count}") as callback:
             result = pipe.generate(prompt, negative, seed=one_seed, callback=callback, **settings)
@@ -181,6 +193,8 @@ def generate(
             typer.echo(f"warning: {warning}", err=True)
         for path in save_result(result, pipe, out):
             typer.echo(path)
+        if index == 0:
+            note_used(lora_dir, result.blend)
 
 
 @app.command()
@@ -189,6 +203,8 @@ def bake(
     out: options.NewFolder,
     lora: options.Lora = None,
     lora_dir: options.LoraDir = None,
+    blend: options.Blend = None,
+    lenient: options.Lenient = False,
 ) -> None:
     """Write a copy of a model with adapters added to its weights.
 
@@ -199,14 +215,20 @@ def bake(
     Example:
       lorablend bake sdxl-int8 sdxl-ink --lora ink.safetensors:0.8 --lora neon.safetensors:0.4
     """
-    from lorablend.adapters import parse_lora_option
+    from functools import partial
+
+    from lorablend.adapters import load_adapter, resolve_blend
     from lorablend.engine.bake import bake as bake_model
 
-    if not lora:
+    if not (lora or blend):
         raise RequestError("there is nothing to bake; give at least one --lora FILE:WEIGHT")
-    folder, lora_dir = _resolve_demo(model, lora_dir)
+    folder, lora_dir = _folders(model, lora_dir)
     started = time.perf_counter()
-    bake_model(folder, [parse_lora_option(text) for text in lora], out, lora_dir=lora_dir)
+    resolved = resolve_blend(_entries(lora, blend), lora_dir, load=partial(load_adapter, lenient=lenient))
+    bake_model(folder, resolved, out)
+    for item in resolved:
+        for warning in item.adapter.warnings:
+            typer.echo(f"warning: {item.adapter.name}: {warning}", err=True)
     typer.echo(f"baked in {time.perf_counter() - started:.1f} s", err=True)
     typer.echo(out)
 
@@ -241,8 +263,8 @@ def demo(out: options.Out = Path("demo")) -> None:
     from lorablend.app.showcase import draw_showcase
 
     check_folder(out)
-    _, lora_dir = _resolve_demo("demo", None)
-    draw_showcase(_pipeline("demo", lora_dir), adapter_files(lora_dir), out, say=typer.echo)
+    folder, lora_dir = _folders("demo", None)
+    draw_showcase(_pipeline(folder, lora_dir), adapter_files(lora_dir), out, say=typer.echo)
 
 
 @app.command()
@@ -268,29 +290,68 @@ def ui(
     from lorablend.app.png import check_folder
 
     check_folder(out)
-    pipe = _pipeline(model, lora_dir, device, runtime, precision)
-    _, lora_dir = _resolve_demo(model, lora_dir)
+    folder, lora_dir = _folders(model, lora_dir)
+    pipe = _pipeline(folder, lora_dir, device, runtime, precision)
     from lorablend.app.page import serve  # after the checks: Gradio takes seconds to import
 
     serve(pipe, lora_dir, out, host=host, port=port, say=typer.echo)
 
 
 def _pipeline(
-    model: str, lora_dir: Path | None, device: str = "CPU", runtime: str = "auto", precision: str | None = None
+    folder: Path,
+    lora_dir: Path | None,
+    device: str = "CPU",
+    runtime: str = "auto",
+    precision: str | None = None,
+    *,
+    max_rank: int | None = None,
+    lenient: bool = False,
 ) -> "Pipeline":
     from lorablend.engine import Pipeline
 
-    folder, lora_dir = _resolve_demo(model, lora_dir)
-    return Pipeline(folder, device, runtime, precision, lora_dir=lora_dir)
+    return Pipeline(folder, device, runtime, precision, lora_dir=lora_dir, max_rank=max_rank, lenient=lenient)
 
 
-def _resolve_demo(model: str, lora_dir: Path | None) -> tuple[Path, Path | None]:
-    """The model's folder and the adapters', with the word demo resolved."""
-    if model != "demo":
-        return Path(model), lora_dir
-    from lorablend.demo import adapters_dir, model_dir
+def _said(**options: Any) -> dict[str, Any]:
+    """What the user said; for the rest the library has its own defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
-    return model_dir(), adapters_dir() if lora_dir is None else lora_dir
+
+def _with_preset(name: str | None, own: dict[str, Any]) -> dict[str, Any]:
+    if name is None:
+        return own
+    from lorablend.engine.presets import find_preset
+
+    return find_preset(name).settings(own)
+
+
+def _entries(lora: list[str] | None, blend: Path | None, mode: str | None = None) -> list[Any]:
+    """What --blend, --lora and --blend-mode say, for `resolve_blend`."""
+    from lorablend.adapters import parse_lora_option, read_blend_json
+
+    entries: list[Any] = []
+    if blend is not None:
+        try:
+            entries.append(read_blend_json(blend.read_text(encoding="utf-8")))
+        except (BlendError, UnicodeDecodeError) as error:
+            reason = error if isinstance(error, BlendError) else "not text in UTF-8"
+            raise BlendError(f"{blend}: {reason}") from error
+        if mode is not None:
+            entries[0] = {"items": entries[0]["items"]}  # what the command line says wins
+    entries += [parse_lora_option(text) for text in lora or ()]
+    return entries if mode is None else [*entries, {"mode": mode, "items": []}]
+
+
+def _folders(model: str, lora_dir: Path | None) -> tuple[Path, Path | None]:
+    """The model's folder and the adapters': the word demo resolved, the library where no folder is given."""
+    if model == "demo":
+        from lorablend.demo import adapters_dir, model_dir
+
+        return model_dir(), lora_dir or adapters_dir()
+    from lorablend.app.folder import default_folder
+
+    library = default_folder()
+    return Path(model), lora_dir or (library if library.is_dir() else None)
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -298,3 +359,10 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not (x and width.isdecimal() and height.isdecimal()):
         raise RequestError(f"size is {text!r}; write WIDTHxHEIGHT, such as 1024x1024")
     return int(width), int(height)
+
+
+def _parse_timesteps(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise RequestError(f"timesteps is {text!r}; write numbers with commas, such as 999,749,499,249") from None

@@ -4,8 +4,8 @@
     Negative prompt: blurry
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5, Seed: 7, Size: 1024x1024, Model: sdxl, …
 
-The settings are one line, the last, and begin with "Steps: ". One weight per adapter is all that the form can say; the
-record beside it (`lorablend.app.record`) says the rest.
+The settings are one line, the last, and begin with "Steps: ". The tags are those of `lorablend.adapters.tags`, with
+names that every reader takes; the record beside it (`lorablend.app.record`) has the adapters' own.
 """
 
 import json
@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from lorablend.adapters import Blend
+from lorablend.adapters import Blend, write_tags
 from lorablend.engine.request import Request
 from lorablend.engine.schedulers import SCHEDULERS
 
@@ -46,13 +46,12 @@ def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str
 
     Each adapter is hashed once; that reads its whole file.
     """
-    named = list(zip(_tag_names(blend), blend, strict=True))
-    tags = [f"<lora:{name}:{item.weight:g}>" for name, item in named]
-    adapters = {name: item.adapter for name, item in named}
+    names = _tag_names(blend)
+    adapters = {name: item.adapter for name, item in zip(names, blend, strict=True)}
     settings: dict[str, object] = {
         "Steps": request.steps,
         "Sampler": SCHEDULERS[request.scheduler].label,
-        "Schedule type": _SCHEDULE_TYPES[request.spacing],
+        **_schedule(request),
         "CFG scale": f"{request.guidance_scale:g}",
         "Seed": seed,
         "Size": f"{request.width}x{request.height}",
@@ -66,7 +65,7 @@ def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str
     pairs = [f"{name}: {_quote(str(value))}" for name, value in settings.items()]
     if adapters:  # not quoted, for Civitai; at the end, where its commas and colons mislead no other reader
         pairs.append("Hashes: " + json.dumps({f"lora:{name}": adapter.autov2 for name, adapter in adapters.items()}))
-    lines = [" ".join(part for part in (request.prompt, *tags) if part)]
+    lines = [" ".join(part for part in (request.prompt, *write_tags(blend, names)) if part)]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     return "\n".join([*lines, ", ".join(pairs)])
@@ -83,6 +82,12 @@ def parse_infotext(text: str) -> Infotext:
         lines, settings = [*lines, last], {}
     prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
     return Infotext(prompt.strip(), negative.strip(), settings)
+
+
+def _schedule(request: Request) -> dict[str, str]:
+    if request.timesteps is not None:  # which AUTOMATIC1111 has no word for
+        return {"Timesteps": ", ".join(f"{timestep:g}" for timestep in request.timesteps)}
+    return {"Schedule type": _SCHEDULE_TYPES[str(request.spacing)]}
 
 
 def _tag_names(blend: Blend) -> list[str]:

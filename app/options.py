@@ -39,15 +39,38 @@ Lora = Annotated[
     _option(
         "--lora",
         "FILE[:WEIGHT]",
-        "Adapter file, or its name in --lora-dir; the weight is any number, 1 if left out. Once for each adapter.",
+        "Adapter file, or its name in --lora-dir; the weight is any number, 1 if left out. Or a whole tag, such as "
+        "<lora:ink:0.8:lbw=OUTALL:step=3-10>. Once for each adapter.",
     ),
+]
+Blend = Annotated[
+    Path | None,
+    _option("--blend", "FILE", "Blend as JSON, as the pictures keep it; adds to --lora and the prompt. Default: none."),
+]
+BlendMode = Annotated[
+    str | None,
+    _option(
+        "--blend-mode",
+        "sum|switch|composite",
+        "All adapters at once; one in turn, step by step; or the average of what the model says with each. "
+        "Default: what --blend or the prompt says, else sum.",
+    ),
+]
+MaxRank = Annotated[
+    int | None,
+    _option("--max-rank", "N", "Recompress the blend to at most this rank in each module. Default: exact, no limit."),
+]
+Lenient = Annotated[
+    bool,
+    _option("--lenient", None, "Use what is understood of an adapter file; leave out, with a warning, what is not."),
 ]
 LoraDir = Annotated[
     Path | None,
     _option(
         "--lora-dir",
         "DIR",
-        "Folder where adapters are found by name. Default: none; for the model demo, its own.",
+        'Folder where adapters are found by name. Default: the library of "lorablend adapters", $LORABLEND_ADAPTERS or '
+        "else a folder of your own data, if it is there; for the model demo, its own.",
     ),
 ]
 Negative = Annotated[
@@ -58,11 +81,23 @@ Size = Annotated[
     str | None,
     _option("--size", "WxH", "Pixels, each a multiple of 8 from 64 to 4096. Default: the model's own, or --image's."),
 ]
-Steps = Annotated[int, _option("--steps", "N", "Denoising steps, 1 to 1000.")]
-Guidance = Annotated[
-    float,
+Preset = Annotated[
+    str | None,
     _option(
-        "--guidance", "X", "How closely to follow the prompt, 0 or more; 1 or less is not at all, and twice as fast."
+        "--preset",
+        "NAME",
+        "Steps, guidance, scheduler and spacing as the authors of an adapter for few steps say: lcm, tcd, hyper-1, "
+        "hyper-2, hyper-4, hyper-8, lightning-2, lightning-4, lightning-8, dmd2, turbo; or quality, for none. "
+        "Adds no adapter; options of your own win. Default: none.",
+    ),
+]
+Steps = Annotated[int | None, _option("--steps", "N", "Denoising steps, 1 to 1000. Default: 20.")]
+Guidance = Annotated[
+    float | None,
+    _option(
+        "--guidance",
+        "X",
+        "How closely to follow the prompt, 0 or more; 1 or less is not at all, and twice as fast. Default: 5.",
     ),
 ]
 Seed = Annotated[
@@ -83,6 +118,15 @@ Spacing = Annotated[
         "--spacing",
         "NAME",
         "Of the noise levels: leading, trailing, linspace, karras or exponential. Default: the model's own.",
+    ),
+]
+Timesteps = Annotated[
+    str | None,
+    _option(
+        "--timesteps",
+        "N,N,…",
+        "What the model is told in each step, falling, such as 999,749,499,249; in place of --steps and --spacing. "
+        "Default: none.",
     ),
 ]
 Count = Annotated[int, _option("--count", "N", "Pictures, 1 to 10000; each is saved as soon as it is done.")]

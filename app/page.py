@@ -18,12 +18,13 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.themes import Base
 
-from lorablend.adapters import load_adapter
+from lorablend.adapters import Blend, BlendItem, load_adapter
 from lorablend.adapters.errors import Cancelled, LorablendError, RequestError
 from lorablend.app.folder import adapter_files
 from lorablend.app.stage import step_stage, text_stage
 from lorablend.app.studio import Picture, Studio
-from lorablend.engine import Pipeline
+from lorablend.engine import ModelFolder, Pipeline
+from lorablend.engine.attach import check_attach
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
 __all__ = ["build_page", "serve"]
@@ -131,7 +132,7 @@ def serve(
 
 def build_page(pipe: Pipeline, lora_dir: Path | None, out: Path) -> gr.Blocks:
     """The page for one pipeline and the adapters of a folder; pictures are written to `out`."""
-    studio = Studio(pipe, out)
+    studio = Studio(pipe, out, lora_dir)
     model = html.escape(pipe.model.path.resolve().name)
     with gr.Blocks(title="lorablend", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.HTML(f"<h1>lorablend</h1><p>{model} · {pipe.device} · {pipe.runtime}</p>", elem_id="title")
@@ -140,7 +141,7 @@ def build_page(pipe: Pipeline, lora_dir: Path | None, out: Path) -> gr.Blocks:
                 controls = _controls(pipe, lora_dir)
             with gr.Column(scale=1, min_width=360, elem_id="results"):
                 results = _results()
-        _wire(studio, controls, results, hide=(pipe.model.path, lora_dir, out))
+        _wire(studio, pipe.model, controls, results, hide=(pipe.model.path, lora_dir, out))
     page.queue(max_size=64)
     return page
 
@@ -222,7 +223,9 @@ def _results() -> _Results:
     )
 
 
-def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Path | None, ...]) -> None:
+def _wire(
+    studio: Studio, model: ModelFolder, controls: _Controls, results: _Results, hide: tuple[Path | None, ...]
+) -> None:
     """What happens on a click. hide: folders that no message may name."""
 
     def begin(request: gr.Request) -> Values:
@@ -310,7 +313,7 @@ def _wire(studio: Studio, controls: _Controls, results: _Results, hide: tuple[Pa
     results.gallery.select(select, results.pictures, results.text, **at_once)
     controls.scheduler.change(new_spacings, controls.scheduler, controls.spacing, **at_once)
     for row in controls.adapters:
-        row.on.change(_note_for(row.path), row.on, row.note, **at_once)
+        row.on.change(_note_for(row.path, model, hide), row.on, row.note, **at_once)
 
 
 def _check_address(host: str, port: int | None) -> None:
@@ -325,17 +328,19 @@ def _check_address(host: str, port: int | None) -> None:
         raise RequestError(f"cannot listen at {where}: {str(error.strerror).lower()}") from error
 
 
-def _note_for(path: Path) -> Callable[[bool], gr.HTML]:
-    """What to show below an adapter that is switched on: its trigger words, or why it cannot be used."""
+def _note_for(path: Path, model: ModelFolder, hide: tuple[Path | None, ...]) -> Callable[[bool], gr.HTML]:
+    """What to show below an adapter that is switched on: its trigger words, or why this model cannot use it."""
 
     def note(on: bool) -> gr.HTML:
         if not on:
             return gr.HTML(visible=False)
         try:
-            words = load_adapter(path).trigger_words
+            adapter = load_adapter(path)
+            check_attach(Blend((BlendItem(adapter),)), model.parameters, model.family)
         except LorablendError as error:
-            return gr.HTML(html.escape(str(error)), visible=True)
-        return gr.HTML(html.escape(f"trigger words: {', '.join(words) or 'none named in the file'}"), visible=True)
+            return gr.HTML(html.escape(_without_folders(str(error), hide)), visible=True)
+        words = ", ".join(adapter.trigger_words) or "none named in the file"
+        return gr.HTML(html.escape(f"trigger words: {words}"), visible=True)
 
     return note
 

@@ -73,10 +73,13 @@ def save_png(image: Image.Image, folder: Path, stem: str, chunks: dict[str, str]
 
 
 def read_png(path: Path) -> PngTexts:
-    """The texts of a PNG. Raises RequestError if it is no picture."""
+    """The texts of a PNG. Raises RequestError if it is no picture, or if its record makes no sense."""
     info = open_picture(path).info
     record = info.get("lorablend")
-    return PngTexts(info.get("parameters"), None if record is None else Record.from_json(record))
+    try:
+        return PngTexts(info.get("parameters"), None if record is None else Record.from_json(record))
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error
 
 
 def open_picture(path: Path) -> Image.Image:

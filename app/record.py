@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from lorablend.adapters._wording import shown
+from lorablend.adapters.errors import RequestError
 from lorablend.engine import Pipeline
 from lorablend.engine.request import Request, Result
 
@@ -24,8 +26,9 @@ class UsedAdapter:
 class Record:
     """`Record.from_json(record.to_json()) == record`.
 
-    seed is this picture's own, which is not the request's in a batch. model is the folder's name; versions are those of
-    the packages that drew it. An input picture and its mask are not kept.
+    seed is this picture's own, which is not the request's in a batch. adapters has one entry for each item of the
+    request's blend. model is the folder's name; device to lenient are the pipeline's; versions are those of the
+    packages that drew it. Pictures that went in, masks included, are not kept.
     """
 
     request: Request
@@ -34,6 +37,9 @@ class Record:
     model: str
     device: str
     runtime: str
+    precision: str | None = None
+    max_rank: int | None = None
+    lenient: bool = False
     versions: dict[str, str]
 
     def to_json(self) -> str:
@@ -41,10 +47,16 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        fields: dict[str, Any] = json.loads(text)
-        fields["request"] = Request.from_json(json.dumps(fields["request"]))
-        fields["adapters"] = tuple(UsedAdapter(**adapter) for adapter in fields["adapters"])
-        return cls(**fields)
+        """Raises RequestError for what is no record, or one of a newer lorablend."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            fields["request"] = Request.from_json(json.dumps(fields["request"]))
+            fields["adapters"] = tuple(UsedAdapter(**adapter) for adapter in fields["adapters"])
+            return cls(**fields)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise RequestError(
+                f"not readable as the record of a picture ({shown(error)}); use a newer lorablend"
+            ) from error
 
 
 def record_of(result: Result, seed: int, pipe: Pipeline) -> Record:
@@ -58,5 +70,8 @@ def record_of(result: Result, seed: int, pipe: Pipeline) -> Record:
         model=pipe.model.path.resolve().name,
         device=pipe.device,
         runtime=pipe.runtime,
+        precision=pipe.precision,
+        max_rank=pipe.max_rank,
+        lenient=pipe.lenient,
         versions={name: version(name) for name in ("lorablend", "openvino", "numpy")},
     )

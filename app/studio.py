@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import Cancelled, RequestError
+from lorablend.app.library_use import note_used
 from lorablend.app.png import read_png, save_result
 from lorablend.app.seeds import seeds
 from lorablend.engine import Pipeline, Result, Step
@@ -28,11 +29,15 @@ class Picture:
 
 
 class Studio:
-    """Pictures go to the folder `out`. A session is any text that tells one browser page from another."""
+    """Pictures go to the folder `out`, their adapters come from `lora_dir`.
 
-    def __init__(self, pipe: Pipeline, out: Path) -> None:
+    A session is any text that tells one browser page from another.
+    """
+
+    def __init__(self, pipe: Pipeline, out: Path, lora_dir: Path | None = None) -> None:
         self._pipe = pipe
         self._out = out
+        self._lora_dir = lora_dir
         self._drawing = threading.Lock()
         self._stops: dict[str, threading.Event] = {}
 
@@ -67,6 +72,8 @@ class Studio:
             for index, one_seed in enumerate(seeds(seed, count)):
                 result = yield from self._draw_one(stop, index, count, settings | {"seed": one_seed})
                 (path,) = save_result(result, self._pipe, self._out)
+                if index == 0:
+                    note_used(self._lora_dir, result.blend)
                 yield Picture(
                     path=path,
                     parameters=read_png(path).parameters or "",

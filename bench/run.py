@@ -23,15 +23,29 @@ from typing import Any
 
 import numpy as np
 
-from bench.adapters import write_adapter
+from bench.adapters import KOHYA, LCM, modules, write_adapter
+from lorablend.engine import ModelFolder
 
 PIXELS = 512
 CELLS = PIXELS // 8
 PRECISION = "bf16"
+# name -> (targets, rank, seed)
+ADAPTERS = {
+    "r16": (KOHYA, 16, 1),
+    **{f"r64{letter}": (KOHYA, 64, seed) for letter, seed in zip("abc", (2, 3, 4), strict=True)},
+    "lcm": (LCM, 64, 5),
+    **{f"r32{letter}": (KOHYA, 32, seed) for letter, seed in zip("abcde", range(6, 11), strict=True)},
+}
+FIVE = [(f"r32{letter}", weight) for letter, weight in zip("abcde", (0.7, -0.4, 0.3, 0.5, 0.2), strict=True)]
 BLENDS: dict[str, list[tuple[str, float]]] = {
     "r16": [("r16", 0.8)],
     "r64": [("r64a", 0.7)],
     "3r64": [("r64a", 0.7), ("r64b", -0.4), ("r64c", 0.3)],
+    "lcm": [("lcm", 1.0)],
+    "5r32": FIVE,
+    "5r32max64": FIVE,
+    "gates": [("r16", 0.8)],
+    "steered": [("r16", 0.8)],
 }
 VARIANTS = {
     "bare": "bare OpenVINO",
@@ -39,6 +53,11 @@ VARIANTS = {
     "live-r16": "live, one rank 16",
     "live-r64": "live, one rank 64 (340 MB)",
     "live-3r64": "live, three rank 64",
+    "live-lcm": "live, LCM-LoRA's 788 modules, rank 64",
+    "live-5r32": "live, five rank 32",
+    "live-5r32max64": "live, five rank 32, max_rank 64",
+    "live-gates": "live with gates, one rank 16",
+    "live-steered": "live, steered, one rank 16",
     "genai-r16": "GenAI AdapterConfig, one rank 16",
     "genai-3r64": "GenAI AdapterConfig, three rank 64",
     "torch-r16": "diffusers + PEFT, one rank 16",
@@ -76,32 +95,33 @@ def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     """The product's own UNet with sockets; also what a change of blend costs."""
     import openvino as ov
 
-    from lorablend.adapters import Blend, BlendItem, load_adapter
-    from lorablend.engine import ModelFolder
-    from lorablend.engine.plugs import TensorCache
+    from lorablend.adapters import BlendItem, load_adapter
+    from lorablend.engine.compiler import Compiler
+    from lorablend.engine.tensor_cache import TensorCache
     from lorablend.engine.text import Conditioning
-    from lorablend.engine.unet import Unet
+    from lorablend.engine.unet import Unet, Variant
 
-    core, options = ov.Core(), {"INFERENCE_PRECISION_HINT": PRECISION}
+    options = {"INFERENCE_PRECISION_HINT": PRECISION}
+    max_rank = 64 if blend.endswith("max64") else None
+    compiler = Compiler(ov.Core(), "CPU", options, ov.Type.bf16, TensorCache(3 << 30), max_rank)
     model = ModelFolder(folder / "model")
-    unet = Unet(core, model, (PIXELS, PIXELS), "CPU", options, ov.Type.bf16, TensorCache(3 << 30))
+    variant = Variant(gates=blend == "gates", steered=blend == "steered")
+    unet = Unet(compiler, model, (PIXELS, PIXELS), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
     values = _inputs()
     figures: dict[str, Any] = {}
 
-    def plug(changed: Blend) -> float:
+    def plug(changed: list[BlendItem]) -> float:
         start = time.perf_counter()
         unet.plug(changed)
         return time.perf_counter() - start
 
-    unet.plug(Blend())
+    unet.plug([])
     start = time.perf_counter()
-    items = tuple(BlendItem(load_adapter(_file(folder, name)), weight) for name, weight in BLENDS.get(blend, []))
+    wanted = [BlendItem(load_adapter(_file(folder, name)), weight) for name, weight in BLENDS.get(blend, [])]
     figures["read"] = time.perf_counter() - start
-    wanted = Blend(items)
     figures["first plug"] = plug(wanted)
-    if items:
-        other = Blend(tuple(BlendItem(item.adapter, item.weight / 2) for item in items))
-        figures["plug, new weights"] = plug(other)
+    if wanted:
+        figures["plug, new weights"] = plug([BlendItem(item.adapter, item.weight / 2) for item in wanted])
         figures["plug, seen before"] = plug(wanted)
     start = time.perf_counter()
     prompted = unet.prompt(Conditioning(values["encoder_hidden_states"], values["text_embeds"]))
@@ -172,9 +192,10 @@ def _child(folder: Path, variant: str, steps: int) -> None:
 def step(folder: Path, rounds: int, steps: int, variants: list[str]) -> str:
     """Run every variant and return the tables as Markdown."""
     (folder / "adapters").mkdir(exist_ok=True)
-    for name, rank, seed in (("r16", 16, 1), ("r64a", 64, 2), ("r64b", 64, 3), ("r64c", 64, 4)):
+    model = ModelFolder(folder / "model")
+    for name, (targets, rank, seed) in ADAPTERS.items():
         if not _file(folder, name).exists():
-            write_adapter(_file(folder, name), rank, seed)
+            write_adapter(_file(folder, name), modules(model, targets), rank, seed)
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
     for number in range(rounds):
         for variant in variants if number % 2 == 0 else reversed(variants):

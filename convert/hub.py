@@ -23,11 +23,11 @@ def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]
     half: prefer weights stored as fp16. weights=False: only configurations and tokenizers. A download that was cut off
     goes on where it stopped. Without a network, what the cache holds is returned. Raises ModelError, ResourceError.
     """
-    import httpx
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
+        HTTPError,  # of httpx, or from huggingface_hub 2 on of httpx2
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -38,7 +38,7 @@ def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]
         raise _gated(repo) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(f"{repo} is not on huggingface.co; if it is private, run `hf auth login`") from None
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         try:
             folder = Path(snapshot_download(repo, local_files_only=True))
         except LocalEntryNotFoundError:
@@ -58,7 +58,7 @@ def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]
         folder = Path(snapshot_download(repo, allow_patterns=files))
     except GatedRepoError:
         raise _gated(repo) from None
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise ModelError(f"{repo}: the download stopped: {error}; run again to go on from there") from error
     return folder, folder.name
 

@@ -217,7 +217,8 @@ def _write_adapter(
     """Random factors on the UNet's attention layers, in kohya's or in PEFT's spelling, fp16."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, np.ndarray] = {}
-    for module, shape in sorted(shapes.items()):
+    layers = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
+    for module, shape in sorted(layers.items()):
         if ".attn" not in module:
             continue
         down = (rng.standard_normal((rank, shape[1])) / shape[1] ** 0.5).astype(np.float16)

@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from lorablend.adapters import Blend
 from lorablend.adapters.errors import AdapterError, BaseModelError
 
 __all__ = ["check_attach"]
 
 
-def check_attach(blend: Blend, modules: Mapping[tuple[str, str], tuple[int, ...]], family: str) -> None:
-    """Raise unless every delta of the blend has its module in the model, with the shape it was made for.
+def check_attach(blend: Blend, parameters: Mapping[tuple[str, str], tuple[int, ...]], family: str) -> None:
+    """Raise unless every delta of the blend has its parameter in the model, with the shape it was made for.
 
-    modules: (component, module path) -> the weight's shape, [out, in] or [out, in, height, width]. An adapter whose
-    base model cannot be told is taken if all its modules match.
+    parameters: (component, "module path.weight" or "….bias") -> shape in torch. An adapter whose base model cannot be
+    told is taken if all that it changes matches.
 
     Raises:
         BaseModelError: an adapter is for another base model.
-        AdapterError: an adapter changes a module that the model does not have, or has in another shape.
+        AdapterError: an adapter changes a parameter that the model does not have, or has in another shape.
     """
     for item in blend.items:
         adapter = item.adapter
@@ -25,20 +27,39 @@ def check_attach(blend: Blend, modules: Mapping[tuple[str, str], tuple[int, ...]
                 f"{adapter.name} is for {adapter.base_model}, the model is {family}; choose an adapter for {family}"
             )
         for (component, path), delta in adapter.deltas.items():
-            shape = modules.get((component, path))
-            made_for = (delta.out_features, delta.in_features, *delta.kernel)
+            shape = parameters.get((component, f"{path}.weight"))
             if shape is None:
-                raise AdapterError(
-                    f"{adapter.name} changes {component} {path}, which the model does not have; "
-                    "choose an adapter made for this model"
-                )
-            if _without_ones(made_for) != _without_ones(shape):
-                raise AdapterError(
-                    f"{adapter.name} changes {component} {path} of shape {list(made_for)}, "
-                    f"the model's is {list(shape)}; choose an adapter made for this model"
-                )
+                raise _missing(adapter.name, f"{component} {path}")
+            if not delta.fits(shape):
+                raise _other_shape(adapter.name, f"{component} {path}", delta.made_for, shape)
+        for (component, path), bias in adapter.biases.items():
+            shape = parameters.get((component, f"{path}.bias"))
+            if shape is None and not bias.dense(np.zeros(bias.out_features, np.float32)).any():
+                continue  # IA3 multiplies it, and there is none
+            if shape is None:
+                raise _missing(adapter.name, f"{component} {path}'s bias")
+            if shape != (bias.out_features,):
+                raise _other_shape(adapter.name, f"{component} {path}'s bias", str(bias.out_features), shape)
+        for name, vectors in adapter.embeddings.items():
+            for component, rows in vectors.items():
+                shape = parameters.get((component, "text_model.embeddings.token_embedding.weight"))
+                if shape is None:
+                    raise _missing(adapter.name, component)
+                if shape[1] != rows.shape[1]:
+                    raise AdapterError(
+                        f"{adapter.name} brings the word {name} with {rows.shape[1]} numbers for {component}, the "
+                        f"model's words have {shape[1]}; choose an adapter made for this model"
+                    )
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A linear layer and a 1×1 convolution are the same thing; files and models differ in which they write."""
-    return shape[:2] if set(shape[2:]) <= {1} else shape
+def _missing(adapter: str, what: str) -> AdapterError:
+    return AdapterError(
+        f"{adapter} changes {what}, which the model does not have; choose an adapter made for this model"
+    )
+
+
+def _other_shape(adapter: str, what: str, made_for: str, shape: tuple[int, ...]) -> AdapterError:
+    return AdapterError(
+        f"{adapter} changes {what} of shape {made_for}, the model's is {'×'.join(map(str, shape))}; "
+        "choose an adapter made for this model"
+    )

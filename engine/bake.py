@@ -4,26 +4,21 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-
-from lorablend.adapters import Adapter, Blend, Delta, resolve_blend
+from lorablend.adapters import Adapter, Blend, resolve_blend
 from lorablend.adapters.errors import ModelError, ResourceError
 from lorablend.engine.attach import check_attach
 from lorablend.engine.ir import rewrite_weights
 from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.parts import Changes, changes_of, parts_to_bake, refuse_unbakeable
 
-__all__ = ["Changes", "bake", "blend_changes", "write_model"]
+__all__ = ["bake", "write_model"]
 
 _RECORD = "lorablend.json"
 _SPARE = 64 * 2**20  # bytes left free on the disk
-
-Changes: TypeAlias = dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]]
-"""component -> module path -> the new weight as a function of the old one, both f32."""
 
 
 def bake(
@@ -33,7 +28,7 @@ def bake(
     *,
     lora_dir: Path | str | None = None,
 ) -> None:
-    """Write `model_dir` to `out_dir` with W + Σ weight · ΔW in place of each weight W that the blend changes.
+    """Write `model_dir` to `out_dir` with W + Σ weight · ΔW in place of each parameter W that the blend changes.
 
     Every ΔW is taken from the original W; the sum is f32, rounded once to the folder's own type. 8-bit weights are
     dequantized, changed and quantized again as NNCF does it. An untouched weight keeps its bytes. All files are copies,
@@ -46,28 +41,9 @@ def bake(
     """
     model = ModelFolder(Path(model_dir))
     blend = resolve_blend(blend, lora_dir)
-    write_model(model, blend_changes(model, blend), Path(out_dir), blend)
-
-
-def blend_changes(model: ModelFolder, blend: Blend) -> Changes:
-    """W + Σ weight · ΔW as functions of W. Weights of zero change nothing. AdapterError, BaseModelError."""
-    check_attach(blend, model.modules, model.family)
-    changes: Changes = {}
-    for component, path in sorted({key for item in blend.items if item.weight for key in item.adapter.deltas}):
-        parts = [
-            (np.float32(item.weight), item.adapter.deltas[component, path])
-            for item in blend.items
-            if item.weight and (component, path) in item.adapter.deltas
-        ]
-        changes.setdefault(component, {})[path] = partial(_blended, parts)
-    return changes
-
-
-def _blended(parts: list[tuple[np.float32, Delta]], weight: np.ndarray) -> np.ndarray:
-    total = weight.copy()
-    for number, delta in parts:
-        total += number * delta.dense(weight)
-    return total
+    refuse_unbakeable(blend)
+    check_attach(blend, model.parameters, model.family)
+    write_model(model, changes_of(parts_to_bake(blend, model.parameters, None)), Path(out_dir), blend)
 
 
 def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blend, *, link: bool = False) -> None:

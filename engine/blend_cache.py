@@ -9,13 +9,14 @@ import numpy as np
 
 from lorablend.adapters import Blend
 from lorablend.adapters.errors import ResourceError
-from lorablend.engine.bake import Changes, blend_changes, write_model
+from lorablend.engine.bake import write_model
 from lorablend.engine.disk_cache import make_room
 from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.parts import Changes, Parts, changes_of, content_of
 
 __all__ = ["BlendCache"]
 
-_VERSION = 1  # of what is written; raise it when that changes
+_VERSION = 2  # of what is written; raise it when that changes
 
 
 class BlendCache:
@@ -28,18 +29,20 @@ class BlendCache:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def folder(self, model: ModelFolder, blend: Blend, *, turned: bool = False) -> tuple[Path, Path]:
-        """(model folder with the blend in it, folder for compiled models); bakes if it is new. turned: `_turn_size`."""
-        items = sorted((item.adapter.sha256, item.weight) for item in blend.items if item.weight)
-        content = json.dumps([_VERSION, model.fingerprint, turned, items])
+    def folder(self, model: ModelFolder, blend: Blend, parts: Parts, *, turned: bool = False) -> tuple[Path, Path]:
+        """(model folder with the parts in its weights, folder for compiled models); bakes what is new.
+
+        parts: of the blend, which is only recorded in the folder. turned: see `_turn_size`.
+        """
+        content = json.dumps([_VERSION, model.fingerprint, turned, content_of(parts)])
         entry = self._root / hashlib.sha256(content.encode()).hexdigest()[:32]
         entry.mkdir(parents=True, exist_ok=True)
         os.utime(entry)
         make_room(self._root, keep=entry)
-        if not items and not turned:
+        if not parts and not turned:
             return model.path, entry / "compiled"
         if not (entry / "model").exists():
-            changes = blend_changes(model, blend)
+            changes = changes_of(parts)
             if turned:
                 _turn_size(model, changes)
             try:
@@ -57,9 +60,9 @@ def _turn_size(model: ModelFolder, changes: Changes) -> None:
     before width, and GenAI gives width before height. Each number's embedding meets its own columns of the first layer
     that sees it, the last ones, so exchanging those columns exchanges the numbers.
     """
-    path, columns = "add_embedding.linear_1", int(model.configs["unet"]["addition_time_embed_dim"])
+    name, columns = "add_embedding.linear_1.weight", int(model.configs["unet"]["addition_time_embed_dim"])
     unet = changes.setdefault("unet", {})
-    before = unet.get(path)
+    before = unet.get(name)
 
     def turn(weight: np.ndarray) -> np.ndarray:
         new = weight.copy() if before is None else before(weight)
@@ -67,4 +70,4 @@ def _turn_size(model: ModelFolder, changes: Changes) -> None:
         new[:, -6 * columns :] = pairs[:, :, ::-1].reshape(-1, 6 * columns)
         return new
 
-    unet[path] = turn
+    unet[name] = turn

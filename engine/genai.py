@@ -40,7 +40,8 @@ from lorablend.engine.devices import devices
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
-from lorablend.engine.request import Callback, Inputs, Request, Step
+from lorablend.engine.parts import parts_to_bake, refuse_unbakeable
+from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, plan
 from lorablend.engine.schedulers.spacing import TIMESTEP_SPACINGS
 
@@ -83,10 +84,8 @@ class GenaiRuntime:
         self._pipeline: Any = None
         self._tokenizer: Any = None
 
-    def generate(
-        self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None
-    ) -> tuple[list[np.ndarray], dict[str, float], tuple[str, ...]]:
-        """uint8 [height, width, 3] per seed; seconds per phase; warnings.
+    def generate(self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None) -> Drawn:
+        """Draw `request.batch` pictures.
 
         Raises:
             AdapterError, BaseModelError: an adapter does not fit this model. Nothing has been drawn then.
@@ -96,14 +95,16 @@ class GenaiRuntime:
             ResourceError: no disk space for the baked folder.
             Cancelled: the callback returned False.
         """
-        run = plan(request.scheduler, request.steps, self._schedule, request.spacing, request.strength)
         _check(request, self._schedule.prediction_type)
+        run = plan(request.scheduler, request.steps, self._schedule, request.spacing, request.strength)
         with _openvino_errors(_request_error):
             scheduler = _scheduler(request, self._model.scheduler_config)
         started = time.perf_counter()
-        check_attach(blend, self._model.modules, self._model.family)
+        refuse_unbakeable(blend)
+        check_attach(blend, self._model.parameters, self._model.family)
         turned = self._model.family == "sdxl" and request.width != request.height
-        folder, compiled_dir = self._cache.folder(self._model, blend, turned=turned)
+        parts = parts_to_bake(blend, self._model.parameters, None)
+        folder, compiled_dir = self._cache.folder(self._model, blend, parts, turned=turned)
         baked = time.perf_counter()
         kind = "text" if inputs.image is None else "image" if inputs.mask is None else "mask"
         wanted = _Compiled(kind, folder, request.width, request.height, request.guidance_scale > 1)
@@ -115,7 +116,7 @@ class GenaiRuntime:
             self._pipeline.set_scheduler(scheduler)
             texts, warnings = self._texts(request)
         pictures = [self._draw(request, run, texts, inputs, callback, i, timings) for i in range(request.batch)]
-        return pictures, timings, warnings
+        return Drawn(pictures, timings, warnings)
 
     def _texts(self, request: Request) -> tuple[dict[str, str], tuple[str, ...]]:
         """The prompts, cut to what the text encoders take, and warnings about what was left out.
@@ -254,6 +255,8 @@ def _check(request: Request, prediction_type: str) -> None:
     if name not in _SCHEDULERS:
         choices = ", ".join(_SCHEDULERS)
         raise RequestError(f"runtime=genai has no scheduler {name}: choose one of {choices}, or runtime=live")
+    if request.timesteps is not None:
+        raise RequestError("runtime=genai cannot follow timesteps: give steps and spacing, or choose runtime=live")
     if spacing not in TIMESTEP_SPACINGS:
         choices = ", ".join(TIMESTEP_SPACINGS)
         raise RequestError(f"runtime=genai has no spacing {spacing}: choose one of {choices}, or runtime=live")

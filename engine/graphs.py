@@ -1,12 +1,47 @@
-"""OpenVINO graphs, where its own type annotations are wrong."""
+"""OpenVINO graphs: small edits, where its own type annotations are wrong too."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import openvino as ov
+from openvino import opset13 as op
 
-__all__ = ["new_model"]
+__all__ = ["Inputs", "add_after", "new_model", "replace_after"]
 
 
 def new_model(results: Sequence[ov.Node], parameters: Sequence[ov.Node], name: str) -> ov.Model:
     """The part of a graph between `parameters` and `results`."""
     return ov.Model(list(results), list(parameters), name)  # pyright: ignore
+
+
+class Inputs:
+    """New inputs of a graph, all of one element type, seen as f32 inside."""
+
+    def __init__(self, model: ov.Model, element_type: ov.Type) -> None:
+        self._model = model
+        self._type = element_type
+        self.parameters: list[ov.Node] = []
+
+    def new(self, name: str, shape: Sequence[int] | ov.PartialShape) -> ov.Output:
+        """-1 is a dimension left open."""
+        parameter = op.parameter(ov.PartialShape(list(shape)), self._type, name=name)
+        parameter.output(0).set_names({name})
+        self.parameters.append(parameter)
+        return parameter.output(0) if self._type == ov.Type.f32 else op.convert(parameter, ov.Type.f32).output(0)
+
+    def add_to_model(self) -> None:
+        self._model.add_parameters(self.parameters)
+        self._model.validate_nodes_and_infer_types()
+        self.parameters = []
+
+
+def add_after(out: ov.Output, update: ov.Output | Callable[[], ov.Output]) -> None:
+    """Everything that read `out` reads out + update. A function may itself read `out`, as it was."""
+    replace_after(out, lambda: op.add(out, update() if callable(update) else update).output(0))
+
+
+def replace_after(out: ov.Output, new: Callable[[], ov.Output]) -> None:
+    """Everything that read `out` reads new(), which may itself read `out`."""
+    consumers = list(out.get_target_inputs())
+    total = new()
+    for consumer in consumers:
+        consumer.replace_source_output(total)

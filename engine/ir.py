@@ -1,6 +1,7 @@
 """OpenVINO IR files read and changed as files: .xml with the graph, .bin with the constants. No OpenVINO needed.
 
-A layer's weight stands behind its second input in one of these forms, each with a Convert to f32 where it needs one:
+A parameter of a module stands behind an input of a layer, in one of these forms, each with a Convert to f32 where it
+needs one:
 
     plain        Const (f32, f16 or bf16)
     int8_sym     Const (i8) × scale                       scale: one per output channel
@@ -8,6 +9,7 @@ A layer's weight stands behind its second input in one of these forms, each with
 """
 
 import copy
+import math
 import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -19,12 +21,12 @@ from typing import BinaryIO
 import numpy as np
 
 from lorablend.adapters.errors import ModelError
-from lorablend.engine.names import module_path
+from lorablend.engine.names import parameters_of
 
 __all__ = ["Constant", "Ir", "Weight", "rewrite_weights"]
 
 _DTYPES = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "i8": "|i1", "u8": "|u1"}
-_LAYER_TYPES = ("MatMul", "Convolution")
+_LAYER_TYPES = ("MatMul", "Convolution", "Add", "Multiply", "GroupNormalization", "Gather")
 _ALIGNMENT = 64  # bytes, of constants added at the end of a .bin
 
 
@@ -41,9 +43,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight of one module, [out, in] or [out, in, height, width], and how it is stored."""
+    """A parameter, "module path.weight" or "….bias", and how it is stored.
 
-    path: str
+    `shape` is torch's: [out, in] or [out, in, height, width] of a layer, [channels] of a bias or a norm.
+    """
+
+    name: str
+    shape: tuple[int, ...]
     values: Constant
     scale: Constant | None = None
     zero_point: Constant | None = None
@@ -55,10 +61,6 @@ class Weight:
             return "plain"
         return "int8_sym" if self.zero_point is None else "int8_asym"
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
     def decode(self, read: Callable[[Constant], bytes]) -> np.ndarray:
         """The weight as f32; `read` gives a constant's bytes."""
         array = _to_f32(self.values, read(self.values))
@@ -66,25 +68,25 @@ class Weight:
             array -= _to_f32(self.zero_point, read(self.zero_point))
         if self.scale is not None:
             array *= _to_f32(self.scale, read(self.scale))
-        return array
+        return array.reshape(self.shape)
 
     def encode(self, array: np.ndarray) -> dict[Constant, bytes]:
         """The new bytes of each constant. ModelError if a number does not fit the constant's type."""
-        values, scale, zero_point = array.astype(np.float32, copy=False), None, None
+        values, scale, zero_point = array.astype(np.float32, copy=False).reshape(self.values.shape), None, None
         if self.kind == "int8_sym":
             values, scale = _quantize_sym(values)
         elif self.kind == "int8_asym":
             values, scale, zero_point = _quantize_asym(values)
         parts = {self.values: values, self.scale: scale, self.zero_point: zero_point}
         return {
-            constant: _from_f32(self.path, constant, part)
+            constant: _from_f32(self.name, constant, part)
             for constant, part in parts.items()
             if constant is not None and part is not None
         }
 
 
 class Ir:
-    """The layers with a module path of one IR. `shapes`: module path -> the weight's shape."""
+    """The parameters of one IR. `shapes`: "module path.weight" or "….bias" -> its shape in torch."""
 
     def __init__(self, xml: Path) -> None:
         self.xml = xml
@@ -100,41 +102,51 @@ class Ir:
         for edge in self._edge_list:
             self._inputs.setdefault(edge.get("to-layer", ""), {})[edge.get("to-port", "")] = edge
         self._uses = Counter(edge.get("from-layer", "") for edge in self._edge_list)
-        self._modules: dict[str, str] = {}
+        self._places: dict[str, tuple[str, str]] = {}  # parameter -> layer, port
         for number, layer in self._layers.items():
-            path = module_path(layer.get("name", ""))
-            if path is not None and layer.get("type") in _LAYER_TYPES:
-                self._modules[path] = number
-        self.shapes: Mapping[str, tuple[int, ...]] = {
-            path: _port_shape(self._layers[number], "1") for path, number in self._modules.items()
-        }
+            if layer.get("type") in _LAYER_TYPES:
+                for port, name in parameters_of(layer.get("name", "")):
+                    # An Add or Multiply of that name may take something that is computed.
+                    if self._is_matrix(number) or self._parts(number, port) is not None:
+                        self._places[name] = (number, port)
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(*place) for name, place in self._places.items()}
 
-    def weight(self, path: str) -> Weight:
-        """How a module's weight is stored. ModelError if in none of the three forms above."""
-        layer = self._modules[path]
-        parts = self._parts(layer)
+    def weight(self, name: str) -> Weight:
+        """How a parameter is stored. ModelError if in none of the three forms above."""
+        layer, port = self._places[name]
+        parts = self._parts(layer, port)
         if parts is not None and _data(self._layers[layer]).get("transpose_b", "true") == "true":
-            weight = Weight(path, *(self._constant(number) if number else None for number in parts))  # pyright: ignore[reportArgumentType]
-            per_channel = (weight.shape[0],) + (1,) * (len(weight.shape) - 1)
+            constants = (self._constant(number) if number else None for number in parts)
+            weight = Weight(name, self.shapes[name], *constants)  # pyright: ignore[reportArgumentType]
+            stored = weight.values.shape
+            per_channel = (stored[0],) + (1,) * (len(stored) - 1)
             plain = weight.kind == "plain" and weight.values.element_type in ("f32", "f16", "bf16")
             sym = weight.kind == "int8_sym" and weight.values.element_type == "i8"
             asym = weight.kind == "int8_asym" and weight.values.element_type == "u8"
             rows = all(part.shape == per_channel for part in (weight.scale, weight.zero_point) if part)
-            if (plain or sym or asym) and rows and weight.shape == self.shapes[path]:
+            if (plain or sym or asym) and rows and math.prod(stored) == math.prod(weight.shape):
                 return weight
         raise ModelError(
-            f"{self.xml}: the weight of {path} is stored in a form that cannot be changed; "
+            f"{self.xml}: {name} is stored in a form that cannot be changed; "
             "convert the model with fp32, fp16 or int8 weights"
         )
 
-    def read(self, path: str) -> np.ndarray:
-        """A module's weight as f32."""
+    def read(self, name: str) -> np.ndarray:
+        """A parameter as f32."""
         with self.xml.with_suffix(".bin").open("rb") as file:
-            return self.weight(path).decode(lambda constant: _read(file, constant))
+            return self.weight(name).decode(lambda constant: _read(file, constant))
 
-    def _parts(self, layer: str) -> tuple[str, str | None, str | None] | None:
-        """The Const layers (values, scale, zero point) behind a layer's weight input; None in an unknown form."""
-        node = self._behind_converts(layer, "1")
+    def _shape(self, layer: str, port: str) -> tuple[int, ...]:
+        """A layer's weight has the port's shape; all else has one axis, among others of length 1."""
+        shape = _port_shape(self._layers[layer], port)
+        return shape if self._is_matrix(layer) else (math.prod(shape),)
+
+    def _is_matrix(self, layer: str) -> bool:
+        return self._type(layer) in ("MatMul", "Convolution", "Gather")
+
+    def _parts(self, layer: str, port: str) -> tuple[str, str | None, str | None] | None:
+        """The Const layers (values, scale, zero point) behind a layer's input; None in an unknown form."""
+        node = self._behind_converts(layer, port)
         scale = zero_point = None
         if self._type(node) == "Multiply":
             scale, node = self._behind_converts(node, "1"), self._behind_converts(node, "0")
@@ -167,9 +179,10 @@ class Ir:
     def constants(self) -> Iterator[Constant]:
         return (self._constant(number) for number in self._layers if self._type(number) == "Const")
 
-    def own_weight(self, path: str) -> bool:
-        """Give a module its own copy of the layers of its weight if another layer uses any of them; True if it did."""
-        edge = self._inputs[self._modules[path]]["1"]
+    def own_weight(self, name: str) -> bool:
+        """Give a parameter its own copy of its layers if another layer uses any of them; True if it did."""
+        layer, port = self._places[name]
+        edge = self._inputs[layer][port]
         source = edge.get("from-layer", "")
         if all(self._uses[number] == 1 for number in self._chain(source)):
             return False
@@ -208,7 +221,7 @@ class Ir:
 
 
 def rewrite_weights(xml: Path, out_xml: Path, changes: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-    """Write `xml` and its .bin to `out_xml` and its .bin, with each weight W of `changes` replaced by changes[path](W).
+    """Write `xml` and its .bin to `out_xml` and its .bin, each parameter W of `changes` replaced by changes[name](W).
 
     W is f32. All other bytes of the .bin stay, and memory holds one weight at a time. OpenVINO stores equal constants
     once: where the bytes of a changed weight serve others too, the new ones are added at the end.
@@ -218,11 +231,11 @@ def rewrite_weights(xml: Path, out_xml: Path, changes: Mapping[str, Callable[[np
     shutil.copyfile(xml.with_suffix(".bin"), out_bin)
     with xml.with_suffix(".bin").open("rb") as source, out_bin.open("r+b") as target:
         edited = False
-        for path in changes:
-            edited |= ir.own_weight(path)
+        for name in changes:
+            edited |= ir.own_weight(name)
         users = Counter(constant.offset for constant in ir.constants() if constant.size)
-        for path, change in changes.items():
-            weight = ir.weight(path)
+        for name, change in changes.items():
+            weight = ir.weight(name)
             new = weight.encode(change(weight.decode(lambda constant: _read(source, constant))))
             for constant, content in new.items():
                 offset = constant.offset
@@ -274,7 +287,7 @@ def _to_f32(constant: Constant, content: bytes) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _from_f32(path: str, constant: Constant, array: np.ndarray) -> bytes:
+def _from_f32(name: str, constant: Constant, array: np.ndarray) -> bytes:
     if constant.element_type == "bf16":
         bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
         out = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # to nearest, ties to even
@@ -285,7 +298,7 @@ def _from_f32(path: str, constant: Constant, array: np.ndarray) -> bytes:
         finite = bool(np.isfinite(out).all())
     if not finite:
         raise ModelError(
-            f"the changed weight of {path} does not fit {constant.element_type} "
+            f"the changed {name} does not fit {constant.element_type} "
             f"(largest value {np.abs(array).max():.3g}); lower the blend's weights"
         )
     return out.tobytes()

@@ -1,29 +1,32 @@
 """The live runtime: sockets, our own denoising loop, any blend without recompiling."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import psutil
-from openvino import opset13 as op
 
-from lorablend.adapters import Blend
-from lorablend.adapters.errors import Cancelled
+from lorablend.adapters import Blend, BlendItem
+from lorablend.adapters.errors import BlendError, Cancelled
 from lorablend.engine.attach import check_attach
+from lorablend.engine.blend_cache import BlendCache
+from lorablend.engine.compiler import Compiler
 from lorablend.engine.disk_cache import make_room
-from lorablend.engine.graphs import new_model
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
-from lorablend.engine.plugs import TensorCache
-from lorablend.engine.request import Callback, Inputs, Request, Step
+from lorablend.engine.parts import Parts, content_of, parts_to_bake, whole_modules
+from lorablend.engine.program import Pass, PluggedProgram, Program, SteeredProgram, always_on, needs_steering
+from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, denoiser, plan, sample
 from lorablend.engine.schedulers.plans import Denoise
+from lorablend.engine.tensor_cache import TensorCache
 from lorablend.engine.text import Conditioning, TextEncoders
-from lorablend.engine.unet import Prompted, Unet
+from lorablend.engine.unet import Unet, Variant
 from lorablend.engine.vae import Vae
 
 __all__ = ["LiveRuntime"]
@@ -32,50 +35,65 @@ _KEPT_PART = 1 / 8  # of the machine's memory, for tensors of blends seen before
 
 
 class LiveRuntime:
-    """One model on one device. Not for two threads at once."""
+    """One model on one device. Not for two threads at once.
 
-    def __init__(self, model: ModelFolder, device: str, precision: str | None, cache_dir: Path | None) -> None:
+    A blend needs a new compilation only if its adapters change what has no socket (see `parts`), or if it is the first
+    one with a gate, a mask or a ramp (see `unet.Variant`). What is baked is kept on disk by its content, and so is what
+    was compiled from it.
+    """
+
+    def __init__(
+        self, model: ModelFolder, device: str, precision: str | None, cache_dir: Path, max_rank: int | None = None
+    ) -> None:
         self._model = model
-        self._device = device
-        self._core = ov.Core()
-        self._options: dict[str, str] = {}
+        options: dict[str, str] = {}
         if precision is not None:
-            self._options["INFERENCE_PRECISION_HINT"] = precision
-        self._socket_type = _socket_type(self._core, device, self._options)
-        if cache_dir is not None:
-            compiled = cache_dir / "live"
-            compiled.mkdir(parents=True, exist_ok=True)
-            make_room(compiled)
-            self._options["CACHE_DIR"] = str(compiled)
-        self._cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
+            options["INFERENCE_PRECISION_HINT"] = precision
+        compiled = cache_dir / "live"
+        compiled.mkdir(parents=True, exist_ok=True)
+        make_room(compiled)
+        cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
+        self._compiler = Compiler.of(ov.Core(), device, {**options, "CACHE_DIR": str(compiled)}, cache, max_rank)
+        self._baked = BlendCache(cache_dir / "baked")
         self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
-        self._text: TextEncoders | None = None
-        self._unet: Unet | None = None
-        self._vae = Vae(self._core, model, device, self._options)
+        self._text: tuple[object, TextEncoders] | None = None
+        self._unet: tuple[object, Unet] | None = None
+        self._vae = Vae(self._compiler.core, model, device, self._compiler.options)
 
-    def generate(
-        self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None
-    ) -> tuple[list[np.ndarray], dict[str, float], tuple[str, ...]]:
-        """uint8 [height, width, 3] per seed; seconds per phase; warnings.
+    def generate(self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None) -> Drawn:
+        """Draw `request.batch` pictures.
 
         Raises:
             AdapterError, BaseModelError: an adapter does not fit this model. Nothing has been drawn then.
+            BlendError: the blend asks for what it cannot have, such as a mask for a change that has to be baked.
             RequestError: the scheduler cannot do what is asked.
+            ResourceError: no disk space for what has to be baked.
             Cancelled: the callback returned False.
         """
         clock = _Clock()
-        run = plan(request.scheduler, request.steps, self._schedule, request.spacing, request.strength)
+        asked = request
+        run = plan(asked.scheduler, asked.steps, self._schedule, asked.spacing, asked.strength, asked.timesteps)
         if blend:
-            check_attach(blend, self._model.modules, self._model.family)
-        with clock.phase("load"):
-            text, unet = self._load((request.width, request.height))
+            check_attach(blend, self._model.parameters, self._model.family)
+        steered = needs_steering(blend, len(run))
         with clock.phase("blend"):
-            unet.plug(blend)
-        with clock.phase("text"):
-            conditionings = [text.encode(request.prompt, blend)]
-            if request.guidance_scale > 1:
-                conditionings.append(text.encode(request.negative_prompt, blend))
-            prompted = [unet.prompt(conditioning) for conditioning in conditionings]
+            parts = self._parts_to_bake(blend, len(run))
+        with clock.phase("load"):
+            text, unet = self._load((request.width, request.height), blend, parts, steered)
+        conditionings: list[Conditioning] = []
+
+        def encode(items: Sequence[BlendItem]) -> list[Conditioning]:
+            with clock.phase("text"):
+                found = [text.encode(request.prompt, items)]
+                if request.guidance_scale > 1:
+                    found.append(text.encode(request.negative_prompt, items))
+            conditionings[:] = found
+            return found
+
+        with clock.phase("blend"):
+            make = SteeredProgram if steered else PluggedProgram
+            program = make(blend, len(run), unet, encode)
+        clock.seconds["blend"] -= clock.seconds["text"]
         cell = self._model.vae_scale_factor
         with clock.phase("encode"):
             start = None if inputs.image is None else self._vae.encode(inputs.image)
@@ -84,23 +102,71 @@ class LiveRuntime:
         for index, seed in enumerate(request.seeds):
             with clock.phase("denoise"):
                 noise = self._noise(request, inputs, index, seed)
-                latent = self._denoise(request, run, unet, prompted, noise, start, mask, callback, index, seed)
+                latent = self._denoise(request, run, unet, program, noise, start, mask, callback, index, seed)
             with clock.phase("decode"):
                 picture = self._vae.decode(latent)
                 if inputs.image is not None and inputs.mask is not None:
                     picture = paste(picture, inputs.image, inputs.mask)
                 pictures.append(picture)
-        return pictures, clock.seconds, _warnings(conditionings)
+        warnings = (*_baked_warning(parts), *_warnings(conditionings))
+        return Drawn(pictures, clock.seconds, warnings, dict(unet.errors))
 
-    def _load(self, size: tuple[int, int]) -> tuple[TextEncoders, Unet]:
-        """The networks, compiled when they are first needed; the UNet again when the size changes."""
-        common = (self._device, self._options, self._socket_type, self._cache)
-        if self._text is None:
-            self._text = TextEncoders(self._core, self._model, *common)
-        if self._unet is None or self._unet.size != size:
+    def _parts_to_bake(self, blend: Blend, steps: int) -> Parts:
+        """BlendError where an adapter that comes and goes, or acts in one place, cannot be live."""
+        shapes = self._model.parameters
+        parts = parts_to_bake(blend, shapes, self._sockets())
+        adapters = {id(part.adapter) for of_parameter in parts.values() for part in of_parameter}
+        for index, item in enumerate(blend.items):
+            if id(item.adapter) in adapters and not always_on(blend, index, steps):
+                raise BlendError(
+                    f"{item.adapter.name} has changes that can only be baked into the model's weights, so it cannot "
+                    "have a schedule, a mask or a turn; leave those out"
+                )
+        return parts
+
+    def _sockets(self) -> set[tuple[str, str]]:
+        """Every linear layer and convolution; embeddings are looked up, not multiplied with."""
+        return {
+            (component, name.removesuffix(".weight"))
+            for (component, name), shape in self._model.parameters.items()
+            if len(shape) > 1 and name.endswith(".weight") and "embeddings." not in name
+        }
+
+    def _load(self, size: tuple[int, int], blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
+        """The networks, compiled when they are first needed, and again for another size or for what must be baked."""
+        folder = self._model
+        if parts:
+            folder = ModelFolder(self._baked.folder(self._model, blend, parts)[0])
+        whole = whole_modules(parts, self._model.parameters)
+        gated = {
+            key[0] == "unet"
+            for item in blend.items
+            for key, delta in item.adapter.deltas.items()
+            if delta.live == "gate"
+        }
+
+        encoders = [name for name in ("text_encoder", "text_encoder_2") if name in self._model.components]
+        changed = content_of({key: value for key, value in parts.items() if key[0] != "unet"})
+        if self._text is None or self._text[0] != changed or (False in gated and not self._text[1].gates):
+            graphs = {name: folder.component(name) for name in encoders}
+            self._text = None
+            text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, False in gated, whole)
+            self._text = (changed, text)
+
+        variant = Variant(gates=True in gated, steered=steered)
+        key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
+        if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
+            if self._unet is not None:
+                variant |= self._unet[1].variant  # who once had a mask will want it again
             self._unet = None  # gives its memory back before the next one takes as much
-            self._unet = Unet(self._core, self._model, size, *common)
-        return self._text, self._unet
+            baked = [path for component, path in whole if component == "unet"]
+            read = partial(self._read_weight, "unet")
+            self._unet = (key, Unet(self._compiler, folder, size, read, variant, baked))
+        return self._text[1], self._unet[1]
+
+    def _read_weight(self, component: str, path: str) -> np.ndarray:
+        """A module's weight without any adapter."""
+        return self._model.graphs[component].read(f"{path}.weight")
 
     def _noise(self, request: Request, inputs: Inputs, index: int, seed: int) -> np.ndarray:
         if inputs.latents is not None:
@@ -113,7 +179,7 @@ class LiveRuntime:
         request: Request,
         run: Plan,
         unet: Unet,
-        prompted: list[Prompted],
+        program: Program,
         noise: np.ndarray,
         start: np.ndarray | None,
         mask: np.ndarray | None,
@@ -123,12 +189,18 @@ class LiveRuntime:
     ) -> np.ndarray:
         """f32 [1, 4, h, w]: the clean latent. start: the input picture's latent; mask: [1, 1, h, w], 1 = repaint."""
         guidance = np.float32(request.guidance_scale)
+        done = 0
 
         def predict(x: np.ndarray, t: float) -> np.ndarray:
-            output = unet(x, t, prompted[0])
-            if len(prompted) == 1:
+            passes = program.passes(done)
+            return sum(ask(x, t, one) for one in passes) / np.float32(len(passes))
+
+        def ask(x: np.ndarray, t: float, one: Pass) -> np.ndarray:
+            one.bind()
+            output = unet(x, t, one.prompted[0])
+            if len(one.prompted) == 1:
                 return output
-            negative = unet(x, t, prompted[1])  # classifier-free guidance (arXiv 2207.12598)
+            negative = unet(x, t, one.prompted[1])  # classifier-free guidance (arXiv 2207.12598)
             return negative + guidance * (output - negative)
 
         denoise = denoiser(predict, self._schedule.prediction_type)
@@ -136,6 +208,8 @@ class LiveRuntime:
             denoise = _repaint(denoise, start, noise, mask)
 
         def report(step: int, sigma: float, _x: np.ndarray, denoised: np.ndarray) -> None:
+            nonlocal done
+            done = step + 1
             if callback is None:
                 return
             info = Step(
@@ -153,13 +227,6 @@ class LiveRuntime:
         return sample(run, denoise, x, lambda: source.standard_normal(x.shape, dtype=np.float32), callback=report)
 
 
-def _socket_type(core: ov.Core, device: str, options: dict[str, str]) -> ov.Type:
-    """The type that the device really computes in with these options: asked for f16, some CPUs take bf16."""
-    value = op.parameter([1], ov.Type.f32)
-    compiled = core.compile_model(new_model([op.result(op.relu(value))], [value], "probe"), device, options)
-    return compiled.get_property("INFERENCE_PRECISION_HINT")
-
-
 def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> Denoise:
     """Outside the mask, x is the input picture at the step's own noise level, and the answer is the input picture."""
 
@@ -168,6 +235,14 @@ def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.nd
         return denoised * mask + start * (1 - mask)
 
     return masked
+
+
+def _baked_warning(parts: Parts) -> tuple[str, ...]:
+    """A blend that is baked in part says so."""
+    if not parts:
+        return ()
+    names = sorted({part.adapter.name for of_parameter in parts.values() for part in of_parameter})
+    return (f"baked, because no socket can hold them: {len(parts)} changes of {', '.join(names)}",)
 
 
 def _warnings(conditionings: list[Conditioning]) -> tuple[str, ...]:

@@ -1,8 +1,22 @@
-"""Inpainting masks: f32 [height, width] in 0..1, 1 = repaint."""
+"""Masks: f32 [height, width] in 0..1; for inpainting 1 = repaint, for an adapter 1 = it acts here."""
+
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-__all__ = ["masked_cells", "paste"]
+from lorablend.adapters.errors import BlendError
+
+__all__ = ["masked_cells", "open_mask", "paste"]
+
+
+def open_mask(path: Path) -> np.ndarray:
+    """A picture file's greys. BlendError if it is none."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("L"), np.float32) / 255
+    except (OSError, Image.DecompressionBombError) as error:
+        raise BlendError(f"mask {path} is not a picture that can be read: {error}") from error
 
 
 def masked_cells(mask: np.ndarray, cell: int) -> np.ndarray:

@@ -103,14 +103,15 @@ class ModelFolder:
         return self.components[name]
 
     @cached_property
-    def modules(self) -> Mapping[tuple[str, str], tuple[int, ...]]:
-        """(component, module path) -> the weight's shape, of every layer that an adapter can change."""
-        return {
-            (name, path): shape
-            for name in ("unet", "text_encoder", "text_encoder_2")
-            if name in self.components
-            for path, shape in Ir(self.component(name)).shapes.items()
-        }
+    def graphs(self) -> Mapping[str, Ir]:
+        """The networks that an adapter can change, by component."""
+        names = [name for name in ("unet", "text_encoder", "text_encoder_2") if name in self.components]
+        return {name: Ir(self.component(name)) for name in names}
+
+    @cached_property
+    def parameters(self) -> Mapping[tuple[str, str], tuple[int, ...]]:
+        """(component, "module path.weight" or "….bias") -> its shape, of all that an adapter can change."""
+        return {(name, parameter): shape for name, ir in self.graphs.items() for parameter, shape in ir.shapes.items()}
 
     @property
     def scheduler_class(self) -> str:

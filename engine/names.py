@@ -11,14 +11,24 @@ Optimum Intel traces the torch model, and every node keeps the path of the modul
 
 import re
 
-__all__ = ["module_path"]
+__all__ = ["module_path", "parameters_of"]
 
 # The whole name, so that a layer never answers for another one whose name contains its own.
-_LAYER = re.compile(
-    r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/"
-    r"(?:aten::linear/MatMul|ov_ext::linear/MatMul|aten::_convolution/Convolution)"
-)
-_BARE_TEXT_ENCODER = re.compile(r"encoder\.layers\.\d+\..+")
+_NODE = re.compile(r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/(?P<operation>\w+::\w+/[A-Za-z]+)(?:_\d+)?")
+_LAYERS = ("aten::linear/MatMul", "ov_ext::linear/MatMul", "aten::_convolution/Convolution")
+_BARE_TEXT_ENCODER = re.compile(r"(?:encoder\.layers\.\d+|embeddings)\..+|final_layer_norm")
+
+# Which inputs of an operation are parameters of its module: (input, torch's name for the parameter).
+_PARAMETERS = {
+    **dict.fromkeys(_LAYERS, (("1", "weight"),)),
+    "aten::linear/Add": (("1", "bias"),),
+    "ov_ext::linear/Add": (("1", "bias"),),
+    "aten::_convolution/Add": (("1", "bias"),),
+    "aten::group_norm/GroupNormalization": (("1", "weight"), ("2", "bias")),
+    "aten::layer_norm/Multiply": (("1", "weight"),),
+    "aten::layer_norm/Add": (("1", "bias"),),
+    "aten::embedding/Gather": (("0", "weight"),),
+}
 
 
 def module_path(friendly_name: str) -> str | None:
@@ -26,8 +36,17 @@ def module_path(friendly_name: str) -> str | None:
 
     Text encoders' paths always begin with "text_model.", as adapter files have them.
     """
-    match = _LAYER.fullmatch(friendly_name)
-    if match is None:
-        return None
+    match = _NODE.fullmatch(friendly_name)
+    return _path(match) if match and match["operation"] in _LAYERS else None
+
+
+def parameters_of(friendly_name: str) -> list[tuple[str, str]]:
+    """(input, "module path.weight" or "….bias") for every input of a node that is a parameter of its module."""
+    match = _NODE.fullmatch(friendly_name)
+    found = _PARAMETERS.get(match["operation"], ()) if match else ()
+    return [(port, f"{_path(match)}.{name}") for port, name in found] if match else []
+
+
+def _path(match: re.Match[str]) -> str:
     path = match["path"]
     return f"text_model.{path}" if _BARE_TEXT_ENCODER.fullmatch(path) else path

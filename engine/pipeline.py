@@ -4,19 +4,20 @@ import dataclasses
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import platformdirs
 from PIL import Image
 
-from lorablend.adapters import Adapter, Blend, load_adapter, parse_prompt, resolve_blend
+from lorablend.adapters import Adapter, Blend, Entry, load_adapter, parse_prompt, resolve_blend
 from lorablend.adapters.errors import RequestError
 from lorablend.engine.devices import resolve_device
+from lorablend.engine.mask import open_mask
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.request import Callback, Inputs, Request, Result
+from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result, plain_timesteps
 from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
 
 __all__ = ["Pipeline", "default_cache_dir"]
@@ -24,14 +25,11 @@ __all__ = ["Pipeline", "default_cache_dir"]
 RUNTIMES = ("auto", "live", "genai")
 PRECISIONS = ("f32", "f16", "bf16")
 DEFAULT_STRENGTH = 0.65
-
-Entry = tuple[str | Path | Adapter, float]
+DEFAULT_STEPS = 20
 
 
 class _Runtime(Protocol):
-    def generate(
-        self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None
-    ) -> tuple[list[np.ndarray], dict[str, float], tuple[str, ...]]: ...
+    def generate(self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None) -> Drawn: ...
 
 
 def default_cache_dir() -> Path:
@@ -48,8 +46,10 @@ class Pipeline:
 
     runtime: "live" plugs adapters into the compiled graph (CPU); "genai" bakes them into a copy of the model that
     openvino_genai runs (any device); "auto" is live on the CPU and genai elsewhere. precision: what the device computes
-    in, "f32", "f16" or "bf16"; None is the device's own choice. lora_dir: where adapters are found by name. Nothing is
-    compiled before the first picture. Not for two threads at once.
+    in, "f32", "f16" or "bf16"; None is the device's own choice. lora_dir: where adapters are found by name. max_rank:
+    where the ranks of a blend's adapters add up to more in one module, the best approximation of this rank takes their
+    place (live runtime; `Result.rank_errors` says what it cost). lenient: adapters with tensors that are not understood
+    are used without them. Nothing is compiled before the first picture. Not for two threads at once.
 
     Raises:
         ModelError: the folder is incomplete or holds another kind of model.
@@ -66,6 +66,8 @@ class Pipeline:
         *,
         lora_dir: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        max_rank: int | None = None,
+        lenient: bool = False,
     ) -> None:
         if runtime not in RUNTIMES:
             raise RequestError(f"runtime is {runtime!r}; choose one of {', '.join(RUNTIMES)}")
@@ -74,29 +76,41 @@ class Pipeline:
         self.model = ModelFolder(Path(model_dir))
         self.device = resolve_device(device)
         self.runtime = ("live" if self.device == "CPU" else "genai") if runtime == "auto" else runtime
+        self.precision, self.max_rank, self.lenient = precision, max_rank, lenient
         self._lora_dir = None if lora_dir is None else Path(lora_dir)
-        self._adapters = _AdapterStore()
+        self._adapters = _AdapterStore(lenient)
         self._schedule = NoiseSchedule.from_config(dict(self.model.scheduler_config))
         cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
+        if max_rank is not None and max_rank < 1:
+            raise RequestError(f"max_rank is {max_rank}; give 1 or more")
+        self._runtime: _Runtime
         if self.runtime == "live":
-            from lorablend.engine.live import LiveRuntime as Build
+            from lorablend.engine.live import LiveRuntime
+
+            self._runtime = LiveRuntime(self.model, self.device, precision, cache, max_rank)
         else:
-            from lorablend.engine.genai import GenaiRuntime as Build  # OpenVINO GenAI loads in half a second
-        self._runtime: _Runtime = Build(self.model, self.device, precision, cache)
+            from lorablend.engine.genai import GenaiRuntime  # OpenVINO GenAI loads in half a second
+
+            if max_rank is not None:
+                raise RequestError(
+                    "max_rank is for the live runtime; with runtime genai a blend costs nothing per step"
+                )
+            self._runtime = GenaiRuntime(self.model, self.device, precision, cache)
 
     def generate(
         self,
         prompt: str,
         negative_prompt: str | None = None,
         *,
-        blend: Sequence[Entry] = (),
+        blend: Blend | Mapping[str, Any] | Sequence[Entry] = (),
         width: int | None = None,
         height: int | None = None,
-        steps: int = 20,
+        steps: int | None = None,
         guidance_scale: float = 5.0,
         seed: int | None = None,
         scheduler: str | None = None,
         spacing: str | None = None,
+        timesteps: Sequence[float] | None = None,
         batch: int = 1,
         image: Image.Image | None = None,
         strength: float | None = None,
@@ -106,12 +120,15 @@ class Pipeline:
     ) -> Result:
         """Draw `batch` pictures; picture i has the seed `seed + i`, and is the same whatever the batch.
 
-        blend: (file, name in lora_dir, or Adapter; weight) pairs; `<lora:name:weight>` tags in the prompt are added.
+        blend: (file, name in lora_dir, or Adapter; weight) pairs, or what else `resolve_blend` takes, with weights per
+        block, schedules and masks; or a blend's JSON form, such as `Request.blend`. `<lora:name:weight>` tags in the
+        prompt are added.
         width, height: pixels, multiples of 8; the model's own size if not given, the input picture's with `image`.
-        guidance_scale: 1 or less is none. negative_prompt: None is not "", see the model's
+        steps: 20 if not given. guidance_scale: 1 or less is none. negative_prompt: None is not "", see the model's
         `force_zeros_for_empty_prompt`. seed: None draws one. scheduler, spacing: names of
-        `lorablend.engine.schedulers`; None is the model's own. image, strength: start from this picture, scaled to the
-        size, and redo the last `strength` part of the steps (0.65 if not given). mask: where white, the picture is
+        `lorablend.engine.schedulers`; None is the model's own. timesteps: in place of steps and spacing, what the model
+        is told in each step, falling, such as [999, 749, 499, 249]. image, strength: start from this picture, scaled to
+        the size, and redo the last `strength` part of the steps (0.65 if not given). mask: where white, the picture is
         redone, where black it stays. latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds'
         noise. callback: called after every step.
 
@@ -121,7 +138,11 @@ class Pipeline:
         """
         started = time.perf_counter()
         text, tags = parse_prompt(prompt)
-        entries: list[Entry] = [*blend, *tags]
+        if timesteps is not None:
+            timesteps = plain_timesteps(timesteps)
+        if steps is None:
+            steps = DEFAULT_STEPS if timesteps is None else len(timesteps)
+        entries: list[Entry] = [blend, *tags] if isinstance(blend, Blend | Mapping) else [*blend, *tags]
         with_image = image is not None
         if mask is not None and not with_image:
             raise RequestError("mask is given without image; give the picture that it belongs to")
@@ -132,29 +153,32 @@ class Pipeline:
             scheduler = from_diffusers_class(self.model.scheduler_class, dict(self.model.scheduler_config))
         strength = (DEFAULT_STRENGTH if strength is None else strength) if with_image else None
         loading = time.perf_counter()
-        resolved = resolve_blend(entries, self._lora_dir, load=self._adapters.load)
+        resolved = resolve_blend(entries, self._lora_dir, load=self._adapters.load, open_mask=open_mask)
         loaded = time.perf_counter() - loading
         request = Request(
             prompt=text,
             negative_prompt=negative_prompt,
-            blend=tuple((item.adapter.name, item.weight) for item in resolved.items),
+            blend=resolved.to_dict(),
             width=own_width if width is None else width,
             height=own_height if height is None else height,
             steps=steps,
             guidance_scale=float(guidance_scale),
             seed=secrets.randbelow(2**32) if seed is None else seed,
             scheduler=scheduler,
-            spacing=spacing or "",
+            spacing=spacing,
             batch=batch,
             strength=strength,
+            timesteps=timesteps,
         )
-        spacing = plan(scheduler, steps, self._schedule, spacing, strength).spacing  # the model's own where None
+        # The model's own spacing where None.
+        spacing = plan(scheduler, steps, self._schedule, spacing, strength, timesteps).spacing
         request = dataclasses.replace(request, spacing=spacing)
         inputs = self._inputs(request, image, mask, latents)
-        pictures, timings, warnings = self._runtime.generate(request, resolved, inputs, callback)
+        drawn = self._runtime.generate(request, resolved, inputs, callback)
+        timings = drawn.timings
         timings["blend"] = timings.get("blend", 0.0) + loaded
         timings["total"] = time.perf_counter() - started
-        images = [Image.fromarray(picture) for picture in pictures]
+        images = [Image.fromarray(picture) for picture in drawn.pictures]
         of_adapters = [f"{item.adapter.name}: {text}" for item in resolved.items for text in item.adapter.warnings]
         return Result(
             images=images,
@@ -162,7 +186,8 @@ class Pipeline:
             timings=timings,
             blend=resolved,
             request=request,
-            warnings=(*of_adapters, *warnings),
+            warnings=(*of_adapters, *drawn.warnings),
+            rank_errors=drawn.rank_errors,
         )
 
     def _inputs(
@@ -191,7 +216,8 @@ class Pipeline:
 class _AdapterStore:
     """Adapters read before, as long as their files stay what they were."""
 
-    def __init__(self) -> None:
+    def __init__(self, lenient: bool) -> None:
+        self._lenient = lenient
         self._known: dict[Path, tuple[tuple[int, int], Adapter]] = {}
 
     def load(self, path: str | Path) -> Adapter:
@@ -199,10 +225,10 @@ class _AdapterStore:
         try:
             stat = key.stat()
         except OSError:
-            return load_adapter(path)  # says what is wrong with it
+            return load_adapter(path, lenient=self._lenient)  # says what is wrong with it
         stamp = (stat.st_mtime_ns, stat.st_size)
         if key not in self._known or self._known[key][0] != stamp:
-            self._known[key] = (stamp, load_adapter(path))
+            self._known[key] = (stamp, load_adapter(path, lenient=self._lenient))
         return self._known[key][1]
 
 

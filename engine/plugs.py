@@ -1,47 +1,37 @@
-"""From a blend to the tensors that go into sockets."""
+"""From the items of a blend to the tensors that go into sockets."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import openvino as ov
-from openvino import opset13 as op
 
-from lorablend.adapters import Adapter, Blend, BlendItem, RawFactors
-from lorablend.engine.graphs import new_model
+from lorablend.adapters import Adapter, BlendItem, Delta, RawFactors
+from lorablend.adapters.delta import Gated
+from lorablend.adapters.low_rank import recompress
+from lorablend.engine.compiler import Compiler
+from lorablend.engine.parts import is_live
 from lorablend.engine.sockets import Socket
+from lorablend.engine.stacker import Stacker
 
-__all__ = ["Plugs", "TensorCache"]
+__all__ = ["Plugs", "Tensors"]
 
 Tensors: TypeAlias = dict[str, ov.Tensor]
-_Part: TypeAlias = tuple[Socket, list[tuple[RawFactors, float]]]
-
-# A float32 with its low 16 bits rounded away, to nearest, is x * 65537 - (x * 65537 - x) in float32 arithmetic
-# (T. J. Dekker, "A floating-point technique for extending the available precision", 1971). The CPU plugin's own
-# conversion to bf16 truncates, which would weaken every adapter by 0.2 % on average.
-_DEKKER = np.float32(2**16 + 1)
 
 
-class TensorCache:
-    """The tensors of recent blends, the oldest thrown out when they take more than `budget` bytes together."""
+@dataclass(frozen=True)
+class _Part:
+    """What one item brings to one socket."""
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._entries: OrderedDict[object, tuple[Tensors, object, int]] = OrderedDict()
+    raw: RawFactors | None
+    gate: np.ndarray | None
+    weight: float
+    column: int
 
-    def get(self, key: object) -> Tensors | None:
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        self._entries.move_to_end(key)
-        return entry[0]
-
-    def put(self, key: object, tensors: Tensors, alive: object) -> None:
-        """`alive` is what the key's ids belong to: it must outlive the entry."""
-        self._entries[key] = (tensors, alive, sum(tensor.byte_size for tensor in tensors.values()))
-        while len(self._entries) > 1 and sum(size for _, _, size in self._entries.values()) > self._budget:
-            self._entries.popitem(last=False)
+    @property
+    def rank(self) -> int:
+        return 0 if self.raw is None else self.raw.down.shape[0]
 
 
 class Plugs:
@@ -50,134 +40,195 @@ class Plugs:
     The adapters of a blend are concatenated along the rank: down [Σ rank, in] once per set of adapters, up
     [out, Σ rank] with each adapter's weight folded in once per blend. Both are kept in the cache, so a blend seen
     before costs nothing.
+
+    read_weight: module path -> the base weight in f32, for the algorithms that depend on it. baked: modules that get
+    nothing, because all that the blend changes in them is in their weights. The compiler's max_rank:
+    sockets whose ranks add up to more get the best approximation of that rank.
     """
 
     def __init__(
-        self, core: ov.Core, component: str, sockets: Mapping[str, Socket], element_type: ov.Type, cache: TensorCache
+        self,
+        compiler: Compiler,
+        component: str,
+        sockets: Mapping[str, Socket],
+        read_weight: Callable[[str], np.ndarray],
+        baked: Collection[str] = (),
     ) -> None:
         self._component = component
         self._sockets = sockets
-        self._type = element_type
-        self._cache = cache
-        self._stackers: dict[tuple[tuple[ov.Type, ...], int], _Stacker] = {}
-        self._core = core
-        self._empty = self._rank_zero()
+        self._type = compiler.socket_type
+        self._cache = compiler.cache
+        self._read_weight = read_weight
+        self._max_rank = compiler.max_rank
+        self._stack = Stacker(compiler.core, compiler.socket_type)
+        # Graphs of a kind take the same tensors.
+        kinds = (any(getattr(socket, name) for socket in sockets.values()) for name in ("gate", "select"))
+        self._graph = (*kinds, frozenset(baked))
+        self._empty: dict[int, Tensors] = {}
+        self.errors: dict[str, float] = {}
+        self._baked = frozenset(baked)
 
-    def tensors(self, blend: Blend) -> Tensors:
-        """Every socket input's tensor, by name; rank 0 where no adapter of the blend has a part."""
-        items = [item for item in blend.items if item.weight != 0 and self._touches(item.adapter)]
-        if not items:
-            return self._empty
-        adapters = tuple(id(item.adapter) for item in items)
-        weights = tuple(item.weight for item in items)
-        downs = self._kept((self._component, "down", adapters), items, self._downs)
-        ups = self._kept((self._component, "up", adapters, weights), items, self._ups)
-        return self._empty | downs | ups
+    def rounded(self, array: np.ndarray) -> ov.Tensor:
+        """A tensor of the graph's element type."""
+        return _reshaped(self._stack([(array.reshape(1, -1), 1.0)], 0), list(array.shape))
 
-    def _kept(self, key: object, items: list[BlendItem], make: Callable[[list[_Part]], Tensors]) -> Tensors:
-        tensors = self._cache.get(key)
-        if tensors is None:
-            tensors = make(self._parts(items))
-            self._cache.put(key, tensors, alive=items)
-        return tensors
+    def tensors(self, items: Sequence[BlendItem], columns: Sequence[int] | None = None) -> Tensors:
+        """Every socket input's tensor, by name; rank 0 where no adapter has a part.
 
-    def _downs(self, parts: list[_Part]) -> Tensors:
-        return {socket.down: self._stack([(raw.down, 1.0) for raw, _ in raws], axis=0) for socket, raws in parts}
+        columns: in a steered graph, the column of each item. After it, `errors` holds by module path what `max_rank`
+        cost: the relative error of the compressed change, in the Frobenius norm.
+        """
+        columns = tuple(columns or [0] * len(items))
+        count = max(columns, default=0) + 1
+        self.errors = {}
+        empty = self._rank_zero(count)
+        pairs = [(item, column) for item, column in zip(items, columns, strict=True) if self._touches(item)]
+        if not pairs:
+            return empty
+        # Which ranks there are depends on the weights only where a block may be off, or ranks are cut.
+        adapters = tuple(
+            (id(item.adapter), column, item.static_key if item.blocks or self._max_rank else None)
+            for item, column in pairs
+        )
+        key = (self._component, self._graph, count, adapters)
+        weights = tuple(item.static_key for item, _ in pairs)
+        downs, ups = self._cache.get((*key, "down")), self._cache.get((*key, weights))
+        if downs is None or ups is None:
+            parts, errors = self._compressed(self._parts(pairs))
+            if downs is None:
+                downs = self._downs(parts, count)
+                self._cache.put((*key, "down"), downs, _bytes(downs), pairs)
+            ups = (self._ups(parts, count), errors)
+            self._cache.put((*key, weights), ups, _bytes(ups[0]), pairs)
+        self.errors = ups[1]
+        return empty | downs | ups[0]
 
-    def _ups(self, parts: list[_Part]) -> Tensors:
+    def _downs(self, parts: Mapping[str, list[_Part]], columns: int) -> Tensors:
+        """Also `select`, which ranks are whose."""
         tensors: Tensors = {}
-        for socket, raws in parts:
-            up = self._stack([(raw.up, raw.scale * weight) for raw, weight in raws], axis=1)
-            tensors |= _rows(up, socket.ups)
+        for path, of_socket in parts.items():
+            socket = self._sockets[path]
+            arrays = [(_flat_taps(part.raw.down, socket), 1.0) for part in of_socket if part.raw is not None]
+            if arrays:
+                taps = socket.taps > 1
+                tensors[socket.down] = self._stack(arrays, 1 if taps else 0, taps=taps)
+            if socket.select is not None:
+                tensors[socket.select] = self._select(of_socket, columns)
         return tensors
 
-    def _touches(self, adapter: Adapter) -> bool:
-        return any(component == self._component for component, _ in adapter.deltas)
+    def _select(self, parts: list[_Part], columns: int) -> ov.Tensor:
+        """[columns, rank]: 1 where the rank is the column's."""
+        ranks = np.repeat([part.column for part in parts], [part.rank for part in parts])
+        return self._stack([((ranks[None] == np.arange(columns)[:, None]).astype(np.float32), 1.0)], 0)
 
-    def _parts(self, items: Sequence[BlendItem]) -> list[_Part]:
-        """The sockets that the adapters touch, each with the factors and weights that go into it."""
-        parts: list[_Part] = []
-        for path, socket in self._sockets.items():
-            key = (self._component, path)
-            deltas = [(item.adapter.deltas[key], item.weight) for item in items if key in item.adapter.deltas]
-            raws = [(raw, weight) for delta, weight in deltas if (raw := delta.raw_factors()) is not None]
-            if raws:
-                parts.append((socket, raws))
+    def _ups(self, parts: Mapping[str, list[_Part]], columns: int) -> Tensors:
+        """Also gates."""
+        tensors: Tensors = {}
+        for path, of_socket in parts.items():
+            socket = self._sockets[path]
+            arrays = [(p.raw.up, p.raw.scale * p.weight) for p in of_socket if p.raw is not None]
+            if arrays:
+                tensors |= _rows(self._stack(arrays, 1), socket.ups)
+            gates = [(part.gate, part) for part in of_socket if part.gate is not None]
+            if gates and socket.gate is not None:
+                rows = np.zeros((1 if socket.select is None else columns, socket.out_features), np.float32)
+                for gate, part in gates:
+                    rows[0 if socket.select is None else part.column] += np.float32(part.weight) * gate
+                tensors[socket.gate] = self._gate(rows, socket)
+        return tensors
+
+    def _gate(self, rows: np.ndarray, socket: Socket) -> ov.Tensor:
+        stacked = self._stack([(rows, 1.0)], 0)
+        return stacked if socket.select is not None else _reshaped(stacked, [socket.out_features])
+
+    def _touches(self, item: BlendItem) -> bool:
+        keys = (key for key in item.adapter.deltas if key[0] == self._component)
+        return any(item.weight_of(*key) != 0 for key in keys)
+
+    def _parts(self, pairs: Sequence[tuple[BlendItem, int]]) -> dict[str, list[_Part]]:
+        """The sockets that the adapters touch, each with what goes into it."""
+        parts: dict[str, list[_Part]] = {}
+        for item, column in pairs:
+            forms = self._forms(item.adapter)
+            for path, form in forms.items():
+                weight = item.weight_of(self._component, path)
+                if weight == 0 or path in self._baked:
+                    continue
+                raw, gate = _split(form)
+                parts.setdefault(path, []).append(_Part(raw, gate, weight, column))
         return parts
 
-    def _stack(self, parts: list[tuple[np.ndarray, float]], axis: int) -> ov.Tensor:
-        types = tuple(_type_of(array) for array, _ in parts)
-        stacker = self._stackers.get((types, axis))
-        if stacker is None:
-            stacker = self._stackers[types, axis] = _Stacker(self._core, types, axis, self._type)
-        return stacker(parts)
+    def _forms(self, adapter: Adapter) -> dict[str, RawFactors | Gated]:
+        """The live forms of an adapter's deltas, computed once where they do not lie in the file as they are."""
+        key = ("forms", self._component, id(adapter))
+        forms = self._cache.get(key)
+        if forms is None:
+            deltas = {path: delta for (name, path), delta in adapter.deltas.items() if name == self._component}
+            forms = {path: form for path, delta in deltas.items() if (form := self._form(path, delta)) is not None}
+            self._cache.put(key, forms, sum(map(_owned_bytes, forms.values())), adapter)
+        return forms
 
-    def _rank_zero(self) -> Tensors:
-        tensors: Tensors = {}
-        for socket in self._sockets.values():
-            tensors[socket.down] = ov.Tensor(self._type, ov.Shape([0, socket.in_features]))
-            for name in socket.ups:
-                tensors[name] = ov.Tensor(self._type, ov.Shape([socket.out_features // len(socket.ups), 0]))
-        return tensors
+    def _form(self, path: str, delta: Delta) -> RawFactors | Gated | None:
+        socket = self._sockets.get(path)
+        if socket is None or not is_live(delta, (socket.out_features, socket.in_features, *socket.kernel)):
+            return None
+        if delta.live == "gate":
+            return delta.gated(self._read_weight(path))
+        return delta.raw_factors()
 
+    def _compressed(self, parts: dict[str, list[_Part]]) -> tuple[dict[str, list[_Part]], dict[str, float]]:
+        """The parts with every socket's ranks cut to max_rank, and the relative errors of those that were cut."""
+        if self._max_rank is None:
+            return parts, {}
+        cut, errors = dict(parts), {}
+        for path, of_socket in parts.items():
+            if sum(part.rank for part in of_socket) <= self._max_rank:
+                continue
+            factors = [_weighted(part.raw, part.weight) for part in of_socket if part.raw is not None]
+            down, up, errors[path] = recompress(factors, self._max_rank)
+            gates = [_Part(None, part.gate, part.weight, part.column) for part in of_socket if part.gate is not None]
+            cut[path] = [_Part(RawFactors(down, up, 1.0), None, 1.0, 0), *gates]
+        return cut, errors
 
-class _Stacker:
-    """concat(x0 · s0, x1 · s1, …) of matrices in a file's types, in float32, rounded once to the graph's type.
-
-    An OpenVINO graph of its own: on two cores it turns a 340 MB fp16 adapter into bf16 in 0.2 s, numpy in seconds.
-    """
-
-    def __init__(self, core: ov.Core, types: tuple[ov.Type, ...], axis: int, out_type: ov.Type) -> None:
-        parameters, parts = [], []
-        for element_type in types:
-            matrix = op.parameter(ov.PartialShape([-1, -1]), element_type)
-            scale = op.parameter(ov.PartialShape([1]), ov.Type.f32)
-            parameters += [matrix, scale]
-            parts.append(op.multiply(op.convert(matrix, ov.Type.f32), scale))
-        total = op.concat(parts, axis) if len(parts) > 1 else parts[0]
-        if out_type == ov.Type.bf16:
-            high = op.multiply(total, op.constant(_DEKKER))
-            total = op.subtract(high, op.subtract(high, total))
-        model = new_model([op.result(op.convert(total, out_type))], parameters, "stacker")
-        self._request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-        self._axis = axis
-        self._type = out_type
-
-    def __call__(self, parts: list[tuple[np.ndarray, float]]) -> ov.Tensor:
-        shape = list(parts[0][0].shape)
-        shape[self._axis] = sum(array.shape[self._axis] for array, _ in parts)
-        out = ov.Tensor(self._type, ov.Shape(shape))
-        arrays = [
-            np.require(array, requirements=["C", "A"]) for array, _ in parts
-        ]  # kept alive: the tensors only point
-        for i, (array, (_, scale)) in enumerate(zip(arrays, parts, strict=True)):
-            self._request.set_input_tensor(2 * i, _view(array))
-            self._request.set_input_tensor(2 * i + 1, ov.Tensor(np.array([scale], np.float32)))
-        self._request.set_output_tensor(0, out)
-        self._request.infer()
-        return out
+    def _rank_zero(self, columns: int) -> Tensors:
+        if columns not in self._empty:
+            tensors: Tensors = {}
+            for socket in self._sockets.values():
+                taps = [socket.taps] if socket.taps > 1 else []
+                shapes = {socket.down: [*taps, 0, socket.in_features]}
+                shapes |= {name: [socket.out_features // len(socket.ups), 0] for name in socket.ups}
+                if socket.select is not None:
+                    shapes[socket.select] = [columns, 0]
+                for name, shape in shapes.items():
+                    tensors[name] = ov.Tensor(self._type, ov.Shape(shape))
+                if socket.gate is not None:
+                    rows = np.zeros((1 if socket.select is None else columns, socket.out_features), np.float32)
+                    tensors[socket.gate] = self._gate(rows, socket)
+            self._empty[columns] = tensors
+        return self._empty[columns]
 
 
-def _type_of(array: np.ndarray) -> ov.Type:
-    return {np.dtype(np.float32): ov.Type.f32, np.dtype(np.float16): ov.Type.f16, np.dtype(np.uint16): ov.Type.bf16}[
-        array.dtype
-    ]
+def _split(form: RawFactors | Gated) -> tuple[RawFactors | None, np.ndarray | None]:
+    if isinstance(form, RawFactors):
+        return form, None
+    raw = None if form.down is None or form.up is None else RawFactors(form.down, form.up, 1.0)
+    return raw, form.gate
 
 
-def _view(array: np.ndarray) -> ov.Tensor:
-    """A tensor on the array's own memory, for reading only; bf16 arrives as uint16."""
-    array = np.asarray(_Writable(array))
-    if array.dtype == np.uint16:
-        return ov.Tensor(array, ov.Shape(array.shape), ov.Type.bf16)
-    return ov.Tensor(array, shared_memory=True)
+def _weighted(raw: RawFactors, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    return _float32(raw.down), _float32(raw.up) * np.float32(raw.scale * weight)
 
 
-class _Writable:
-    """The same memory without the read-only mark of a mapped file, which `ov.Tensor` refuses even for an input."""
+def _float32(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint16:  # bf16: the upper half of an f32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+
+def _flat_taps(down: np.ndarray, socket: Socket) -> np.ndarray:
+    """[rank, in], of a k×k convolution [rank, in, taps]."""
+    flat = down.reshape(*down.shape[:2], -1)
+    return flat if socket.taps > 1 else flat[:, :, 0]
 
 
 def _rows(up: ov.Tensor, names: tuple[str, ...]) -> Tensors:
@@ -190,3 +241,24 @@ def _rows(up: ov.Tensor, names: tuple[str, ...]) -> Tensors:
         name: ov.Tensor(up, ov.Coordinate([i * block, 0]), ov.Coordinate([(i + 1) * block, rank]))
         for i, name in enumerate(names)
     }
+
+
+def _reshaped(tensor: ov.Tensor, shape: list[int]) -> ov.Tensor:
+    tensor.shape = ov.Shape(shape)
+    return tensor
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(tensor.byte_size for tensor in tensors.values())
+
+
+def _owned_bytes(form: RawFactors | Gated) -> int:
+    """Memory of its own, beside the mapped file."""
+    return sum(part.nbytes for part in form if isinstance(part, np.ndarray) and not _is_mapped(part))
+
+
+def _is_mapped(array: np.ndarray) -> bool:
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base is not None

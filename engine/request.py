@@ -3,16 +3,19 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lorablend.adapters import Blend
+from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import RequestError
 
-__all__ = ["Callback", "Inputs", "Request", "Result", "Step"]
+__all__ = ["Callback", "Drawn", "Inputs", "Request", "Result", "Step", "plain_timesteps"]
 
 MAX_SIDE = 4096
 MAX_BATCH = 64
@@ -23,22 +26,24 @@ MAX_SEED = 2**63 - 1
 class Request:
     """One call of `Pipeline.generate`, every default resolved.
 
-    blend holds (name, weight) pairs; width and height are in pixels, multiples of 8; seed is the first picture's,
-    picture i has seed + i; strength is None without an input picture.
+    blend is the blend's JSON form, which `generate` takes too; width and height are in pixels, multiples of 8; seed is
+    the first picture's, picture i has seed + i; strength is None without an input picture. spacing is None where
+    timesteps are given, one for each step.
     """
 
     prompt: str
     negative_prompt: str | None
-    blend: tuple[tuple[str, float], ...]
+    blend: dict[str, Any]
     width: int
     height: int
     steps: int
     guidance_scale: float
     seed: int
     scheduler: str
-    spacing: str
+    spacing: str | None
     batch: int
     strength: float | None
+    timesteps: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -69,8 +74,23 @@ class Request:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise RequestError(f"request has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        fields["blend"] = tuple((str(name), float(weight)) for name, weight in fields["blend"])
+        if isinstance(fields["blend"], list):  # (name, weight) pairs, from before blends knew more than weights
+            items = [{"adapter": str(name), "weight": float(weight)} for name, weight in fields["blend"]]
+            fields["blend"] = {"mode": "sum", "items": items}
+        if fields.get("timesteps") is not None:
+            fields["timesteps"] = plain_timesteps(fields["timesteps"])
         return cls(**fields)
+
+
+def plain_timesteps(timesteps: Iterable[float]) -> tuple[float, ...]:
+    """Timesteps as Python's own numbers, whole ones as int. Raises RequestError for what is no number, or for none."""
+    values = list(timesteps)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise RequestError(f"timesteps has {shown(value)}; give numbers")
+    if not values:
+        raise RequestError("timesteps is empty; give one for each step")
+    return tuple(int(value) if value == int(value) else float(value) for value in values)
 
 
 def _check_text(name: str, value: str) -> None:
@@ -139,9 +159,23 @@ Callback = Callable[[Step], bool | None]
 """Called after every step; False stops the work, and `generate` raises Cancelled."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What a runtime brings back: uint8 [height, width, 3] per seed, seconds per phase, and see `Result`."""
+
+    pictures: list[np.ndarray]
+    timings: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    rank_errors: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """images[i] was drawn with seeds[i]; timings are seconds per phase: blend, text, denoise, decode, total."""
+    """images[i] was drawn with seeds[i]; timings are seconds per phase: blend, text, denoise, decode, total.
+
+    rank_errors: by module path of the UNet, what `max_rank` cost: ‖Δ - Δ of lower rank‖ / ‖Δ‖ in the Frobenius norm, Δ
+    the blend's change of that module's weight.
+    """
 
     images: list[Image.Image]
     seeds: list[int]
@@ -149,3 +183,4 @@ class Result:
     blend: Blend
     request: Request
     warnings: tuple[str, ...] = ()
+    rank_errors: dict[str, float] = dataclasses.field(default_factory=dict)

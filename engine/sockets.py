@@ -1,171 +1,170 @@
 """Sockets: places in a compiled graph where an adapter's low-rank factors plug in as inputs.
 
 The IR is edited with OpenVINO's own operations before it is compiled, once; a change of blend then only binds other
-tensors. Next to every linear layer and 1×1 convolution
+tensors. Next to every linear layer and every convolution
 
-    y = W x + b      becomes      y = W x + b + (x · downᵀ) · upᵀ        down [rank, in], up [out, rank], rank dynamic
+    y = W x + b      becomes      y = W x + b + up · (down · x)        down [rank, in, …], up [out, rank], rank dynamic
+
+and in a graph compiled with gates, for algorithms that scale whole output channels (DoRA, IA3),
+
+    y = W x + gate ∘ (W x) + b + up · (down · x)                       gate [out], 0 for "as it is"
 
 Three choices keep a step near the bare graph's time (measured in bench/RESULTS.md): the update is added after the bias,
 so that the plugin still fuses the bias into the layer; behind a GEGLU projection it is added to each half after the
 split, where it fuses with the activation; and whatever depends on the prompt alone moves to a graph of its own
 (`split_context`).
+
+In a steered graph (`steering.Steering`) every update also has a weight for each place of the picture.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from lorablend.engine.graphs import new_model
+from lorablend.engine.graphs import Inputs, add_after
 from lorablend.engine.names import module_path
+from lorablend.engine.split_context import sees_prompt_only
+from lorablend.engine.steering import Places, Steering
+from lorablend.engine.updates import Layer, conv_update, linear_update, time_rows
 
-__all__ = ["Socket", "add_sockets", "split_context"]
+__all__ = ["Socket", "add_sockets"]
 
-_CONTEXT_INPUT = "encoder_hidden_states"
+_SPATIAL_FROM_TIME = "time_emb_proj"  # its output is added to every place of a picture
 
 
 @dataclass(frozen=True)
 class Socket:
-    """One module's inputs: `down` [rank, in_features]; `ups` [out_features / len(ups), rank] each, top rows first."""
+    """One module's inputs.
+
+    `down` [rank, in_features], of a k×k convolution [k·k, rank, in_features]; `ups` [out_features / len(ups), rank]
+    each, top rows first; `gate` [out_features], or None in a graph without gates. In a steered graph, a socket with a
+    `select` input [columns, rank] has a row of `gate` [columns, out_features] for each column.
+    """
 
     path: str
     in_features: int
     out_features: int
+    kernel: tuple[int, ...]  # () or (1, 1): taken as a matrix
     down: str
     ups: tuple[str, ...]
+    gate: str | None
+    select: str | None
+
+    @property
+    def taps(self) -> int:
+        """Places that the convolution looks at; 1 for a linear layer."""
+        return int(np.prod(self.kernel, dtype=int))
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.down, *self.ups)
+        return (self.down, *self.ups, *(name for name in (self.gate, self.select) if name is not None))
 
 
-def add_sockets(model: ov.Model, element_type: ov.Type) -> dict[str, Socket]:
-    """Give every linear layer and 1×1 convolution of `model` a socket; returns them by module path.
+def add_sockets(
+    model: ov.Model, element_type: ov.Type, *, gates: bool = False, steering: Steering | None = None
+) -> dict[str, Socket]:
+    """Give every linear layer and convolution of `model` a socket; returns them by module path.
 
-    Shapes should be static: where the graph computes them, a GEGLU's split is not recognised. The inputs are of
-    `element_type`: the precision that the graph computes in, else the plugin converts all of them at every inference.
+    Shapes must be static (convolutions), or should be: where the graph computes them, a GEGLU's split is not
+    recognised. The inputs are of `element_type`: the precision that the graph computes in, else the plugin converts all
+    of them at every inference.
     """
     sockets: dict[str, Socket] = {}
-    parameters: list[ov.Node] = []
-
-    def new_input(name: str, shape: list[int]) -> ov.Output:
-        return _add_input(name, ov.PartialShape(shape), element_type, parameters)
-
+    inputs = Inputs(model, element_type)
+    prompt_only = sees_prompt_only(model)
     for node in model.get_ordered_ops():
         path = module_path(node.get_friendly_name())
-        features = _features(node) if path is not None else None
-        if path is None or features is None:
+        layer = _layer(node) if path is not None else None
+        if path is None or layer is None:
             continue
-        in_features, out_features = features
-        x, bias_out = node.input_value(0), _after_bias(node)
+        places = None
+        if steering is not None and node.get_name() not in prompt_only:
+            places = steering.places(node.output(0).get_partial_shape(), inputs)
+        bias_out = _after_bias(node)
         halves = _halves(bias_out)
         socket = Socket(
             path=path,
-            in_features=in_features,
-            out_features=out_features,
+            in_features=layer.in_features,
+            out_features=layer.out_features,
+            kernel=layer.kernel,
             down=f"{path}.down",
             ups=(f"{path}.up",) if halves is None else (f"{path}.up.0", f"{path}.up.1"),
+            gate=f"{path}.gate" if gates else None,
+            select=f"{path}.select" if places is not None else None,
         )
-        down = new_input(socket.down, [-1, in_features])
-        for up_name, out in zip(socket.ups, halves or [bias_out], strict=True):
-            up = new_input(up_name, [out_features // len(socket.ups), -1])
-            if node.get_type_name() == "MatMul":
-                hidden = op.matmul(x, down, False, True)
-                update = op.matmul(hidden, up, False, True).output(0)
-            else:
-                update = _pointwise(x, down, up)
-            _insert_add(out, update)
+        if places is not None and path.endswith(_SPATIAL_FROM_TIME):
+            _add_to_picture(node, socket, bias_out, inputs, places.steering)
+        else:
+            if places is not None and places.size is None:
+                places.steering.placeless.add(path)
+            _add_update(node, socket, layer, halves or [bias_out], inputs, places)
+            if socket.gate is not None:  # second: without a bias, both are added to the same output
+                _add_gate(node, inputs.new(socket.gate, _gate_shape(socket)), places)
         sockets[path] = socket
-    model.add_parameters(parameters)
-    model.validate_nodes_and_infer_types()
+    inputs.add_to_model()
     return sockets
 
 
-def split_context(model: ov.Model, element_type: ov.Type) -> tuple[ov.Model, ov.Model, tuple[str, ...]]:
-    """Cut a UNet in two: (the rest, what depends on the prompt alone, the names of the tensors that pass between them).
-
-    The second graph holds cross-attention's to_k and to_v with their sockets (140 layers in SDXL): it runs once per
-    prompt instead of once per step. The passed tensors are of `element_type`.
-    """
-    reach = _reach(model)
-    names: list[str] = []
-    results: list[ov.Node] = []
-    inputs: list[ov.Node] = []
-    for node in model.get_ordered_ops():
-        if reach[node.get_name()] != _CONTEXT:
-            continue
-        for out in node.outputs():
-            targets = [t for t in out.get_target_inputs() if reach[t.get_node().get_name()] == _MAIN]
-            if not targets:
-                continue
-            name = f"context.{len(names)}"
-            source = _add_input(name, out.get_partial_shape(), element_type, inputs)
-            result = op.result(out if element_type == ov.Type.f32 else op.convert(out, element_type))
-            result.output(0).set_names({name})
-            names.append(name)
-            results.append(result)
-            for target in targets:
-                target.replace_source_output(source)
-    main = new_model(model.get_results(), _parameters(model.get_results()), "unet")
-    context = new_model(results, _parameters(results), "context")
-    return main, context, tuple(names)
+def _add_update(
+    node: ov.Node, socket: Socket, layer: Layer, outs: list[ov.Output], inputs: Inputs, places: Places | None
+) -> None:
+    down, ups = _factors(socket, inputs)
+    weights = None
+    if places is not None and socket.select is not None:
+        weights = places.of_ranks(inputs.new(socket.select, [-1, -1]), by_token=layer.kernel == ())
+    make = linear_update if layer.kernel == () else conv_update
+    for out, update in zip(outs, make(node.input_value(0), down, ups, layer, weights), strict=True):
+        add_after(out, update)
 
 
-_NEUTRAL, _CONTEXT, _MAIN = 0, 1, 2
+def _factors(socket: Socket, inputs: Inputs) -> tuple[ov.Output, list[ov.Output]]:
+    columns = [-1, socket.in_features]
+    down = inputs.new(socket.down, columns if socket.taps == 1 else [socket.taps, *columns])
+    return down, [inputs.new(name, [socket.out_features // len(socket.ups), -1]) for name in socket.ups]
 
 
-def _reach(model: ov.Model) -> dict[str, int]:
-    """For each node: does it see the prompt only (_CONTEXT), anything else that changes (_MAIN), or neither?"""
-    reach: dict[str, int] = {}
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "Parameter":
-            name = node.get_friendly_name()
-            socket = name.endswith((".down", ".up", ".up.0", ".up.1"))
-            kind = _CONTEXT if name == _CONTEXT_INPUT else _NEUTRAL if socket else _MAIN
-        elif node.get_type_name() == "Result":
-            kind = _MAIN
-        else:
-            kind = max((reach[value.get_node().get_name()] for value in node.input_values()), default=_NEUTRAL)
-        reach[node.get_name()] = kind
-    return reach
+def _add_to_picture(node: ov.Node, socket: Socket, out: ov.Output, inputs: Inputs, steering: Steering) -> None:
+    """A layer of the time embedding in a steered graph: what it says is added to a feature map, place by place."""
+    while out.get_partial_shape().rank.get_length() != 4 or out.get_node().get_type_name() != "Add":
+        (target,) = out.get_target_inputs()
+        out = target.get_node().output(0)
+    down, (up,) = _factors(socket, inputs)
+    rows = time_rows(node.input_value(0), down, up, inputs.new(socket.select or "", [-1, -1]))
+    if socket.gate is not None:
+        rows = op.add(rows, op.multiply(inputs.new(socket.gate, _gate_shape(socket)), node.output(0))).output(0)
+    add_after(out, steering.places(out.get_partial_shape(), inputs).of_channels(rows, by_token=False))
 
 
-def _parameters(results: Iterable[ov.Node]) -> list[ov.Node]:
-    """The parameters that the results depend on."""
-    seen: set[str] = set()
-    stack, found = list(results), []
-    while stack:
-        node = stack.pop()
-        if node.get_name() in seen:
-            continue
-        seen.add(node.get_name())
-        if node.get_type_name() == "Parameter":
-            found.append(node)
-        stack.extend(value.get_node() for value in node.input_values())
-    return found
+def _gate_shape(socket: Socket) -> list[int]:
+    return [socket.out_features] if socket.select is None else [-1, socket.out_features]
 
 
-def _add_input(name: str, shape: ov.PartialShape, element_type: ov.Type, parameters: list[ov.Node]) -> ov.Output:
-    parameter = op.parameter(shape, element_type, name=name)
-    parameter.output(0).set_names({name})
-    parameters.append(parameter)
-    return parameter.output(0) if element_type == ov.Type.f32 else op.convert(parameter, ov.Type.f32).output(0)
+def _add_gate(node: ov.Node, gate: ov.Output, places: Places | None) -> None:
+    """y + gate ∘ y: as a difference, a gate near 1 keeps its digits in 16 bits."""
+    y = node.output(0)
+    linear = node.get_type_name() == "MatMul"
+    if places is not None:
+        gate = places.of_channels(gate, by_token=linear)
+    elif not linear:
+        gate = op.reshape(gate, op.constant(np.array([1, -1, 1, 1])), False).output(0)
+    add_after(y, lambda: op.multiply(y, gate).output(0))
 
 
-def _features(node: ov.Node) -> tuple[int, int] | None:
-    """(in, out) of a linear layer or a 1×1 convolution with constant weights, else None."""
+def _layer(node: ov.Node) -> Layer | None:
+    """A linear layer or a plain convolution with constant weights, else None."""
     kind = node.get_type_name()
     if kind not in ("MatMul", "Convolution") or not _is_constant(node.input_value(1)):
         return None
-    shape = node.input_value(1).get_partial_shape()
-    sizes = [dimension.get_length() for dimension in shape]
-    if kind == "MatMul":
-        return (sizes[1], sizes[0]) if len(sizes) == 2 and node.get_attributes()["transpose_b"] else None
+    sizes = [dimension.get_length() for dimension in node.input_value(1).get_partial_shape()]
     attributes = node.get_attributes()
-    plain = list(attributes["strides"]) == [1, 1] and not any((*attributes["pads_begin"], *attributes["pads_end"]))
-    return (sizes[1], sizes[0]) if sizes[2:] == [1, 1] and plain else None
+    if kind == "MatMul":
+        return Layer(sizes[1], sizes[0], (), 1, 0) if len(sizes) == 2 and attributes["transpose_b"] else None
+    strides, pads = set(attributes["strides"]), {*attributes["pads_begin"], *attributes["pads_end"]}
+    if len(sizes) != 4 or len(strides) > 1 or len(pads) > 1 or set(attributes["dilations"]) != {1}:
+        return None
+    return Layer(sizes[1], sizes[0], tuple(sizes[2:]), strides.pop(), pads.pop())
 
 
 def _is_constant(value: ov.Output) -> bool:
@@ -200,25 +199,3 @@ def _halves(out: ov.Output) -> list[ov.Output] | None:
     if len(halves) != 2 or halves[0].get_partial_shape()[last] != halves[1].get_partial_shape()[last]:
         return None
     return halves
-
-
-def _pointwise(x: ov.Output, down: ov.Output, up: ov.Output) -> ov.Output:
-    """The update of a 1×1 convolution: x is [batch, in, height, width]."""
-    spatial = op.shape_of(x)
-    flat = op.reshape(x, np.array([0, 0, -1]), True)
-    update = op.matmul(up, op.matmul(down, flat, False, False), False, False)
-    size = op.concat(
-        [
-            op.constant(np.array([0, -1])),
-            op.gather(spatial, op.constant(np.array([2, 3])), op.constant(np.array(0))),
-        ],
-        0,
-    )
-    return op.reshape(update, size, True).output(0)
-
-
-def _insert_add(out: ov.Output, update: ov.Output) -> None:
-    consumers = list(out.get_target_inputs())
-    total = op.add(out, update)
-    for consumer in consumers:
-        consumer.replace_source_output(total.output(0))

@@ -1,20 +1,31 @@
 """Prompts to what the UNet is conditioned on: tokenizers and text encoders."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import openvino as ov
 import openvino_tokenizers  # noqa: F401 - registers the operations that tokenizer graphs are made of
 from openvino import opset13 as op
 
-from lorablend.adapters import Blend
-from lorablend.engine.graphs import new_model
+from lorablend.adapters import BlendItem
+from lorablend.engine.compiler import Compiler
+from lorablend.engine.graphs import new_model, replace_after
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.plugs import Plugs, TensorCache
+from lorablend.engine.plugs import Plugs
 from lorablend.engine.sockets import add_sockets
 
-__all__ = ["Conditioning", "TextEncoders"]
+__all__ = ["Conditioning", "TextEncoders", "split_at_names"]
+
+_T = TypeVar("_T")
+
+_EMBEDDING_PATH = "text_model.embeddings.token_embedding"
+_TOKEN_EMBEDDING = "token_embedding/aten::embedding/Gather"
+_PLACEHOLDER = 0  # a token that ends no prompt; a vector takes its place
 
 
 @dataclass(frozen=True)
@@ -31,27 +42,38 @@ class TextEncoders:
 
     def __init__(
         self,
-        core: ov.Core,
+        compiler: Compiler,
         model: ModelFolder,
-        device: str,
-        options: Mapping[str, str],
-        socket_type: ov.Type,
-        cache: TensorCache,
+        graphs: Mapping[str, Path],
+        read_weight: Callable[[str, str], np.ndarray],
+        gates: bool,
+        baked: Collection[tuple[str, str]],
     ) -> None:
+        """graphs: component -> the .xml to compile. read_weight takes a component first; it and baked: see `Plugs`."""
+        self.gates = gates
         self._force_zeros = model.force_zeros_for_empty_prompt
         self._xl = model.family == "sdxl"
-        names = ["text_encoder", "text_encoder_2"] if self._xl else ["text_encoder"]
         self._encoders = [
-            _Encoder(core, model, name, device, options, socket_type, cache, last_layer=not self._xl) for name in names
+            _Encoder(
+                compiler,
+                model,
+                name,
+                xml,
+                partial(read_weight, name),
+                gates=gates,
+                baked=[path for component, path in baked if component == name],
+                last_layer=not self._xl,
+            )
+            for name, xml in graphs.items()
         ]
 
-    def encode(self, prompt: str | None, blend: Blend) -> Conditioning:
-        """The prompt as both encoders see it with the blend plugged in.
+    def encode(self, prompt: str | None, items: Sequence[BlendItem]) -> Conditioning:
+        """The prompt as both encoders see it with the adapters plugged in.
 
         None, an absent negative prompt, gives zeros where the model asks for it (diffusers'
         `force_zeros_for_empty_prompt`), and else the same as an empty string.
         """
-        encoded = [encoder.encode(prompt or "", blend) for encoder in self._encoders]
+        encoded = [encoder.encode(prompt or "", items) for encoder in self._encoders]
         hidden = np.concatenate([hidden for hidden, _, _ in encoded], axis=-1)
         pooled = encoded[-1][1] if self._xl else None
         if prompt is None and self._force_zeros and pooled is not None:
@@ -67,25 +89,25 @@ class _Encoder:
 
     def __init__(
         self,
-        core: ov.Core,
+        compiler: Compiler,
         model: ModelFolder,
         component: str,
-        device: str,
-        options: Mapping[str, str],
-        socket_type: ov.Type,
-        cache: TensorCache,
+        xml: Path,
+        read_weight: Callable[[str], np.ndarray],
         *,
+        gates: bool,
+        baked: Collection[str],
         last_layer: bool,
     ) -> None:
         self.component = component
+        self._core = core = compiler.core
         tokenizer = model.tokenizers[component.replace("text_encoder", "tokenizer")]
         self._length = tokenizer.max_length
         self._pad = tokenizer.pad_token_id
         self._tokenizer = core.compile_model(tokenizer.xml, "CPU").create_infer_request()
         self._detokenizer_path = tokenizer.xml.with_name("openvino_detokenizer.xml")
-        self._core = core
 
-        graph = core.read_model(model.component(component))
+        graph = core.read_model(xml)
         graph.reshape([1, self._length])
         layers = sum(1 for output in graph.outputs if any(n.startswith("hidden_states.") for n in output.get_names()))
         hidden = graph.output("last_hidden_state" if last_layer else f"hidden_states.{layers - 2}")
@@ -93,32 +115,71 @@ class _Encoder:
         if any("text_embeds" in output.get_names() for output in graph.outputs):
             results.append(_named_result(graph.output("text_embeds"), "pooled"))
         graph = new_model(results, graph.get_parameters(), component)
-        self.sockets = add_sockets(graph, socket_type)
-        self._plugs = Plugs(core, component, self.sockets, socket_type, cache)
-        self._request = core.compile_model(graph, device, dict(options)).create_infer_request()
+        self._width = _take_embeddings(graph)
+        self.sockets = add_sockets(graph, compiler.socket_type, gates=gates)
+        self._plugs = Plugs(compiler, component, self.sockets, read_weight, baked)
+        self._request = compiler.compile(graph)
         self._pooled = len(results) == 2
 
-    def encode(self, prompt: str, blend: Blend) -> tuple[np.ndarray, np.ndarray | None, str]:
-        ids, cut = self._tokenize(prompt)
-        for name, tensor in self._plugs.tensors(blend).items():
+    def encode(self, prompt: str, items: Sequence[BlendItem]) -> tuple[np.ndarray, np.ndarray | None, str]:
+        embeddings = {
+            name: vectors[self.component]
+            for item in items
+            for name, vectors in item.adapter.embeddings.items()
+            if self.component in vectors and item.weight_of(self.component, _EMBEDDING_PATH)
+        }
+        ids, vectors, cut = self._tokenize(prompt, embeddings)
+        for name, tensor in self._plugs.tensors(items).items():
             self._request.set_tensor(name, tensor)
         self._request.set_tensor("input_ids", ov.Tensor(ids))
+        own = np.zeros((1, self._length, 1), bool)
+        given = np.zeros((1, self._length, self._width), np.float32)
+        for place, vector in vectors.items():
+            own[0, place], given[0, place] = True, vector
+        self._request.set_tensor("embedded", ov.Tensor(own))
+        self._request.set_tensor("embeddings", ov.Tensor(given))
         self._request.infer()
         hidden = np.array(self._request.get_tensor("hidden").data, np.float32)
         pooled = np.array(self._request.get_tensor("pooled").data, np.float32) if self._pooled else None
         return hidden, pooled, cut
 
-    def _tokenize(self, prompt: str) -> tuple[np.ndarray, str]:
-        """int64 [1, 77], cut as diffusers cuts it: the last place keeps the end token."""
-        self._tokenizer.infer({0: np.array([prompt])})
-        ids = np.array(self._tokenizer.get_tensor("input_ids").data[0], np.int64)
+    def _tokenize(
+        self, prompt: str, embeddings: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[int, np.ndarray], str]:
+        """(int64 [1, 77], the vectors that stand in place of tokens, what was cut).
+
+        Cut as diffusers cuts it: the last place keeps the end token.
+        """
+        ids, vectors = self._with_embeddings(prompt, embeddings)
         cut = ""
         if len(ids) > self._length:
             cut = self._detokenize(ids[self._length - 1 : -1])
             ids = np.append(ids[: self._length - 1], ids[-1])
+            vectors = {place: vector for place, vector in vectors.items() if place < self._length - 1}
         padded = np.full((1, self._length), self._pad, np.int64)
         padded[0, : len(ids)] = ids
-        return padded, cut
+        return padded, vectors, cut
+
+    def _with_embeddings(
+        self, prompt: str, embeddings: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """The prompt's tokens, and by place the vectors of the textual inversions (arXiv 2208.01618) named in it."""
+        parts = split_at_names(prompt, embeddings)
+        if len(parts) == 1 and isinstance(parts[0], str):
+            return self._ids(prompt), {}
+        begin, *_, end = self._ids("")
+        ids, vectors = [begin], {}
+        for part in parts:
+            if isinstance(part, str):
+                ids.extend(self._ids(part)[1:-1])
+            else:
+                vectors |= {len(ids) + i: vector for i, vector in enumerate(part)}
+                ids.extend([_PLACEHOLDER] * len(part))
+        return np.array([*ids, end], np.int64), vectors
+
+    def _ids(self, text: str) -> np.ndarray:
+        self._tokenizer.infer({0: np.array([text])})
+        return np.array(self._tokenizer.get_tensor("input_ids").data[0], np.int64)
 
     def _detokenize(self, ids: np.ndarray) -> str:
         if not self._detokenizer_path.exists():
@@ -133,3 +194,35 @@ def _named_result(output: ov.Output, name: str) -> ov.Node:
     result = op.result(source)
     result.output(0).set_names({name})
     return result
+
+
+def _take_embeddings(graph: ov.Model) -> int:
+    """Let vectors take the place of tokens' own, where "embedded" is true; returns their width."""
+    gather = next(n for n in graph.get_ordered_ops() if _TOKEN_EMBEDDING in n.get_friendly_name())
+    out = gather.output(0)
+    length, width = (d.get_length() for d in list(out.get_partial_shape())[1:])
+    embedded = op.parameter([1, length, 1], ov.Type.boolean, name="embedded")
+    embeddings = op.parameter([1, length, width], ov.Type.f32, name="embeddings")
+    for parameter in (embedded, embeddings):
+        parameter.output(0).set_names({parameter.get_friendly_name()})
+    replace_after(out, lambda: op.select(embedded, embeddings, out).output(0))
+    graph.add_parameters([embedded, embeddings])
+    return width
+
+
+def split_at_names(text: str, names: Mapping[str, _T]) -> list[str | _T]:
+    """The text with every name in it replaced by what it stands for.
+
+    A name is a whole word in any letter case, as it is or written <name> (diffusers) or embedding:name (ComfyUI).
+    """
+    if not names:
+        return [text]
+    by_name = {name.casefold(): value for name, value in names.items()}
+    word = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    parts = re.split(rf"<({word})>|(?:\bembedding:)?(?<!\w)({word})(?!\w)", text, flags=re.IGNORECASE)
+    found: list[str | _T] = []
+    for i in range(0, len(parts), 3):
+        found.append(parts[i])
+        if i + 1 < len(parts):
+            found.append(by_name[(parts[i + 1] or parts[i + 2]).casefold()])
+    return [part for part in found if not isinstance(part, str) or part] or [""]

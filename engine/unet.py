@@ -1,26 +1,44 @@
 """The UNet with sockets, compiled for one picture size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from lorablend.adapters import Blend
+from lorablend.adapters import BlendItem
 from lorablend.adapters.errors import ModelError
+from lorablend.engine.compiler import Compiler
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.plugs import Plugs, TensorCache
-from lorablend.engine.sockets import add_sockets, split_context
+from lorablend.engine.plugs import Plugs
+from lorablend.engine.sockets import add_sockets
+from lorablend.engine.split_context import split_context
+from lorablend.engine.steering import Size, Steering
 from lorablend.engine.text import Conditioning
 
-__all__ = ["Prompted", "Unet", "make_static"]
+__all__ = ["Prompted", "Unet", "Variant", "make_static"]
 
 _INPUTS = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"}
 
 
 Prompted: TypeAlias = Mapping[str, ov.Tensor]
 """What the UNet is given beside the latent, made once per picture: tensor name -> tensor."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which sockets a graph is compiled with: what few blends need, and costs time in every step."""
+
+    gates: bool = False
+    steered: bool = False
+
+    def covers(self, other: "Variant") -> bool:
+        return self.gates >= other.gates and self.steered >= other.steered
+
+    def __or__(self, other: "Variant") -> "Variant":
+        return Variant(self.gates or other.gates, self.steered or other.steered)
 
 
 class Unet:
@@ -30,42 +48,69 @@ class Unet:
 
     def __init__(
         self,
-        core: ov.Core,
+        compiler: Compiler,
         model: ModelFolder,
         size: tuple[int, int],
-        device: str,
-        options: Mapping[str, str],
-        socket_type: ov.Type,
-        cache: TensorCache,
+        read_weight: Callable[[str], np.ndarray],
+        variant: Variant,
+        baked: Collection[str] = (),
     ) -> None:
-        """size: (width, height) in pixels."""
+        """size: (width, height) in pixels. read_weight, baked: see `Plugs`."""
         self.size = size
-        graph = core.read_model(model.component("unet"))
+        self.variant = variant
+        graph = compiler.core.read_model(model.component("unet"))
         _check(graph, model)
         make_static(graph, model, size)
-        self.sockets = add_sockets(graph, socket_type)
-        main, context, self._passed = split_context(graph, socket_type)
-        self._plugs = Plugs(core, "unet", self.sockets, socket_type, cache)
-        self._main = core.compile_model(main, device, dict(options)).create_infer_request()
-        self._context = core.compile_model(context, device, dict(options)).create_infer_request()
+        steering = Steering.of(graph) if variant.steered else None
+        self.sockets = add_sockets(graph, compiler.socket_type, gates=variant.gates, steering=steering)
+        main, context, self.passed = split_context(graph, compiler.socket_type, steering)
+        self.steer_sizes: dict[str, Size | None] = {} if steering is None else dict(steering.inputs)
+        self.region_sizes: dict[str, Size] = {} if steering is None else dict(steering.regions)
+        self.placeless = frozenset[str]() if steering is None else frozenset(steering.placeless)
+        self._plugs = Plugs(compiler, "unet", self.sockets, read_weight, baked)
+        self._main = compiler.compile(main)
+        self._context = compiler.compile(context)
         self._main_inputs = {port.get_any_name() for port in self._main.get_compiled_model().inputs}
-        self._context_inputs = {port.get_any_name() for port in self._context.get_compiled_model().inputs}
         self._bound: dict[str, ov.Tensor] = {}
+        if variant.steered:
+            self.steer({})
 
-    def plug(self, blend: Blend) -> None:
-        """Bind the blend's tensors. Nothing is compiled; inputs whose tensor stays the same are left alone."""
-        tensors = self._plugs.tensors(blend)
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """What `max_rank` cost the blend that is plugged in, see `Plugs.tensors`."""
+        return self._plugs.errors
+
+    def plug(self, items: Sequence[BlendItem], columns: Sequence[int] | None = None) -> None:
+        """Bind the items' tensors. Nothing is compiled; inputs whose tensor stays the same are left alone.
+
+        columns: of a steered graph, which of the columns that `steer` sets is each item's; 0 for all if not given.
+        """
+        tensors = self._plugs.tensors(items, columns)
         for name, tensor in tensors.items():
             if self._bound.get(name) is not tensor:
                 request = self._main if name in self._main_inputs else self._context
                 request.set_tensor(name, tensor)
         self._bound = dict(tensors)
 
-    def prompt(self, conditioning: Conditioning) -> Prompted:
+    def steer(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Set what every column counts at every place, and what every region counts in cross-attention.
+
+        f32 arrays [columns, height or 1, width or 1] for the names in `steer_sizes`, [regions, places or 1] for those
+        in `region_sizes`. A name left out is 1 everywhere, for one column or region.
+        """
+        for name in self.steer_sizes:
+            self._main.set_tensor(name, self._as_socket(inputs.get(name, np.ones((1, 1, 1), np.float32))))
+        for name in self.region_sizes:
+            self._main.set_tensor(name, self._as_socket(inputs.get(name, np.ones((1, 1), np.float32))))
+
+    def _as_socket(self, array: np.ndarray) -> ov.Tensor:
+        return self._plugs.rounded(array)
+
+    def prompt(self, conditioning: Conditioning) -> dict[str, ov.Tensor]:
         """Run the part that sees the prompt only. It holds for the blend that is plugged in now."""
         self._context.set_tensor("encoder_hidden_states", ov.Tensor(conditioning.hidden))
         outputs = {}
-        for name in self._passed:
+        for name in self.passed:
             port = self._context.get_compiled_model().output(name)
             outputs[name] = ov.Tensor(port.get_element_type(), port.get_shape())
             self._context.set_tensor(name, outputs[name])

@@ -71,10 +71,21 @@ class Factors:
 
 
 def encode(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Float32 values in a format's dtype; bfloat16 as its bits, cut off."""
+    """Float32 values in a format's dtype; bfloat16 and F8_E5M2 as their bits, cut off, F8_E4M3 as its nearest one's."""
     if dtype == "BF16":
-        return (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype("<u2")
+        return (np.asarray(values, np.float32, order="C").view(np.uint32) >> 16).astype("<u2")
+    if dtype == "F8_E5M2":
+        return (np.asarray(values, "<f2", order="C").view("<u2") >> 8).astype(np.uint8)
+    if dtype == "F8_E4M3":
+        known = _e4m3_values()
+        nearest = np.abs(np.abs(values)[..., None] - known).argmin(-1).astype(np.uint8)
+        return np.where(values < 0, nearest | 0x80, nearest).astype(np.uint8)
     return values.astype(_STORED_AS[dtype])
+
+
+def _e4m3_values() -> np.ndarray:
+    """The 127 values of F8_E4M3 that are not negative, from its definition: 4 bits of exponent, 3 of fraction."""
+    return np.array([(i % 8) / 8 * 2**-6 if i < 8 else (1 + i % 8 / 8) * 2.0 ** (i // 8 - 7) for i in range(127)])
 
 
 def random_factors(

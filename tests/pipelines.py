@@ -53,6 +53,7 @@ def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
     pipeline = StableDiffusionXLPipeline(
         _vae(scaling_factor=0.13025), encoder, encoder_2, tokenizer, tokenizer_2, unet, scheduler
     )
+    _vary(pipeline)
     _spread_pictures(pipeline)
     pipeline.save_pretrained(folder)
     return folder
@@ -87,6 +88,7 @@ def write_sd15(folder: Path) -> Path:
         feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
     )
+    _vary(pipeline)
     _spread_pictures(pipeline)
     pipeline.save_pretrained(folder)
     return folder
@@ -122,6 +124,19 @@ def _vae(scaling_factor: float) -> AutoencoderKL:
         sample_size=PICTURE_SIZE,
         scaling_factor=scaling_factor,
     )
+
+
+def _vary(pipeline: DiffusionPipeline) -> None:
+    """Give norms and biases numbers of their own: new ones are 1 and 0, which OpenVINO leaves out of the graph."""
+    import torch
+
+    for name in ("unet", "text_encoder", "text_encoder_2"):
+        for module in getattr(pipeline, name, torch.nn.Identity()).modules():
+            if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm):
+                torch.nn.init.normal_(module.weight, 1, 0.1)
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, torch.nn.Parameter) and not bias.any():
+                torch.nn.init.normal_(bias, 0, 0.1)
 
 
 def _spread_pictures(pipeline: DiffusionPipeline) -> None:

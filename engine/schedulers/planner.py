@@ -1,7 +1,9 @@
 """Lay out a run: which timesteps, which noise levels, where it starts and where it ends."""
 
 import math
+from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,12 @@ _Floats = npt.NDArray[np.floating]
 
 
 def plan(
-    name: str, steps: int, schedule: NoiseSchedule, spacing: str | None = None, strength: float | None = None
+    name: str,
+    steps: int,
+    schedule: NoiseSchedule,
+    spacing: str | None = None,
+    strength: float | None = None,
+    timesteps: Sequence[float] | None = None,
 ) -> Plan:
     """Plan a run as the matching diffusers class does, made from the same config.
 
@@ -42,25 +49,28 @@ def plan(
         steps: How many times the model is asked, before `strength` shortens the run.
         spacing: One of `SPACINGS`. None is the model's own, or the scheduler's default if it does not take that one.
         strength: For image to image, above 0 and at most 1: the part of the run that is done, counted from its end.
+        timesteps: In place of `spacing`, `steps` of them: what the model is told, falling, within those that it was
+            trained on. The Euler family takes fractions.
 
     Raises:
         RequestError: a value is unknown, out of range, or does not go with the others.
         ModelError: the model's own spacing is one that is not built here.
     """
     info = _find(name)
-    spacing, timestep_spacing = _resolve_spacing(name, info, schedule, spacing)
-    train_steps = len(schedule.alphas_cumprod)
-    most = min(_MOST_STEPS, train_steps)
-    if info.family == "distilled":
-        most = min(most, schedule.original_inference_steps)
-    if not 1 <= steps <= most:
-        raise RequestError(f"steps {steps} is out of range for {name}: ask for 1 to {most}")
-
     table = schedule.sigmas(_SMALLEST_ALPHA[info.family])
-    timesteps, sigmas = _levels(info, spacing, timestep_spacing, steps, schedule, table)
-    if np.any(np.diff(sigmas) >= 0):
-        raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two fall on one timestep")
-    sigmas_down = _levels_down(name, timesteps, sigmas, steps, schedule, table).astype(np.float32)
+    if timesteps is None:
+        spacing, timestep_spacing = _resolve_spacing(name, info, schedule, spacing)
+        told, sigmas = _spaced_levels(name, info, spacing, timestep_spacing, steps, schedule, table)
+    else:
+        _check_timesteps(name, info, timesteps, steps, spacing, len(table))
+        spacing, timestep_spacing = None, _own_spacing(info, schedule)
+        told = np.array(timesteps, _timestep_type(info))
+        sigmas = np.interp(told, np.arange(len(table)), table)
+    if name == "ddim" and spacing is not None:
+        sigmas_down = _ddim_levels_down(told, steps, schedule, table)
+    else:
+        sigmas_down = _levels_down(name, told, sigmas, schedule, table)
+    sigmas_down = sigmas_down.astype(np.float32)
     sigmas = np.append(sigmas, sigmas_down[-1]).astype(np.float32)
 
     skipped = _skipped(steps, strength)
@@ -73,7 +83,7 @@ def plan(
     return Plan(
         name=name,
         spacing=spacing,
-        timesteps=timesteps[skipped:],
+        timesteps=told[skipped:],
         sigmas=sigmas[skipped:],
         init_sigma=start if at_top else math.sqrt(start**2 + 1),
         sigmas_down=sigmas_down[skipped:],
@@ -91,9 +101,7 @@ def _find(name: str) -> SchedulerInfo:
 
 def _resolve_spacing(name: str, info: SchedulerInfo, schedule: NoiseSchedule, spacing: str | None) -> tuple[str, str]:
     """The spacing to use, and the timestep spacing below it: karras and exponential stand on the model's own."""
-    own = info.default_spacing
-    if schedule.timestep_spacing in info.spacings:
-        own = schedule.timestep_spacing
+    own = _own_spacing(info, schedule)
     if spacing is None and schedule.sigma_spacing is not None and "karras" in info.spacings:
         spacing = schedule.sigma_spacing
         if spacing not in SIGMA_SPACINGS:
@@ -105,6 +113,49 @@ def _resolve_spacing(name: str, info: SchedulerInfo, schedule: NoiseSchedule, sp
     if spacing not in info.spacings:
         raise RequestError(f"{name} does not take {spacing} spacing: choose one of {', '.join(info.spacings)}")
     return spacing, own if spacing in SIGMA_SPACINGS else spacing
+
+
+def _own_spacing(info: SchedulerInfo, schedule: NoiseSchedule) -> str:
+    """The timestep spacing of the model's config, or the scheduler's default if it does not take that one."""
+    return schedule.timestep_spacing if schedule.timestep_spacing in info.spacings else info.default_spacing
+
+
+def _check_timesteps(
+    name: str, info: SchedulerInfo, timesteps: Sequence[float], steps: int, spacing: str | None, train_steps: int
+) -> None:
+    if spacing is not None:
+        raise RequestError(f"spacing {spacing} and timesteps are both given: give one of the two")
+    if len(timesteps) != steps:
+        raise RequestError(f"steps is {steps}, but {len(timesteps)} timesteps are given: give one of the two")
+    for before, after in pairwise(timesteps):
+        if not before > after:
+            raise RequestError(f"timesteps must fall, but {after:g} comes after {before:g}: give the largest first")
+    for timestep in timesteps:
+        if not 0 <= timestep <= train_steps - 1:
+            raise RequestError(f"timestep {timestep:g} is out of range: the model knows 0 to {train_steps - 1}")
+        if info.family != "euler" and timestep != int(timestep):
+            raise RequestError(f"timestep {timestep:g} is not whole, as {name} needs it: round it, or choose euler")
+
+
+def _spaced_levels(
+    name: str,
+    info: SchedulerInfo,
+    spacing: str,
+    timestep_spacing: str,
+    steps: int,
+    schedule: NoiseSchedule,
+    table: _Floats,
+) -> tuple[npt.NDArray[Any], _Floats]:
+    """Timesteps and sigmas of every step, [steps] each, checked."""
+    most = min(_MOST_STEPS, len(table))
+    if info.family == "distilled":
+        most = min(most, schedule.original_inference_steps)
+    if not 1 <= steps <= most:
+        raise RequestError(f"steps {steps} is out of range for {name}: ask for 1 to {most}")
+    timesteps, sigmas = _levels(info, spacing, timestep_spacing, steps, schedule, table)
+    if np.any(np.diff(sigmas) >= 0):
+        raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two fall on one timestep")
+    return timesteps, sigmas
 
 
 def _levels(
@@ -130,23 +181,34 @@ def _levels(
         timesteps = timesteps_of(sigmas, table)
         if info.family != "euler" and spacing == "karras":
             timesteps = timesteps.round()
-    return timesteps.astype(np.float32 if info.family == "euler" else np.int64), sigmas
+    return timesteps.astype(_timestep_type(info)), sigmas
+
+
+def _timestep_type(info: SchedulerInfo) -> type[np.float32] | type[np.int64]:
+    return np.float32 if info.family == "euler" else np.int64
+
+
+def _ddim_levels_down(timesteps: npt.NDArray[Any], steps: int, schedule: NoiseSchedule, table: _Floats) -> _Floats:
+    """Where every step of ddim ends, [steps]: a fixed number of timesteps on, wherever the next one begins."""
+    down = timesteps - len(table) // steps
+    return np.where(down >= 0, table[np.maximum(down, 0)], _end("ddim", schedule, table))
 
 
 def _levels_down(
-    name: str, timesteps: npt.NDArray[Any], sigmas: _Floats, steps: int, schedule: NoiseSchedule, table: _Floats
+    name: str, timesteps: npt.NDArray[Any], sigmas: _Floats, schedule: NoiseSchedule, table: _Floats
 ) -> _Floats:
     """Where the deterministic part of every step ends, [steps]; the last of them is where the run ends."""
-    if name == "ddim":
-        down = timesteps - len(table) // steps
-        end = 0.0 if schedule.ddim_ends_at_zero else table[0]
-        return np.where(down >= 0, table[np.maximum(down, 0)], end)
     if name == "tcd":
         # In float32, as torch multiplies integers by a float.
         following = np.append(timesteps[1:], 0).astype(np.float32)
         return table[np.floor(np.float32(1 - _TCD_GAMMA) * following).astype(np.int64)]
-    end = 0.0 if schedule.ends_at_zero or name in ("euler_a", "lcm") else table[0]
-    return np.append(sigmas[1:], end)
+    return np.append(sigmas[1:], _end(name, schedule, table))
+
+
+def _end(name: str, schedule: NoiseSchedule, table: _Floats) -> float:
+    """The last sigma."""
+    at_zero = schedule.ddim_ends_at_zero if name == "ddim" else schedule.ends_at_zero or name in ("euler_a", "lcm")
+    return 0.0 if at_zero else float(table[0])
 
 
 def _skipped(steps: int, strength: float | None) -> int:

@@ -29,7 +29,7 @@ class Plan:
 
     Attributes:
         name: The scheduler, a key of `SCHEDULERS`.
-        spacing: The spacing, one of `SPACINGS`, resolved.
+        spacing: The spacing, one of `SPACINGS`, resolved; None where the caller gave the timesteps.
         timesteps: What the UNet is told in each step, [n], float32 or int64, falling.
         sigmas: Noise levels, [n + 1], float32; step i goes from sigmas[i] to sigmas[i + 1]. The last is 0 unless the
             model's config ends its scheduler higher.
@@ -40,7 +40,7 @@ class Plan:
     """
 
     name: str
-    spacing: str
+    spacing: str | None
     timesteps: npt.NDArray[Any]
     sigmas: Array
     init_sigma: float

@@ -63,6 +63,59 @@ def test_names_and_widths(tmp_path: Path, names: dict[str, int], base: str) -> N
     assert adapter_of(tmp_path, names).base_model == base
 
 
+TO_K = f"{EVERYWHERE}.attn2.to_k"
+
+
+def ones(*shape: int) -> Stored:
+    return "F32", np.ones(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {f"{TO_K}.hada_w{n}_a": ones(8, 2) for n in (1, 2)} | {f"{TO_K}.hada_w{n}_b": ones(2, 2048) for n in (1, 2)},
+        {f"{TO_K}.lokr_w1": ones(2, 32), f"{TO_K}.lokr_w2_a": ones(4, 1), f"{TO_K}.lokr_w2_b": ones(1, 64)},
+        {f"{TO_K}.lokr_w1": ones(2, 32), f"{TO_K}.lokr_w2": ones(4, 64)},
+        {f"{TO_K}.lora_A.weight": ones(1, 2048), f"{TO_K}.lora_B.weight": ones(8, 1), f"{TO_K}.magnitude": ones(8)},
+        {f"{TO_K}.diff": ones(8, 2048)},
+        {f"{TO_K}.b{n}.weight": ones(*((8, 2), (2, 2048))[n - 1]) for n in (1, 2)}
+        | {f"{TO_K}.a{n}.weight": ones(*((2048, 2), (2, 2048))[n - 1]) for n in (1, 2)},
+        # no width in it, but a module that only SDXL has
+        {"unet.add_embedding.linear_1.ia3_l": ones(8, 1)},
+        {"unet.add_embedding.linear_1.oft_blocks": ones(2, 4, 4)},
+        {"unet.add_embedding.linear_1.diff_b": ones(8)},
+        {"bundle_emb.ink.clip_g": ones(1, 1280)},
+    ],
+    ids=lambda tensors: next(iter(tensors)),
+)
+def test_every_algorithm_tells(tmp_path: Path, tensors: dict[str, Stored]) -> None:
+    assert load_adapter(write_tensors(tmp_path / "x.safetensors", tensors)).base_model == "sdxl"
+
+
+def test_the_blocks_of_a_rotation_are_no_convolution(tmp_path: Path) -> None:
+    tensors = {"unet.down_blocks.1.attentions.0.proj_in.oft_blocks": ones(1, 4, 2, 2)}
+    assert load_adapter(write_tensors(tmp_path / "x.safetensors", tensors)).base_model == "unknown"
+
+
+def test_names_alone_may_leave_it_open(tmp_path: Path) -> None:
+    tensors = {f"{TO_K}.ia3_l": ones(8, 1)}
+    assert load_adapter(write_tensors(tmp_path / "x.safetensors", tensors)).base_model == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("role", "shape"), [("lora_A.weight", (2, 1280)), ("hada_w1_b", (2, 1280)), ("lokr_w1", (2, 2))]
+)
+def test_an_unnamed_text_encoder_of_width_1280_is_the_second(tmp_path: Path, role: str, shape: tuple[int, ...]) -> None:
+    others = {
+        "lora_A.weight": {"lora_B.weight": (8, 2)},
+        "hada_w1_b": {"hada_w1_a": (8, 2), "hada_w2_a": (8, 2), "hada_w2_b": (2, 1280)},
+        "lokr_w1": {"lokr_w2": (4, 640)},
+    }[role]
+    tensors = {f"base_model.model.{TE}.{name}": ones(*size) for name, size in {role: shape, **others}.items()}
+    ((component, _),) = load_adapter(write_tensors(tmp_path / "x.safetensors", tensors)).deltas
+    assert component == "text_encoder_2"
+
+
 def test_a_convolution_before_the_attention_is_sd15s(tmp_path: Path) -> None:
     names = {"unet.down_blocks.1.attentions.0.proj_in": 640}
     assert adapter_of(tmp_path, names, tail=(1, 1)).base_model == "sd15"

@@ -1,4 +1,4 @@
-"""Finding adapters by name, and the weights of a blend."""
+"""Blends: their items, how entries become them, and how adapters are found by name."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorablend.adapters import Adapter, Blend, BlendItem, load_adapter, resolve_blend
+from lorablend.adapters import (
+    Adapter,
+    Blend,
+    BlendItem,
+    BlockWeights,
+    Mask,
+    Schedule,
+    load_adapter,
+    parse_prompt,
+    resolve_blend,
+)
 from lorablend.adapters.errors import AdapterError, BlendError
 from tests.adapter_files import SDXL_SHAPES, message_of, random_factors, write_kohya
 
@@ -148,9 +158,213 @@ def test_weights_that_are_no_finite_numbers(folder: Path, weight) -> None:
     ("entry", "message"),
     [
         ("ink", "ink: an entry of a blend is a pair, (file or name, weight)"),
+        (
+            {"adapter": "ink", "wieght": 1},
+            'unknown key "wieght"; did you mean "weight"?',
+        ),
+        ({"items": 3}, "items 3 is no list of entries"),
+        ({"items": [{"items": []}]}, "{'items': []}: an entry of a blend is a pair, (file or name, weight)"),
+        ({"weight": 1}, 'unknown key "weight"; known are mode, switch_steps, items'),
+        ({"adapter": "ink", "schedule": {"start": -1}}, "ink: start -1 is no step; steps count from 1"),
+        (
+            {"adapter": "ink", "blocks": "OUTAL"},
+            'ink: lbw "OUTAL" is neither a preset nor a list; did you mean "OUTALL"?',
+        ),
+        (
+            {"adapter": "ink", "mask": "left.png"},
+            "ink: mask left.png: pictures cannot be opened here; give a box, left, top, right, bottom",
+        ),
+        (
+            {"adapter": "ink", "mask": [0, 1]},
+            "ink: mask [0, 1] is not a box; give left, top, right and bottom as parts from 0 to 1",
+        ),
+        ({"adapter": 7}, "7: an adapter is given by its path, its name or an Adapter"),
         (("ink", 1, 2), "('ink', 1, 2): an entry of a blend is a pair, (file or name, weight)"),
         ((7, 1), "7: an adapter is given by its path, its name or an Adapter"),
     ],
 )
 def test_entries_of_another_kind(entry, message: str) -> None:
     assert message_of(BlendError, lambda: resolve_blend([entry])) == message
+
+
+# items and blends
+
+
+@pytest.fixture
+def ink(folder: Path) -> Adapter:
+    return load_adapter(folder / "ink.safetensors")
+
+
+PATHS = {
+    ("unet", "down_blocks.1.resnets.0.conv1"): "IN04",
+    ("unet", "up_blocks.0.resnets.0.conv1"): "OUT00",
+    ("text_encoder", "text_model.encoder.layers.0.mlp.fc1"): "BASE",
+    ("text_encoder_2", "text_model.encoder.layers.0.mlp.fc1"): "BASE",
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "weights"),
+    [
+        ({}, [1, 1, 1, 1]),
+        ({"weight": -0.5}, [-0.5, -0.5, -0.5, -0.5]),
+        ({"weight": 0.5, "unet": 2}, [2, 2, 0.5, 0.5]),
+        ({"weight": 0.5, "text_encoder": 0}, [0.5, 0.5, 0, 0]),
+        ({"unet": 3, "text_encoder": 4}, [3, 3, 4, 4]),
+        ({"weight": 0.5, "blocks": BlockWeights("INALL")}, [0.5, 0, 0.5, 0.5]),
+        ({"weight": 2, "unet": 3, "blocks": BlockWeights(paths=(("up_blocks", 0.5),))}, [3, 1.5, 2, 2]),
+        ({"weight": 2, "unet": 3, "blocks": BlockWeights(down=5)}, [5, 3, 2, 2]),
+        ({"weight": 2, "schedule": Schedule(5), "mask": Mask((0, 0, 0.5, 1))}, [2, 2, 2, 2]),
+    ],
+    ids=str,
+)
+def test_weight_of(ink: Adapter, said: dict[str, Any], weights: list[float]) -> None:
+    item = BlendItem(ink, **said)
+    assert [item.weight_of(*module) for module in PATHS] == weights
+
+
+def test_the_static_key_is_of_the_weights_alone(ink: Adapter) -> None:
+    item = BlendItem(ink, 0.5, blocks=BlockWeights("INS"))
+    assert (
+        item.static_key
+        == BlendItem(ink, 0.5, 0.5, 0.5, BlockWeights("INS"), Schedule(3), Mask((0, 0, 1, 0.5))).static_key
+    )
+    others = [BlendItem(ink, 0.5), BlendItem(ink, 0.6, blocks=BlockWeights("INS")), BlendItem(ink, 0.5, 1.0)]
+    others += [BlendItem(ink, 0.5, None, 1.0), BlendItem(ink, 0.5, blocks=BlockWeights("IND"))]
+    assert len({item.static_key, *(other.static_key for other in others)}) == 6
+
+
+def test_what_changes_nothing_is_dropped(ink: Adapter) -> None:
+    said = BlendItem(ink, 0.5, 0.5, 0.5, BlockWeights(), Schedule())
+    assert said == BlendItem(ink, 0.5)
+    assert hash(said) == hash(BlendItem(ink, 0.5))
+
+
+@pytest.mark.parametrize("key", ["unet", "text_encoder"])
+def test_weights_of_components_are_finite_numbers(ink: Adapter, key: str) -> None:
+    said: dict[str, Any] = {key: float("nan")}
+    assert message_of(BlendError, lambda: BlendItem(ink, **said)) == f"ink: {key} nan is not a finite number"
+
+
+def test_a_whole_number_beyond_all_floats(ink: Adapter) -> None:
+    assert message_of(BlendError, lambda: BlendItem(ink, 10**400)) == (
+        f"ink: weight 1{'0' * 79}…{'0' * 80} is not a finite number"
+    )
+
+
+def test_sixteen_adapters_and_no_more(ink: Adapter) -> None:
+    assert len(resolve_blend([(ink, -1)] * 16)) == 16
+    assert message_of(BlendError, lambda: resolve_blend([(ink, 0)] * 17)) == (
+        "the blend has 17 adapters; give at most 16"
+    )
+
+
+def test_factors(ink: Adapter) -> None:
+    items = (BlendItem(ink), BlendItem(ink, schedule=Schedule(3)), BlendItem(ink, schedule=Schedule(ramp=(0, 1))))
+
+    def factors(*mode: Any) -> list[tuple[float, ...]]:
+        return [Blend(items, *mode).factors(step, 5) for step in range(5)]
+
+    always = [(1, 0, 0), (1, 0, 0.25), (1, 1, 0.5), (1, 1, 0.75), (1, 1, 1)]
+    assert factors() == factors("composite") == always
+    assert factors("switch") == [(1, 0, 0), (0, 0, 0), (0, 0, 0.5), (1, 0, 0), (0, 1, 0)]
+    assert factors("switch", 2) == [(1, 0, 0), (1, 0, 0), (0, 1, 0), (0, 1, 0), (0, 0, 1)]
+    assert Blend((), "switch").factors(3, 5) == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        (("swich",), 'blend mode "swich" is unknown; did you mean "switch"?'),
+        (("switch", 0), "switch_steps is 0; give a whole number of steps, 1 or more"),
+        (("switch", 1.5), "switch_steps is 1.5; give a whole number of steps, 1 or more"),
+    ],
+)
+def test_refused_modes(mode: Any, message: str) -> None:
+    assert message_of(BlendError, lambda: Blend((), *mode)) == message
+
+
+def test_every_form_of_an_entry(folder: Path, ink: Adapter) -> None:
+    forms: list[Any] = [
+        ("ink", 0.5),
+        ["ink", 0.5],
+        BlendItem(ink, 0.5),
+        Blend((BlendItem(ink, 0.5),)),
+        {"adapter": "ink", "weight": 0.5},
+        {"adapter": ink, "weight": 0.5, "schedule": None},
+        {"items": [{"adapter": ink, "weight": 0.5}]},
+        "<lora:ink:0.5>",
+        f" <lora:{folder / 'ink.safetensors'}:0.5> ",
+    ]
+    blend = resolve_blend(forms, folder, load=lambda _: ink)
+    assert blend.items == (BlendItem(ink, 0.5),) * len(forms)
+    assert resolve_blend(["<lora:ink:0.5><lora:ink:0.5>"], folder, load=lambda _: ink).items == blend.items[:2]
+
+
+def test_the_mode_that_an_entry_says(folder: Path) -> None:
+    switch = {"mode": "switch", "switch_steps": 2, "items": []}
+    assert resolve_blend([("ink", 1), switch, Blend()], folder).mode == "switch"
+    assert resolve_blend([switch, switch]).switch_steps == 2
+    assert message_of(BlendError, lambda: resolve_blend([switch, Blend((), "composite")])) == (
+        "the blend says both switch:2 and composite; give one mode"
+    )
+
+
+def test_masks_from_pictures(folder: Path, ink: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "left.png").touch()
+    opened: list[Path] = []
+
+    def open_mask(path: Path) -> np.ndarray:
+        opened.append(path)
+        return np.eye(2)
+
+    monkeypatch.chdir(folder / "styles")
+    for mask in ("left.png", "../left.png", folder / "left.png", str(folder / "left.png")):
+        (item,) = resolve_blend([{"adapter": ink, "mask": mask}], folder, open_mask=open_mask)
+        assert item.mask == Mask(picture=np.eye(2))
+        assert item.mask.name in ("left.png", "../left.png")
+    assert [path.resolve() for path in opened] == [folder / "left.png"] * 4
+    call = lambda: resolve_blend([{"adapter": ink, "mask": "no.png"}], folder, open_mask=open_mask)  # noqa: E731
+    assert message_of(BlendError, call) == f"ink: mask no.png: no such picture in {folder}"
+
+
+# a prompt may be a stranger's
+
+
+def test_a_prompt_opens_nothing_outside_the_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = write(tmp_path_factory.mktemp("outside") / "secret.safetensors")
+    (outside.parent / "secret.png").touch()
+    monkeypatch.chdir(outside.parent)
+    (folder / "linked.safetensors").symlink_to(outside)
+    (folder / "linked.png").symlink_to(outside.parent / "secret.png")
+    (folder / "inside.safetensors").symlink_to(folder / "ink.safetensors")
+
+    def refusal(tag: str, lora_dir: Path | None = folder) -> str:
+        _, entries = parse_prompt(tag)
+        return message_of(BlendError, lambda: resolve_blend(entries, lora_dir, load=no_load, open_mask=no_mask))
+
+    def no_load(path: Path) -> Adapter:
+        assert path.is_relative_to(folder)
+        return load_adapter(path)
+
+    def no_mask(path: Path) -> np.ndarray:
+        raise AssertionError(path)
+
+    assert refusal("<lora:secret.safetensors:1>").startswith("secret.safetensors: no adapter of that name among the ")
+    assert refusal("<lora:./secret.safetensors:1>").startswith("./secret.safetensors: no adapter of that name among ")
+    assert refusal("<lora:secret.safetensors:1>", None) == (
+        "secret.safetensors: no such file, and no folder of adapters to look for the name in"
+    )
+    assert refusal("<lora:linked:1>") == f"linked: a link that leads out of {folder}; a prompt cannot name it"
+    assert refusal("<lora:ink:1:mask=secret.png>") == f"ink: mask secret.png: no such picture in {folder}"
+    assert refusal("<lora:ink:1:mask=secret.png>", None).startswith("ink: mask secret.png: no folder of adapters")
+    assert refusal("<lora:ink:1:mask=linked.png>") == (
+        f"ink: linked.png: a link that leads out of {folder}; a prompt cannot name it"
+    )
+
+    _, entries = parse_prompt("<lora:inside:1> <lora:styles/Neon.v2:0.5>")
+    assert [item.adapter.name for item in resolve_blend(entries, folder)] == ["inside", "Neon.v2"]
+    (item,) = resolve_blend([("linked", 1)], folder)  # not from a prompt
+    assert item.adapter.name == "linked"

@@ -1,29 +1,19 @@
+import importlib
+import pkgutil
 from types import ModuleType
 
 import pytest
 
 import lorablend.adapters
-from lorablend.adapters import (
-    adapter,
-    base_model,
-    blend,
-    delta,
-    errors,
-    file,
-    inspect,
-    keys,
-    lora,
-    metadata,
-    modules,
-    patterns,
-    prompt,
-    scale,
-)
 
 MODULES = (
-    lorablend.adapters, adapter, base_model, blend, delta, errors, file, inspect, keys, lora, metadata, modules,
-    patterns, prompt, scale,
-)  # fmt: skip
+    lorablend.adapters,
+    *(
+        importlib.import_module(f"lorablend.adapters.{found.name}")
+        for found in pkgutil.iter_modules(lorablend.adapters.__path__)
+        if not found.name.startswith("_")
+    ),
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -45,13 +35,21 @@ def test_all_names_everything_public_that_the_module_defines(module: ModuleType)
 def test_the_package_offers_what_its_modules_offer_to_users() -> None:
     assert lorablend.adapters.__all__ == [
         "Adapter",
+        "BiasDelta",
         "Blend",
         "BlendItem",
+        "BlockWeights",
         "Delta",
+        "Entry",
+        "Gated",
+        "Mask",
         "RawFactors",
+        "Schedule",
         "inspect_adapter",
         "load_adapter",
         "parse_lora_option",
         "parse_prompt",
+        "read_blend_json",
         "resolve_blend",
+        "write_tags",
     ]

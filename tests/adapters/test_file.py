@@ -71,6 +71,25 @@ def test_every_bfloat16_becomes_the_same_number(tmp_path: Path) -> None:
     np.testing.assert_array_equal(file.tensors["a"].float32(), expected)
 
 
+@pytest.mark.parametrize(("dtype", "theirs"), [("F8_E4M3", "float8_e4m3fn"), ("F8_E5M2", "float8_e5m2")])
+def test_every_8_bit_float_becomes_the_same_number(tmp_path: Path, dtype: str, theirs: str) -> None:
+    torch = pytest.importorskip("torch")
+    bits = np.arange(2**8, dtype=np.uint8)
+    tensor = read_file(write_tensors(tmp_path / "x", {"a": (dtype, bits)})).tensors["a"]
+    expected = torch.from_numpy(bits).view(getattr(torch, theirs)).float().numpy()
+    np.testing.assert_array_equal(tensor.float32(), expected, strict=True)
+    np.testing.assert_array_equal(tensor.raw().astype(np.float32), expected)
+    assert tensor.raw().dtype == np.float16
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_is_finite_of_every_8_bit_float(tmp_path: Path, dtype: str) -> None:
+    bits = np.arange(2**8, dtype=np.uint8)
+    file = read_file(write_tensors(tmp_path / "x", {str(bit): (dtype, bits[bit : bit + 1]) for bit in range(2**8)}))
+    for tensor in file.tensors.values():
+        assert tensor.is_finite() == np.isfinite(tensor.float32()).all()
+
+
 @pytest.mark.parametrize("dtype", ["F16", "F32", "F64"])
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_seen(tmp_path: Path, dtype: str, bad: float) -> None:
@@ -221,9 +240,9 @@ def test_a_long_name_is_shortened(tmp_path: Path) -> None:
 
 
 def test_a_dtype_that_is_no_use_here_is_named(tmp_path: Path) -> None:
-    file = read_file(write_tensors(tmp_path / "x", {"a": ("F8_E4M3", np.zeros(2, np.uint8))}))
+    file = read_file(write_tensors(tmp_path / "x", {"a": ("F8_E8M0", np.zeros(2, np.uint8))}))
     assert (
-        message_of(AdapterError, lambda: file.tensors["a"].array) == "tensor a is F8_E4M3: save it as F16, BF16 or F32"
+        message_of(AdapterError, lambda: file.tensors["a"].array) == "tensor a is F8_E8M0: save it as F16, BF16 or F32"
     )
 
 

@@ -63,9 +63,13 @@ def test_the_report(tmp_path: Path) -> None:
         "title": "Ink",
         "base_model": "sdxl",
         "algorithms": {"lora": 12},
+        "biases": {},
+        "embeddings": {},
         "trigger_words": ["ink"],
         "tensor_count": 35,
+        "covered": 35,
         "ignored": [],
+        "refused": [],
         "warnings": [],
         "hashes": {"sha256": adapter.sha256, "autov2": adapter.autov2, "autov3": adapter.autov3},
     }

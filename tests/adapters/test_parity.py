@@ -10,7 +10,11 @@ from tests.adapter_files import Module, add_random_lora, peft_deltas, save_diffu
 
 pytest.importorskip("peft")
 
-UNET_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv_shortcut"]
+UNET_TARGETS = [
+    "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "time_emb_proj",
+    "conv1", "conv2", "conv_shortcut", "conv_in", "conv_out", "downsamplers.0.conv", "upsamplers.0.conv",
+    "time_embedding.linear_1",
+]  # fmt: skip
 TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 CONFIGS = {
     "plain": {"r": 4, "lora_alpha": 4},
@@ -59,7 +63,6 @@ def test_an_sd15_adapter_saved_by_diffusers_with_1x1_convolutions(sd15_source: P
     add_random_lora(unet, target_modules=UNET_TARGETS, r=4, lora_alpha=4)
     adapter = load_adapter(save_diffusers(tmp_path, {"unet": unet}, alphas=False))
     assert adapter.base_model == "sd15"
-    assert adapter.deltas["unet", "down_blocks.0.attentions.0.proj_in"].kernel == (1, 1)
     assert_like_peft(adapter, peft_deltas("unet", unet))
 
 
@@ -81,6 +84,26 @@ def test_an_adapter_saved_by_save_lora_adapter(sdxl_source: Path, tmp_path: Path
     add_random_lora(unet, target_modules=UNET_TARGETS, **CONFIGS["patterns"])
     unet.save_lora_adapter(tmp_path, adapter_name="default")
     assert_like_peft(load_adapter(tmp_path / "pytorch_lora_weights.safetensors"), peft_deltas("unet", unet))
+
+
+def test_a_dora_saved_by_diffusers(sdxl_source: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(sdxl_source / "unet")
+    before = {name: weight.detach().numpy().copy() for name, weight in unet.named_parameters()}
+    add_random_lora(unet, target_modules=["to_q", "ff.net.2", "conv1", "proj_in"], r=4, lora_alpha=2, use_dora=True)
+    for name, parameter in unet.named_parameters():
+        if "lora_magnitude_vector" in name:  # that which add_random_lora left may be negative
+            parameter.data.add_(1)
+    adapter = load_adapter(save_diffusers(tmp_path, {"unet": unet}))
+    unet.fuse_lora()
+    assert len(adapter.deltas) > 20
+    for (_, path), delta in adapter.deltas.items():
+        assert delta.algorithm == "dora"
+        weight = before[f"{path}.weight"]
+        fused = unet.get_submodule(path).base_layer.weight.detach().numpy()
+        difference = np.linalg.norm(delta.dense(weight) - (fused - weight)) / np.linalg.norm(fused - weight)
+        assert difference <= 1e-5, (path, difference)
 
 
 def test_an_adapter_converted_to_kohya_by_diffusers(sdxl_source: Path, tmp_path: Path) -> None:

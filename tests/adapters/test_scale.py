@@ -151,6 +151,51 @@ def test_a_broken_adapter_config_is_an_error(tmp_path: Path, content: bytes, mes
     assert message_of(AdapterError, lambda: load_adapter(path)) == f"adapter_model.safetensors: {message}"
 
 
+LOKR = {
+    f"unet.{TO_Q}.lokr_w1": ("F32", np.ones((2, 3), np.float32)),
+    f"unet.{TO_Q}.lokr_w2": ("F32", np.ones((4, 2), np.float32)),
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"r": 4, "alpha": 8}, 2),
+        ({"r": 4, "alpha": 8, "rank_pattern": {"to_q": 16}}, 0.5),
+        ({"r": 4, "alpha": 8, "alpha_pattern": {"to_q": 2}}, 0.5),
+        ({"alpha": 8}, 1),
+        ({"r": 0, "alpha": 8}, 1),
+        ({"r": -4, "alpha": 8, "use_rslora": True}, 1),
+    ],
+)
+def test_the_settings_rank_where_the_tensors_have_none(tmp_path: Path, settings: Any, scale: float) -> None:
+    assert [found for _, found in scales(with_settings(tmp_path, settings, LOKR)).values()] == [scale]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 8, "r": "4"}, "metadata lora_adapter_metadata: r is 4, a finite number was expected"),
+        ({"alpha": 8, "rank_pattern": [1]}, "metadata lora_adapter_metadata: rank_pattern is not an object"),
+        (
+            {"alpha": 8, "rank_pattern": {"(a+)+": 1}},
+            "metadata lora_adapter_metadata: rank_pattern (a+)+ is too complicated; use the modules' names",
+        ),
+    ],
+)
+def test_the_settings_rank_is_looked_at_only_where_it_counts(tmp_path: Path, settings: Any, message: str) -> None:
+    assert set(scales(with_settings(tmp_path, settings)).values()) == {(8, 2)}
+    path = with_settings(tmp_path, settings, LOKR)
+    assert message_of(AdapterError, lambda: load_adapter(path)) == f"x.safetensors: {message}"
+
+
+def test_loha_and_lokr_call_it_alpha(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA", "alpha": 8, "r": 2}')
+    names = [f"base_model.model.{TO_Q}.hada_w{n}_{side}" for n in (1, 2) for side in "ab"]
+    tensors = {name: ("F32", np.ones((6, 2) if name.endswith("a") else (2, 6), np.float32)) for name in names}
+    assert list(scales(write_tensors(tmp_path / "adapter_model.safetensors", tensors)).values()) == [(8, 4)]
+
+
 def test_a_scale_tensor_replaces_alpha_over_rank_and_a_scalar_multiplies(tmp_path: Path) -> None:
     tensors = tensors_of(f"unet.{TO_Q}") | {
         f"unet.{TO_Q}.alpha": ("F32", np.ones(1, np.float32)),
@@ -175,6 +220,11 @@ def test_a_scale_tensor_replaces_alpha_over_rank_and_a_scalar_multiplies(tmp_pat
             "metadata lora_adapter_metadata: alpha_pattern to_q is None, a finite number was expected",
         ),
         ({"use_rslora": 1}, "metadata lora_adapter_metadata: use_rslora is 1, true or false was expected"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "metadata lora_adapter_metadata: init_lora_weights is pissa_niter_4, which changed the base model too: "
+            "save the adapter with path_initial_model_for_weight_conversion",
+        ),
         ({"use_dora": True}, f"unet {TO_Q}: the settings say use_dora, but there is no magnitude tensor"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the tests of the app share: a folder of adapters for the small SDXL model, and a cache of their own."""
+"""What the tests of the app share: adapters for the small SDXL model, a cache of their own, and no library."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _SHAPES = {
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORABLEND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LORABLEND_ADAPTERS", str(tmp_path_factory.getbasetemp() / "no library"))
         yield
 
 

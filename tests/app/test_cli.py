@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import typer.main
+from safetensors.numpy import load_file, save_file
 
+from lorablend.adapters.blend import MODES
 from lorablend.app.cli import app, run
 from lorablend.app.png import open_picture, read_png
 from lorablend.engine import ModelFolder
+from lorablend.engine.presets import PRESETS
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
 Capture = pytest.CaptureFixture[str]
@@ -111,7 +114,8 @@ def test_generate(sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture)
     record = read_png(here / styled).record
     assert record
     asked = record.request
-    assert (asked.prompt, asked.negative_prompt, asked.blend) == ("a fox", "blurry", (("ink", 0.5),))
+    assert (asked.prompt, asked.negative_prompt) == ("a fox", "blurry")
+    assert asked.blend == {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.5}]}
     assert (asked.width, asked.height, asked.steps, asked.guidance_scale) == (64, 72, 2, 3.0)
     assert (asked.scheduler, asked.spacing, asked.seed) == ("dpmpp_2m", "karras", 7)
 
@@ -125,7 +129,116 @@ def test_generate_with_tags_and_several_pictures(sdxl_model: Path, lora_dir: Pat
     assert not np.array_equal(pixels(first), pixels(second))
     record = read_png(here / first).record
     assert record
-    assert record.request.blend == (("ink", 1.0), ("neon glow", -0.5))
+    items = [{"adapter": "ink", "weight": 1.0}, {"adapter": "neon glow", "weight": -0.5}]
+    assert record.request.blend == {"mode": "sum", "items": items}
+
+
+def test_generate_with_all_that_a_blend_can_say(sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture) -> None:
+    """From a file, from --lora, from the prompt; then the picture's own record draws the same once more."""
+    form = {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.5, "blocks": {"mid_block": 0}}]}
+    Path("blend.json").write_text(json.dumps(form))
+    common = ["generate", str(sdxl_model), "--lora-dir", str(lora_dir), "--steps", "2", "--seed", "7"]
+    neon = "<lora:neon glow:1:unet=-0.5:step=2-3:mask=0,0,0.5,1>"
+    tags = ["a fox <lora:ink:0.25:lbw=OUTALL>", "--lora", neon]
+    assert run([*common, *tags, "--blend", "blend.json", "--blend-mode", "switch"]) == 0
+    first = capsys.readouterr().out.strip()
+    record = read_png(here / first).record
+    assert record
+    assert record.request.blend == {
+        "mode": "switch",
+        "items": [
+            form["items"][0],
+            {
+                "adapter": "neon glow",
+                "weight": 1,
+                "unet": -0.5,
+                "schedule": {"start": 2, "stop": 3},
+                "mask": [0, 0, 0.5, 1],
+            },
+            {"adapter": "ink", "weight": 0.25, "blocks": "OUTALL"},
+        ],
+    }
+    Path("again.json").write_text(json.dumps(record.request.blend))
+    assert run([*common, "a fox", "--blend", "again.json"]) == 0
+    assert np.array_equal(pixels(first), pixels(capsys.readouterr().out.strip()))
+
+
+def test_a_preset_and_what_the_user_says_himself(sdxl_model: Path, here: Path, capsys: Capture) -> None:
+    common = ["generate", str(sdxl_model), "a fox", "--seed", "7", "--preset"]
+    drawn = {"lightning-2": [], "hyper-4": ["--steps", "1", "--guidance", "0"], "quality": ["--steps", "2"]}
+    drawn["lcm"] = ["--steps", "1", "--scheduler", "euler", "--guidance", "3"]
+    drawn["dmd2"] = []
+    drawn["tcd"] = ["--timesteps", "999,249"]
+    settings = {}
+    for name, own in drawn.items():
+        assert run([*common, name, *own]) == 0
+        record = read_png(here / capsys.readouterr().out.strip()).record
+        assert record
+        asked = record.request
+        settings[name] = (asked.steps, asked.guidance_scale, asked.scheduler, asked.spacing or asked.timesteps)
+    assert settings == {
+        "lightning-2": (2, 0, "euler", "trailing"),
+        "hyper-4": (1, 0, "ddim", "trailing"),
+        "quality": (2, 6, "dpmpp_2m", "karras"),
+        "lcm": (1, 3, "euler", "trailing"),
+        "dmd2": (4, 0, "lcm", (999, 749, 499, 249)),
+        "tcd": (2, 0, "tcd", (999, 249)),
+    }
+
+
+def test_help_names_every_preset_and_mode(capsys: Capture) -> None:
+    run(["generate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(re.search(rf"\b{name}\b", text) for name in (*PRESETS, *MODES))
+
+
+def test_adapters_come_from_the_library(
+    sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a picture was drawn with are noted there; a folder that is no library is left as it is."""
+    library = here / "library"
+    monkeypatch.setenv("LORABLEND_ADAPTERS", str(library))
+    assert run(["adapters", "add", str(lora_dir / "ink.safetensors")]) == 0
+    assert run(["adapters", "add", str(lora_dir / "neon glow.safetensors")]) == 0
+    capsys.readouterr()
+    common = ["generate", str(sdxl_model), "a fox <lora:ink:0.5>", "--steps", "1", "--seed", "7"]
+    assert run(common) == 0
+    assert run([*common, "--lora-dir", str(lora_dir)]) == 0
+    from_library, from_folder = capsys.readouterr().out.split()
+    assert np.array_equal(pixels(from_library), pixels(from_folder))
+    assert not (lora_dir / ".lorablend").exists()
+    assert run(["adapters", "list", "--json"]) == 0
+    used = {entry["name"]: entry["last_used"] for entry in json.loads(capsys.readouterr().out)}
+    assert used["neon glow"] is None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", used["ink"])
+    assert run(["bake", str(sdxl_model), "baked", "--lora", "ink"]) == 0
+
+    # Marks that cannot be kept cost no picture.
+    (library / ".lorablend" / "marks.json").write_text("broken")
+    assert run(common) == 0
+
+
+def test_lenient_and_max_rank(sdxl_model: Path, lora_dir: Path, here: Path, capsys: Capture) -> None:
+    """Both with an adapter that has one tensor too many, which is refused without --lenient."""
+    tensors = load_file(lora_dir / "ink.safetensors")
+    save_file(tensors | {"lora_unet_down_blocks_9.lora_down.weight": np.zeros((1, 1), np.float32)}, "odd.safetensors")
+    common = ["generate", str(sdxl_model), "a fox", "--steps", "1", "--seed", "7", "--lora", "odd.safetensors"]
+    assert run(common) == 1
+    assert "lora_unet_down_blocks_9" in capsys.readouterr().err
+    assert run([*common, "--lenient"]) == 0
+    whole, err = capsys.readouterr()
+    assert re.search("^warning: odd: ", err, re.MULTILINE)
+    assert run([*common, "--lenient", "--max-rank", "1"]) == 0
+    smaller = capsys.readouterr().out.strip()
+    assert not np.array_equal(pixels(whole.strip()), pixels(smaller))
+    record = read_png(here / smaller).record
+    assert record
+    assert (record.lenient, record.max_rank, record.precision) == (True, 1, None)
+    bake = ["bake", str(sdxl_model), "baked", "--lora", "odd.safetensors"]
+    assert run(bake) == 1
+    capsys.readouterr()
+    assert run([*bake, "--lenient"]) == 0
+    assert re.search("^warning: odd: ", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_generate_from_a_picture_and_a_mask(sdxl_model: Path, here: Path, capsys: Capture) -> None:
@@ -235,6 +348,16 @@ ERRORS = {
         "height is 8000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"
     ),
     "generate MODEL x --steps 0": "steps is 0; give 1 to 1000",
+    "generate MODEL x --timesteps 999,b": ("timesteps is '999,b'; write numbers with commas, such as 999,749,499,249"),
+    "generate MODEL x --timesteps 999,nan": "timesteps has nan; give numbers",
+    "generate MODEL x --timesteps 9,99": "timesteps must fall, but 99 comes after 9: give the largest first",
+    "generate MODEL x --timesteps 999 --spacing karras": (
+        "spacing karras and timesteps are both given: give one of the two"
+    ),
+    "generate MODEL x --timesteps 999,1 --steps 4": "steps is 4, but 2 timesteps are given: give one of the two",
+    "generate MODEL x --timesteps 999,1 --runtime genai": (
+        "runtime=genai cannot follow timesteps: give steps and spacing, or choose runtime=live"
+    ),
     "generate MODEL x --count 0": "count is 0; give 1 to 10000",
     "generate MODEL x --guidance nan": "guidance_scale is nan; give a number of 0 or more (1 or less: no guidance)",
     "generate MODEL x --strength 0.5": "strength is given without image; give the picture to start from",
@@ -254,6 +377,20 @@ ERRORS = {
         "inc: no adapter of that name among the 2 in LORAS; did you mean ink?"
     ),
     "generate MODEL x --lora ink:nan --lora-dir LORAS": '"ink:nan": weight "nan" is not a finite number',
+    "generate MODEL <lora:/etc/ink:1> --lora-dir LORAS": (
+        '<lora:/etc/ink:1>: "/etc/ink" is a path; a prompt takes a name, not a path'
+    ),
+    "generate MODEL x --lora <lora:ink:1:lbw=1> --lora-dir LORAS": (
+        '<lora:ink:1:lbw=1>: lbw "1" is neither a preset nor a list; known are '
+        "NONE, ALL, ALL0.5, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL"
+    ),
+    "generate MODEL x --blend nosuch.json": "nosuch.json: No such file or directory",
+    "generate MODEL x --blend text.txt": "text.txt: not JSON: Expecting value: line 1 column 1 (char 0)",
+    "generate MODEL x --blend white.png": "white.png: not text in UTF-8",
+    "generate MODEL x --blend-mode both": 'blend mode "both" is unknown; known are sum, switch, composite',
+    "generate MODEL x --preset lightning": 'no preset "lightning"; did you mean "lightning-8"?',
+    "generate MODEL x --max-rank 0": "max_rank is 0; give 1 or more",
+    "bake MODEL out --blend nosuch.json": "nosuch.json: No such file or directory",
     "bake MODEL out": "there is nothing to bake; give at least one --lora FILE:WEIGHT",
     "bake MODEL full --lora ink --lora-dir LORAS": "full exists and is not empty; give a new folder",
     "convert nosuch out": (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lorablend.adapters import Blend, resolve_blend
+from lorablend.adapters import Blend, parse_prompt, resolve_blend
 from lorablend.app.infotext import parse_infotext, write_infotext
 from lorablend.engine import Request
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
@@ -19,7 +19,7 @@ VERSION = f"lorablend {version('lorablend')}"
 REQUEST = Request(
     prompt="a fox",
     negative_prompt="blurry",
-    blend=(),
+    blend={"mode": "sum", "items": []},
     width=1024,
     height=768,
     steps=20,
@@ -97,6 +97,19 @@ def test_two_files_of_one_safe_name_are_told_apart(blend: Blend, lora_dir: Path,
     )
 
 
+def test_all_that_a_blend_says_is_written_and_read_back(lora_dir: Path) -> None:
+    tags = ["<lora:ink:0.8:lbw=OUTALL:step=3-10:mask=0,0,0.5,1>", "<lora:ink:1:te=0.5:unet=-0.25>", "<blend:switch:2>"]
+    blend = resolve_blend(tags, lora_dir)
+    read = parse_infotext(write_infotext(REQUEST, blend, 7, "sdxl"))
+    assert read.prompt == " ".join(["a fox", *tags])
+    text, entries = parse_prompt(read.prompt)
+    ink = blend.items[0].adapter
+    assert (text, resolve_blend(entries, lora_dir, load=lambda _: ink)) == (
+        "a fox",
+        Blend(tuple(dataclasses.replace(item, adapter=ink) for item in blend), "switch", 2),
+    )
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_every_scheduler_and_spacing_has_a_name(scheduler: str, spacing: str) -> None:
@@ -104,6 +117,13 @@ def test_every_scheduler_and_spacing_has_a_name(scheduler: str, spacing: str) ->
     settings = parse_infotext(write_infotext(request, Blend(), 7, "m")).settings
     assert settings["Sampler"] == SCHEDULERS[scheduler].label
     assert settings["Schedule type"]
+
+
+def test_timesteps_take_the_place_of_the_spacing() -> None:
+    request = dataclasses.replace(REQUEST, scheduler="lcm", spacing=None, steps=4, timesteps=(999, 749, 499, 249.5))
+    settings = parse_infotext(write_infotext(request, Blend(), 7, "m")).settings
+    assert settings["Timesteps"] == "999, 749, 499, 249.5"
+    assert "Schedule type" not in settings
 
 
 def test_text_of_another_program() -> None:

@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from lorablend.app.page import _without_folders
 from lorablend.app.png import open_picture, read_png
+from tests.adapter_files import random_factors, write_kohya
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -37,8 +38,12 @@ sys.exit(run(sys.argv[2:]))
 @pytest.fixture
 def server(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> Iterator[str]:
     """The page's address; pictures go to tmp_path/out. At the end the server must have called nobody but itself."""
-    calls = tmp_path / "calls"
-    command = [str(calls), "ui", str(sdxl_model), "--lora-dir", str(lora_dir), "--out", str(tmp_path / "out")]
+    calls, adapters = tmp_path / "calls", tmp_path / "adapters"
+    shutil.copytree(lora_dir, adapters)
+    (adapters / "broken.safetensors").write_text("<html>")
+    old = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")
+    write_kohya(adapters / "old.safetensors", random_factors({old: (320, 768)}), base="sd15")
+    command = [str(calls), "ui", str(sdxl_model), "--lora-dir", str(adapters), "--out", str(tmp_path / "out")]
     child = subprocess.Popen([sys.executable, "-u", "-c", _PROGRAM, *command], stdout=subprocess.PIPE, text=True)
     assert child.stdout
     started = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", child.stdout.readline())
@@ -105,7 +110,8 @@ def test_a_session(server: str, page: Page, tmp_path: Path) -> None:
     assert open_picture(bare).tobytes() != open_picture(styled).tobytes()
     record = read_png(styled).record
     assert record
-    assert (record.request.blend, record.request.seed) == ((("ink", 0.8),), 7)
+    assert record.request.blend == {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8}]}
+    assert record.request.seed == 7
     assert read_png(styled).parameters == settings.input_value()
     page.screenshot(path=tmp_path / "page.png", full_page=True)
 
@@ -114,10 +120,21 @@ def test_a_session(server: str, page: Page, tmp_path: Path) -> None:
         page.get_by_role("button", name="Download").first.click()
     assert download.value.path().read_bytes() == styled.read_bytes()
 
+    # One that is broken, or for another model, says so when it is switched on, and when it is drawn with.
+    broken = "broken.safetensors: not a safetensors file: 6 bytes long, the header alone needs 8"
+    old = "old is for sd15, the model is sdxl; choose an adapter for sdxl"
+    for name, message in (("broken", broken), ("old", old)):
+        page.get_by_label(name, exact=True).check()
+        expect(page.get_by_text(message)).to_have_count(1)
+        generate.click()
+        expect(page.get_by_text(message)).to_have_count(2)
+        expect(generate).to_be_enabled()
+        page.get_by_label(name, exact=True).uncheck()
+
     # An error is one line, without this machine's folders.
     page.get_by_label("Prompt", exact=True).fill("a fox <lora:onk:1>")
     generate.click()
-    page.get_by_text(re.compile(r"onk: no adapter of that name among the 2 in \w+; did you mean ink\?")).wait_for()
+    page.get_by_text(re.compile(r"onk: no adapter of that name among the 4 in \w+; did you mean ink\?")).wait_for()
     expect(generate).to_be_enabled()
 
     # So is a value that Gradio itself refuses.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lorablend.adapters import resolve_blend
 from lorablend.adapters.errors import RequestError
 from lorablend.app import png
 from lorablend.app.infotext import parse_infotext
 from lorablend.app.png import check_folder, open_picture, read_png, save_png, save_result
+from lorablend.app.record import Record, record_of
 from lorablend.engine import Pipeline
 
 RED = Image.new("RGB", (8, 8), "red")
@@ -32,16 +36,21 @@ def test_a_result_comes_back_whole(sdxl_model: Path, lora_dir: Path, tmp_path: P
         assert [(used.name, used.weight, used.sha256) for used in texts.record.adapters] == [
             (item.adapter.name, item.weight, item.adapter.sha256) for item in result.blend
         ]
+        assert resolve_blend([texts.record.request.blend], lora_dir).to_dict() == result.blend.to_dict()
+        assert texts.record.request.blend["items"][1] == {"adapter": "ink", "weight": 0.1}
         assert set(texts.record.versions) == {"lorablend", "openvino", "numpy"}
         read = parse_infotext(texts.parameters or "")
-        assert read.prompt == f"{prompt} <lora:neon_glow:-0.333333> <lora:ink:0.1>"
+        assert read.prompt == f"{prompt} <lora:neon_glow:-0.3333333333333333> <lora:ink:0.1>"
         assert read.settings["Seed"] == str(seed)
         assert np.array_equal(np.asarray(open_picture(path)), np.asarray(image))
 
 
 def test_the_record_draws_the_picture_again(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     pipe = Pipeline(sdxl_model, lora_dir=lora_dir)
-    (path,) = save_result(pipe.generate("a fox", blend=[("ink", 0.7)], steps=2, scheduler="euler_a"), pipe, tmp_path)
+    tag = "<lora:neon glow:1:te=-0.5:unet=0.25:lbw=OUTALL:blocks=mid_block@0.5:step=1-0.75:ramp=0-1:mask=0,0,1,0.5>"
+    prompt = f"a fox {tag} <blend:switch:2>"
+    drawn = pipe.generate(prompt, blend=[("ink", 0.7)], timesteps=[999, 600.5, 300, 20], scheduler="euler_a")
+    (path,) = save_result(drawn, pipe, tmp_path)
     record = read_png(path).record
     assert record
     asked = record.request
@@ -56,8 +65,39 @@ def test_the_record_draws_the_picture_again(sdxl_model: Path, lora_dir: Path, tm
         seed=record.seed,
         scheduler=asked.scheduler,
         spacing=asked.spacing,
+        timesteps=asked.timesteps,
     )
+    assert again.request == dataclasses.replace(asked, seed=record.seed)
     assert np.array_equal(np.asarray(again.images[0]), np.asarray(open_picture(path)))
+
+
+def test_a_record_from_before_blends_is_read(sdxl_model: Path, lora_dir: Path) -> None:
+    pipe = Pipeline(sdxl_model, lora_dir=lora_dir)
+    record = record_of(pipe.generate("a fox", blend=[("ink", 0.7)], steps=1, seed=7), 7, pipe)
+    fields = json.loads(record.to_json())
+    assert fields["request"]["blend"] == {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.7}]}
+    fields["request"]["blend"] = [["ink", 0.7]]
+    for key in ("precision", "max_rank", "lenient"):
+        del fields[key]
+    del fields["request"]["timesteps"]
+    assert Record.from_json(json.dumps(fields)) == record == Record.from_json(record.to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x", "Expecting value: line 1 column 1 (char 0)"),
+        ("[]", "list indices must be integers or slices, not str"),
+        ("{}", "'request'"),
+        ('{"request": {"more": 1}}', "request has unknown fields more"),
+    ],
+)
+def test_records_that_make_no_sense(text: str, reason: str, tmp_path: Path) -> None:
+    path = save_png(RED, tmp_path, "a", {"lorablend": text})
+    with pytest.raises(RequestError) as caught:
+        read_png(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value)
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ def test_showcase(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     assert len({picture.tobytes() for picture in pictures.values()}) == len(stems)
     record = read_png(tmp_path / "ink-neon-glow-at-0.5.png").record
     assert record
-    assert record.request.blend == (("ink", 0.5), ("neon glow", 0.5))
+    assert [(item["adapter"], item["weight"]) for item in record.request.blend["items"]] == [
+        ("ink", 0.5),
+        ("neon glow", 0.5),
+    ]
     assert "random weights" in said[0]
     for stem, line in zip(stems, said[1:], strict=False):
         assert re.fullmatch(rf"{stem}\.png +\d+\.\d\d s, of which +\d+ ms to change the blend", line)

@@ -12,6 +12,16 @@ PROMPT = "the fox, a cat"
 NEGATIVE = "cat fox"
 
 UNET_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
+# What LCM-LoRA changes: the convolutions and the time embedding's projections too.
+LCM_TARGETS = [
+    *UNET_TARGETS,
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+]
 TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
@@ -26,9 +36,23 @@ def load(source: Path, **kwargs: Any) -> Any:
 
 
 def save_adapter(
-    source: Path, path: Path, *, seed: int, rank: int, alpha: float, kohya: bool, text: bool, strength: float = 0.5
+    source: Path,
+    path: Path,
+    *,
+    seed: int,
+    rank: int,
+    alpha: float,
+    kohya: bool,
+    text: bool,
+    strength: float = 0.5,
+    targets: Sequence[str] = UNET_TARGETS,
+    pipeline: Any = None,
+    **config: Any,
 ) -> Path:
-    """Write an adapter as diffusers and PEFT do, with random factors: kohya keys with alpha, or PEFT keys."""
+    """Write an adapter as diffusers and PEFT do, with random factors: kohya keys with alpha, or PEFT keys.
+
+    pipeline: diffusers' own for `source`, in which the adapter then stays.
+    """
     import torch
     from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
     from diffusers.utils import convert_all_state_dict_to_peft, convert_state_dict_to_kohya
@@ -36,20 +60,20 @@ def save_adapter(
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    pipeline = load(source)
+    pipeline = pipeline or load(source)
     xl = hasattr(pipeline, "text_encoder_2")
     generator = torch.Generator().manual_seed(seed)
-    components = {"unet": UNET_TARGETS}
+    components = {"unet": list(targets)}
     if text:
         components |= {"text_encoder": TEXT_TARGETS} | ({"text_encoder_2": TEXT_TARGETS} if xl else {})
     states, configs = {}, {}
     for name, targets in components.items():
         model = getattr(pipeline, name)
-        configs[name] = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
+        configs[name] = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **config)
         model.add_adapter(configs[name])
         for key, parameter in model.named_parameters():
             if "lora_" in key:
-                spread = strength / parameter.shape[1] ** 0.5
+                spread = strength / parameter[0].numel() ** 0.5
                 parameter.data = torch.randn(parameter.shape, generator=generator) * spread
         states[name] = get_peft_model_state_dict(model)
     mixin = StableDiffusionXLLoraLoaderMixin if xl else StableDiffusionLoraLoaderMixin

@@ -83,7 +83,7 @@ def _touched(ir: Ir, paths: list[str]) -> np.ndarray:
     """For each byte of the .bin, whether it belongs to a weight of `paths`."""
     mask = np.zeros(ir.xml.with_suffix(".bin").stat().st_size, bool)
     for path in paths:
-        weight = ir.weight(path)
+        weight = ir.weight(f"{path}.weight")
         for constant in (weight.values, weight.scale, weight.zero_point):
             if constant is not None:
                 mask[constant.offset : constant.offset + constant.size] = True
@@ -114,11 +114,11 @@ def test_bake(
         old, new = (np.fromfile(i.xml.with_suffix(".bin"), np.uint8) for i in (ir, baked))
         assert not (old != new)[~_touched(ir, paths)].any(), "bytes outside the touched weights changed"
         for path in paths:
-            assert ir.weight(path).kind == (form if form.startswith("int8") else "plain")
+            assert ir.weight(f"{path}.weight").kind == (form if form.startswith("int8") else "plain")
             expected = peft_weights[component, path]
             step = 0 if form == "fp32" else 2**-10 if form == "fp16" else 1 / 64
             np.testing.assert_allclose(
-                baked.read(path), expected, rtol=1e-5, atol=1e-6 + step * float(np.abs(expected).max())
+                baked.read(f"{path}.weight"), expected, rtol=1e-5, atol=1e-6 + step * float(np.abs(expected).max())
             )
     pixels, bare = _draw(out), _draw(source)
     assert pixels.shape == (1, 64, 64, 3)
@@ -130,11 +130,11 @@ def test_sum_is_taken_from_the_original_weight(models: dict[str, Path], blend: B
     bake(models["fp16"], blend, tmp_path / "baked")
     source, baked = (Ir(folder / "unet" / "openvino_model.xml") for folder in (models["fp16"], tmp_path / "baked"))
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
-    weight = source.read(path)
+    weight = source.read(f"{path}.weight")
     expected = weight.copy()
     for item in blend:
         expected += np.float32(item.weight) * item.adapter.deltas["unet", path].dense(weight)
-    np.testing.assert_array_equal(baked.read(path), expected.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(baked.read(f"{path}.weight"), expected.astype(np.float16).astype(np.float32))
 
 
 def test_pointwise_convolutions(sd15_model: Path, sd15_source: Path, tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_pointwise_convolutions(sd15_model: Path, sd15_source: Path, tmp_path: P
     factors = adapter.deltas["unet", path].factors()
     assert factors is not None
     delta = 0.5 * (factors[1] @ factors[0])[..., None, None]
-    assert baked.read(path).ndim == 4
-    np.testing.assert_allclose(baked.read(path), source.read(path) + delta, atol=1e-6)
+    assert baked.read(f"{path}.weight").ndim == 4
+    np.testing.assert_allclose(baked.read(f"{path}.weight"), source.read(f"{path}.weight") + delta, atol=1e-6)
     assert _draw(tmp_path / "baked").shape == (1, 64, 64, 3)
 
 
@@ -227,7 +227,7 @@ def test_refuses_folders(sdxl_model: Path, tmp_path: Path) -> None:
 def test_refuses_adapters(sdxl_model: Path, tmp_path: Path) -> None:
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     wide = write_kohya(tmp_path / "wide.safetensors", random_factors({("unet", path): (1280, 1280)}))
-    message = f"wide changes unet {path} of shape [1280, 1280], the model's is [128, 128]"
+    message = f"wide changes unet {path} of shape 1280×1280, the model's is 128×128"
     shape_error = _refusal(AdapterError, lambda: bake(sdxl_model, [(wide, 1)], tmp_path / "out"))
     assert shape_error == f"{message}; choose an adapter made for this model"
     sd15 = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")

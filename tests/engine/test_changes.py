@@ -67,7 +67,7 @@ def test_tag_in_the_prompt_is_the_blend(pipeline: Pipeline) -> None:
     tagged = pipeline.generate("a fox<lora:kohya:0.6>", steps=2, seed=1)
     plain = pipeline.generate("a fox", blend=[("kohya", 0.6)], steps=2, seed=1)
     assert tagged.images[0].tobytes() == plain.images[0].tobytes()
-    assert tagged.request.blend == (("kohya", 0.6),)
+    assert tagged.request.blend == {"mode": "sum", "items": [{"adapter": "kohya", "weight": 0.6}]}
     assert tagged.request.prompt == "a fox"
 
 

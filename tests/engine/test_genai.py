@@ -28,6 +28,7 @@ from lorablend.engine import Pipeline, blend_cache, disk_cache
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.genai import GenaiRuntime
 from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.parts import parts_to_bake
 from lorablend.engine.request import Inputs, Request, Step
 from tests.adapter_files import random_factors, write_kohya
 from tests.engine.reference import levels_apart
@@ -270,7 +271,7 @@ def test_refuses_adapters(genai: Pipeline, tmp_path: Path) -> None:
     wide = write_kohya(tmp_path / "wide.safetensors", random_factors({("unet", path): (1280, 1280)}))
     for weight in (1, 0):  # a mistake at weight 0 is a mistake at once
         message = _refusal(AdapterError, lambda weight=weight: _draw(genai, blend=[(wide, weight)]))
-        assert message.startswith(f"wide changes unet {path} of shape [1280, 1280], the model's is [128, 128]")
+        assert message.startswith(f"wide changes unet {path} of shape 1280×1280, the model's is 128×128")
     sd15 = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")
     old = write_kohya(tmp_path / "old.safetensors", random_factors({sd15: (320, 768)}), base="sd15")
     assert _refusal(BaseModelError, lambda: _draw(genai, blend=[(old, 1)])).startswith("old is for sd15")
@@ -285,7 +286,7 @@ def test_no_vae_encoder(make_pipeline: Make, sdxl_model: Path, tmp_path: Path, p
 def test_a_device_that_fails(sdxl_model: Path, tmp_path: Path) -> None:
     runtime = GenaiRuntime(ModelFolder(sdxl_model), "NPU", None, tmp_path)
     request = Request(
-        prompt="a fox", negative_prompt=None, blend=(), width=64, height=64, steps=2, guidance_scale=5.0, seed=1,
+        prompt="a fox", negative_prompt=None, blend={}, width=64, height=64, steps=2, guidance_scale=5.0, seed=1,
         scheduler="euler", spacing="leading", batch=1, strength=None,
     )  # fmt: skip
     message = _refusal(DeviceError, lambda: runtime.generate(request, Blend(), Inputs(), None))
@@ -302,33 +303,37 @@ def cache(tmp_path: Path) -> BlendCache:
     return BlendCache(tmp_path / "cache")
 
 
+def _folder(cache: BlendCache, model: ModelFolder, blend: Blend, **kwargs: bool) -> tuple[Path, Path]:
+    return cache.folder(model, blend, parts_to_bake(blend, model.parameters, None), **kwargs)
+
+
 def test_a_blend_is_baked_once(
     cache: BlendCache, sdxl_model: Path, lora_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, blend = ModelFolder(sdxl_model), resolve_blend(BLEND, lora_dir)
-    folder, compiled = cache.folder(model, blend)
+    folder, compiled = _folder(cache, model, blend)
     assert ModelFolder(folder).family == "sdxl"
     assert compiled.parent == folder.parent
     with monkeypatch.context() as patch:
         patch.setattr(blend_cache, "write_model", None)
-        assert cache.folder(model, blend)[0] == folder
-        assert cache.folder(model, Blend(blend.items[::-1]))[0] == folder
+        assert _folder(cache, model, blend)[0] == folder
+        assert _folder(cache, model, Blend(blend.items[::-1]))[0] == folder
         assert (
-            cache.folder(model, Blend())[0]
-            == cache.folder(model, resolve_blend([("peft", 0)], lora_dir))[0]
+            _folder(cache, model, Blend())[0]
+            == _folder(cache, model, resolve_blend([("peft", 0)], lora_dir))[0]
             == sdxl_model
         )
     other = resolve_blend([("kohya", 0.71), *BLEND[1:]], lora_dir)
-    others = {cache.folder(model, other)[0], cache.folder(model, blend, turned=True)[0], folder}
+    others = {_folder(cache, model, other)[0], _folder(cache, model, blend, turned=True)[0], folder}
     assert len(others) == 3
 
 
 def test_a_changed_model_is_another_one(cache: BlendCache, sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(sdxl_model, tmp_path / "model")
     blend = resolve_blend(BLEND, lora_dir)
-    before = cache.folder(ModelFolder(tmp_path / "model"), blend)
+    before = _folder(cache, ModelFolder(tmp_path / "model"), blend)
     os.utime(tmp_path / "model" / "unet" / "openvino_model.bin", (1, 1))
-    assert cache.folder(ModelFolder(tmp_path / "model"), blend) != before
+    assert _folder(cache, ModelFolder(tmp_path / "model"), blend) != before
 
 
 def test_the_oldest_makes_room(
@@ -339,14 +344,14 @@ def test_the_oldest_makes_room(
     blends = [resolve_blend([("kohya", weight)], lora_dir) for weight in (1, 2, 3)]
     entries = []
     for age, blend in enumerate(blends[:2]):
-        entries.append(cache.folder(model, blend)[0].parent)
+        entries.append(_folder(cache, model, blend)[0].parent)
         os.utime(entries[-1], (1000 + age, 1000 + age))
     size = (entries[0] / "model" / "unet" / "openvino_model.bin").stat().st_size
-    cache.folder(model, blends[0])  # now the second is the oldest
+    _folder(cache, model, blends[0])  # now the second is the oldest
     usage = namedtuple("usage", "total used free")(10**12, 10**12, 3 * size)
     monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: usage)
-    cache.folder(model, Blend())
+    _folder(cache, model, Blend())
     assert all(entry.exists() for entry in entries), "two used, five in all, half of that allowed"
     monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: usage._replace(free=size))
-    cache.folder(model, Blend())
+    _folder(cache, model, Blend())
     assert [entry.exists() for entry in entries] == [True, False]

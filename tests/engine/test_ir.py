@@ -46,22 +46,16 @@ def test_module_path(name: str, path: str | None) -> None:
     assert module_path(name) == path
 
 
-@pytest.mark.parametrize(("component", "count"), [("unet", 264), ("text_encoder", 18), ("text_encoder_2", 19)])
-def test_every_layer_is_found_with_its_weight(sdxl_source: Path, sdxl_model: Path, component: str, count: int) -> None:
+@pytest.mark.parametrize("component", ["unet", "text_encoder", "text_encoder_2"])
+def test_every_parameter_is_found(sdxl_source: Path, sdxl_model: Path, component: str) -> None:
     ir = Ir(sdxl_model / component / "openvino_model.xml")
     tensors = load_file(next((sdxl_source / component).glob("*.safetensors")))
-    # Text encoders' keys have lost "text_model." in transformers 5.
-    known = {
-        key: tensors.get(f"{key}.weight", tensors.get(f"{key.removeprefix('text_model.')}.weight")) for key in ir.shapes
-    }
-    layers = [
-        key for key, value in tensors.items() if key.endswith(".weight") and value.ndim > 1 and "embeddings" not in key
-    ]
-    assert len(ir.shapes) == len(layers) == count
-    for path, tensor in known.items():
-        assert tensor is not None, path
-        np.testing.assert_array_equal(ir.read(path), tensor)
-        assert ir.shapes[path] == tensor.shape
+    if component != "unet":  # transformers 5 has no "text_model." any more
+        tensors = {key if key.startswith("text_") else f"text_model.{key}": value for key, value in tensors.items()}
+    assert ir.shapes.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(ir.read(name), tensor)
+        assert ir.shapes[name] == tensor.shape
 
 
 def test_no_ir(tmp_path: Path) -> None:
@@ -112,17 +106,17 @@ def test_as_nncf_would_store_it(tmp_path: Path, form: str, offset: float) -> Non
     new[3] = 0  # a row without a range
     expected = Ir(_save(tmp_path / "new.xml", {"a": op.constant(new)}, _input(16), form=form))
     source = _save(tmp_path / "old.xml", {"a": op.constant(old)}, _input(16), form=form)
-    assert Ir(source).weight("a").kind == form
-    rewrite_weights(source, tmp_path / "out.xml", {"a": lambda _: new})
+    assert Ir(source).weight("a.weight").kind == form
+    rewrite_weights(source, tmp_path / "out.xml", {"a.weight": lambda _: new})
     assert (tmp_path / "out.bin").read_bytes() == (tmp_path / "new.bin").read_bytes()
-    assert np.abs(expected.read("a") - new).max() < 0.06
+    assert np.abs(expected.read("a.weight") - new).max() < 0.06
 
 
 def test_8_bits_unchanged_stay_the_same_bytes(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).normal(0, 1, (64, 48)).astype(np.float32)
     for form in ("int8_sym", "int8_asym"):
         source = _save(tmp_path / f"{form}.xml", {"a": op.constant(weight)}, _input(48), form=form)
-        rewrite_weights(source, tmp_path / "out.xml", {"a": lambda old: old})
+        rewrite_weights(source, tmp_path / "out.xml", {"a.weight": lambda old: old})
         assert (tmp_path / "out.bin").read_bytes() == source.with_suffix(".bin").read_bytes()
 
 
@@ -133,10 +127,10 @@ def test_bf16_rounds_to_nearest(tmp_path: Path) -> None:
     source = _save(tmp_path / "a.xml", {"a": op.convert(stored, ov.Type.f32)}, _input())
     new = np.random.default_rng(0).normal(0, 1, (4, 8)).astype(np.float32)
     new[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8  # ties, to the even side
-    rewrite_weights(source, tmp_path / "out.xml", {"a": lambda _: new})
+    rewrite_weights(source, tmp_path / "out.xml", {"a.weight": lambda _: new})
     written = Ir(tmp_path / "out.xml")
-    assert written.weight("a").values.element_type == "bf16"
-    np.testing.assert_array_equal(written.read("a"), torch.from_numpy(new).to(torch.bfloat16).float().numpy())
+    assert written.weight("a.weight").values.element_type == "bf16"
+    np.testing.assert_array_equal(written.read("a.weight"), torch.from_numpy(new).to(torch.bfloat16).float().numpy())
 
 
 @pytest.mark.parametrize("form", ["f32", "f16", "int8_sym", "int8_asym"])
@@ -146,7 +140,7 @@ def test_equal_constants_stored_once(tmp_path: Path, form: str) -> None:
     layers = {path: op.constant(weight) for path in ("a", "b", "c")}
     source = _save(tmp_path / "source.xml", layers, _input(), form=form)
     offsets = Counter(constant.offset for constant in Ir(source).constants())
-    assert offsets[Ir(source).weight("a").values.offset] == 3
+    assert offsets[Ir(source).weight("a.weight").values.offset] == 3
     _change_a_and_b(source, tmp_path / "out.xml")
 
 
@@ -158,14 +152,14 @@ def test_one_constant_of_many_layers(tmp_path: Path, form: str) -> None:
 
 
 def _change_a_and_b(source: Path, out: Path) -> None:
-    before = {path: Ir(source).read(path) for path in "abc"}
-    rewrite_weights(source, out, {"a": lambda w: w + 1, "b": lambda w: w * 2})
+    before = {path: Ir(source).read(f"{path}.weight") for path in "abc"}
+    rewrite_weights(source, out, {"a.weight": lambda w: w + 1, "b.weight": lambda w: w * 2})
     expected = [before["a"] + 1, before["b"] * 2, before["c"]]
     for path, weight in zip("abc", expected, strict=True):
-        np.testing.assert_allclose(Ir(out).read(path), weight, atol=0.02)
-    np.testing.assert_array_equal(Ir(out).read("c"), before["c"])
+        np.testing.assert_allclose(Ir(out).read(f"{path}.weight"), weight, atol=0.02)
+    np.testing.assert_array_equal(Ir(out).read("c.weight"), before["c"])
     for output, path in zip(_outputs(out, np.eye(8, dtype=np.float32)), "abc", strict=True):
-        np.testing.assert_allclose(output.T, Ir(out).read(path), atol=5e-3)
+        np.testing.assert_allclose(output.T, Ir(out).read(f"{path}.weight"), atol=5e-3)
     size = source.with_suffix(".bin").stat().st_size
     old, new = source.with_suffix(".bin").read_bytes(), out.with_suffix(".bin").read_bytes()[:size]
     assert sum(a != b for a, b in zip(old, new, strict=True)) <= 4 * 8 * 4, (
@@ -176,9 +170,9 @@ def _change_a_and_b(source: Path, out: Path) -> None:
 def test_too_large_for_f16(tmp_path: Path) -> None:
     source = _save(tmp_path / "a.xml", {"a": op.constant(np.ones((4, 8), np.float32))}, _input(), form="f16")
     with pytest.raises(ModelError) as caught:
-        rewrite_weights(source, tmp_path / "out.xml", {"a": lambda w: w * 1e5})
+        rewrite_weights(source, tmp_path / "out.xml", {"a.weight": lambda w: w * 1e5})
     assert str(caught.value) == (
-        "the changed weight of a does not fit f16 (largest value 1e+05); lower the blend's weights"
+        "the changed a.weight does not fit f16 (largest value 1e+05); lower the blend's weights"
     )
 
 
@@ -186,9 +180,9 @@ def test_a_form_that_is_not_known(tmp_path: Path) -> None:
     weight = op.constant(np.ones((4, 8), np.float32))
     source = _save(tmp_path / "a.xml", {"a": op.add(weight, weight)}, _input())
     with pytest.raises(ModelError) as caught:
-        Ir(source).weight("a")
+        Ir(source).weight("a.weight")
     assert str(caught.value) == (
-        f"{source}: the weight of a is stored in a form that cannot be changed; "
+        f"{source}: a.weight is stored in a form that cannot be changed; "
         "convert the model with fp32, fp16 or int8 weights"
     )
 
@@ -197,7 +191,7 @@ def test_a_bin_file_that_ends_too_early(tmp_path: Path) -> None:
     source = _save(tmp_path / "a.xml", {"a": op.constant(np.arange(32, dtype=np.float32).reshape(4, 8))}, _input())
     (tmp_path / "a.bin").write_bytes(b"1234")
     with pytest.raises(ModelError) as caught:
-        Ir(source).read("a")
+        Ir(source).read("a.weight")
     assert str(caught.value) == (
         f"{tmp_path / 'a.bin'} ends at byte 4, inside a weight that ends at byte 128; convert the model again"
     )

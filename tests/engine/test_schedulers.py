@@ -197,6 +197,28 @@ def test_euler_a_takes_the_sigmas_of_euler(spacing):
     )
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_timesteps_that_a_spacing_would_choose(name):
+    """The same run, ddim's too: it goes down by 125 timesteps, which is where the next of the eight is."""
+    spaced = plan(name, 8, SCHEDULE, spacing="trailing")
+    own = plan(name, 8, SCHEDULE, timesteps=spaced.timesteps.tolist())
+    assert own.spacing is None
+    assert own.first_order_end == spaced.first_order_end
+    assert own.timesteps.dtype == spaced.timesteps.dtype
+    for values in ("timesteps", "sigmas", "sigmas_down"):
+        np.testing.assert_allclose(getattr(own, values), getattr(spaced, values), rtol=1e-6)
+
+
+def test_timesteps_stand_over_a_spacing_that_is_not_built():
+    schedule = NoiseSchedule.from_config(SDXL | {"use_beta_sigmas": True})
+    np.testing.assert_array_equal(plan("euler", 2, schedule, timesteps=(999, 499)).timesteps, [999, 499])
+
+
+def test_ddim_goes_down_to_the_next_of_its_own_timesteps():
+    run = plan("ddim", 3, SCHEDULE, timesteps=(900, 300, 250))
+    np.testing.assert_array_equal(run.sigmas_down, run.sigmas[1:])
+
+
 def test_euler_starts_higher_in_the_leading_spacing():
     leading, trailing = plan("euler", 20, SCHEDULE, "leading"), plan("euler", 20, SCHEDULE, "trailing")
     assert leading.init_sigma == pytest.approx((float(leading.sigmas[0]) ** 2 + 1) ** 0.5)
@@ -264,6 +286,30 @@ def test_own_spacing_that_is_not_built():
 )
 def test_steps_out_of_range(name, steps, message):
     assert refusal(RequestError, plan, name, steps, SCHEDULE) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "timesteps", "message"),
+    [
+        ("lcm", (999, 499, 499), "timesteps must fall, but 499 comes after 499: give the largest first"),
+        ("euler", (249, 999), "timesteps must fall, but 999 comes after 249: give the largest first"),
+        ("euler", (1000, 1), "timestep 1000 is out of range: the model knows 0 to 999"),
+        ("euler", (999.5,), "timestep 999.5 is out of range: the model knows 0 to 999"),
+        ("tcd", (999, -1), "timestep -1 is out of range: the model knows 0 to 999"),
+        ("ddim", (749.5, 1), "timestep 749.5 is not whole, as ddim needs it: round it, or choose euler"),
+    ],
+)
+def test_timesteps_that_make_no_sense(name, timesteps, message):
+    assert refusal(RequestError, plan, name, len(timesteps), SCHEDULE, timesteps=timesteps) == message
+
+
+def test_timesteps_with_what_they_stand_for():
+    assert refusal(RequestError, plan, "lcm", 2, SCHEDULE, "trailing", timesteps=(999, 499)) == (
+        "spacing trailing and timesteps are both given: give one of the two"
+    )
+    assert refusal(RequestError, plan, "lcm", 4, SCHEDULE, timesteps=(999, 499)) == (
+        "steps is 4, but 2 timesteps are given: give one of the two"
+    )
 
 
 def test_more_steps_than_the_model_was_trained_on():

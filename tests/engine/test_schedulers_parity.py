@@ -69,15 +69,20 @@ def with_spacing(config: dict[str, Any], spacing: str) -> dict[str, Any]:
     return config | {"timestep_spacing": spacing}
 
 
-def run_diffusers(monkeypatch, name: str, config: dict[str, Any], steps: int, strength: float | None, model=toy):
-    """(timesteps, final latents) of diffusers' class, used as its pipelines use it."""
+def run_diffusers(
+    monkeypatch, name: str, config: dict[str, Any], steps: int, strength: float | None, model=toy, own=None
+):
+    """(timesteps, final latents) of diffusers' class, used as its pipelines use it; own: timesteps of the caller's."""
     if name == "dpmpp_2m_sde":
         config = config | {"algorithm_type": "sde-dpmsolver++"}
     scheduler = getattr(diffusers, CLASSES[name]).from_config(config)
     draw = noises()
     module = importlib.import_module(type(scheduler).__module__)
     monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(next(draw)), raising=False)
-    scheduler.set_timesteps(steps)
+    if own is None:
+        scheduler.set_timesteps(steps)
+    else:
+        scheduler.set_timesteps(timesteps=own)
     skipped = 0 if strength is None else steps - min(int(steps * strength), steps)
     timesteps = scheduler.timesteps[skipped:]
     if hasattr(scheduler, "set_begin_index"):
@@ -94,11 +99,17 @@ def run_diffusers(monkeypatch, name: str, config: dict[str, Any], steps: int, st
 
 
 def run_ours(
-    name: str, config: dict[str, Any], steps: int, strength: float | None, spacing: str | None = None, model=toy
+    name: str,
+    config: dict[str, Any],
+    steps: int,
+    strength: float | None,
+    spacing: str | None = None,
+    model=toy,
+    own=None,
 ):
     """(plan, final latents)."""
     schedule = NoiseSchedule.from_config(config)
-    run = plan(name, steps, schedule, spacing=spacing, strength=strength)
+    run = plan(name, steps, schedule, spacing=spacing, strength=strength, timesteps=own)
     draw = noises()
     first = next(draw)
     x = run.init_sigma * first if strength is None else IMAGE + float(run.sigmas[0]) * first
@@ -137,6 +148,31 @@ def test_final_latents(monkeypatch, name, spacing, prediction_type, zero_snr):
         expected = run_diffusers(monkeypatch, name, with_spacing(config, spacing), steps, strength)
         got = run_ours(name, config, steps, strength, spacing)
         assert difference(expected, got) < tolerance, f"{steps} steps, strength {strength}"
+
+
+OWN_TIMESTEPS = [
+    (name, own)
+    for name in ("euler", "dpmpp_2m", "dpmpp_2m_sde", "lcm", "tcd")  # the classes that take them
+    for own in (
+        [999, 749, 499, 249],
+        [800],
+        [999, 600, 500, 13, 0],
+        [*range(990, 10, -60)],
+        *([[998.5, 749.25, 1e-3]] if name == "euler" else []),
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "own"), OWN_TIMESTEPS)
+@pytest.mark.parametrize("settings", [{}, {"timestep_spacing": "trailing", "final_sigmas_type": "sigma_min"}])
+def test_timesteps_of_the_callers_own(monkeypatch, name, own, settings):
+    """As diffusers, Euler starts where the model's own spacing says, whatever the timesteps."""
+    for strength in (None, 0.3, 0.65, 1.0):
+        if strength is not None and int(len(own) * strength) == 0:
+            continue
+        expected = run_diffusers(monkeypatch, name, SDXL | settings, len(own), strength, own=own)
+        got = run_ours(name, SDXL | settings, len(own), strength, own=own)
+        assert difference(expected, got) < TOLERANCE, f"strength {strength}"
 
 
 SETTINGS = [

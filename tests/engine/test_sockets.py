@@ -9,12 +9,15 @@ import openvino as ov
 import pytest
 
 from lorablend.adapters import Blend, BlendItem, load_adapter
+from lorablend.engine.compiler import Compiler
 from lorablend.engine.live import LiveRuntime
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.plugs import TensorCache, _Stacker  # pyright: ignore[reportPrivateUsage]
-from lorablend.engine.sockets import add_sockets, split_context
+from lorablend.engine.sockets import add_sockets
+from lorablend.engine.split_context import split_context
+from lorablend.engine.stacker import Stacker
+from lorablend.engine.tensor_cache import TensorCache
 from lorablend.engine.text import Conditioning
-from lorablend.engine.unet import Unet, make_static
+from lorablend.engine.unet import Unet, Variant, make_static
 
 
 def _read(folder: Path) -> ov.Model:
@@ -24,15 +27,15 @@ def _read(folder: Path) -> ov.Model:
     return graph
 
 
-def test_every_linear_layer_and_pointwise_convolution_has_one(sdxl_model: Path, sd15_model: Path) -> None:
+def test_every_linear_layer_and_convolution_has_one(sdxl_model: Path, sd15_model: Path) -> None:
     for folder in (sdxl_model, sd15_model):
         graph = _read(folder)
         nodes = [n for n in graph.get_ordered_ops() if n.get_type_name() in ("MatMul", "Convolution")]
         constant = [n for n in nodes if n.input_value(1).get_node().get_type_name() == "Constant"]
-        wide = [n for n in constant if list(n.input_value(1).get_shape())[2:] not in ([], [1, 1])]
         sockets = add_sockets(graph, ov.Type.f32)
-        assert len(sockets) == len(constant) - len(wide)
+        assert len(sockets) == len(constant)
         assert "down_blocks.1.attentions.0.proj_in" in sockets  # linear in SDXL, a 1×1 convolution in SD 1.5
+        assert sockets["down_blocks.0.downsamplers.0.conv"].taps == 9
         halves = [socket for socket in sockets.values() if len(socket.ups) == 2]
         assert all(socket.path.endswith("ff.net.0.proj") for socket in halves)
         assert len(halves) == sum(path.endswith("ff.net.0.proj") for path in sockets)
@@ -54,13 +57,13 @@ def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
 @pytest.fixture(scope="module")
 def unet(sdxl_model: Path) -> Unet:
     model = ModelFolder(sdxl_model)
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    return Unet(ov.Core(), model, (64, 64), "CPU", options, ov.Type.f32, TensorCache(1 << 28))
+    compiler = Compiler(ov.Core(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}, ov.Type.f32, TensorCache(1 << 28))
+    return Unet(compiler, model, (64, 64), lambda path: model.graphs["unet"].read(f"{path}.weight"), Variant())
 
 
 def _ask(unet: Unet, blend: Blend) -> np.ndarray:
     rng = np.random.default_rng(0)
-    unet.plug(blend)
+    unet.plug(blend.items)
     prompted = unet.prompt(
         Conditioning(rng.standard_normal((1, 77, 96), np.float32), rng.standard_normal((1, 64), np.float32))
     )
@@ -82,9 +85,9 @@ def test_stacker_folds_weights_and_concatenates(kind: ov.Type) -> None:
     one = rng.standard_normal((6, 3), np.float32).astype(kind.to_dtype())
     other = rng.standard_normal((6, 2), np.float32).astype(kind.to_dtype())
     one.flags.writeable = False  # as a mapped file's are
-    stacker = _Stacker(ov.Core(), (kind, kind), 1, ov.Type.f32)
+    stacker = Stacker(ov.Core(), ov.Type.f32)
     expected = np.concatenate([one.astype(np.float32) * np.float32(0.3), other.astype(np.float32) * -2], axis=1)
-    assert np.array_equal(stacker([(one, 0.3), (other, -2.0)]).data, expected)
+    assert np.array_equal(stacker([(one, 0.3), (other, -2.0)], 1).data, expected)
 
 
 def test_stacker_rounds_to_the_nearest_bf16() -> None:
@@ -92,7 +95,7 @@ def test_stacker_rounds_to_the_nearest_bf16() -> None:
     import torch
 
     values = np.random.default_rng(0).standard_normal((5, 7000), np.float32)
-    tensor = _Stacker(ov.Core(), (ov.Type.f32,), 0, ov.Type.bf16)([(values, 1.0)])
+    tensor = Stacker(ov.Core(), ov.Type.bf16)([(values, 1.0)], 0)
     expected = torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
     assert np.array_equal(tensor.data.view(np.int16).reshape(values.shape), expected)
 
@@ -101,7 +104,7 @@ def test_stacker_rounds_to_the_nearest_bf16() -> None:
 def test_sockets_take_what_the_graph_computes_in(sdxl_model: Path, tmp_path: Path, precision: str | None) -> None:
     """Else the plugin converts every factor at every step."""
     runtime = LiveRuntime(ModelFolder(sdxl_model), "CPU", precision, tmp_path)
-    _, unet = runtime._load((64, 64))  # pyright: ignore[reportPrivateUsage]
+    _, unet = runtime._load((64, 64), Blend(), {}, False)  # pyright: ignore[reportPrivateUsage]
     compiled = unet._main.get_compiled_model()  # pyright: ignore[reportPrivateUsage]
     computed = compiled.get_property("INFERENCE_PRECISION_HINT")
     assert precision != "f32" or computed == ov.Type.f32
@@ -112,5 +115,5 @@ def test_tensor_cache_keeps_within_its_budget() -> None:
     cache = TensorCache(100)
     tensors = [{"x": ov.Tensor(ov.Type.f32, ov.Shape([15]))} for _ in range(3)]  # 60 bytes each
     for i, tensor in enumerate(tensors):
-        cache.put(i, tensor, alive=None)
+        cache.put(i, tensor, 60, alive=None)
     assert [cache.get(i) is not None for i in range(3)] == [False, False, True]

@@ -1,0 +1,238 @@
+"""Understand every tensor of a file: which module and role it is, what its module changes, or why it is left out."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from ._wording import listed, shown
+from .builders import build_module
+from .delta import BiasDelta, Delta
+from .embedding import embedding_name, read_bundled
+from .errors import AdapterError, BaseModelError
+from .file import Tensor, TensorFile
+from .keys import BUNDLED, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
+from .lokr import LokrDelta
+from .scale import ScaleSettings, read_scale_settings
+
+__all__ = ["Reading"]
+
+ModuleName = tuple[str, str]  # (component, module path)
+_T = TypeVar("_T")
+
+_IGNORED = re.compile(r"(^|[._])_aux\.")  # bookkeeping of slider trainers, no part of the change
+_BIG_G = 1280  # width of SDXL's second text encoder
+_BLOCKS = ("OFT", "BOFT")  # their dimensions are not the weight's
+_NO_ALPHA = 1e9  # ai-toolkit's alpha for a whole LoKr is ten times that
+
+
+class Reading:
+    """What a file holds. Each tensor's name is in exactly one of `covered`, `ignored` and `refused`.
+
+    Raises AdapterError for the first thing that is not understood; when `lenient`, refuses the module it is in instead,
+    and raises only where nothing is left. What kind of file it is, is never a matter of leniency.
+    """
+
+    def __init__(self, file: TensorFile, *, lenient: bool, check_values: bool) -> None:
+        self.deltas: dict[ModuleName, Delta] = {}
+        self.biases: dict[ModuleName, BiasDelta] = {}
+        self.embeddings: dict[str, dict[str, np.ndarray]] = {}
+        self.convolutions: set[ModuleName] = set()  # modules with a tensor of four dimensions
+        self.covered: list[str] = []
+        self.ignored = [name for name in file.tensors if _IGNORED.search(name)]
+        self.refused: dict[str, str] = {}  # with the reason
+        self.warnings: list[str] = []
+        self.file = file
+        self._twice: set[str] = set()  # of two names for the same tensor, the second
+        self._lenient = lenient
+
+        keys = [parse_key(name) for name in file.tensors if not _IGNORED.search(name)]
+        _refuse_other_files(keys)
+        modules = self._modules(keys)
+        self._refuse_unknown(keys)
+        if check_values:
+            self._refuse_broken(keys)
+        self._understand_modules(modules)
+        self._understand_embeddings([key.name for key in keys if key.algorithm == BUNDLED])
+        if not self.deltas and not self.biases and not self.embeddings:
+            raise AdapterError(self._why_nothing())
+        self._warn()
+
+    def _attempt(self, names: Sequence[str], understand: Callable[[], _T]) -> _T | None:
+        """What `understand` returns; when lenient, None where it raises, these tensors refused as a whole."""
+        if any(name in self.refused for name in names):
+            self._refuse(names, "")
+            return None
+        try:
+            return understand()
+        except BaseModelError:
+            raise
+        except AdapterError as error:
+            if not self._lenient:
+                raise
+            self._refuse(names, str(error))
+            return None
+
+    def _refuse(self, names: Iterable[str], reason: str) -> None:
+        for name in names:
+            self.refused.setdefault(name, reason)
+
+    def _modules(self, keys: Sequence[Key]) -> dict[ModuleName, list[Key]]:
+        """The keys of every module.
+
+        One file may name the same module in several spellings: their roles are joined. A role that comes twice is used
+        once where the tensors are equal, and is an error where they differ.
+        """
+        modules: dict[ModuleName, dict[str, Key]] = defaultdict(dict)
+        twins: dict[ModuleName, list[Key]] = defaultdict(list)
+        unsaid = self._unsaid_text_encoder(keys)
+        for key in keys:
+            if key.path is None:
+                continue
+            module = key.component or unsaid, key.path
+            if (first := modules[module].setdefault(key.role, key)) is key:
+                continue
+            if _same(self.file.tensors[first.name], self.file.tensors[key.name]):
+                twins[module].append(key)
+                self._twice.add(key.name)
+            else:
+                self._attempt([first.name, key.name], lambda a=first, b=key: _raise_differing(a, b))
+        return {module: [*roles.values(), *twins[module]] for module, roles in modules.items()}
+
+    def _unsaid_text_encoder(self, keys: Sequence[Key]) -> str:
+        """Which text encoder is meant by names without a prefix: the folder says it, else the width of bigG."""
+        if self.file.path.absolute().parent.name == "text_encoder_2":
+            return "text_encoder_2"
+        modules: dict[str, list[Key]] = defaultdict(list)
+        for key in keys:
+            if key.path and not key.component:
+                modules[key.path].append(key)
+        return "text_encoder_2" if any(map(self._is_big_g, modules.values())) else "text_encoder"
+
+    def _is_big_g(self, keys: Sequence[Key]) -> bool:
+        try:
+            delta, bias = self._build("", str(keys[0].path), keys, ScaleSettings(), fullrank=False)
+        except AdapterError:
+            return False
+        widths = {delta.in_features, delta.out_features} if delta else {bias.out_features} if bias else set()
+        return _BIG_G in widths
+
+    def _refuse_unknown(self, keys: Sequence[Key]) -> None:
+        for reason, unknown in (
+            ("of no known algorithm", [key.name for key in keys if not key.role]),
+            (
+                "for no module of SD 1.5, SD 2 or SDXL",
+                [key.name for key in keys if key.role and key.path is None and key.algorithm != BUNDLED],
+            ),
+        ):
+            if unknown:
+                message = f"{reason}: {listed(unknown)}"
+                if not self._lenient:
+                    raise AdapterError(message)
+                self._refuse([*unknown, *_beside(unknown, keys)], message)
+
+    def _refuse_broken(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if key.role != "alpha":  # which may be infinite where it means nothing; its readers know
+                self._attempt([key.name], lambda tensor=self.file.tensors[key.name]: _check_finite(tensor))
+
+    def _understand_modules(self, modules: dict[ModuleName, list[Key]]) -> None:
+        settings = read_scale_settings(self.file)
+        fullrank = not any(key.role == "up" for keys in modules.values() for key in keys)
+        for (component, path), keys in modules.items():
+            names = [key.name for key in keys]
+            built = self._attempt(
+                names, lambda c=component, p=path, k=keys: self._build(f"{c} ", p, k, settings[c], fullrank=fullrank)
+            )
+            if built is None:
+                continue
+            delta, bias = built
+            if delta:
+                self.deltas[component, path] = delta
+            if bias:
+                self.biases[component, path] = bias
+            if any(len(self.file.tensors[key.name].shape) == 4 and key.algorithm not in _BLOCKS for key in keys):
+                self.convolutions.add((component, path))
+            for name in names:
+                (self.covered if (delta or bias) and name not in self._twice else self.ignored).append(name)
+
+    def _build(
+        self, prefix: str, path: str, keys: Sequence[Key], settings: ScaleSettings, *, fullrank: bool
+    ) -> tuple[Delta | None, BiasDelta | None]:
+        roles = {key.role: self.file.tensors[key.name] for key in keys}
+        algorithms = [key.algorithm for key in keys]
+        return build_module(f"{prefix}{path}", path, roles, algorithms, settings, fullrank=fullrank)
+
+    def _understand_embeddings(self, names: Sequence[str]) -> None:
+        tokens: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            token = self._attempt([name], lambda n=name: embedding_name(n))
+            if token is not None:
+                tokens[token].append(name)
+        for parts in tokens.values():
+            found = self._attempt(parts, lambda p=parts: read_bundled({name: self.file.tensors[name] for name in p}))
+            if found is not None:
+                self.embeddings |= found
+                self.covered += parts
+
+    def _why_nothing(self) -> str:
+        if reasons := [reason for reason in self.refused.values() if reason]:
+            return f"nothing in it is understood: {reasons[0]}"
+        if not all(_IGNORED.search(name) for name in self.ignored):
+            return "every module has rank 0, so there is nothing to apply"
+        return "no adapter tensors in it"
+
+    def _warn(self) -> None:
+        if twice := [name for name in self.ignored if name in self._twice]:
+            self.warnings.append(f"given twice, used once: {listed(twice)}")
+        deltas = self.deltas.values()
+        if zeros := sum(delta.alpha == 0 and delta.scale == 0 for delta in deltas):
+            self.warnings.append(f"alpha is 0 in {zeros} of {len(deltas)} modules, which therefore change nothing")
+        if dim := self.file.metadata.get("ss_network_dim", ""):
+            alphas = {delta.alpha for delta in deltas if isinstance(delta, LokrDelta) and delta.rank is None}
+            said = sorted(f"{alpha:g}" for alpha in alphas if alpha is not None and abs(alpha) < _NO_ALPHA)
+            if said and said != [dim]:
+                self.warnings.append(
+                    f"LoKr of whole matrices with alpha {', '.join(said)} and ss_network_dim {shown(dim)}: used with "
+                    "scale 1, as LyCORIS does; if it is too strong, its author meant alpha / dim"
+                )
+        if self.refused:
+            reason = next(reason for reason in self.refused.values() if reason)
+            self.warnings.append(f"left out {listed(self.refused)}: {reason}")
+
+
+def _refuse_other_files(keys: Sequence[Key]) -> None:
+    """Files that are no adapters, and adapters for models of other modules; both have names that lead to no module."""
+    strangers = [key.name for key in keys if key.path is None]
+    for pattern, kind in NOT_ADAPTERS:
+        if any(re.search(pattern, name) for name in strangers):
+            raise AdapterError(f"{kind}, not a LoRA adapter")
+    for pattern, base in OTHER_BASES:
+        if found := next((name for name in strangers if re.search(pattern, name)), None):
+            raise BaseModelError(f"made for {base} (tensor {shown(found)}); lorablend runs SD 1.5 and SDXL models")
+    if keys and all(key.algorithm in ("full weights", "full bias") for key in keys):
+        raise AdapterError("a full model, not an adapter: its tensors are plain weights")
+
+
+def _beside(unknown: Iterable[str], keys: Iterable[Key]) -> list[str]:
+    """The tensors of modules that one of these belongs to as well: who knows what they are without it."""
+    modules: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        modules[key.module].append(key.name)
+    prefixes = {name[: dot.start()] for name in unknown for dot in re.finditer(r"\.", name)}
+    return [name for prefix in prefixes for name in modules.get(prefix, ())]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.raw_bytes == b.raw_bytes
+
+
+def _raise_differing(first: Key, second: Key) -> None:
+    raise AdapterError(f"tensors {shown(first.name)} and {shown(second.name)} are the same module's, but differ")
+
+
+def _check_finite(tensor: Tensor) -> None:
+    if not tensor.is_finite():
+        raise AdapterError(f"tensor {shown(tensor.name)} contains NaN or infinity; the file is of no use")

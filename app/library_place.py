@@ -1,0 +1,96 @@
+"""Names and places in a library's folder: what a file may be called, how it gets in, how it goes to the bin."""
+
+import os
+import re
+import unicodedata
+from datetime import datetime
+from pathlib import Path
+
+from lorablend.adapters._wording import shown
+from lorablend.adapters.errors import RequestError
+
+__all__ = ["CONFIG", "PEFT_NAME", "check_name", "clean_name", "move_in", "move_to_bin", "place_of"]
+
+SUFFIX = ".safetensors"
+# PEFT's two files belong together under these very names: the scale of the first is in the second.
+PEFT_NAME = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+_LONGEST = 180  # bytes of UTF-8: a file system takes 255 with all suffixes
+_FORBIDDEN = re.compile(r'[<>:"|?*/\\]')  # to Windows, or to the tag of a prompt
+_WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_REMOVED = ".removed"  # so that no program that looks for adapters finds one in the bin
+
+
+def clean_name(text: str) -> str:
+    """A file name that somebody else chose, as a name without a suffix; "" if nothing is left of it."""
+    name = unicodedata.normalize("NFC", re.split(r"[/\\]", text)[-1])
+    name = _FORBIDDEN.sub("_", "".join(c if c.isprintable() else "_" for c in name))
+    name = name.strip(" .")
+    if name.lower().endswith(SUFFIX):
+        name = name[: -len(SUFFIX)].strip(" .")
+    name = name.encode()[:_LONGEST].decode(errors="ignore").strip(" .")
+    return f"_{name}" if _WINDOWS_DEVICES.fullmatch(name) else name
+
+
+def check_name(name: str) -> str:
+    """A name that the user chose, without its suffix. Raises RequestError for one that cannot be a file's."""
+    bare = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
+    if not bare or bare != clean_name(bare):
+        raise RequestError(f"{shown(name)!r} cannot be an adapter's name; give one without any of / \\ : < > \" | ? *")
+    return bare
+
+
+def place_of(name: str, *, with_config: bool) -> str:
+    """The path in the library of an adapter called `name`; PEFT's pair has a folder of its own."""
+    return f"{name}/{PEFT_NAME}" if with_config else name + SUFFIX
+
+
+def move_in(part: Path, target: Path, config: bytes | None = None) -> bool:
+    """Give a finished file its place, with PEFT's settings beside it; False if something is there already.
+
+    The name is claimed first, so that of two programs only one gets it, and nothing is ever replaced.
+    """
+    try:
+        if config is not None:
+            target.parent.mkdir()
+            target.with_name(CONFIG).write_bytes(config)
+        target.open("xb").close()
+    except FileExistsError:
+        return False
+    try:
+        os.replace(part, target)
+    except BaseException:
+        target.unlink()
+        raise
+    return True
+
+
+def move_to_bin(path: Path, preview: str, folder: Path, bin_folder: Path) -> Path:
+    """Move an adapter and what belongs to it to a new folder in the bin; returns that folder.
+
+    Each name gets the ending ".removed"; without it, and moved back, the adapter is as it was.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    bin_folder.mkdir(exist_ok=True)
+    for number in range(1, 10_000):
+        moved = bin_folder / f"{stamp}-{number}"
+        try:
+            moved.mkdir()
+        except FileExistsError:
+            continue
+        break
+    else:
+        raise RequestError(f"{bin_folder} is full; empty it")
+    goes = [path]
+    if preview:
+        goes.append(folder / preview)
+    if path.name == PEFT_NAME and path.with_name(CONFIG).is_file():
+        goes.append(path.with_name(CONFIG))
+    for file in goes:
+        target = moved / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target.with_name(target.name + _REMOVED))
+    if path.parent != folder and not any(path.parent.iterdir()):
+        path.parent.rmdir()
+    return moved

@@ -1,0 +1,39 @@
+"""Where graphs are compiled, and what all sockets of one runtime share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import openvino as ov
+from openvino import opset13 as op
+
+from lorablend.engine.graphs import new_model
+from lorablend.engine.tensor_cache import TensorCache
+
+__all__ = ["Compiler"]
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A device with its options, the type that it computes in, and the tensors made for recent blends.
+
+    max_rank: see `Plugs`.
+    """
+
+    core: ov.Core
+    device: str
+    options: Mapping[str, str]
+    socket_type: ov.Type
+    cache: TensorCache
+    max_rank: int | None = None
+
+    @classmethod
+    def of(
+        cls, core: ov.Core, device: str, options: Mapping[str, str], cache: TensorCache, max_rank: int | None = None
+    ) -> "Compiler":
+        """With the type that the device really computes in with these options: asked for f16, some CPUs take bf16."""
+        value = op.parameter([1], ov.Type.f32)
+        compiled = core.compile_model(new_model([op.result(op.relu(value))], [value], "probe"), device, dict(options))
+        return cls(core, device, options, compiled.get_property("INFERENCE_PRECISION_HINT"), cache, max_rank)
+
+    def compile(self, graph: ov.Model) -> ov.InferRequest:
+        return self.core.compile_model(graph, self.device, dict(self.options)).create_infer_request()

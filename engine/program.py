@@ -1,0 +1,167 @@
+"""Which adapters act in which step: schedules, one adapter in turn, averaged guidance, masks.
+
+A program has for every step one or more passes. A pass binds its adapters and then asks the UNet; where a step has
+several, their answers are averaged (LoRA Composite, arXiv 2402.16843). What is on or off for whole steps is plugged in
+and out (`PluggedProgram`). Ramps and masks need a steered graph, where the adapters stay plugged in and their weights
+move (`SteeredProgram`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lorablend.adapters import Blend, BlendItem
+from lorablend.adapters.errors import BlendError
+from lorablend.engine.context_mix import ContextMix
+from lorablend.engine.text import Conditioning
+from lorablend.engine.unet import Prompted, Unet
+
+__all__ = ["Pass", "PluggedProgram", "Program", "SteeredProgram", "always_on", "needs_steering"]
+
+Encode = Callable[[Sequence[BlendItem]], list[Conditioning]]
+"""The prompt, and the negative prompt if there is guidance, as the text encoders see them with these adapters."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """bind makes the UNet ready; prompted is then given to it, for the prompt and for the negative prompt."""
+
+    bind: Callable[[], None]
+    prompted: Sequence[Prompted]
+
+
+class Program(Protocol):
+    def passes(self, step: int) -> Sequence[Pass]:
+        """Of step number `step`, from 0."""
+        ...
+
+
+def always_on(blend: Blend, index: int, steps: int) -> bool:
+    """Does an item act with its whole weight everywhere in every step?"""
+    whole = all(blend.factors(step, steps)[index] == 1 for step in range(steps))
+    return whole and blend.items[index].mask is None and blend.mode != "composite"
+
+
+def needs_steering(blend: Blend, steps: int) -> bool:
+    """Is there a mask, or a factor other than 0 and 1? BlendError for what cannot be steered."""
+    found = any(item.mask is not None for item in blend.items) or any(
+        factor not in (0, 1) for step in range(steps) for factor in blend.factors(step, steps)
+    )
+    if found and blend.mode == "composite":
+        raise BlendError("mode composite takes neither masks nor ramps; use sum, or leave them out")
+    return found
+
+
+class PluggedProgram:
+    """Adapters that are on or off for whole steps."""
+
+    def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
+        unet.steer({})
+        groups = [_groups(blend, step, steps) for step in range(steps)]
+        made: dict[tuple[int, ...], Pass] = {}
+        for group in {group: None for of_step in groups for group in of_step}:
+            items = [blend.items[index] for index in group]
+            unet.plug(items)
+            prompted = [unet.prompt(conditioning) for conditioning in encode(items)]
+            made[group] = Pass(lambda items=items: unet.plug(items), prompted)
+        self._steps = [[made[group] for group in of_step] for of_step in groups]
+
+    def passes(self, step: int) -> Sequence[Pass]:
+        return self._steps[step]
+
+
+def _groups(blend: Blend, step: int, steps: int) -> list[tuple[int, ...]]:
+    """The items, by index, that act together, for each pass of a step."""
+    on = tuple(index for index, factor in enumerate(blend.factors(step, steps)) if factor)
+    return [(index,) for index in on] or [()] if blend.mode == "composite" else [on]
+
+
+class SteeredProgram:
+    """All adapters plugged in, those that are steered in a column each; column 0 has the others.
+
+    Cross-attention's keys and values depend on no place, and they do depend on the text encoders: each masked adapter
+    has a region with a pair of its own, made with the prompt as the text encoders see it with this adapter, and region
+    0 has the pair without any of them. They are linear in the factors, so those of a step are a sum of what was
+    computed once (`ContextMix`).
+    """
+
+    def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
+        self._unet, self._items, self._steps = unet, blend.items, steps
+        self._factors = [blend.factors(step, steps) for step in range(steps)]
+        steered = [i for i in range(len(blend)) if not always_on(blend, i, steps)]
+        self._column_of = {index: column for column, index in enumerate(steered, start=1)}
+        self._masked = [index for index in steered if blend.items[index].mask is not None]
+        self._refuse_placeless()
+        self._mixes, self._terms = self._contexts(encode)
+        self._passes: tuple[int, list[Pass]] | None = None
+
+    def passes(self, step: int) -> Sequence[Pass]:
+        coefficients = self._coefficients(step)
+        prompted = [mix(coefficients) for mix in self._mixes]
+
+        def bind() -> None:
+            self._plug_all()
+            self._unet.steer(self._places(step))
+
+        return [Pass(bind, prompted)]
+
+    def _plug_all(self) -> None:
+        self._unet.plug(self._items, [self._column_of.get(index, 0) for index in range(len(self._items))])
+
+    def _refuse_placeless(self) -> None:
+        for index in self._masked:
+            item = self._items[index]
+            for path in self._unet.placeless:
+                if ("unet", path) in item.adapter.deltas and item.weight_of("unet", path):
+                    raise BlendError(
+                        f"{item.adapter.name} has a mask and changes {path}, which acts everywhere; "
+                        f"set the weight of that block to 0, or leave out the mask"
+                    )
+
+    def _contexts(self, encode: Encode) -> tuple[list[ContextMix], list[list[int | None]]]:
+        """For each prompt, the keys and values to mix; and for each region its terms: an item, or None for the rest."""
+        moving = [index for index in self._column_of if any(factors[index] != 1 for factors in self._factors)]
+        collected: list[list[Prompted]] = []
+        terms: list[list[int | None]] = []
+        for region in (None, *self._masked):
+            here = [i for i in range(len(self._items)) if i not in self._masked or i == region]
+            conditionings = encode([self._items[i] for i in here])
+            collected = collected or [[] for _ in conditionings]
+            still = [i for i in here if i not in moving]
+            terms.append([None, *(i for i in here if i in moving)])
+            for term in terms[-1]:
+                self._unet.plug([self._items[i] for i in here if i in still or i == term])
+                for of_prompt, conditioning in zip(collected, conditionings, strict=True):
+                    of_prompt.append(self._unet.prompt(conditioning))
+        return [ContextMix(self._unet, of_prompt) for of_prompt in collected], terms
+
+    def _coefficients(self, step: int) -> np.ndarray:
+        """f32 [regions, terms]: keys and values with factors f are (1 - Σ f) · those without + Σ f · those with one."""
+        rows = np.zeros((len(self._terms), sum(map(len, self._terms))), np.float32)
+        start = 0
+        for row, terms in zip(rows, self._terms, strict=True):
+            factors = [self._factors[step][index] for index in terms if index is not None]
+            row[start : start + len(terms)] = [1 - sum(factors), *factors]
+            start += len(terms)
+        return rows
+
+    def _places(self, step: int) -> dict[str, np.ndarray]:
+        """The inputs of `Unet.steer`."""
+        inputs: dict[str, np.ndarray] = {}
+        for name, size in self._unet.steer_sizes.items():
+            height, width = size if size is not None and self._masked else (1, 1)
+            columns = np.ones((1 + len(self._column_of), height, width), np.float32)
+            for index, column in self._column_of.items():
+                mask = self._items[index].mask
+                columns[column] = self._factors[step][index]
+                if mask is not None:
+                    columns[column] *= 0 if size is None else mask.cells(height, width)
+            inputs[name] = columns
+        for name, (height, width) in self._unet.region_sizes.items():
+            masks = [self._items[index].mask for index in self._masked]
+            cells = np.array([mask.cells(height, width).reshape(-1) for mask in masks if mask is not None], np.float32)
+            if len(cells):
+                inputs[name] = np.concatenate([1 - cells.sum(0, keepdims=True), cells])
+        return inputs

@@ -1,0 +1,86 @@
+"""What a socket adds to a layer's output, as OpenVINO operations: up · (down · x) for each kind of layer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+__all__ = ["Layer", "conv_update", "linear_update", "time_rows"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer (kernel ()) or a convolution of equal strides and pads, whose input is [1, in, height, width]."""
+
+    in_features: int
+    out_features: int
+    kernel: tuple[int, ...]
+    stride: int
+    pad: int
+
+
+def linear_update(
+    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: Layer, weights: ov.Output | None
+) -> list[ov.Output]:
+    """x [1, …, in], down [rank, in] → one update [1, …, out / n] for each of the n ups.
+
+    weights: None, or [tokens or 1, rank], what every place takes of every rank.
+    """
+    hidden = op.matmul(x, down, False, True)
+    if weights is not None:
+        hidden = op.multiply(hidden, weights)
+    return [op.matmul(hidden, up, False, True).output(0) for up in ups]
+
+
+def conv_update(
+    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: Layer, weights: ov.Output | None
+) -> list[ov.Output]:
+    """x [1, in, height, width], down [rank, in] or [taps, rank, in] → [1, out, height', width'].
+
+    The plugin refuses a convolution whose weights have a dynamic shape. A convolution is a sum over its taps, and the
+    product with `down` is the same at every place, so all taps are one MatMul, and the sum is one of shifted maps with
+    as few channels as the rank. weights: None, or [rank, places or 1].
+    """
+    channels, height, width = (d.get_length() for d in list(x.get_partial_shape())[1:])
+    flat = op.reshape(x, op.constant(np.array([channels, height * width])), False)
+    if layer.kernel == (1, 1) and layer.stride == 1:
+        hidden, rows, columns = op.matmul(down, flat, False, False).output(0), height, width
+    else:
+        rows, columns = (
+            (side + 2 * layer.pad - k) // layer.stride + 1
+            for side, k in zip((height, width), layer.kernel, strict=True)
+        )
+        if layer.kernel == (1, 1):
+            down = op.unsqueeze(down, op.constant(np.array([0]))).output(0)
+        hidden = _sum_of_taps(flat, down, layer, (height, width), (rows, columns))
+    if weights is not None:
+        hidden = op.multiply(hidden, weights).output(0)
+    shape = op.constant(np.array([1, layer.out_features // len(ups), rows, columns]))
+    return [op.reshape(op.matmul(up, hidden, False, False), shape, False).output(0) for up in ups]
+
+
+def _sum_of_taps(
+    flat: ov.Output, down: ov.Output, layer: Layer, size: tuple[int, int], out_size: tuple[int, int]
+) -> ov.Output:
+    """[rank, height' · width'] from flat [in, height · width] and down [taps, rank, in]."""
+    taps = int(np.prod(layer.kernel))
+    maps = op.matmul(down, op.unsqueeze(flat, op.constant(np.array([0]))), False, False)
+    maps = op.reshape(maps, op.constant(np.array([taps, -1, *size])), False)
+    pads = op.constant(np.array([0, 0, layer.pad, layer.pad]))
+    maps = op.pad(maps, pads, pads, "constant", op.constant(np.float32(0)))
+    axes, steps = op.constant(np.array([0, 2, 3])), op.constant(np.array([1, layer.stride, layer.stride]))
+    total: ov.Node | None = None
+    for tap in range(taps):
+        i, j = divmod(tap, layer.kernel[1])
+        stop = [tap + 1, i + (out_size[0] - 1) * layer.stride + 1, j + (out_size[1] - 1) * layer.stride + 1]
+        part = op.slice(maps, op.constant(np.array([tap, i, j])), op.constant(np.array(stop)), steps, axes)
+        total = part if total is None else op.add(total, part)
+    assert total is not None
+    return op.reshape(total, op.constant(np.array([-1, out_size[0] * out_size[1]])), False).output(0)
+
+
+def time_rows(x: ov.Output, down: ov.Output, up: ov.Output, select: ov.Output) -> ov.Output:
+    """[columns, out]: the update that each column's own ranks make; x [1, in], select [columns, rank]."""
+    hidden = op.multiply(op.matmul(x, down, False, True), select)
+    return op.matmul(hidden, up, False, True).output(0)

@@ -1,0 +1,236 @@
+"""Broken adapter files by the thousand: none may crash, hang or take much memory, and LorablendError is all they raise.
+
+`fuzz` is for the tests and for `python -m bench.fuzz`. What each file is follows from the seed and its number alone.
+"""
+
+import faulthandler
+import json
+import multiprocessing
+import pickle
+import re
+import sys
+import time
+import tracemalloc
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from lorablend.adapters import Adapter, Delta, inspect_adapter, load_adapter
+from lorablend.adapters.errors import LorablendError
+from tests.adapters.fuzz_edits import mutated
+from tests.adapters.fuzz_files import Draft
+
+_SECONDS = 10  # for one file; the slowest of 100,000 takes a hundredth of it
+_MEMORY = 1 << 30  # bytes that a worker may take above what it has when it starts
+_MEASURED = 20  # of so many files one has its allocations measured, which makes it slow
+# What loading may allocate: the file's size times four, as issue 3 asks, and the Python objects that any file needs.
+_ALLOCATED, _OBJECTS = 4, 200_000
+_LARGEST_WEIGHT = 2**18  # elements of a base weight to try a delta on
+
+
+@dataclass
+class Figures:
+    """What became of the files."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)  # "loaded", "loaded leniently", "refused", "used"
+    algorithms: Counter[str] = field(default_factory=Counter)  # of the deltas that were computed
+    slowest: float = 0.0  # seconds, of loading and using one file
+    allocated: float = 0.0  # the most that loading took, as a share of what it may
+
+    def add(self, other: "Figures") -> None:
+        self.outcomes += other.outcomes
+        self.algorithms += other.algorithms
+        self.slowest = max(self.slowest, other.slowest)
+        self.allocated = max(self.allocated, other.allocated)
+
+
+def fuzz(drafts: Mapping[str, Draft], folder: Path, seed: int, count: int, processes: int = 2) -> Figures:
+    """Make, load and use `count` broken files. Raises AssertionError that names the file, which is left in `folder`."""
+    pickled = folder / "drafts.pickle"
+    pickled.write_bytes(pickle.dumps(dict(drafts)))
+    parts = [range(start, count, processes) for start in range(processes)]
+    figures = Figures()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context) as pool:
+        for part in [pool.submit(_work, pickled, folder / f"worker{part.start}", seed, part) for part in parts]:
+            figures.add(part.result())
+    return figures
+
+
+def _work(pickled: Path, folder: Path, seed: int, numbers: Sequence[int]) -> Figures:
+    """One process. A hang ends it with a traceback, and so does a crash: the pool is broken then."""
+    drafts = pickle.loads(pickled.read_bytes())
+    folder.mkdir()
+    faulthandler.enable()
+    _limit_memory()
+    fuzz_one(drafts, folder, seed, 1, Figures())  # the tables of names, made once, are no file's memory
+    figures = Figures()
+    for number in numbers:
+        faulthandler.dump_traceback_later(_SECONDS, exit=True)
+        try:
+            fuzz_one(drafts, folder, seed, number, figures)
+        except BaseException as error:
+            raise AssertionError(f"file {number} of seed {seed}, in {folder}: {type(error).__name__}: {error}") from error
+    faulthandler.cancel_dump_traceback_later()
+    return figures
+
+
+def _limit_memory() -> None:
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + _MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def fuzz_one(drafts: Mapping[str, Draft], folder: Path, seed: int, number: int, figures: Figures) -> None:
+    """Make, load and use one file."""
+    random = Random(f"{seed} {number}")
+    names = sorted(drafts)
+    content, draft = mutated(random, drafts[random.choice(names)], drafts[random.choice(names)])
+    path = folder / draft.file_name
+    config = folder / "adapter_config.json"
+    for old in (path, config):
+        old.unlink(missing_ok=True)  # the last one may still be mapped, and must not be written into
+    path.write_bytes(content)
+    if draft.config is not None:
+        config.write_bytes(draft.config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if number % _MEASURED == 0:
+            figures.allocated = max(figures.allocated, _share_of_memory(path))
+        start = time.perf_counter()
+        _load_and_use(path, random, figures)
+        figures.slowest = max(figures.slowest, time.perf_counter() - start)
+
+
+def _share_of_memory(path: Path) -> float:
+    size = path.stat().st_size + (path.with_name("adapter_config.json").stat().st_size if "model" in path.name else 0)
+    tracemalloc.start()
+    try:
+        _load(path, lenient=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    share = peak / (_ALLOCATED * size + _OBJECTS)
+    assert share <= 1, f"{peak} bytes allocated for a file of {size}"
+    return share
+
+
+def _load(path: Path, **options: bool) -> Adapter | str:
+    """The adapter, or the message."""
+    try:
+        return load_adapter(path, **options)
+    except LorablendError as error:
+        message = str(error)
+        assert message.isprintable(), message
+        assert message.startswith(path.name), message
+        return message
+
+
+def _load_and_use(path: Path, random: Random, figures: Figures) -> None:
+    strict, lenient, unread = _load(path), _load(path, lenient=True), _load(path, check_values=False)
+    if isinstance(lenient, str):
+        assert isinstance(strict, str), f"loads, but leniently not: {lenient}"
+        figures.outcomes["refused"] += 1
+        return
+    if isinstance(strict, str):
+        assert lenient.refused, f"loads leniently with nothing left out, but not strictly: {strict}"
+        figures.outcomes["loaded leniently"] += 1
+    else:
+        assert not isinstance(unread, str), f"loads, but without its values not: {unread}"
+        assert not strict.refused
+        assert [(*module, d.made_for) for module, d in strict.deltas.items()] == [
+            (*module, d.made_for) for module, d in unread.deltas.items()
+        ]
+        figures.outcomes["loaded"] += 1
+    for adapter in (strict, lenient):
+        if not isinstance(adapter, str):
+            _check_counts(adapter)
+    used = {delta.algorithm for delta in lenient.deltas.values() if _use(delta, random)}
+    figures.outcomes["used"] += bool(used)
+    figures.algorithms.update(used)
+    for bias in lenient.biases.values():
+        change = _computed(lambda bias=bias: bias.dense(np.ones(bias.out_features, np.float32)))
+        assert change is None or (change.shape == (bias.out_features,) and change.dtype == np.float32)
+
+
+def _check_counts(adapter: Adapter) -> None:
+    """Every tensor is counted once, and the report is plain data."""
+    report = inspect_adapter(adapter)
+    json.dumps(report, allow_nan=False)
+    assert report["covered"] + len(report["ignored"]) + len(report["refused"]) == len(adapter.file.tensors)
+    assert not set(adapter.ignored) & set(adapter.refused)
+    assert {*adapter.ignored, *adapter.refused} <= adapter.file.tensors.keys()
+    assert all(warning.isprintable() for warning in adapter.warnings)
+
+
+def _shapes(delta: Delta) -> Iterator[tuple[int, ...]]:
+    """Weights that it may fit, of a size that is quick to compute."""
+    said = tuple(map(int, re.findall(r"\d+", delta.made_for)))
+    pairs = product((delta.out_features or 0, *said[:1], 4), (delta.in_features or 0, *said[-1:], 6))
+    for shape in (said, *((*pair, *kernel) for pair in pairs for kernel in ((), (1, 1), (3, 3))), said[:1]):
+        if 0 < int(np.prod([float(size) for size in shape])) <= _LARGEST_WEIGHT and delta.fits(shape):
+            yield shape
+
+
+def _computed(compute):
+    """What it returns, or None where the values are refused."""
+    try:
+        return compute()
+    except LorablendError as error:
+        assert str(error).isprintable()
+        return None
+
+
+def _use(delta: Delta, random: Random) -> bool:
+    """Ask for everything that the engine asks for; whether there was a weight for it."""
+    shape = next(_shapes(delta), None)
+    if shape is None:
+        return False
+    weight = np.random.default_rng(random.getrandbits(32)).normal(0, 0.5, shape).astype(np.float32)
+    change = _computed(lambda: delta.dense(weight))
+    factors = _computed(delta.factors)
+    raw, gated = _computed(delta.raw_factors), _computed(lambda: delta.gated(weight))
+    if change is None:  # numbers beyond float32
+        return True
+    assert change.shape == shape
+    assert change.dtype == np.float32
+    assert np.isfinite(change).all()
+    assert change.flags.writeable
+    assert raw is None or delta.live == "factors"
+    assert gated is None or delta.live == "gate"
+    if raw is not None:
+        assert raw.down.dtype == raw.up.dtype
+        assert (len(raw.down), raw.up.shape[1]) == (delta.live_rank, delta.live_rank)
+    if factors is not None:
+        _assert_alike(change, factors[1] @ factors[0].reshape(len(factors[0]), -1), _bound(*factors))
+    if gated is not None:
+        gate = gated.gate.reshape(-1, *[1] * (weight.ndim - 1)) * weight
+        if gated.down is None or gated.up is None:
+            _assert_alike(change, gate, np.abs(gate))
+        else:
+            low_rank = (gated.up @ gated.down.reshape(len(gated.down), -1)).reshape(shape)
+            _assert_alike(change, gate + low_rank, np.abs(gate) + _bound(gated.down, gated.up).reshape(shape))
+    return True
+
+
+def _bound(down: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """The sum of the products' magnitudes, which is what rounding errors are relative to."""
+    return np.abs(up) @ np.abs(down).reshape(len(down), -1)
+
+
+def _assert_alike(change: np.ndarray, other: np.ndarray, bound: np.ndarray) -> None:
+    """1e-4 of the terms, which are few: two float32 computations of one thing. The floor is float32's own."""
+    difference = np.abs(change - other.reshape(change.shape)).astype(np.float64)
+    limit = 1e-4 * np.maximum(bound.reshape(change.shape), np.abs(change)).astype(np.float64) + 1e-30
+    finite = np.isfinite(other.reshape(change.shape)) & np.isfinite(limit)
+    assert (difference <= limit)[finite].all(), float((difference / limit)[finite].max())

@@ -1,0 +1,111 @@
+"""Files that LyCORIS writes itself, against what its own modules make of the weights: LoCon, LoHa, LoKr and DoRA."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorablend.adapters import load_adapter
+from lorablend.adapters.delta import Delta
+from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, Layers, layers_of, randomize, relative, small_net
+
+pytest.importorskip("lycoris")
+
+PATHS = {TO_Q, TO_K, FF, CONV, SHORTCUT}
+
+
+def written(path: Path, **options: Any) -> tuple[Path, Layers, dict[str, np.ndarray]]:
+    """A file that LyCORIS saves, the layers, and the weights that its forward passes take in their place.
+
+    Not those of its `merge_to`, which (4.1.3) multiplies LoHa and LoKr with alpha / rank twice.
+    """
+    import torch
+    from lycoris import create_lycoris
+
+    net = small_net()
+    network = create_lycoris(net, 1.0, **options)
+    weights: dict[str, np.ndarray] = {}
+    names = {name.replace(".", "_"): name for name in PATHS}
+    for number, lora in enumerate(network.loras):
+        network.add_module(lora.lora_name, lora)
+        randomize(lora, 0.2, seed=number)
+        with torch.no_grad():
+            change = lora.make_weight() * lora.scale if hasattr(lora, "make_weight") else lora.get_weight(lora.shape)
+            weight = lora.org_weight + change.reshape(lora.shape) * (1 if hasattr(lora, "make_weight") else lora.scalar)
+            weights[names[lora.lora_name.removeprefix("lycoris_")]] = (
+                lora.apply_weight_decompose(weight) if lora.wd else weight
+            ).numpy()
+    network.save_weights(path, torch.float32, {})
+    return path, layers_of(net), weights
+
+
+def assert_forms_agree(delta: Delta, weight: np.ndarray, change: np.ndarray) -> None:
+    """Whatever the delta says about its live forms is so, and gives the same change.
+
+    1e-5: two float32 sums of the same products in another order.
+    """
+    down_up = delta.factors()
+    if down_up is not None:
+        down, up = down_up
+        assert down.dtype == up.dtype == np.float32
+        assert (len(down), up.shape[1]) == (delta.live_rank, delta.live_rank)
+        assert relative((up @ down.reshape(len(down), -1)).reshape(weight.shape), change) <= 1e-5
+    raw = delta.raw_factors()
+    assert (raw is not None) == (delta.live == "factors")
+    if raw is not None:
+        assert raw.down.shape[1:] == (weight.shape[1:] if set(weight.shape[2:]) - {1} else weight.shape[1:2])
+        product = raw.up.astype(np.float64) @ raw.down.reshape(len(raw.down), -1) * raw.scale
+        assert relative(product.reshape(weight.shape), change) <= 1e-5
+    gated = delta.gated(weight)
+    assert (gated is not None) == (delta.live == "gate")
+    if gated is not None and gated.down is not None and gated.up is not None:
+        assert len(gated.down) == delta.live_rank
+        low_rank = (gated.up @ gated.down.reshape(len(gated.down), -1)).reshape(weight.shape)
+        assert relative(gated.gate.reshape(-1, *[1] * (weight.ndim - 1)) * weight + low_rank, change) <= 1e-5
+
+
+# LyCORIS gives a LoKr's second matrix factors only where the rank is below half its size.
+@pytest.mark.parametrize(
+    ("options", "algorithm", "live"),
+    [
+        ({"algo": "locon"}, "lora", 5),
+        ({"algo": "locon", "use_tucker": True}, "lora", 5),
+        ({"algo": "locon", "rs_lora": True}, "lora", 5),
+        ({"algo": "locon", "use_scalar": True}, "lora", 5),
+        ({"algo": "loha"}, "loha", 5),
+        ({"algo": "loha", "use_tucker": True}, "loha", 5),
+        ({"algo": "loha", "rs_lora": True, "use_scalar": True}, "loha", 5),
+        ({"algo": "lokr", "factor": 4}, "lokr", 5),
+        ({"algo": "lokr", "factor": 4, "use_tucker": True}, "lokr", 5),
+        ({"algo": "lokr", "factor": 2, "unbalanced_factorization": True, "use_scalar": True}, "lokr", 5),
+        ({"algo": "lokr", "factor": 4, "decompose_both": True, "linear_dim": 1, "conv_dim": 1}, "lokr", 5),
+        ({"algo": "lokr", "factor": 4, "linear_dim": 4, "conv_dim": 16}, "lokr", 2),
+        ({"algo": "lokr", "factor": 4, "full_matrix": True}, "lokr", 0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("decompose", [None, "outputs", "inputs"])
+def test_what_lycoris_saves(
+    tmp_path: Path, options: dict[str, Any], algorithm: str, live: int, decompose: str | None
+) -> None:
+    chosen = {"linear_dim": 2, "linear_alpha": 1.5, "conv_dim": 2, "conv_alpha": 0.5, **options}
+    if decompose:
+        chosen |= {"dora_wd": True, "wd_on_output": decompose == "outputs"}
+    path, layers, weights = written(tmp_path / "x.safetensors", **chosen)
+    adapter = load_adapter(path)
+    assert adapter.covered == adapter.tensor_count
+    assert {name for _, name in adapter.deltas} == PATHS == weights.keys()
+    for (_, name), delta in adapter.deltas.items():
+        weight = layers[name].weight
+        change = delta.dense(weight)
+        expected = weights[name] - weight
+        # Both are float32; the difference of two weights, which is all that LyCORIS gives, has lost a digit.
+        assert relative(change, expected) <= 1e-5, name
+        assert delta.algorithm == ("dora" if decompose else algorithm)
+        assert delta.out_features == weight.shape[0]
+        assert delta.in_features == weight.shape[1]
+        assert delta.fits(weight.shape)
+        assert not delta.fits((*weight.shape[:1], weight.shape[1] + 1, *weight.shape[2:]))
+        assert_forms_agree(delta, weight, change)
+    assert sum(bool(delta.live) for delta in adapter.deltas.values()) == (0 if decompose == "inputs" else live)
