@@ -9,7 +9,17 @@ from .delta import Gated, RawFactors
 from .errors import AdapterError
 from .file import Tensor
 
-__all__ = ["BakedDelta", "check_floats", "check_roles", "dtype_of", "matrix", "owned", "require_finite", "require_fit", "sizes"]
+__all__ = [
+    "BakedDelta",
+    "check_floats",
+    "check_roles",
+    "dtype_of",
+    "owned",
+    "require_finite",
+    "require_fit",
+    "sizes",
+    "without_ones",
+]
 
 _DTYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
 
@@ -85,7 +95,7 @@ def sizes(shape: Iterable[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def matrix(shape: tuple[int, ...]) -> tuple[int, ...]:
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with a 1×1 kernel left out: a linear layer and a 1×1 convolution are the same."""
     return shape[:2] if set(shape[2:]) <= {1} else shape
 

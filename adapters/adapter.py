@@ -15,11 +15,9 @@ from .base_model import tell_base_model
 from .delta import BiasDelta, Delta
 from .errors import AdapterError
 from .file import TensorFile, read_file
-from .reading import Reading
+from .reading import ModuleName, Reading
 
 __all__ = ["Adapter", "load_adapter"]
-
-ModuleName = tuple[str, str]  # (component, module path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +96,8 @@ def load_adapter(path: str | os.PathLike[str], *, lenient: bool = False, check_v
 
     lenient: leave out what is not understood, a module always as a whole, and list it in `refused`; an error only if
     nothing is left.
-    check_values: look at every number, so that NaN and infinity are found now and not in a picture. False reads only the
-    header and what is needed to understand it, whatever the file's size: for lists of adapters, not for using one.
+    check_values: look at every number, so that NaN and infinity are found now and not in a picture. False reads the
+    header and little else, whatever the file's size: for a list of adapters, not for using one.
     """
     file = read_file(path)
     try:

@@ -57,7 +57,8 @@ def build_bias(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
     if not present:
         return None
     if len(present) > 1:
-        raise AdapterError(f"{module}: only one change of a bias was expected, not {listed(_names(roles, present))}")
+        names = listed([roles[role].name for role in present])
+        raise AdapterError(f"{module}: only one change of a bias was expected, not {names}")
     role = present[0]
     tensor = roles[role]
     check_floats(tensor)
@@ -70,7 +71,3 @@ def build_bias(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
             raise AdapterError(f"{module}: no down, whose rank scales the bias {shown(tensor.name)}")
         return BiasChange(module, tensor, "add", scale_of(module, path, roles, roles["down"].shape[0], settings).factor)
     return BiasChange(module, tensor, {"bias": "replace", "ia3": "multiply"}.get(role, "add"))
-
-
-def _names(roles: Mapping[str, Tensor], present: list[str]) -> list[str]:
-    return [roles[role].name for role in present]

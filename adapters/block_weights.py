@@ -18,6 +18,7 @@ from typing import Any
 
 from ._forms import did_you_mean, finite
 from ._wording import shown
+from .base_model import BASE_NAMES
 from .errors import BlendError
 from .modules import TOPOLOGIES, bases_of, text_encoder_modules, unet_modules
 
@@ -55,7 +56,7 @@ PRESETS: Mapping[str, tuple[tuple[str, ...], float]] = {
 }
 
 _THIRDS = ("in", "mid", "out")
-_BASE_NAMES = {"sd15": "SD 1.5", "sd2": "SD 2", "sdxl": "SDXL"}
+_BASE_NAMES = {base: BASE_NAMES[base] for base in (*_SD, *_SDXL)}
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,9 @@ class DoraDelta:
         gain = self._gain(self._changed(weight), 0)
         down, up = factors
         with np.errstate(over="ignore", invalid="ignore"):
-            gated = Gated(gain - 1, down, up * gain[:, None])
-        require_finite(self.module, gated.gate, gated.up)
-        return gated
+            gate, up = gain - 1, up * gain[:, None]
+        require_finite(self.module, gate, up)
+        return Gated(gate, down, up)
 
     def _changed(self, weight: np.ndarray) -> np.ndarray:
         """V, in a new array."""

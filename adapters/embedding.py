@@ -9,12 +9,13 @@ import numpy as np
 from ._checks import BakedDelta, check_floats, check_roles, dtype_of, require_finite, require_fit
 from ._wording import shown
 from .errors import AdapterError
+from .factored import NUMBERS
 from .file import Tensor
+from .keys import BUNDLE_PREFIX
 from .scale import Scale, ScaleSettings, scale_of
 
 __all__ = ["EmbeddingDelta", "build_embedding", "embedding_name", "read_bundled"]
 
-_PREFIX = "bundle_emb."
 # What a bundled tensor is called after its name -> component.
 _BUNDLED = {
     "string_to_param.*": "text_encoder",  # A1111: SD 1.5, SD 2
@@ -90,7 +91,7 @@ def build_embedding(
 
     Raises AdapterError.
     """
-    check_roles(module, roles, ["embedding_down", "embedding_up"], ["alpha", "scale", "scalar"])
+    check_roles(module, roles, ["embedding_down", "embedding_up"], NUMBERS)
     down, up = roles["embedding_down"], roles["embedding_up"]
     check_floats(down, up)
     for tensor in (down, up):
@@ -139,7 +140,7 @@ def read_bundled(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarra
 
 
 def _split(tensor_name: str) -> tuple[str, str]:
-    name, dot, rest = tensor_name.removeprefix(_PREFIX).partition(".")
-    if not tensor_name.startswith(_PREFIX) or not name or not dot:
+    name, dot, rest = tensor_name.removeprefix(BUNDLE_PREFIX).partition(".")
+    if not tensor_name.startswith(BUNDLE_PREFIX) or not name or not dot:
         raise AdapterError(f"tensor {shown(tensor_name)} does not name an embedding")
     return name, rest

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import check_floats, dtype_of, require_finite, require_fit, sizes
-from ._checks import matrix as without_ones
+from ._checks import check_floats, dtype_of, require_finite, require_fit, sizes, without_ones
 from ._wording import shown
 from .delta import Gated, RawFactors
 from .errors import AdapterError
 from .file import Tensor
-from .modules import kernel_of
+from .modules import is_table, kernel_of
 from .scale import Scale
 
 __all__ = ["NUMBERS", "Factored", "FactoredDelta", "check_shape", "join_core", "matrix", "weight_shape"]
@@ -77,11 +76,11 @@ class FactoredDelta(ABC):
 
     @property
     def live(self) -> str:
-        return "factors" if self.pair_rank else ""
+        return "factors" if self.pair_rank and not is_table(self.module) else ""
 
     @property
     def live_rank(self) -> int:
-        return min(self.pair_rank, self.shape[0], math.prod(self.shape[1:]))
+        return self._shortest_rank if self.live else 0
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return without_ones(self.shape) == without_ones(shape)
@@ -94,7 +93,7 @@ class FactoredDelta(ABC):
         return change.reshape(weight.shape)
 
     def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        if not self.live:
+        if not self.pair_rank:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
             down, up = self._shortest_pair()
@@ -122,9 +121,14 @@ class FactoredDelta(ABC):
     def _pair(self) -> tuple[np.ndarray, np.ndarray]:
         """(down, up) in float32 without the scale: [pair rank, in · kernel], [out, pair rank]."""
 
+    @property
+    def _shortest_rank(self) -> int:
+        """Of `_shortest_pair`."""
+        return min(self.pair_rank, self.shape[0], math.prod(self.shape[1:]))
+
     def _shortest_pair(self) -> tuple[np.ndarray, np.ndarray]:
         """`_pair`, or where they are less, the change itself and an identity."""
-        if self.live_rank == self.pair_rank:
+        if self._shortest_rank == self.pair_rank:
             return self._pair()
         product = self._product(1.0).reshape(self.shape[0], -1)
         rows, columns = product.shape

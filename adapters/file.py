@@ -231,7 +231,7 @@ def _read(path: Path) -> TensorFile:
                 raise AdapterError("the header's __metadata__ is not an object")
             metadata = value
         elif len(tensors) == _TENSOR_LIMIT:
-            raise AdapterError(f"more than {_TENSOR_LIMIT} tensors, which no adapter has")
+            raise AdapterError(f"more than {_TENSOR_LIMIT} tensors, which no model has")
         else:
             tensors[name] = _tensor(name, value, buffer, data_begin)
     _check_layout(tensors, data_begin, len(buffer))

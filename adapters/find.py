@@ -25,8 +25,9 @@ def find_adapter(name: str | os.PathLike[str], lora_dir: str | os.PathLike[str] 
     """The file that `name` means.
 
     A path, or under `lora_dir`, at any depth: a file's name with or without its suffix, its path from there, or the
-    name that the trainer gave it; exactly so, or if there is none, in other letter case. A `PromptName` is never a
-    path, and finds no file whose link leads out of the folder. Raises BlendError if it fits no file or more than one.
+    name that the trainer gave it; exactly so, or if there is none, in other letter case. What is hidden there is not
+    found. A `PromptName` is never a path, and finds no file whose link leads out of the folder. Raises BlendError if it
+    fits no file or more than one.
     """
     if isinstance(name, os.PathLike):
         return Path(name)
@@ -70,7 +71,7 @@ def _is_file(path: Path) -> bool:
 def _search(name: str, folder: Path) -> Path:
     if not folder.is_dir():
         raise BlendError(f"{shown(folder)}: no such folder of adapters, wanted for {shown(name)}")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == _SUFFIX and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == _SUFFIX and _is_listed(path, folder))
     by_file = [(path, _file_names(path, folder)) for path in files]
     if found := _only(name, folder, by_file, fold=str):
         return found
@@ -82,6 +83,11 @@ def _search(name: str, folder: Path) -> Path:
     nearest = difflib.get_close_matches(name.casefold().removesuffix(_SUFFIX), known, n=1)
     hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
     raise BlendError(f"{shown(name)}: no adapter of that name among the {len(files)} in {shown(folder)}{hint}")
+
+
+def _is_listed(path: Path, folder: Path) -> bool:
+    """What is hidden, and what is in a hidden folder such as a library's bin, is nobody's adapter."""
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
 
 
 def _only(name: str, folder: Path, names: list[tuple[Path, set[str]]], fold: Callable[[str], str]) -> Path | None:

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._checks import BakedDelta, check_floats, check_roles, dtype_of, matrix, owned, require_finite, require_fit, sizes
+from ._checks import (
+    BakedDelta,
+    check_floats,
+    check_roles,
+    dtype_of,
+    owned,
+    require_finite,
+    require_fit,
+    sizes,
+    without_ones,
+)
 from ._wording import shown
 from .errors import AdapterError
 from .file import Tensor
@@ -49,7 +59,7 @@ class FullDelta(BakedDelta):
         return sizes(self.tensor.shape) if len(self.tensor.shape) > 1 else f"{self.tensor.count} numbers"
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        return matrix(self.tensor.shape) == matrix(self._covered(shape))
+        return without_ones(self.tensor.shape) == without_ones(self._covered(shape))
 
     def dense(self, weight: np.ndarray) -> np.ndarray:
         require_fit(self.module, self.fits(weight.shape), self.made_for, weight.shape)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._checks import check_floats, check_roles, dtype_of, matrix, require_finite, require_fit, sizes
+from ._checks import check_floats, check_roles, dtype_of, require_finite, require_fit, sizes, without_ones
 from ._wording import shown
 from .delta import Gated, RawFactors
 from .errors import AdapterError
+from .factored import NUMBERS, matrix
 from .file import Tensor
 from .scale import Scale, ScaleSettings, scale_of
 
@@ -74,14 +75,14 @@ class GloraDelta:
         return 2 * self.rank if self.live else 0
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        return matrix(self._shape) == matrix(shape)
+        return without_ones(self._shape) == without_ones(shape)
 
     def dense(self, weight: np.ndarray) -> np.ndarray:
         require_fit(self.module, self.fits(weight.shape), self.made_for, weight.shape)
         base = weight.reshape(self.out_features, self.in_features, -1).swapaxes(1, 2)  # the inputs at the end
         with np.errstate(over="ignore", invalid="ignore"):
-            change = _flat(self.up) @ self._down().reshape(self.rank, -1)
-            through = ((base @ _flat(self.into)) @ _flat(self.back)).swapaxes(1, 2)
+            change = matrix(self.up) @ self._down().reshape(self.rank, -1)
+            through = ((base @ matrix(self.into)) @ matrix(self.back)).swapaxes(1, 2)
             change += through.reshape(change.shape)
             change *= np.float32(self.scale)
         require_finite(self.module, change)
@@ -99,8 +100,8 @@ class GloraDelta:
         require_fit(self.module, self.fits(weight.shape), self.made_for, weight.shape)
         base = weight.reshape(self.out_features, self.in_features)
         with np.errstate(over="ignore", invalid="ignore"):
-            down = np.concatenate([self._down().reshape(self.rank, -1), _flat(self.back)])
-            up = np.concatenate([_flat(self.up), base @ _flat(self.into)], axis=1)
+            down = np.concatenate([self._down().reshape(self.rank, -1), matrix(self.back)])
+            up = np.concatenate([matrix(self.up), base @ matrix(self.into)], axis=1)
             up *= np.float32(self.scale)
         require_finite(self.module, up)
         return Gated(np.zeros(self.out_features, np.float32), down, up)
@@ -114,11 +115,7 @@ class GloraDelta:
         """[r, in, k, k], the core contracted into it."""
         if self.core is None:
             return self.down.float32()
-        return np.einsum("mnyx,ni->miyx", self.core.float32(), _flat(self.down), optimize=True)
-
-
-def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.float32().reshape(tensor.shape[:2])
+        return np.einsum("mnyx,ni->miyx", self.core.float32(), matrix(self.down), optimize=True)
 
 
 def build_glora(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> GloraDelta | None:
@@ -126,7 +123,7 @@ def build_glora(module: str, path: str, roles: Mapping[str, Tensor], settings: S
 
     Raises AdapterError.
     """
-    check_roles(module, roles, ["a1", "a2", "b1", "b2"], ["bm", "alpha", "scale", "scalar"])
+    check_roles(module, roles, ["a1", "a2", "b1", "b2"], ["bm", *NUMBERS])
     a1, a2, b1, b2 = (roles[role] for role in ("a1", "a2", "b1", "b2"))
     core = roles.get("bm")
     check_floats(a1, a2, b1, b2, core)

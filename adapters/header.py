@@ -29,10 +29,13 @@ def read_header(text: str) -> Iterator[tuple[str, Any]]:
     """
     header = _Reader(text)
     for name in header.members():
-        if header.next() != "{":
+        if name == METADATA and header.skip("null"):  # as good as none
+            yield name, {}
+        elif header.next() not in ("{", ""):
             yield name, None
             return
-        yield name, _metadata(header) if name == METADATA else header.entry()
+        else:
+            yield name, _metadata(header) if name == METADATA else header.entry()
     header.end()
 
 
@@ -53,12 +56,11 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-        self._decoder = json.JSONDecoder()
 
     def next(self) -> str:
         """The next character that is no space, "" at the end; it stays there."""
-        space = _SPACE.match(self._text, self._at)
-        self._at = space.end() if space else self._at
+        if self._text[self._at : self._at + 1].isspace() and (space := _SPACE.match(self._text, self._at)):
+            self._at = space.end()
         return self._text[self._at : self._at + 1]
 
     def take(self, *expected: str) -> str:
@@ -67,6 +69,13 @@ class _Reader:
             raise _not_json()
         self._at += 1
         return character
+
+    def skip(self, word: str) -> bool:
+        """Go behind this word if it is next."""
+        self.next()
+        found = self._text.startswith(word, self._at)
+        self._at += len(word) * found
+        return found
 
     def members(self) -> Iterator[str]:
         """The names in an object; each value has to be read before the next name."""
@@ -88,7 +97,7 @@ class _Reader:
         if self.next() != '"':
             raise _not_json()
         try:
-            value, self._at = self._decoder.raw_decode(self._text, self._at)
+            value, self._at = _STRING.raw_decode(self._text, self._at)
         except ValueError as error:
             raise _not_json() from error
         if _HALF_CHARACTER.search(value):
@@ -99,7 +108,7 @@ class _Reader:
         """An object that has no objects inside."""
         end = self._text.find("}", self._at, self._at + _LONGEST_ENTRY) + 1
         try:
-            value = json.loads(self._text[self._at : end], object_pairs_hook=_unique)
+            value = _ENTRY.decode(self._text[self._at : end])
         except (ValueError, RecursionError) as error:
             raise _not_json() from error
         self._at = end
@@ -116,6 +125,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entry) < len(pairs):
         raise ValueError("a key that comes twice")
     return entry
+
+
+_STRING = json.JSONDecoder()
+_ENTRY = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _not_json() -> AdapterError:

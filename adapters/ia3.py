@@ -85,7 +85,7 @@ def build_ia3(module: str, path: str, roles: Mapping[str, Tensor], settings: Sca
     else:
         check_roles(module, roles, ["weight", "on_input"], ["alpha"])
         tensor, neutral = roles["weight"], 0.0
-        on_input = _flag(module, roles["on_input"])
+        on_input = _zero_or_one(module, roles["on_input"])
     check_floats(tensor)
     if len(tensor.shape) not in (1, 2, 4) or tensor.count != max(tensor.shape):
         raise AdapterError(
@@ -113,7 +113,7 @@ def multiplies_outputs(module: str, path: str, tensor: Tensor, settings: ScaleSe
     )
 
 
-def _flag(module: str, tensor: Tensor) -> bool:
+def _zero_or_one(module: str, tensor: Tensor) -> bool:
     value = tensor.float32().reshape(-1).tolist() if tensor.count == 1 else []
     if value not in ([0.0], [1.0]):
         raise AdapterError(f"{module}: {shown(tensor.name)} is {shown(value)}, 0 or 1 was expected")

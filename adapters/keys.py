@@ -11,6 +11,7 @@ from .modules import find_module
 
 __all__ = [
     "BUNDLED",
+    "BUNDLE_PREFIX",
     "COMPONENTS",
     "NOT_ADAPTERS",
     "OTHER_BASES",
@@ -21,7 +22,8 @@ __all__ = [
     "parse_key",
 ]
 
-BUNDLED = "bundled embedding"  # the algorithm of what is no module's: bundle_emb.<token>.<part>
+BUNDLED = "bundled embedding"  # the algorithm of what is no module's
+BUNDLE_PREFIX = "bundle_emb."  # bundle_emb.<token>.<part>
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
@@ -200,7 +202,7 @@ class Key:
 
 def parse_key(name: str) -> Key:
     """Take a tensor's name apart; what is not understood stays empty in the answer, nothing is guessed."""
-    if name.startswith("bundle_emb."):
+    if name.startswith(BUNDLE_PREFIX):
         return Key(name, role="embedding", algorithm=BUNDLED)
     if len(name) > _LONGEST_NAME:
         return Key(name)

@@ -26,12 +26,12 @@ class LoraDelta(FactoredDelta):
         return "lora"
 
     @property
-    def live_rank(self) -> int:
+    def _shortest_rank(self) -> int:
         return self.pair_rank  # no copy is better than fewer rows
 
     def raw_factors(self) -> RawFactors | None:
         down, up = self.tensors["down"], self.tensors["up"]
-        if "mid" in self.tensors or down.dtype != up.dtype:
+        if "mid" in self.tensors or down.dtype != up.dtype or not self.live:
             return super().raw_factors()
         return RawFactors(self._with_kernel(down.raw()), up.raw().reshape(up.shape[:2]), self.scale)
 

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["TOPOLOGIES", "Topology", "bases_of", "find_module", "kernel_of", "text_encoder_modules", "unet_modules"]
+__all__ = [
+    "TOPOLOGIES",
+    "Topology",
+    "bases_of",
+    "find_module",
+    "is_table",
+    "kernel_of",
+    "text_encoder_modules",
+    "unet_modules",
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ _TEXT_ENDS = (
     "text_projection",
 )
 _CONVOLUTIONS = ("conv_in", "conv_out", ".conv1", ".conv2", "samplers.0.conv")  # 3×3 in every model
+_TABLES = ("token_embedding", "position_embedding")
 _TEXT_LAYERS = 32  # of OpenCLIP bigG, the deepest
 
 # diffusers' names for the same module before it used PEFT: (ending of today's name, ending of the old one).
@@ -152,6 +162,11 @@ def find_module(component: str, name: str) -> str | None:
 def kernel_of(path: str) -> tuple[int, ...]:
     """The kernel of a module path that is a convolution above 1×1; () for any other."""
     return (3, 3) if path.endswith(_CONVOLUTIONS) else ()
+
+
+def is_table(path: str) -> bool:
+    """Whether a module path is an embedding: rows of it are looked up, so no socket is there."""
+    return path.endswith(_TABLES)
 
 
 def bases_of(path: str) -> frozenset[str]:

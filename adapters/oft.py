@@ -11,7 +11,7 @@ stage of BOFT instead, which is the same at s = 0 and s = 1 only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from ._wording import shown
 from .errors import AdapterError
 from .file import Tensor
 from .oft_peft import PeftOftDelta, build_boft, build_peft_oft
-from .rotation import rotation_change, skew
+from .rotation import check_stages, rotation_change, skew
 from .scale import ScaleSettings, scale_of
 
 __all__ = ["OftDelta", "build_boft", "build_oft"]
-
-_UNCONSTRAINED = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,9 @@ def _blockwise(blocks: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return (blocks @ rows.reshape(count, size, -1)).reshape(count * size, -1)
 
 
-def build_oft(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> OftDelta | PeftOftDelta | None:
+def build_oft(
+    module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings
+) -> OftDelta | PeftOftDelta | None:
     """The delta of one module from "oft_blocks", "oft_diag" or PEFT's "oft_r"; None where there is nothing to turn.
 
     Raises AdapterError.
@@ -116,15 +116,13 @@ def build_oft(module: str, path: str, roles: Mapping[str, Tensor], settings: Sca
         )
     if len(blocks.shape) == 3:
         return delta
-    stages, count, size, _ = blocks.shape
-    if size % 2 or stages > count.bit_length() or count % 2 ** (stages - 1):
-        raise AdapterError(f"{module}: {count} blocks of {size}×{size} cannot be paired in {stages} stages")
-    return OftDelta(module, blocks, rescale, delta.limit, algorithm="boft")
+    check_stages(module, blocks.shape)
+    return replace(delta, algorithm="boft")
 
 
 def _limit(module: str, path: str, roles: Mapping[str, Tensor], blocks: Tensor) -> float:
-    """alpha · outputs."""
+    """alpha · outputs, 0 without an alpha."""
     if "alpha" not in roles:
-        return _UNCONSTRAINED
+        return 0.0
     alpha = scale_of(module, path, {"alpha": roles["alpha"]}, 1, ScaleSettings()).factor
     return alpha * blocks.shape[-3] * blocks.shape[-1]

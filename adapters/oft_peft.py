@@ -23,8 +23,8 @@ from ._checks import BakedDelta, check_floats, check_roles, dtype_of, require_fi
 from ._wording import shown
 from .errors import AdapterError
 from .file import Tensor
-from .rotation import neumann_change, rotation_change, skew, skew_from_triangle
-from .scale import ScaleSettings
+from .rotation import check_stages, neumann_change, rotation_change, skew, skew_from_triangle
+from .scale import ScaleSettings, flag_of
 
 __all__ = ["PeftBoftDelta", "PeftOftDelta", "build_boft", "build_peft_oft"]
 
@@ -144,9 +144,9 @@ def build_peft_oft(module: str, path: str, roles: Mapping[str, Tensor], settings
         raise AdapterError(f"tensor {shown(entries.name)} has {entries.shape[1]} columns, no block has so many entries")
     divisor = 2 * math.sqrt(size - 1) if "scaled_oft" in roles else 1.0
     source, given = settings.source, settings.raw
-    series = _flag(source, given, "use_cayley_neumann", True)
+    series = flag_of(source, "use_cayley_neumann", given, default=True)
     terms = _number(source, given, "num_cayley_neumann_terms", _TERMS, (1, _MOST_TERMS), int)
-    eps = _number(source, given, "eps", _EPS, (0, 1e30), int | float) if _flag(source, given, "coft", False) else None
+    eps = _number(source, given, "eps", _EPS, (0, 1e30), int | float) if flag_of(source, "coft", given) else None
     return PeftOftDelta(module, entries, size, divisor, int(terms) if series else None, eps)
 
 
@@ -163,17 +163,9 @@ def build_boft(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
         )
     if not blocks.count or not rescale.count:
         return None
-    stages, count, size, _ = blocks.shape
-    if stages > 1 and (size % 2 or stages > count.bit_length() or count % 2 ** (stages - 1)):
-        raise AdapterError(f"{module}: {count} blocks of {size}×{size} cannot be paired in {stages} stages")
+    if blocks.shape[0] > 1:  # one stage exchanges nothing
+        check_stages(module, blocks.shape)
     return PeftBoftDelta(module, blocks, rescale)
-
-
-def _flag(source: str, settings: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = settings.get(name, default)
-    if not isinstance(value, bool):
-        raise AdapterError(f"{source}: {name} is {shown(value)}, true or false was expected")
-    return value
 
 
 def _number(

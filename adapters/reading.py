@@ -17,7 +17,7 @@ from .keys import BUNDLED, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
 from .lokr import LokrDelta
 from .scale import ScaleSettings, read_scale_settings
 
-__all__ = ["Reading"]
+__all__ = ["ModuleName", "Reading"]
 
 ModuleName = tuple[str, str]  # (component, module path)
 _T = TypeVar("_T")

@@ -4,7 +4,7 @@ import numpy as np
 
 from .errors import AdapterError
 
-__all__ = ["neumann_change", "rotation_change", "skew", "skew_from_triangle"]
+__all__ = ["check_stages", "neumann_change", "rotation_change", "skew", "skew_from_triangle"]
 
 # An entry of Q beyond which float64 leaves no float32 digits of the inverse: the condition of I − Q is √(1 + ‖Q‖²).
 # Trained ones are below 10.
@@ -53,6 +53,13 @@ def neumann_change(module: str, q: np.ndarray, terms: int) -> np.ndarray:
     if not np.isfinite(change).all():
         raise _too_large(module)
     return change
+
+
+def check_stages(module: str, shape: tuple[int, ...]) -> None:
+    """Raise AdapterError unless BOFT's stages can exchange halves of these blocks, [stages, blocks, n, n]."""
+    stages, count, size, _ = shape
+    if size % 2 or stages > count.bit_length() or count % 2 ** (stages - 1):
+        raise AdapterError(f"{module}: {count} blocks of {size}×{size} cannot be paired in {stages} stages")
 
 
 def _too_large(module: str) -> AdapterError:

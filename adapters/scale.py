@@ -22,7 +22,7 @@ from .file import Tensor, TensorFile
 from .keys import COMPONENTS
 from .patterns import Patterns
 
-__all__ = ["Scale", "ScaleSettings", "read_scale_settings", "scale_of"]
+__all__ = ["Scale", "ScaleSettings", "flag_of", "read_scale_settings", "scale_of"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 # PEFT's ways of starting a LoRA that take something out of the base weights, which its files do not hold.
@@ -173,8 +173,8 @@ def _settings(source: str, settings: Mapping[str, Any]) -> ScaleSettings:
     return ScaleSettings(
         alpha=_optional_number(source, alpha_name, settings),
         alpha_pattern=_patterns(source, "alpha_pattern", settings),
-        rank_stabilised=_flag(source, "use_rslora", settings),
-        dora=_flag(source, "use_dora", settings),
+        rank_stabilised=flag_of(source, "use_rslora", settings),
+        dora=flag_of(source, "use_dora", settings),
         raw=MappingProxyType(dict(settings)),
         source=source,
     )
@@ -202,8 +202,9 @@ def _number(source: str, name: str, value: Any) -> float:
     raise AdapterError(f"{source}: {shown(name)} is {shown(value)}, a finite number was expected")
 
 
-def _flag(source: str, name: str, settings: Mapping[str, Any]) -> bool:
+def flag_of(source: str, name: str, settings: Mapping[str, Any], default: bool = False) -> bool:
+    """One of the settings that is true or false. Raises AdapterError where it is anything else."""
     value = settings.get(name)
     if not isinstance(value, bool | None):
         raise AdapterError(f"{source}: {name} is {shown(value)}, true or false was expected")
-    return bool(value)
+    return default if value is None else value

@@ -60,11 +60,6 @@ class Schedule:
         """The factor in every step of a run of `steps`."""
         return tuple(self.at(step, steps) for step in range(steps))
 
-    @property
-    def is_switch_only(self) -> bool:
-        """Is the factor never anything but 0 or 1?"""
-        return self.ramp is None
-
     def _window(self, steps: int) -> tuple[int, int]:
         """(first step that is on, first that is off again), counted from 0, within the run."""
         first = 0 if self.start is None else _index(self.start, steps)

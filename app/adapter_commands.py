@@ -18,42 +18,37 @@ adapters_app = typer.Typer(
     help="Look into adapter files, combine them, and keep a library of them.", rich_markup_mode=None
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", hidden=True)]
-Source = Annotated[str, typer.Argument(metavar="SOURCE", hidden=True)]
-Words = Annotated[list[str] | None, typer.Argument(metavar="WORDS", hidden=True)]
+Name = Annotated[str, options.argument("NAME")]
+Words = Annotated[list[str] | None, options.argument("WORDS")]
 LibraryDir = Annotated[
     Path | None,
-    typer.Option(
+    options.option(
         "--lora-dir",
-        metavar="DIR",
-        help="Folder of the library. Default: $LORABLEND_ADAPTERS, else a folder of your own data.",
+        "DIR",
+        "Folder of the library. Default: $LORABLEND_ADAPTERS, else a folder of your own data.",
     ),
 ]
 EntriesAsJson = Annotated[
-    bool, typer.Option("--json", help="Print all there is to know as JSON, hashes and tags included.")
+    bool, options.option("--json", None, "Print all there is to know as JSON, hashes and tags included.")
 ]
 Hashes = Annotated[
     bool,
-    typer.Option(
-        "--hashes", help="First read the files that were not read whole yet; a stopped run goes on the next time."
+    options.option(
+        "--hashes", None, "First read the files that were not read whole yet; a stopped run goes on the next time."
     ),
 ]
-NewName = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="What to call it. Default: as the source does.")
-]
+NewName = Annotated[str | None, options.option("--name", "NAME", "What to call it. Default: as the source does.")]
 Sha256 = Annotated[
     str | None,
-    typer.Option("--sha256", metavar="HEX", help="What the file must have, 64 hex digits. Default: the Hub's, if any."),
+    options.option("--sha256", "HEX", "What the file must have, 64 hex digits. Default: the Hub's, if any."),
 ]
-BaseModel = Annotated[
-    str | None, typer.Option("--base-model", metavar="NAME", help="Only those for sd15, sd2, sdxl or unknown.")
-]
+BaseModel = Annotated[str | None, options.option("--base-model", "NAME", "Only those for sd15, sd2, sdxl or unknown.")]
 Algorithm = Annotated[
     str | None,
-    typer.Option("--algorithm", metavar="NAME", help="Only those with lora, loha, lokr, dora, oft and so on."),
+    options.option("--algorithm", "NAME", "Only those with lora, loha, lokr, dora, oft and so on."),
 ]
-Tag = Annotated[str | None, typer.Option("--tag", metavar="TEXT", help="Only those with this tag of yours.")]
-Favourite = Annotated[bool, typer.Option("--favourite", help="Only your favourites.")]
+Tag = Annotated[str | None, options.option("--tag", "TEXT", "Only those with this tag of yours.")]
+Favourite = Annotated[bool, options.option("--favourite", None, "Only your favourites.")]
 
 
 @adapters_app.callback(invoke_without_command=True)
@@ -128,7 +123,7 @@ def search(
 
 @adapters_app.command()
 def add(
-    source: Source,
+    source: options.Source,
     name: NewName = None,
     sha256: Sha256 = None,
     lora_dir: LibraryDir = None,

@@ -17,7 +17,7 @@ from lorablend.app import options
 from lorablend.app.adapter_commands import adapters_app
 
 if TYPE_CHECKING:
-    from lorablend.engine import Pipeline
+    from lorablend.engine import Pipeline, Result
 
 __all__ = ["main", "run"]
 
@@ -189,8 +189,8 @@ def generate(
     for index, one_seed in enumerate(seeds(seed, count)):
         with step_bar(f"picture {index + 1} of {count}") as callback:
             result = pipe.generate(prompt, negative, seed=one_seed, callback=callback, **settings)
-        for warning in result.warnings if index == 0 else ():
-            typer.echo(f"warning: {warning}", err=True)
+        if index == 0:
+            _say_of(result)
         for path in save_result(result, pipe, out):
             typer.echo(path)
         if index == 0:
@@ -310,6 +310,18 @@ def _pipeline(
     from lorablend.engine import Pipeline
 
     return Pipeline(folder, device, runtime, precision, lora_dir=lora_dir, max_rank=max_rank, lenient=lenient)
+
+
+def _say_of(result: "Result") -> None:
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if errors := result.rank_errors:
+        worst = max(errors, key=lambda path: errors[path])
+        mean = sum(errors.values()) / len(errors)
+        typer.echo(
+            f"recompressed {len(errors)} modules; error {mean:.2%} in the mean, {errors[worst]:.2%} at most ({worst})",
+            err=True,
+        )
 
 
 def _said(**options: Any) -> dict[str, Any]:

@@ -32,14 +32,14 @@ def draw_heatmap(comparison: Comparison, path: Path) -> None:
     label_width = int(max(measure.textlength(_label(row), font) for row in rows)) + 12
     head = _MARGIN + (len(comparison.names) + 1) * 22 + 44
     left = _MARGIN + label_width
-    middle = left + len(comparison.names) * _NORM_WIDTH + _GAP
+    unit = "norm of the change" + (" / norm of the weights" if comparison.relative else "")
+    middle = left + max(len(comparison.names) * _NORM_WIDTH, int(measure.textlength(unit, small))) + _GAP
     legend_width = 300
     width = max(middle + len(pairs) * _PAIR_WIDTH, left + 2 * legend_width + _GAP) + _MARGIN
     height = head + len(rows) * _CELL + 8 + 84
     picture = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(picture)
 
-    unit = "norm of the change" + (" / norm of the weights" if comparison.relative else "")
     for index, (name, weight) in enumerate(zip(comparison.names, comparison.weights, strict=True)):
         suggestion = "no change" if weight is None else f"equal size at weight {weight:.2f}"
         text = _shortened(draw, f"{_LETTERS[index]}   {name}", font, width - 2 * _MARGIN - 190)

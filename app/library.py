@@ -28,9 +28,9 @@ from lorablend.adapters.file import read_file
 from lorablend.app.library_add import Progress, fetch
 from lorablend.app.library_index import HASHED, HEADER, Changes, Index, Row
 from lorablend.app.library_marks import Mark, Marks
-from lorablend.app.library_place import move_to_bin
+from lorablend.app.library_place import SUFFIX, move_to_bin
 from lorablend.app.library_preview import Preview, read_picture, read_thumbnail
-from lorablend.app.library_scan import SUFFIX, guess_facts, hash_whole, read_facts, walk
+from lorablend.app.library_scan import hash_whole, read_facts, walk
 
 __all__ = ["Entry", "Library"]
 
@@ -44,9 +44,9 @@ class Entry:
 
     `name` is its path in the library without the suffix ("ink", "styles/neon"), which the tag of a prompt takes too;
     `path` is where it is; `size` is in bytes, `modified` in seconds since 1970. `base_model`, `algorithms` and `ranks`
-    are told from the header first; once it is `hashed` they are certain. `sha256` (64 hex digits), `autov2` (10) and
-    `autov3` (12) are None until then. `error` is why it cannot be used, or None. `preview`: there is a picture. The
-    last three are the user's own marks; `last_used` is ISO 8601, in UTC.
+    are told from the header. `sha256` (64 hex digits), `autov2` (10) and `autov3` (12) are None until it is `hashed`.
+    `error` is why it cannot be used, or None; that its numbers are broken shows only when it is used. `preview`: there
+    is a picture. The last three are the user's own marks; `last_used` is ISO 8601, in UTC.
     """
 
     name: str
@@ -214,8 +214,7 @@ class Library:
             row = _read_header(path, row)
         if row.stage == HASHED:
             return row
-        hashes = hash_whole(path)
-        return Row(row.found, HASHED, read_facts(path), hashes)
+        return Row(row.found, HASHED, row.facts, hash_whole(path))
 
     # asking
 
@@ -391,10 +390,10 @@ class Library:
 
     def _hashed(self, entry: Entry) -> Entry:
         """The entry with its hashes; they are computed now if they are not known."""
-        if entry.hashed or entry.error:
+        if entry.hashed:
             return entry
         self._list()
-        if row := self._row(entry):
+        if (row := self._row(entry)) and row.stage < HASHED:
             self._look_at(row, self._read_whole)
         return self._by_file(self._file(entry))
 
@@ -416,8 +415,8 @@ class Library:
 
 def _read_header(path: Path, row: Row) -> Row:
     """A file that is no safetensors file is done with that: there is nothing in it to hash."""
-    facts = guess_facts(path)
-    return Row(row.found, HASHED if facts.error else HEADER, facts, None)
+    facts = read_facts(path)
+    return Row(row.found, HEADER if facts.tensors else HASHED, facts, None)
 
 
 def _usable(own: Path) -> Path | None:

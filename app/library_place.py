@@ -9,7 +9,7 @@ from pathlib import Path
 from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import RequestError
 
-__all__ = ["CONFIG", "PEFT_NAME", "check_name", "clean_name", "move_in", "move_to_bin", "place_of"]
+__all__ = ["CONFIG", "PEFT_NAME", "SUFFIX", "check_name", "clean_name", "move_in", "move_to_bin", "place_of"]
 
 SUFFIX = ".safetensors"
 # PEFT's two files belong together under these very names: the scale of the first is in the second.

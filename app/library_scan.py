@@ -6,9 +6,8 @@ done, so that a folder of a hundred gigabytes is listed at once.
 
 import hashlib
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,14 @@ from lorablend.adapters import load_adapter
 from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.file import TensorFile, read_file
-from lorablend.adapters.keys import Key, algorithm_of, parse_key
 from lorablend.adapters.metadata import base_model_hint, title, trigger_words
-from lorablend.adapters.modules import bases_of
+from lorablend.app.library_place import SUFFIX
 from lorablend.app.library_preview import picture_beside
 
-__all__ = ["SUFFIX", "Facts", "Found", "Hashes", "guess_facts", "hash_whole", "read_facts", "walk"]
-
-SUFFIX = ".safetensors"
+__all__ = ["Facts", "Found", "Hashes", "hash_whole", "read_facts", "walk"]
 
 _CHUNK = 4 << 20  # bytes; from 1 MB on hashing is as fast as it gets
 _TRIGGER_WORDS = 50  # at most; the metadata of a hostile file holds millions
-
-# The algorithm's word in a delta, by its word in the table of key names; any other is a form of LoRA.
-_ALGORITHMS = {
-    "DoRA": "dora",
-    "LoHa": "loha",
-    "LoKr": "lokr",
-    "GLoRA": "glora",
-    "IA3": "ia3",
-    "OFT": "oft",
-    "BOFT": "boft",
-    "full difference": "full",
-    "full weights": "full",
-}
-_RANK_ROLES = ("down", "w1_b", "w2_b")  # [rank, in…]
-_CROSS_ATTENTION_WIDTH = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
 
 
 @dataclass(frozen=True)
@@ -145,41 +126,36 @@ def _leads_inside(path: Path, folder: Path) -> bool:
         return False
 
 
-def guess_facts(path: Path) -> Facts:
-    """What the header alone tells; nothing after it is read. `read_facts` tells it exactly."""
-    try:
-        file = read_file(path)
-    except AdapterError as error:
-        return Facts(error=_without_name(error, path))
-    keys = [parse_key(name) for name in file.tensors]
-    modules: dict[tuple[str | None, str], set[str]] = defaultdict(set)
-    for key in keys:
-        if key.path is not None and key.role:
-            modules[key.component, key.path].add(key.algorithm)
-    found = Counter(_ALGORITHMS.get(algorithm_of(algorithms), "lora") for algorithms in modules.values())
-    ranks = {shape[0] for key in keys if key.role in _RANK_ROLES and (shape := file.tensors[key.name].shape)}
-    return Facts(
-        base_model=_guess_base_model(file, keys),
-        algorithms=tuple(name for name, _ in found.most_common()),
-        ranks=tuple(sorted(ranks)),
-        **_said(file),
-    )
-
-
 def read_facts(path: Path) -> Facts:
-    """What is in the file, every tensor understood or the error that says which one is not."""
+    """What is in the file, every tensor understood or the error that says which one is not.
+
+    The header tells it all; of the numbers, only those without which it cannot be understood are read.
+    """
+    error = ""
     try:
-        adapter = load_adapter(path)
-    except AdapterError as error:
-        guess = guess_facts(path)
-        return replace(guess, error=guess.error or _without_name(error, path))
+        adapter = load_adapter(path, check_values=False)
+    except AdapterError as refusal:
+        error = _without_name(refusal, path)
+        try:
+            adapter = load_adapter(path, lenient=True, check_values=False)
+        except AdapterError:
+            return _unusable(path, error)
     found = Counter(delta.algorithm for delta in adapter.deltas.values())
     return Facts(
         base_model=adapter.base_model,
         algorithms=tuple(name for name, _ in found.most_common()),
         ranks=tuple(sorted({delta.rank for delta in adapter.deltas.values() if delta.rank is not None})),
+        error=error,
         **_said(adapter.file),
     )
+
+
+def _unusable(path: Path, error: str) -> Facts:
+    try:
+        file = read_file(path)
+    except AdapterError:
+        return Facts(error=error)
+    return Facts(base_model=base_model_hint(file.metadata) or "unknown", error=error, **_said(file))
 
 
 def _without_name(error: AdapterError, path: Path) -> str:
@@ -196,18 +172,6 @@ def _said(file: TensorFile) -> dict[str, Any]:
         "tensors": len(file.tensors),
         "thumbnail": "modelspec.thumbnail" in file.metadata,
     }
-
-
-def _guess_base_model(file: TensorFile, keys: Sequence[Key]) -> str:
-    """The width of the cross-attention tells, else the modules, else the metadata."""
-    crossing = [key for key in keys if key.role == "down" and str(key.path).endswith(("attn2.to_k", "attn2.to_v"))]
-    widths = {width for key in crossing for width in file.tensors[key.name].shape[1:2]}
-    told = {base for width, base in _CROSS_ATTENTION_WIDTH.items() if width in widths}
-    if not told and any(key.component == "text_encoder_2" for key in keys):
-        told = {"sdxl"}
-    if not told and (bases := [set(bases_of(key.path)) for key in keys if key.component == "unet" and key.path]):
-        told = set.intersection(*bases) - {"sdxl-refiner"}
-    return told.pop() if len(told) == 1 else base_model_hint(file.metadata) or "unknown"
 
 
 def hash_whole(path: Path) -> Hashes:

@@ -186,7 +186,11 @@ def _adapter_rows(lora_dir: Path | None) -> list[_AdapterRow]:
     """A switch and a slider for every adapter, and room for its trigger words."""
     files = adapter_files(lora_dir)
     if lora_dir is None or not files:
-        gr.HTML("<p>No adapters. Start with --lora-dir and a folder of .safetensors files.</p>", padding=True)
+        gr.HTML(
+            "<p>No adapters. Add some to the library with <code>lorablend adapters add</code>, "
+            "or start with --lora-dir and a folder of .safetensors files.</p>",
+            padding=True,
+        )
         return []
     rows = []
     with gr.Column(elem_id="adapters", elem_classes="block"):

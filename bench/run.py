@@ -46,6 +46,8 @@ BLENDS: dict[str, list[tuple[str, float]]] = {
     "5r32max64": FIVE,
     "gates": [("r16", 0.8)],
     "steered": [("r16", 0.8)],
+    "ramp": [("r16", 0.8)],
+    "switch": [("r64a", 0.7), ("r64b", -0.4), ("r64c", 0.3)],
 }
 VARIANTS = {
     "bare": "bare OpenVINO",
@@ -58,6 +60,8 @@ VARIANTS = {
     "live-5r32max64": "live, five rank 32, max_rank 64",
     "live-gates": "live with gates, one rank 16",
     "live-steered": "live, steered, one rank 16",
+    "program-ramp": "the same, its weight changed before every step",
+    "program-switch": "live, one of three rank 64 in turn, a step each",
     "genai-r16": "GenAI AdapterConfig, one rank 16",
     "genai-3r64": "GenAI AdapterConfig, three rank 64",
     "torch-r16": "diffusers + PEFT, one rank 16",
@@ -93,20 +97,11 @@ def bare(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 
 def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     """The product's own UNet with sockets; also what a change of blend costs."""
-    import openvino as ov
 
     from lorablend.adapters import BlendItem, load_adapter
-    from lorablend.engine.compiler import Compiler
-    from lorablend.engine.tensor_cache import TensorCache
     from lorablend.engine.text import Conditioning
-    from lorablend.engine.unet import Unet, Variant
 
-    options = {"INFERENCE_PRECISION_HINT": PRECISION}
-    max_rank = 64 if blend.endswith("max64") else None
-    compiler = Compiler(ov.Core(), "CPU", options, ov.Type.bf16, TensorCache(3 << 30), max_rank)
-    model = ModelFolder(folder / "model")
-    variant = Variant(gates=blend == "gates", steered=blend == "steered")
-    unet = Unet(compiler, model, (PIXELS, PIXELS), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
+    unet = _unet(folder, blend)
     values = _inputs()
     figures: dict[str, Any] = {}
 
@@ -128,6 +123,46 @@ def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     figures["prompt"] = time.perf_counter() - start
     figures["steps"] = _timed(lambda: unet(values["sample"], 500.0, prompted), steps)
     return figures
+
+
+def program(folder: Path, blend: str, steps: int) -> dict[str, Any]:
+    """The live UNet in a run whose blend changes from step to step, the change included."""
+    from lorablend.adapters import Blend, BlendItem, Schedule, load_adapter
+    from lorablend.engine.program import PluggedProgram, SteeredProgram
+    from lorablend.engine.text import Conditioning
+
+    unet, values = _unet(folder, blend), _inputs()
+    schedule = Schedule(ramp=(0, 1)) if blend == "ramp" else None
+    items = tuple(BlendItem(load_adapter(_file(folder, n)), weight, schedule=schedule) for n, weight in BLENDS[blend])
+    make = SteeredProgram if blend == "ramp" else PluggedProgram
+    conditioning = Conditioning(values["encoder_hidden_states"], values["text_embeds"])
+    wanted = Blend(items, "sum" if blend == "ramp" else "switch")
+    start = time.perf_counter()
+    run = make(wanted, steps + 1, unet, lambda _items: [conditioning])
+    figures: dict[str, Any] = {"first plug": time.perf_counter() - start}
+    done = iter(range(steps + 1))
+
+    def step() -> None:
+        (one,) = run.passes(next(done))
+        one.bind()
+        unet(values["sample"], 500.0, one.prompted[0])
+
+    return figures | {"steps": _timed(step, steps)}
+
+
+def _unet(folder: Path, blend: str) -> Any:
+    import openvino as ov
+
+    from lorablend.engine.compiler import Compiler
+    from lorablend.engine.tensor_cache import TensorCache
+    from lorablend.engine.unet import Unet, Variant
+
+    options = {"INFERENCE_PRECISION_HINT": PRECISION}
+    max_rank = 64 if blend.endswith("max64") else None
+    compiler = Compiler(ov.Core(), "CPU", options, ov.Type.bf16, TensorCache(3 << 30), max_rank)
+    model = ModelFolder(folder / "model")
+    variant = Variant(gates=blend == "gates", steered=blend in ("steered", "ramp"))
+    return Unet(compiler, model, (PIXELS, PIXELS), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
 
 
 def genai(folder: Path, blend: str, steps: int) -> dict[str, Any]:
@@ -165,7 +200,7 @@ def torch(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     return {"steps": _timed(step, steps)}
 
 
-KINDS = {"bare": bare, "live": live, "genai": genai, "torch": torch}
+KINDS = {"bare": bare, "live": live, "program": program, "genai": genai, "torch": torch}
 
 
 def _timed(step: Any, steps: int) -> list[float]:

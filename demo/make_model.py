@@ -20,12 +20,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from lorablend.convert import convert
+from lorablend.demo.networks import sdxl_unet, text_config, vae
 from lorablend.demo.tokenizer import clip_tokenizer, learn_merges
 from lorablend.engine.ir import Ir
 from lorablend.engine.model_folder import ModelFolder
@@ -33,7 +34,6 @@ from lorablend.engine.model_folder import ModelFolder
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionXLPipeline
-    from transformers import CLIPTextConfig, CLIPTokenizer
 
 HERE = Path(__file__).parent
 SIZE = 256  # pixels
@@ -111,39 +111,25 @@ def main(out: Path = HERE) -> None:
 
 
 def _pipeline() -> StableDiffusionXLPipeline:
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     merges = learn_merges(WORDS.split())
     tokenizer, tokenizer_2 = clip_tokenizer(merges), clip_tokenizer(merges, pad_token="!")
+    width = 32
     pipeline = StableDiffusionXLPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(16, 16, 24, 32),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=SIZE,
-            scaling_factor=0.13025,
-        ),
-        text_encoder=CLIPTextModel(_text_config(tokenizer)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer_2, hidden_act="gelu")),
+        vae=vae((16, 16, 24, 32), SIZE, scaling_factor=0.13025),
+        text_encoder=CLIPTextModel(text_config(tokenizer, width, layers=2)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer_2, width, layers=2, hidden_act="gelu")),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        unet=UNet2DConditionModel(
-            sample_size=SIZE // 8,
+        unet=sdxl_unet(
+            SIZE,
+            text_widths=(width, width),
             block_out_channels=(32, 64, 64),
             layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             transformer_layers_per_block=1,
             attention_head_dim=(2, 4, 4),
-            cross_attention_dim=32 + 32,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 32,
             norm_num_groups=8,
         ),
         scheduler=EulerDiscreteScheduler(
@@ -158,23 +144,6 @@ def _pipeline() -> StableDiffusionXLPipeline:
     for name, rules in RULES.items():
         _draw(getattr(pipeline, name), rng, rules)
     return pipeline
-
-
-def _text_config(tokenizer: CLIPTokenizer, **changes: Any) -> CLIPTextConfig:
-    from transformers import CLIPTextConfig
-
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=32,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **changes,
-    )
 
 
 def _draw(network: torch.nn.Module, rng: np.random.Generator, rules: dict[str, Draw]) -> None:

@@ -1,7 +1,7 @@
 """From the items of a blend to the tensors that go into sockets."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -177,17 +177,21 @@ class Plugs:
         return delta.raw_factors()
 
     def _compressed(self, parts: dict[str, list[_Part]]) -> tuple[dict[str, list[_Part]], dict[str, float]]:
-        """The parts with every socket's ranks cut to max_rank, and the relative errors of those that were cut."""
+        """The parts with the ranks of every socket's column cut to max_rank, and the largest errors of those cut."""
         if self._max_rank is None:
             return parts, {}
-        cut, errors = dict(parts), {}
+        cut: dict[str, list[_Part]] = {}
+        errors: dict[str, float] = {}
         for path, of_socket in parts.items():
-            if sum(part.rank for part in of_socket) <= self._max_rank:
-                continue
-            factors = [_weighted(part.raw, part.weight) for part in of_socket if part.raw is not None]
-            down, up, errors[path] = recompress(factors, self._max_rank)
-            gates = [_Part(None, part.gate, part.weight, part.column) for part in of_socket if part.gate is not None]
-            cut[path] = [_Part(RawFactors(down, up, 1.0), None, 1.0, 0), *gates]
+            for column in sorted({part.column for part in of_socket}):
+                of_column = [part for part in of_socket if part.column == column]
+                if sum(part.rank for part in of_column) > self._max_rank:
+                    factors = [_weighted(part.raw, part.weight) for part in of_column if part.raw is not None]
+                    down, up, error = recompress(factors, self._max_rank)
+                    errors[path] = max(error, errors.get(path, 0.0))
+                    gates = [replace(part, raw=None) for part in of_column if part.gate is not None]
+                    of_column = [_Part(RawFactors(down, up, 1.0), None, 1.0, column), *gates]
+                cut.setdefault(path, []).extend(of_column)
         return cut, errors
 
     def _rank_zero(self, columns: int) -> Tensors:

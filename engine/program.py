@@ -88,14 +88,13 @@ class SteeredProgram:
     """
 
     def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
-        self._unet, self._items, self._steps = unet, blend.items, steps
+        self._unet, self._items = unet, blend.items
         self._factors = [blend.factors(step, steps) for step in range(steps)]
         steered = [i for i in range(len(blend)) if not always_on(blend, i, steps)]
         self._column_of = {index: column for column, index in enumerate(steered, start=1)}
         self._masked = [index for index in steered if blend.items[index].mask is not None]
         self._refuse_placeless()
         self._mixes, self._terms = self._contexts(encode)
-        self._passes: tuple[int, list[Pass]] | None = None
 
     def passes(self, step: int) -> Sequence[Pass]:
         coefficients = self._coefficients(step)

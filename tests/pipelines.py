@@ -8,50 +8,51 @@ initialised VAE decodes everything to one flat grey, so the decoder's last layer
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lorablend.demo.networks import sdxl_unet, text_config, vae
 from lorablend.demo.tokenizer import clip_tokenizer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTokenizer
 
 PICTURE_SIZE = 64  # pixels, the native width and height of both pipelines
 _PROMPT = "a fox in the snow"
 _MERGES = ["f o", "fo x</w>", "c a", "ca t</w>", "t h", "th e</w>"]
+_VAE_CHANNELS = (16, 16, 32, 32)
 _NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
 def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
     """Write an SDXL-shaped pipeline (UNet of 8 M parameters, two text encoders), f32, to `folder`; returns it."""
     import torch
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
     tokenizer, tokenizer_2 = clip_tokenizer(_MERGES), clip_tokenizer(_MERGES, pad_token="!")
-    encoder = CLIPTextModel(_text_config(tokenizer, 32))
-    encoder_2 = CLIPTextModelWithProjection(_text_config(tokenizer_2, 64, hidden_act="gelu"))
-    unet = UNet2DConditionModel(
-        sample_size=PICTURE_SIZE // 8,
+    encoder = CLIPTextModel(text_config(tokenizer, 32, layers=3))
+    encoder_2 = CLIPTextModelWithProjection(text_config(tokenizer_2, 64, layers=3, hidden_act="gelu"))
+    unet = sdxl_unet(
+        PICTURE_SIZE,
+        text_widths=(32, 64),
         block_out_channels=(32, 64, 128),
         layers_per_block=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 2),
         attention_head_dim=(2, 4, 8),
-        cross_attention_dim=32 + 64,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 64,
         norm_num_groups=16,
     )
     scheduler = EulerDiscreteScheduler(
         **_NOISE, timestep_spacing="leading", steps_offset=1, prediction_type=prediction_type
     )
     pipeline = StableDiffusionXLPipeline(
-        _vae(scaling_factor=0.13025), encoder, encoder_2, tokenizer, tokenizer_2, unet, scheduler
+        vae(_VAE_CHANNELS, PICTURE_SIZE, scaling_factor=0.13025),
+        encoder,
+        encoder_2,
+        tokenizer,
+        tokenizer_2,
+        unet,
+        scheduler,
     )
     _vary(pipeline)
     _spread_pictures(pipeline)
@@ -79,8 +80,8 @@ def write_sd15(folder: Path) -> Path:
     )
     scheduler = PNDMScheduler(**_NOISE, skip_prk_steps=True, steps_offset=1)
     pipeline = StableDiffusionPipeline(
-        vae=_vae(scaling_factor=0.18215),
-        text_encoder=CLIPTextModel(_text_config(tokenizer, 48)),
+        vae=vae(_VAE_CHANNELS, PICTURE_SIZE, scaling_factor=0.18215),
+        text_encoder=CLIPTextModel(text_config(tokenizer, 48, layers=3)),
         tokenizer=tokenizer,
         unet=unet,
         scheduler=scheduler,
@@ -92,38 +93,6 @@ def write_sd15(folder: Path) -> Path:
     _spread_pictures(pipeline)
     pipeline.save_pretrained(folder)
     return folder
-
-
-def _text_config(tokenizer: CLIPTokenizer, width: int, **changes: Any) -> CLIPTextConfig:
-    from transformers import CLIPTextConfig
-
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        projection_dim=width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **changes,
-    )
-
-
-def _vae(scaling_factor: float) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16, 16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=PICTURE_SIZE,
-        scaling_factor=scaling_factor,
-    )
 
 
 def _vary(pipeline: DiffusionPipeline) -> None:
@@ -143,17 +112,17 @@ def _spread_pictures(pipeline: DiffusionPipeline) -> None:
     """Scale the VAE decoder's last layer so that a picture's channels have mean 0 and deviation 0.45 in [-1, 1]."""
     import torch
 
-    vae: AutoencoderKL = pipeline.vae  # pyright: ignore[reportAttributeAccessIssue] - set from the constructor
+    decoder: AutoencoderKL = pipeline.vae  # pyright: ignore[reportAttributeAccessIssue] - set from the constructor
     unet: UNet2DConditionModel = pipeline.unet  # pyright: ignore[reportAttributeAccessIssue]
     pipeline.set_progress_bar_config(disable=True)
     size = unet.config["sample_size"]
     with torch.no_grad():
         noise = torch.randn(2, 4, size, size)
         result = pipeline([_PROMPT] * 2, latents=noise, num_inference_steps=4, output_type="latent")  # pyright: ignore[reportCallIssue]
-        latents = result.images / vae.config["scaling_factor"]
-        last = vae.decoder.conv_out
+        latents = result.images / decoder.config["scaling_factor"]
+        last = decoder.decoder.conv_out
         for _ in range(2):  # the second round removes the mean that the first one's bias left
-            pixels = vae.decode(latents).sample
+            pixels = decoder.decode(latents).sample
             gain = 0.45 / pixels.std(dim=(0, 2, 3))
             bias = last.bias
             assert bias is not None

@@ -24,7 +24,8 @@ _VALUES = (0.0, -0.0, 1.0, -1.0, 1e-45, 65504.0, 1e30, 3e38, -3e38, 1e300, float
 _SIZES = (0, 1, 2, 3, 5, 16, 255, 2**15, 2**20, 2**31, 2**40, 2**62, 2**63, 2**64, 10**30)
 _WORDS = (
     "", "_", "__", ".", "..", "lora_", "unet.", "to_q", "to_out_0", "conv1", ".weight", ".alpha", ".bias", "_aux.",
-    "bundle_emb.", "transformer.", "double_blocks.0.", "default", "\x00", "\n", "é", "😀", "\ud800", "a" * 500, "." * 300,
+    "bundle_emb.", "transformer.", "double_blocks.0.", "default", "\x00", "\n", "é", "😀",
+    "\ud800", "a" * 500, "." * 300,
 )  # fmt: skip
 
 
@@ -101,8 +102,9 @@ def spell_twice(random: Random, draft: Draft, _: Draft) -> None:
     """The same tensor under a second name, with the same or other numbers."""
     if name := _one(random, draft):
         dtype, shape, content = draft.tensors[name]
+        dots = name.count(".")
         second = random.choice(
-            [name.replace(".", "_", name.count(".") - 1), f"base_model.model.{name}", name.replace("_", "__", 1), name * 2]
+            [name.replace(".", "_", dots - 1), f"base_model.model.{name}", name.replace("_", "__", 1), name * 2]
         )
         changed = _filled(random, dtype, shape) if random.random() < 0.5 else content
         draft.tensors[second] = dtype, list(shape), changed
@@ -196,7 +198,8 @@ def whole_numbers(random: Random, draft: Draft, _: Draft) -> None:
 def _any_json(random: Random, depth: int = 0) -> Any:
     kind = random.randrange(11 if depth < 3 else 8)
     if kind < 4:
-        return random.choice([None, True, False, 0, 1, -1, 2, 4.5, 1e300, 10**400, -(10**30), float("inf"), float("nan")])
+        numbers = (0, 1, -1, 2, 4.5, 1e300, 10**400, -(10**30), float("inf"), float("nan"))
+        return random.choice([None, True, False, *numbers])
     if kind < 8:
         return random.choice([*_WORDS, "pissa", "to_q", "4", "true", "(a|b)*c", "(a+)+$", "^conv", ".*", "[", "\\d+"])
     if kind == 8:
@@ -248,9 +251,15 @@ def _entry(random: Random, header: dict[str, Any]) -> dict[str, Any] | None:
     return header[random.choice(names)] if names else None
 
 
+def _offsets(entry: dict[str, Any] | None) -> list[int] | None:
+    """Unless another edit has made something else of them."""
+    offsets = (entry or {}).get("data_offsets")
+    return offsets if isinstance(offsets, list) and [type(one) for one in offsets] == [int, int] else None
+
+
 def move(random: Random, header: dict[str, Any]) -> None:
     entry = _entry(random, header)
-    if entry and isinstance(offsets := entry.get("data_offsets"), list) and len(offsets) == 2:
+    if entry and (offsets := _offsets(entry)):
         shift = random.choice([-8, -4, -1, 1, 2, 4, 8, 10**6, 2**63])
         entry["data_offsets"] = random.choice(
             [[offsets[0] + shift, offsets[1] + shift], [offsets[0], offsets[1] + shift], offsets[::-1], [0, 0]]
@@ -265,7 +274,7 @@ def claim(random: Random, header: dict[str, Any]) -> None:
         if random.random() < 0.5:
             entry["data_offsets"] = [0, math.prod(shape) * 2]
         if 0 in shape:
-            entry["data_offsets"] = [entry["data_offsets"][0]] * 2 if "data_offsets" in entry else [0, 0]
+            entry["data_offsets"] = [(_offsets(entry) or [0])[0]] * 2
 
 
 def garble(random: Random, header: dict[str, Any]) -> None:
@@ -278,8 +287,8 @@ def garble(random: Random, header: dict[str, Any]) -> None:
 def swap(random: Random, header: dict[str, Any]) -> None:
     """Two tensors change places."""
     first, second = _entry(random, header), _entry(random, header)
-    if first and second and "data_offsets" in first and "data_offsets" in second:
-        first["data_offsets"], second["data_offsets"] = second["data_offsets"], first["data_offsets"]
+    if first and second:
+        first["data_offsets"], second["data_offsets"] = second.get("data_offsets"), first.get("data_offsets")
 
 
 HEADER_EDITS: tuple[Callable[[Random, dict[str, Any]], None], ...] = (move, claim, claim, garble, swap)
@@ -290,9 +299,10 @@ HEADER_EDITS: tuple[Callable[[Random, dict[str, Any]], None], ...] = (move, clai
 
 def flip(random: Random, content: bytearray) -> None:
     """A few bytes become others, in the header more often than its share."""
+    header = 8 + int.from_bytes(content[:2], "little")
     for _ in range(random.choice([1, 1, 2, 5, 50])):
         if content:
-            end = len(content) if random.random() < 0.5 else min(len(content), 8 + int.from_bytes(content[:2], "little"))
+            end = len(content) if random.random() < 0.5 else min(len(content), header)
             content[random.randrange(end)] = random.choice([0, 255, 0x7C, 0x7F, random.randrange(256), *b'"{}[],:\\9'])
 
 

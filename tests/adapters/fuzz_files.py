@@ -39,6 +39,20 @@ class Draft:
         return b"".join(content for _, _, content in self.tensors.values())
 
 
+def write_draft(folder: Path, draft: Draft, content: bytes | None = None) -> Path:
+    """The file, with other content if that is given, and the settings beside it; none of an earlier one stays."""
+    if content is None:
+        header = json.dumps(draft.header()).encode()
+        content = len(header).to_bytes(8, "little") + header + draft.data()
+    path, config = folder / draft.file_name, folder / "adapter_config.json"
+    for old in (path, config):
+        old.unlink(missing_ok=True)  # it may still be mapped, and must not be written into
+    path.write_bytes(content)
+    if draft.config is not None:
+        config.write_bytes(draft.config)
+    return path
+
+
 def draft_of(path: Path) -> Draft:
     """A file that some library wrote, with the settings that PEFT puts beside it."""
     file = read_file(path)
@@ -196,7 +210,8 @@ CONFIG = {
 
 def stored_draft(tensors: Mapping[str, Stored], **more: Any) -> Draft:
     """A draft of arrays."""
-    return Draft({name: (dtype, list(array.shape), array.tobytes()) for name, (dtype, array) in tensors.items()}, **more)
+    entries = {name: (dtype, list(array.shape), array.tobytes()) for name, (dtype, array) in tensors.items()}
+    return Draft(entries, **more)
 
 
 def module_tensors(algorithm: str, family: str, dtype: str, random: np.random.Generator) -> dict[str, Stored]:

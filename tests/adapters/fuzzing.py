@@ -5,6 +5,7 @@
 
 import faulthandler
 import json
+import math
 import multiprocessing
 import pickle
 import re
@@ -13,19 +14,23 @@ import time
 import tracemalloc
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
 from lorablend.adapters import Adapter, Delta, inspect_adapter, load_adapter
 from lorablend.adapters.errors import LorablendError
+from tests.adapter_files import result_or_message
 from tests.adapters.fuzz_edits import mutated
-from tests.adapters.fuzz_files import Draft
+from tests.adapters.fuzz_files import Draft, write_draft
+
+_T = TypeVar("_T")
 
 _SECONDS = 10  # for one file; the slowest of 100,000 takes a hundredth of it
 _MEMORY = 1 << 30  # bytes that a worker may take above what it has when it starts
@@ -77,8 +82,10 @@ def _work(pickled: Path, folder: Path, seed: int, numbers: Sequence[int]) -> Fig
         try:
             fuzz_one(drafts, folder, seed, number, figures)
         except BaseException as error:
-            raise AssertionError(f"file {number} of seed {seed}, in {folder}: {type(error).__name__}: {error}") from error
-    faulthandler.cancel_dump_traceback_later()
+            what = f"{type(error).__name__}: {error}"
+            raise AssertionError(f"file {number} of seed {seed}, in {folder}: {what}") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     return figures
 
 
@@ -96,13 +103,7 @@ def fuzz_one(drafts: Mapping[str, Draft], folder: Path, seed: int, number: int, 
     random = Random(f"{seed} {number}")
     names = sorted(drafts)
     content, draft = mutated(random, drafts[random.choice(names)], drafts[random.choice(names)])
-    path = folder / draft.file_name
-    config = folder / "adapter_config.json"
-    for old in (path, config):
-        old.unlink(missing_ok=True)  # the last one may still be mapped, and must not be written into
-    path.write_bytes(content)
-    if draft.config is not None:
-        config.write_bytes(draft.config)
+    path = write_draft(folder, draft, content)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if number % _MEASURED == 0:
@@ -127,13 +128,9 @@ def _share_of_memory(path: Path) -> float:
 
 def _load(path: Path, **options: bool) -> Adapter | str:
     """The adapter, or the message."""
-    try:
-        return load_adapter(path, **options)
-    except LorablendError as error:
-        message = str(error)
-        assert message.isprintable(), message
-        assert message.startswith(path.name), message
-        return message
+    adapter = result_or_message(LorablendError, lambda: load_adapter(path, **options))
+    assert not isinstance(adapter, str) or adapter.startswith(path.name), adapter
+    return adapter
 
 
 def _load_and_use(path: Path, random: Random, figures: Figures) -> None:
@@ -178,17 +175,14 @@ def _shapes(delta: Delta) -> Iterator[tuple[int, ...]]:
     said = tuple(map(int, re.findall(r"\d+", delta.made_for)))
     pairs = product((delta.out_features or 0, *said[:1], 4), (delta.in_features or 0, *said[-1:], 6))
     for shape in (said, *((*pair, *kernel) for pair in pairs for kernel in ((), (1, 1), (3, 3))), said[:1]):
-        if 0 < int(np.prod([float(size) for size in shape])) <= _LARGEST_WEIGHT and delta.fits(shape):
+        if 0 < math.prod(shape) <= _LARGEST_WEIGHT and delta.fits(shape):
             yield shape
 
 
-def _computed(compute):
+def _computed(compute: Callable[[], _T]) -> _T | None:
     """What it returns, or None where the values are refused."""
-    try:
-        return compute()
-    except LorablendError as error:
-        assert str(error).isprintable()
-        return None
+    result = result_or_message(LorablendError, compute)
+    return None if isinstance(result, str) else result
 
 
 def _use(delta: Delta, random: Random) -> bool:
@@ -212,25 +206,24 @@ def _use(delta: Delta, random: Random) -> bool:
         assert raw.down.dtype == raw.up.dtype
         assert (len(raw.down), raw.up.shape[1]) == (delta.live_rank, delta.live_rank)
     if factors is not None:
-        _assert_alike(change, factors[1] @ factors[0].reshape(len(factors[0]), -1), _bound(*factors))
+        _assert_alike(change, *_product(*factors))
     if gated is not None:
-        gate = gated.gate.reshape(-1, *[1] * (weight.ndim - 1)) * weight
-        if gated.down is None or gated.up is None:
-            _assert_alike(change, gate, np.abs(gate))
-        else:
-            low_rank = (gated.up @ gated.down.reshape(len(gated.down), -1)).reshape(shape)
-            _assert_alike(change, gate + low_rank, np.abs(gate) + _bound(gated.down, gated.up).reshape(shape))
+        gate = gated.gate.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1)) * weight
+        low_rank = bound = np.zeros(shape)
+        if gated.down is not None and gated.up is not None:
+            low_rank, bound = (matrix.reshape(shape) for matrix in _product(gated.down, gated.up))
+        _assert_alike(change, gate + low_rank, np.abs(gate) + bound)
     return True
 
 
-def _bound(down: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The sum of the products' magnitudes, which is what rounding errors are relative to."""
-    return np.abs(up) @ np.abs(down).reshape(len(down), -1)
+def _product(down: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """up · down, and the sum of the terms' magnitudes, which is what rounding errors are relative to."""
+    left, right = up.astype(np.float64), down.reshape(len(down), -1).astype(np.float64)
+    return left @ right, np.abs(left) @ np.abs(right)
 
 
 def _assert_alike(change: np.ndarray, other: np.ndarray, bound: np.ndarray) -> None:
-    """1e-4 of the terms, which are few: two float32 computations of one thing. The floor is float32's own."""
-    difference = np.abs(change - other.reshape(change.shape)).astype(np.float64)
-    limit = 1e-4 * np.maximum(bound.reshape(change.shape), np.abs(change)).astype(np.float64) + 1e-30
-    finite = np.isfinite(other.reshape(change.shape)) & np.isfinite(limit)
-    assert (difference <= limit)[finite].all(), float((difference / limit)[finite].max())
+    """1e-4 of the terms: they are few, and computed in float32, below whose normal numbers all digits go."""
+    difference = np.abs(change - other.reshape(change.shape))
+    limit = 1e-4 * np.maximum(bound.reshape(change.shape), np.abs(change)) + 1e-36
+    assert (difference <= limit).all(), f"its forms differ by {(difference / limit).max():g} of what they may"

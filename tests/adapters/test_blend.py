@@ -38,6 +38,9 @@ def folder(tmp_path: Path) -> Path:
     write(tmp_path / "b" / "twin.safetensors", alias="twins")
     write(tmp_path / "a" / "Case.safetensors")
     write(tmp_path / "a" / "case.safetensors")
+    write(tmp_path / ".ink.safetensors")
+    write(tmp_path / ".lorablend" / "bin" / "discarded.safetensors", alias="away")
+    write(tmp_path / ".lorablend" / "ink.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
     (tmp_path / "notes.txt").write_text("ink")
     return tmp_path
@@ -112,6 +115,9 @@ def test_a_callers_own_load_is_used(folder: Path) -> None:
         ("Neon.v3", "Neon.v3: no adapter of that name among the 8 in {folder}; did you mean Neon.v2?"),
         ("neon_stile", "neon_stile: no adapter of that name among the 8 in {folder}; did you mean neon_style?"),
         ("zzzzzz", "zzzzzz: no adapter of that name among the 8 in {folder}"),
+        (".ink", ".ink: no adapter of that name among the 8 in {folder}; did you mean ink?"),
+        ("discarded", "discarded: no adapter of that name among the 8 in {folder}"),
+        ("away", "away: no adapter of that name among the 8 in {folder}"),
         ("../ink", "../ink: no adapter of that name among the 8 in {folder}; did you mean ink?"),
         ("x" * 300, "x" * 80 + "…" + "x" * 80 + ": no adapter of that name among the 8 in {folder}"),
         ("a\0b", "a\\x00b: no adapter of that name among the 8 in {folder}"),

@@ -47,6 +47,19 @@ def test_peft(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("module", ["token_embedding", "position_embedding"])
+def test_a_plain_lora_of_a_table_is_not_live(tmp_path: Path, module: str) -> None:
+    """As LyCORIS' presets train them. There are factors for the tools, but no socket for them."""
+    key = f"lora_te1_text_model_embeddings_{module}"
+    down, up = normal(2, 16), normal(50, 2)
+    tensors: dict[str, Stored] = {f"{key}.lora_down.weight": ("F32", down), f"{key}.lora_up.weight": ("F32", up)}
+    (delta,) = load_adapter(write_tensors(tmp_path / "a.safetensors", tensors)).deltas.values()
+    assert (delta.live, delta.live_rank, delta.raw_factors(), delta.rank) == ("", 0, None, 2)
+    factors = delta.factors()
+    assert factors is not None
+    assert np.array_equal(factors[1] @ factors[0], delta.dense(normal(50, 16)))
+
+
 def test_a_difference_of_a_whole_embedding_table(tmp_path: Path) -> None:
     diff = normal(50, 16)
     name = "lora_te1_text_model_embeddings_token_embedding.diff"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ def test_nan_and_infinity_are_seen(tmp_path: Path, dtype: str, bad: float) -> No
 
 
 def test_is_finite_of_every_bfloat16(tmp_path: Path) -> None:
-    bits = np.arange(2**16, dtype=np.uint16)
-    file = read_file(write_tensors(tmp_path / "x", {str(bit): ("BF16", bits[bit : bit + 1]) for bit in range(2**16)}))
-    finite = [tensor.is_finite() for tensor in file.tensors.values()]
-    np.testing.assert_array_equal(finite, (bits & 0x7F80) != 0x7F80)
+    for half in np.arange(2**16, dtype=np.uint16).reshape(2, -1):
+        path = write_tensors(tmp_path / f"x{half[0]}", {str(bits): ("BF16", bits.reshape(1)) for bits in half})
+        finite = [tensor.is_finite() for tensor in read_file(path).tensors.values()]
+        np.testing.assert_array_equal(finite, (half & 0x7F80) != 0x7F80)
 
 
 def test_empty_tensors_and_scalars(tmp_path: Path) -> None:
@@ -152,12 +153,29 @@ REFUSALS: list[tuple[bytes | tuple[bytes, bytes], str]] = [
     ((b'{"a": "\xff"}', b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
     ((b'{"\\ud800": 1}', b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
     ((b'{"a":' * 100_000, b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
-    ((b'{"a": ' + b"1" * 5000 + b"}", b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
+    (
+        (b'{"a": {"shape": [' + b"1" * 5000 + b"]}}", b""),
+        "x.safetensors: not a safetensors file: the header is not valid JSON",
+    ),
+    (
+        (b'{"a": {"shape": ' + b"[" * 1500 + b"}}", b""),
+        "x.safetensors: not a safetensors file: the header is not valid JSON",
+    ),
+    (
+        (b'{"a": {"dtype": "U8", "dtype": "U8"}}', b""),
+        "x.safetensors: not a safetensors file: the header is not valid JSON",
+    ),
+    ((header_of(a=ENTRY) + b"}", bytes(8)), "x.safetensors: not a safetensors file: the header is not valid JSON"),
+    ((b"{a: 1}", b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
     ((b"{}", b""), "x.safetensors: there are no tensors in it"),
     ((header_of(__metadata__={"a": "b"}), b""), "x.safetensors: there are no tensors in it"),
     ((header_of(__metadata__=[]), b""), "x.safetensors: the header's __metadata__ is not an object"),
     ((header_of(__metadata__={"a": 1}), b""), "x.safetensors: metadata a is not text"),
-    ((b'{"a": 1, "a": 2}', b""), "x.safetensors: the header names a twice"),
+    ((f'{{"a": {json.dumps(ENTRY)}, "a": 2}}'.encode(), bytes(8)), "x.safetensors: the header names a twice"),
+    (
+        (header_of(__metadata__={str(number): "" for number in range(10_001)}), b""),
+        "x.safetensors: more than 10000 entries of metadata, which no trainer writes",
+    ),
     ((b'{"__metadata__": {"k": "", "k": ""}}', b""), "x.safetensors: the header names k twice"),
     ((header_of(a=7), b""), "x.safetensors: tensor a: the header entry must have dtype, shape and data_offsets"),
     (
@@ -276,6 +294,53 @@ def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     path = write_tensors(tmp_path / "x", {name: (names[array.dtype.str], array) for name, array in tensors.items()})
     for name, tensor in read_file(path).tensors.items():
         np.testing.assert_array_equal(tensor.array, tensors[name])
+
+
+def test_a_header_may_have_spaces_escapes_and_no_metadata(tmp_path: Path) -> None:
+    text = b'{ "__metadata__" : null ,\t"\\u00e9\\"{}" : { "shape" : [ 2 ],"dtype":"F32", "data_offsets" :[0,8]}\r}\n'
+    file = read_file(write_bytes(tmp_path / "x", text, bytes(8)))
+    assert (dict(file.metadata), list(file.tensors)) == ({}, ['é"{}'])
+
+
+def test_more_tensors_than_any_model_has(tmp_path: Path) -> None:
+    """Each costs objects, however short its entry is."""
+    tensors = {str(number): ("U8", np.zeros(0, np.uint8)) for number in range(2**15 + 1)}
+    assert refusal(write_tensors(tmp_path / "x", tensors)) == "x: more than 32768 tensors, which no model has"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a":[' + b"[]," * 300_000 + b"[]]}",
+        b'{"a":{"shape":[' + b"[]," * 300_000 + b"[]]}}",
+        b'{"__metadata__":{' + b",".join(b'"%d":""' % number for number in range(100_000)) + b"}}",
+        b'{"__metadata__":{"a":"' + b"x" * 1_000_000 + b'"}}',
+        b'{"__metadata__":{"a":"' + rb"\"" * 500_000 + b'"}}',
+        b"{" * 1_000_000,
+        b" " * 1_000_000,
+    ],
+    ids=["lists", "lists in an entry", "metadata", "long metadata", "escapes", "braces", "nothing"],
+)
+def test_a_header_that_is_made_to_fill_the_memory(tmp_path: Path, header: bytes) -> None:
+    """The objects of JSON take up to twenty times its length; nothing may take four times the file's."""
+    path = write_bytes(tmp_path / "x", header)
+    tracemalloc.start()
+    refusal(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(header)
+
+
+@pytest.mark.parametrize("dtype", ["F16", "F8_E4M3", "F8_E5M2"])
+def test_converting_takes_little_beside_the_result(tmp_path: Path, dtype: str) -> None:
+    bits = np.arange(2**18).astype(np.uint8 if "8" in dtype else np.uint16)
+    tensor = read_file(write_tensors(tmp_path / "x", {"a": (dtype, bits)})).tensors["a"]
+    for convert in (tensor.float32, tensor.raw):
+        tracemalloc.start()
+        result = convert()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < result.nbytes + 600_000
 
 
 def _tiny(path: Path) -> bytes:

@@ -187,9 +187,9 @@ def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
             "unet conv_in: down has rank 2, up has rank 3",
         ),
         (
-            {"bundle_emb.ink.clip_l": (2, 5), "bundle_emb.oil.clip_l": (2, 768)},
+            {"bundle_emb.ink.clip_l": (2, 5, 1), "bundle_emb.oil.clip_l": (2, 768)},
             ["bundle_emb.ink.clip_l"],
-            "tensor bundle_emb.ink.clip_l has shape [2, 5], [n, 768] was expected",
+            "tensor bundle_emb.ink.clip_l has shape [2, 5, 1], [n, width] was expected",
         ),
         ({"bundle_emb.clip_l": (2, 5)}, ["bundle_emb.clip_l"], "tensor bundle_emb.clip_l does not name an embedding"),
     ],
@@ -228,6 +228,50 @@ def test_leniently_a_module_told_in_two_ways_is_left_out(tmp_path: Path) -> None
     adapter = loaded(tmp_path, tensors, lenient=True)
     assert set(adapter.refused) == {*PAIR, sgm}
     assert list(adapter.deltas) == [("unet", f"{RESNET}.conv1")]
+
+
+@pytest.mark.parametrize("broken", ["alpha", "lora_up.weight"])
+def test_leniently_a_second_name_shares_the_fate_of_its_module(tmp_path: Path, broken: str) -> None:
+    sgm = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.alpha"
+    alpha = ("F32", np.full(1, np.nan if broken == "alpha" else 1, np.float32))
+    module = tensors_of("lora") | {f"{flat(Q)}.alpha": alpha, sgm: alpha}
+    if broken == "lora_up.weight":
+        module[f"{flat(Q)}.{broken}"] = ("F32", np.full((4, 2), np.inf, np.float32))
+    adapter = loaded(tmp_path, module | tensors_of("locon"), lenient=True)
+    assert (set(adapter.refused), adapter.ignored) == (set(module), ())
+    assert [warning for warning in adapter.warnings if "twice" in warning] == []
+
+
+@pytest.mark.parametrize("algorithm", ["lora", "locon", "loha", "lokr", "dora", "glora", "ia3"])
+def test_a_change_that_leaves_float32_is_refused(tmp_path: Path, algorithm: str) -> None:
+    """Each number is finite, the change is not."""
+    path, roles = EVERYTHING[algorithm]
+    huge = {
+        f"{flat(path)}.{role}": (dtype, array if role in ("on_input", "alpha") else np.float32(1e25) * array)
+        for role, (dtype, array) in roles.items()
+    }
+    (delta,) = loaded(tmp_path, huge).deltas.values()
+    shapes = {"locon": (4, 3, 3, 3), "lokr": (8, 6)}
+    weight = np.full(shapes.get(algorithm, (4, 6)), 1e20, np.float32)
+    assert message_of(AdapterError, lambda: delta.dense(weight)) == (
+        f"unet {path}: the change does not fit float32; the file is of no use"
+    )
+
+
+def test_without_its_values_a_file_is_understood_from_its_header(tmp_path: Path) -> None:
+    tensors = tensors_of(*EVERYTHING)
+    whole = load_adapter(write_tensors(tmp_path / "whole.safetensors", tensors))
+    for name, (dtype, array) in tensors.items():
+        if array.ndim:  # but alpha and on_input, which say what the others mean
+            tensors[name] = dtype, np.full_like(array, np.nan)
+    path = write_tensors(tmp_path / "x.safetensors", tensors)
+    assert message_of(AdapterError, lambda: load_adapter(path)) == (
+        f"x.safetensors: tensor {flat(Q)}.lora_down.weight contains NaN or infinity; the file is of no use"
+    )
+    unread = load_adapter(path, check_values=False)
+    assert unread.deltas.keys() == whole.deltas.keys()
+    assert unread.biases.keys() == whole.biases.keys()
+    assert (unread.base_model, unread.covered) == (whole.base_model, whole.covered)
 
 
 def test_leniently_nothing_left_is_still_an_error(tmp_path: Path) -> None:

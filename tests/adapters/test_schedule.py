@@ -34,7 +34,6 @@ def test_windows(form: dict, steps: int, on: list[int]) -> None:
     schedule = Schedule.from_json(form)
     assert [step for step, factor in enumerate(schedule.values(steps)) if factor == 1] == on
     assert set(schedule.values(steps)) <= {0.0, 1.0}
-    assert schedule.is_switch_only
 
 
 def test_windows_count_as_the_block_weight_extension_does() -> None:
@@ -61,7 +60,6 @@ def test_windows_count_as_the_block_weight_extension_does() -> None:
 def test_ramps(form: dict, steps: int, values: list[float]) -> None:
     schedule = Schedule.from_json(form)
     assert list(schedule.values(steps)) == values
-    assert not schedule.is_switch_only
 
 
 @given(st.integers(1, 60), st.lists(st.floats(0, 1), max_size=5))

@@ -38,6 +38,13 @@ LYCORIS = {
 }
 
 
+# Not only attention: what the time, the picture's size, the latent and the prediction go through.
+EVERYWHERE = {
+    *("time_embedding.linear_1", "add_embedding.linear_2", "conv_in", "conv_out"),
+    *("down_blocks.0.downsamplers.0.conv", "up_blocks.0.upsamplers.0.conv", "mid_block.resnets.0.time_emb_proj"),
+}
+
+
 @pytest.fixture(scope="module")
 def live(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
     return make_pipeline()
@@ -60,7 +67,9 @@ def test_lycoris(name: str, live: Pipeline, sdxl_source: Path, tmp_path: Path, l
     pipeline = reference.load(sdxl_source)
     before = {key: value.clone() for key, value in pipeline.unet.state_dict().items()}
     file, _, _ = lycoris_file(tmp_path / "style.safetensors", pipeline.unet, deviation=0.1, **options)
-    assert {delta.live for delta in load_adapter(file).deltas.values()} == forms
+    deltas = load_adapter(file).deltas
+    assert {delta.live for delta in deltas.values()} == forms
+    assert {path for _, path in deltas} >= EVERYWHERE or name == "ia3"
     for key, merged in pipeline.unet.state_dict().items():  # a weight of w means W + w (W' - W)
         merged.copy_(before[key] + 0.7 * (merged - before[key]))
     _same_picture(live, file, pipeline, latents, 0.7)

@@ -41,6 +41,33 @@ def test_every_linear_layer_and_convolution_has_one(sdxl_model: Path, sd15_model
         assert len(halves) == sum(path.endswith("ff.net.0.proj") for path in sockets)
 
 
+def test_8_bit_weights_have_them_too(sdxl_model: Path, sdxl_int8: Path) -> None:
+    assert add_sockets(_read(sdxl_int8), ov.Type.f32) == add_sockets(_read(sdxl_model), ov.Type.f32)
+
+
+@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("steered", [False, True])
+def test_rank_zero_changes_nothing(sdxl_model: Path, gates: bool, steered: bool) -> None:
+    """With whatever sockets, an empty blend is the bare graph."""
+    rng = np.random.default_rng(0)
+    conditioning = Conditioning(rng.standard_normal((1, 77, 96), np.float32), rng.standard_normal((1, 64), np.float32))
+    sample = rng.standard_normal((1, 4, 8, 8), np.float32)
+    unet = _unet(sdxl_model, Variant(gates=gates, steered=steered))
+    unet.plug([])
+    ours = unet(sample, 500.0, unet.prompt(conditioning))
+    bare = ov.Core().compile_model(_read(sdxl_model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    theirs = bare(
+        {
+            "sample": sample,
+            "timestep": np.array([500], np.float32),
+            "encoder_hidden_states": conditioning.hidden,
+            "text_embeds": conditioning.pooled,
+            "time_ids": np.array([[64, 64, 0, 0, 64, 64]], np.float32),
+        }
+    )[0]
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()  # f32: fused in another order
+
+
 def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
     graph = _read(sdxl_model)
     sockets = add_sockets(graph, ov.Type.f32)
@@ -56,9 +83,13 @@ def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def unet(sdxl_model: Path) -> Unet:
-    model = ModelFolder(sdxl_model)
+    return _unet(sdxl_model, Variant())
+
+
+def _unet(folder: Path, variant: Variant) -> Unet:
+    model = ModelFolder(folder)
     compiler = Compiler(ov.Core(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}, ov.Type.f32, TensorCache(1 << 28))
-    return Unet(compiler, model, (64, 64), lambda path: model.graphs["unet"].read(f"{path}.weight"), Variant())
+    return Unet(compiler, model, (64, 64), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
 
 
 def _ask(unet: Unet, blend: Blend) -> np.ndarray:

@@ -1,0 +1,44 @@
+"""Every line of the README that the shipped model can serve is run, in one folder, one after the other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lorablend.app.cli import run
+from lorablend.app.png import read_png
+
+ROOT = Path(__file__).parents[2]
+NOT_HERE = re.compile(r"\bgenerate sdxl|\bhf:|\bsd_xl_base")  # what needs a large model, or the network
+
+
+def lines() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = text[text.index("## Any adapter file") : text.index("## What runs where")]
+    blocks = re.findall(r"```sh\n(.*?)```", part, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if not NOT_HERE.search(line)]
+
+
+@pytest.mark.slow
+def test_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORABLEND_ADAPTERS", str(tmp_path / "library"))
+    Path("demo").symlink_to(ROOT / "demo")
+    commands = lines()
+    assert len(commands) > 15
+    for line in commands:
+        if line.startswith("echo "):
+            subprocess.run(line, shell=True, check=True)
+            continue
+        program, *arguments = shlex.split(line)
+        assert program == "lorablend"
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        assert code == 0, f"{line}: {err}"
+        assert "warning" not in err, f"{line}: {err}"
+        if arguments[0] == "generate":
+            assert read_png(Path(out.strip())).record
