@@ -248,7 +248,7 @@ def _rows(up: ov.Tensor, names: tuple[str, ...]) -> Tensors:
 
 
 def _reshaped(tensor: ov.Tensor, shape: list[int]) -> ov.Tensor:
-    tensor.shape = ov.Shape(shape)
+    tensor.shape = shape
     return tensor
 
 

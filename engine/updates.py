@@ -43,7 +43,7 @@ def conv_update(
     as few channels as the rank. weights: None, or [rank, places or 1].
     """
     channels, height, width = (d.get_length() for d in list(x.get_partial_shape())[1:])
-    flat = op.reshape(x, op.constant(np.array([channels, height * width])), False)
+    flat = op.reshape(x, op.constant(np.array([channels, height * width])), False).output(0)
     if layer.kernel == (1, 1) and layer.stride == 1:
         hidden, rows, columns = op.matmul(down, flat, False, False).output(0), height, width
     else:

@@ -328,6 +328,7 @@ def test_masks_from_pictures(folder: Path, ink: Adapter, monkeypatch: pytest.Mon
     for mask in ("left.png", "../left.png", folder / "left.png", str(folder / "left.png")):
         (item,) = resolve_blend([{"adapter": ink, "mask": mask}], folder, open_mask=open_mask)
         assert item.mask == Mask(picture=np.eye(2))
+        assert item.mask
         assert item.mask.name in ("left.png", "../left.png")
     assert [path.resolve() for path in opened] == [folder / "left.png"] * 4
     call = lambda: resolve_blend([{"adapter": ink, "mask": "no.png"}], folder, open_mask=open_mask)  # noqa: E731

@@ -41,7 +41,9 @@ def flat_deltas(adapter: Adapter) -> dict[Module, np.ndarray]:
     """Every ΔW of a LoRA as a float64 matrix [out, everything else]."""
     deltas = {}
     for module, delta in adapter.deltas.items():
-        down, up = delta.factors()
+        factors = delta.factors()
+        assert factors is not None
+        down, up = factors
         deltas[module] = np.float64(up) @ np.float64(down).reshape(len(down), -1)
     return deltas
 
