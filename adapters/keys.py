@@ -13,6 +13,7 @@ __all__ = [
     "BUNDLED",
     "BUNDLE_PREFIX",
     "COMPONENTS",
+    "LONGEST_NAME",
     "NOT_ADAPTERS",
     "OTHER_BASES",
     "PREFIXES",
@@ -181,7 +182,7 @@ _BY_SUFFIX = {suffix: (role, algorithm) for suffix, role, algorithm in ROLES}
 _PRECEDENCE = {algorithm: -index for index, (_, _, algorithm) in reversed(list(enumerate(ROLES)))}
 _UNDERSCORES = re.compile("__+")
 _SUFFIX_START = re.compile(r"(?=\.|_lora\.)")
-_LONGEST_NAME = 400  # characters; the longest real ones have about 130
+LONGEST_NAME = 400  # characters; the longest real ones have about 130
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def parse_key(name: str) -> Key:
     """Take a tensor's name apart; what is not understood stays empty in the answer, nothing is guessed."""
     if name.startswith(BUNDLE_PREFIX):
         return Key(name, role="embedding", algorithm=BUNDLED)
-    if len(name) > _LONGEST_NAME:
+    if len(name) > LONGEST_NAME:
         return Key(name)
     for match in _SUFFIX_START.finditer(name):  # from the left, so the longest suffix comes first
         module, suffix = name[: match.start()], name[match.start() :]

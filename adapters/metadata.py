@@ -13,6 +13,8 @@ from .file import TensorFile
 __all__ = ["base_model_hint", "hash_data", "hash_file", "output_name", "title", "trigger_words"]
 
 _TRIGGER_WORDS = 5  # at most, where they are guessed from the training captions
+_LONGEST_PHRASE = 10_000  # characters that are looked at
+_LONGEST_TAGS = 10_000_000
 
 # The start of modelspec.architecture, and of ss_base_model_version.
 _ARCHITECTURES = (
@@ -54,15 +56,16 @@ def title(metadata: Mapping[str, str]) -> str | None:
 def trigger_words(metadata: Mapping[str, str]) -> list[str]:
     """What to write into a prompt: the trigger phrase if there is one, else the most frequent training captions."""
     if phrase := _text(metadata, "modelspec.trigger_phrase"):
-        return [word.strip() for word in phrase.split(",") if word.strip()]
+        return [word.strip() for word in phrase[:_LONGEST_PHRASE].split(",") if word.strip()]
     return [tag for tag, _ in _tag_counts(metadata).most_common(_TRIGGER_WORDS)]
 
 
 def _tag_counts(metadata: Mapping[str, str]) -> Counter[str]:
     """Tags of all data sets, from `{data set: {tag: count}}`; anything of another shape is left out."""
     counts: Counter[str] = Counter()
+    text = _text(metadata, "ss_tag_frequency")
     try:
-        sets = json.loads(_text(metadata, "ss_tag_frequency"))
+        sets = json.loads(text) if len(text) <= _LONGEST_TAGS else None
     except (ValueError, RecursionError):
         return counts
     for tags in sets.values() if isinstance(sets, dict) else ():

@@ -13,7 +13,7 @@ from .delta import BiasDelta, Delta
 from .embedding import embedding_name, read_bundled
 from .errors import AdapterError, BaseModelError
 from .file import Tensor, TensorFile
-from .keys import BUNDLED, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
+from .keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
 from .lokr import LokrDelta
 from .scale import ScaleSettings, read_scale_settings
 
@@ -221,8 +221,8 @@ def _beside(unknown: Iterable[str], keys: Iterable[Key]) -> list[str]:
     modules: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         modules[key.module].append(key.name)
-    prefixes = {name[: dot.start()] for name in unknown for dot in re.finditer(r"\.", name)}
-    return [name for prefix in prefixes for name in modules.get(prefix, ())]
+    starts = (name[: dot.start()] for name in unknown for dot in re.finditer(r"\.", name[:LONGEST_NAME]))
+    return [name for module in set(filter(modules.__contains__, starts)) for name in modules[module]]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -27,7 +27,8 @@ __all__ = ["Scale", "ScaleSettings", "flag_of", "read_scale_settings", "scale_of
 _LARGEST = float(np.finfo(np.float32).max)
 # PEFT's ways of starting a LoRA that take something out of the base weights, which its files do not hold.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
-_CONFIG_LIMIT = 10_000_000  # bytes of adapter_config.json
+# Characters of PEFT's settings. A pattern for every module of SDXL takes a tenth; JSON can make twenty bytes of each.
+_SETTINGS_LIMIT = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,16 @@ def _sibling_config(path: Path) -> str | None:
     if path.name != "adapter_model.safetensors" or not config.is_file():
         return None
     try:
-        if config.stat().st_size > _CONFIG_LIMIT:
-            raise AdapterError(f"adapter_config.json is longer than {_CONFIG_LIMIT} bytes")
+        if config.stat().st_size > _SETTINGS_LIMIT:  # before reading it
+            raise AdapterError(f"adapter_config.json is longer than {_SETTINGS_LIMIT} bytes")
         return config.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise AdapterError("adapter_config.json cannot be read") from error
 
 
 def _json_object(source: str, text: str) -> dict[str, Any]:
+    if len(text) > _SETTINGS_LIMIT:
+        raise AdapterError(f"{source} is longer than {_SETTINGS_LIMIT} characters")
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:

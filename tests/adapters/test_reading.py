@@ -222,6 +222,17 @@ def test_leniently_a_strange_tensor_takes_its_module_along(tmp_path: Path) -> No
     assert list(adapter.deltas) == [("unet", Q)]
 
 
+def test_leniently_a_name_of_nothing_but_dots_costs_no_more_than_any_other(tmp_path: Path) -> None:
+    """All its beginnings together would be five gigabytes."""
+    path = write_tensors(tmp_path / "x.safetensors", PAIR | tensors_of("locon") | {f"unet.{Q}{'.' * 100_000}x": f32(1)})
+    tracemalloc.start()
+    adapter = load_adapter(path, lenient=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(adapter.refused) == 3  # it might belong to the module before the first dot
+    assert peak < 4 * adapter.size + 200_000
+
+
 def test_leniently_a_module_told_in_two_ways_is_left_out(tmp_path: Path) -> None:
     sgm = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight"
     tensors = PAIR | {sgm: ("F32", normal(4, 2, seed=9))} | tensors_of("locon")
