@@ -4,12 +4,15 @@ from pathlib import Path
 
 __all__ = ["adapters_dir", "model_dir"]
 
+# A strict editable install is a folder of links, and a prompt cannot name an adapter behind a link out of its folder.
+_HERE = Path(__file__).resolve().parent
+
 
 def model_dir() -> Path:
     """The model folder that is shipped: shaped like SDXL, 256×256 pixels."""
-    return Path(__file__).parent / "model"
+    return _HERE / "model"
 
 
 def adapters_dir() -> Path:
     """The folder of its adapters."""
-    return Path(__file__).parent / "adapters"
+    return _HERE / "adapters"
