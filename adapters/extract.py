@@ -8,8 +8,8 @@ import numpy as np
 from ._wording import shown
 from .changes import Module, Progress, by_block
 from .checkpoint import Checkpoint, read_checkpoint
-from .errors import AdapterError, BaseModelError, RequestError
-from .lora_file import LARGEST_RANK, LoraReport, check_choice, check_rank, write_lora
+from .errors import AdapterError, BaseModelError
+from .lora_file import LARGEST_RANK, LoraReport, check_choice, check_size, write_lora
 from .low_rank import LowRank, factorise
 from .modules import find_module
 from .naming import NAMINGS, Naming
@@ -41,12 +41,7 @@ def extract(
     Raises ModelError and AdapterError for models that cannot be read, BaseModelError for models of two kinds or without
     a difference, RequestError for a setting out of range, InputError where `out` exists.
     """
-    if rank is None and keep is None:
-        raise RequestError("neither a rank nor a part to keep; give one of them, or both")
-    if rank is not None:
-        check_rank(rank)
-    if keep is not None and not 0 < keep <= 1:
-        raise RequestError(f"the part to keep is {keep:g}; give a number above 0, at most 1")
+    check_size(rank, keep)
     check_choice("naming", naming, NAMINGS)
     check_choice("dtype", dtype, DTYPES)
     check_new(out)

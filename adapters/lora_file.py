@@ -20,6 +20,7 @@ __all__ = [
     "LoraReport",
     "check_choice",
     "check_rank",
+    "check_size",
     "common_base",
     "common_dtype",
     "lora_tensors",
@@ -77,6 +78,16 @@ def check_rank(rank: int) -> None:
     """Raise RequestError for a rank out of range."""
     if not 1 <= rank <= LARGEST_RANK:
         raise RequestError(f"rank is {rank}; give 1 to {LARGEST_RANK}")
+
+
+def check_size(rank: int | None, keep: float | None) -> None:
+    """Raise RequestError unless there is a rank in range, or a part of ‖ΔW‖² to keep, above 0 to 1, or both."""
+    if rank is None and keep is None:
+        raise RequestError("neither a rank nor a part to keep; give one of them, or both")
+    if rank is not None:
+        check_rank(rank)
+    if keep is not None and not 0 < keep <= 1:
+        raise RequestError(f"the part to keep is {keep:g}; give a number above 0, at most 1")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

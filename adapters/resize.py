@@ -5,8 +5,7 @@ from typing import Any
 
 from .adapter import Adapter
 from .changes import Module, Weights, dense_change, factors_of, require_lora
-from .errors import RequestError
-from .lora_file import LARGEST_RANK, LoraReport, check_choice, check_rank, common_dtype, write_lora
+from .lora_file import LARGEST_RANK, LoraReport, check_choice, check_size, common_dtype, write_lora
 from .low_rank import LowRank, factorise, recompress
 from .naming import NAMINGS, Naming
 from .provenance import rewritten_metadata
@@ -31,12 +30,7 @@ def resize(
     (the squared Frobenius norm), so 0.99 leaves an error of 10 % of the norm at most. One of them, or both, has to be
     given. `dtype` and `weights` as in `merge`. Raises as `merge` does.
     """
-    if rank is None and keep is None:
-        raise RequestError("neither a rank nor a part to keep; give one of them, or both")
-    if rank is not None:
-        check_rank(rank)
-    if keep is not None and not 0 < keep <= 1:
-        raise RequestError(f"the part to keep is {keep:g}; give a number above 0, at most 1")
+    check_size(rank, keep)
     check_choice("naming", naming, NAMINGS)
     check_choice("dtype", dtype or "f32", DTYPES)
     check_new(out)

@@ -271,7 +271,6 @@ def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     assert refusal(Path("a\0b")) == "a\\x00b: cannot be read (embedded null byte)"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert refusal(tmp_path / "pipe.safetensors") == "pipe.safetensors: not a file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,6 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     assert path.read_bytes() == b"mine"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the limit of names is another")
 def test_a_disk_that_refuses(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 250)  # the temporary name beside it is longer than file systems allow
     message = message_of(ResourceError, lambda: write_file(path, TENSORS, {}))

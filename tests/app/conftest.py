@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapter_files import random_factors, write_kohya, write_peft
+from lorablend.app.library import Library
+from tests.adapter_files import SDXL_SHAPES, random_factors, write_kohya, write_peft
+from tests.app.file_server import FileServer, serving
 
 # Of the small SDXL model: [out, in].
 _SHAPES = {
@@ -34,3 +36,26 @@ def lora_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_kohya(folder / "ink.safetensors", ink, metadata={"modelspec.trigger_phrase": "ink drawing"})
     write_peft(folder / "neon glow.safetensors", random_factors(_SHAPES, seed=2, size=0.5))
     return folder
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A file outside any library."""
+    path = tmp_path / "source" / "ink.safetensors"
+    path.parent.mkdir()
+    write_kohya(path, random_factors(SDXL_SHAPES, rank=16, alpha=2.0))
+    return path
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    """An empty one."""
+    (tmp_path / "library").mkdir()
+    return Library(tmp_path / "library")
+
+
+@pytest.fixture
+def server(adapter: Path) -> Iterator[FileServer]:
+    """Has the adapter to give away."""
+    with serving(files={"/ink.safetensors": adapter.read_bytes()}) as server:
+        yield server
