@@ -7,7 +7,9 @@
     │   ├── BlendError        a weight, a name or a combination of adapters that makes no sense
     │   ├── ModelError        a model folder, source or checkpoint that is incomplete or of the wrong kind
     │   ├── DeviceError       a device that is not there
-    │   └── RequestError      a size, step count, strength, scheduler… out of range
+    │   ├── RequestError      a size, step count, strength, scheduler… out of range
+    │   ├── DataError         a data set that cannot be trained on as it is
+    │   └── TrainError        a training configuration, checkpoint or result that makes no sense
     ├── MissingExtraError     an optional dependency is not installed; names the pip command
     ├── ResourceError         not enough disk or memory for the work
     └── Cancelled             the caller's own callback asked to stop
@@ -20,6 +22,7 @@ __all__ = [
     "BaseModelError",
     "BlendError",
     "Cancelled",
+    "DataError",
     "DeviceError",
     "InputError",
     "LorablendError",
@@ -27,6 +30,7 @@ __all__ = [
     "ModelError",
     "RequestError",
     "ResourceError",
+    "TrainError",
 ]
 
 
@@ -60,6 +64,14 @@ class DeviceError(InputError):
 
 class RequestError(InputError):
     """A size, step count, strength or scheduler out of range."""
+
+
+class DataError(InputError):
+    """A data set that cannot be trained on as it is."""
+
+
+class TrainError(InputError):
+    """A training configuration, a checkpoint or a training's result that makes no sense."""
 
 
 class MissingExtraError(LorablendError):

@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lorablend.adapters.errors import BlendError, LorablendError, RequestError
-from lorablend.app import options
+from lorablend.adapters.errors import LorablendError, RequestError
+from lorablend.app import asked, grid_commands, options
 from lorablend.app.adapter_commands import adapters_app
-
-if TYPE_CHECKING:
-    from lorablend.engine import Pipeline, Result
+from lorablend.app.dataset_commands import dataset_app
+from lorablend.app.train_commands import train
 
 __all__ = ["main", "run"]
 
@@ -29,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same in a terminal, a file and a test
 )
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(dataset_app, name="dataset")
 
 
 def main() -> None:
@@ -166,35 +166,40 @@ def generate(
     from lorablend.app.progress import step_bar
     from lorablend.app.seeds import seeds
 
-    width, height = _parse_size(size) if size else (None, None)
+    width, height = asked.parse_size(size) if size else (None, None)
     check_folder(out)
-    own = _said(
+    own = asked.said(
         steps=steps,
         guidance_scale=guidance,
         scheduler=scheduler,
         spacing=spacing,
-        timesteps=_parse_timesteps(timesteps) if timesteps else None,
+        timesteps=asked.parse_timesteps(timesteps) if timesteps else None,
     )
     settings: dict[str, Any] = {
-        "blend": _entries(lora, blend, blend_mode),
+        "blend": asked.entries(lora, blend, blend_mode),
         "width": width,
         "height": height,
         "image": open_picture(image) if image else None,
         "strength": strength,
         "mask": open_picture(mask) if mask else None,
-        **_with_preset(preset, own),
+        **asked.with_preset(preset, own),
     }
-    folder, lora_dir = _folders(model, lora_dir)
-    pipe = _pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
+    folder, lora_dir = asked.folders(model, lora_dir)
+    pipe = asked.open_pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
     for index, one_seed in enumerate(seeds(seed, count)):
         with step_bar(f"picture {index + 1} of {count}") as callback:
             result = pipe.generate(prompt, negative, seed=one_seed, callback=callback, **settings)
         if index == 0:
-            _say_of(result)
+            for line in asked.notes(result):
+                typer.echo(line, err=True)
         for path in save_result(result, pipe, out):
             typer.echo(path)
         if index == 0:
             note_used(lora_dir, result.blend)
+
+
+grid_commands.register(app)
+app.command()(train)
 
 
 @app.command()
@@ -222,9 +227,9 @@ def bake(
 
     if not (lora or blend):
         raise RequestError("there is nothing to bake; give at least one --lora FILE:WEIGHT")
-    folder, lora_dir = _folders(model, lora_dir)
+    folder, lora_dir = asked.folders(model, lora_dir)
     started = time.perf_counter()
-    resolved = resolve_blend(_entries(lora, blend), lora_dir, load=partial(load_adapter, lenient=lenient))
+    resolved = resolve_blend(asked.entries(lora, blend), lora_dir, load=partial(load_adapter, lenient=lenient))
     bake_model(folder, resolved, out)
     for item in resolved:
         for warning in item.adapter.warnings:
@@ -249,10 +254,10 @@ def devices() -> None:
 
 @app.command()
 def demo(out: options.Out = Path("demo")) -> None:
-    """Draw with the demo model, without and with adapters.
+    """Draw one prompt with the demo model, without an adapter, with each, and with two at a time.
 
-    The shipped demo model is a stand-in with random weights: it shows that all works, not what SDXL can draw. Several
-    pictures and one sheet with all of them, sheet.png, are written.
+    The shipped demo model is a stand-in with random weights: it shows that all works, not what SDXL can draw. Each
+    picture is written, and one sheet with all of them, sheet.png.
 
     \b
     Example:
@@ -260,11 +265,13 @@ def demo(out: options.Out = Path("demo")) -> None:
     """
     from lorablend.app.folder import adapter_files
     from lorablend.app.png import check_folder
-    from lorablend.app.showcase import draw_showcase
+    from lorablend.app.showcase import draw_showcase, read_showcase
+    from lorablend.demo import adapters_dir
 
     check_folder(out)
-    folder, lora_dir = _folders("demo", None)
-    draw_showcase(_pipeline(folder, lora_dir), adapter_files(lora_dir), out, say=typer.echo)
+    showcase = read_showcase(adapters_dir() / "showcase.json")
+    folder, lora_dir = asked.folders("demo", None)
+    draw_showcase(asked.open_pipeline(folder, lora_dir), showcase, adapter_files(lora_dir), out, say=typer.echo)
 
 
 @app.command()
@@ -290,91 +297,8 @@ def ui(
     from lorablend.app.png import check_folder
 
     check_folder(out)
-    folder, lora_dir = _folders(model, lora_dir)
-    pipe = _pipeline(folder, lora_dir, device, runtime, precision)
+    folder, lora_dir = asked.folders(model, lora_dir)
+    pipe = asked.open_pipeline(folder, lora_dir, device, runtime, precision)
     from lorablend.app.page import serve  # after the checks: Gradio takes seconds to import
 
     serve(pipe, lora_dir, out, host=host, port=port, say=typer.echo)
-
-
-def _pipeline(
-    folder: Path,
-    lora_dir: Path | None,
-    device: str = "CPU",
-    runtime: str = "auto",
-    precision: str | None = None,
-    *,
-    max_rank: int | None = None,
-    lenient: bool = False,
-) -> "Pipeline":
-    from lorablend.engine import Pipeline
-
-    return Pipeline(folder, device, runtime, precision, lora_dir=lora_dir, max_rank=max_rank, lenient=lenient)
-
-
-def _say_of(result: "Result") -> None:
-    for warning in result.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    if errors := result.rank_errors:
-        worst = max(errors, key=lambda path: errors[path])
-        mean = sum(errors.values()) / len(errors)
-        typer.echo(
-            f"recompressed {len(errors)} modules; error {mean:.2%} in the mean, {errors[worst]:.2%} at most ({worst})",
-            err=True,
-        )
-
-
-def _said(**options: Any) -> dict[str, Any]:
-    """What the user said; for the rest the library has its own defaults."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _with_preset(name: str | None, own: dict[str, Any]) -> dict[str, Any]:
-    if name is None:
-        return own
-    from lorablend.engine.presets import find_preset
-
-    return find_preset(name).settings(own)
-
-
-def _entries(lora: list[str] | None, blend: Path | None, mode: str | None = None) -> list[Any]:
-    """What --blend, --lora and --blend-mode say, for `resolve_blend`."""
-    from lorablend.adapters import parse_lora_option, read_blend_json
-
-    entries: list[Any] = []
-    if blend is not None:
-        try:
-            entries.append(read_blend_json(blend.read_text(encoding="utf-8")))
-        except (BlendError, UnicodeDecodeError) as error:
-            reason = error if isinstance(error, BlendError) else "not text in UTF-8"
-            raise BlendError(f"{blend}: {reason}") from error
-        if mode is not None:
-            entries[0] = {"items": entries[0]["items"]}  # what the command line says wins
-    entries += [parse_lora_option(text) for text in lora or ()]
-    return entries if mode is None else [*entries, {"mode": mode, "items": []}]
-
-
-def _folders(model: str, lora_dir: Path | None) -> tuple[Path, Path | None]:
-    """The model's folder and the adapters': the word demo resolved, the library where no folder is given."""
-    if model == "demo":
-        from lorablend.demo import adapters_dir, model_dir
-
-        return model_dir(), lora_dir or adapters_dir()
-    from lorablend.app.folder import default_folder
-
-    library = default_folder()
-    return Path(model), lora_dir or (library if library.is_dir() else None)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    width, x, height = text.lower().partition("x")
-    if not (x and width.isdecimal() and height.isdecimal()):
-        raise RequestError(f"size is {text!r}; write WIDTHxHEIGHT, such as 1024x1024")
-    return int(width), int(height)
-
-
-def _parse_timesteps(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise RequestError(f"timesteps is {text!r}; write numbers with commas, such as 999,749,499,249") from None

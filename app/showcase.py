@@ -1,89 +1,193 @@
-"""The demo: one prompt and seed, without adapters and with each at two weights, side by side on one sheet."""
+"""The demo: one prompt and seed, without an adapter, with each, and with two at a time, side by side on one sheet."""
 
+import json
+import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image, ImageDraw, ImageFont
+from statistics import median
+from typing import Any
 
 from lorablend.adapters.errors import ModelError
 from lorablend.app.png import save_png, text_chunks
 from lorablend.app.progress import step_bar
+from lorablend.app.sheet import Table, draw_sheet
 from lorablend.engine import Pipeline, Result
 
-__all__ = ["contact_sheet", "draw_showcase"]
+__all__ = ["Showcase", "Variant", "draw_showcase", "read_showcase"]
 
-PROMPT = "a fox in the snow"
-SEED = 7
-STEPS = 8
-_TILE = 256  # pixels
-_MARGIN = 12
-_CAPTION = 28
-_WHAT_IT_IS = (
-    "The demo model is a stand-in: SDXL's shape at a small size, with random weights. It draws patterns, not foxes. "
-    "What it shows is real: adapters from files, blended by weight, changed without recompiling."
-)
+_COLUMNS = 7  # pictures beside each other, at most
 
-Variant = tuple[str, list[tuple[str, float]]]  # caption, blend
+Weights = tuple[tuple[str, float], ...]  # adapter's name, weight
 
 
-def draw_showcase(pipe: Pipeline, adapters: list[Path], folder: Path, say: Callable[[str], None]) -> Path:
-    """Draw the base and every adapter, save all pictures and `sheet.png` to `folder`, and return the sheet's path.
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One adapter, or two that are blended. prompt: in place of the showcase's own, such as one with a new object."""
 
-    `say` gets what happens, line by line.
+    adapters: tuple[str, ...]
+    label: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Showcase:
+    """What the demo shows. about: one sentence or two for the reader.
+
+    shares: of the second adapter in each picture of a blend, 0 to 1; the first one has the rest of the weight.
     """
-    if not adapters:
-        raise ModelError("the demo has no adapters; reinstall lorablend")
-    say(_WHAT_IT_IS)
-    rows = _variants(adapters)
-    drawn: dict[str, Result] = {}
-    for caption, blend in (variant for row in rows for variant in row):
-        if caption in drawn:
-            continue
-        with step_bar(caption) as callback:
-            drawn[caption] = pipe.generate(PROMPT, blend=blend, steps=STEPS, seed=SEED, callback=callback)
-    for caption, result in drawn.items():
-        seconds = result.timings
-        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", caption)
-        path = save_png(result.images[0], folder, stem, text_chunks(result, SEED, pipe))
-        say(
-            f"{path.name:<32} {seconds['total']:6.2f} s, of which {seconds['blend'] * 1000:4.0f} ms to change the blend"
-        )
-    say("The first one compiled the model, no other did.")
-    tiles = [[(caption, drawn[caption].images[0]) for caption, _ in row] for row in rows]
-    sheet = save_png(contact_sheet(tiles), folder, "sheet")
+
+    about: str
+    prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    adapters: tuple[Variant, ...]
+    blends: tuple[Variant, ...]
+    shares: tuple[float, ...]
+
+
+def read_showcase(path: Path) -> Showcase:
+    """Read what the demo shows from `showcase.json` beside its adapters.
+
+    `label` and `prompt` of an adapter or a blend may be left out: the label is then made of the names. Raises
+    ModelError for a file that is missing or makes no sense, which is a broken installation.
+    """
+    try:
+        form: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        form["adapters"] = tuple(_variant({"adapters": [one.pop("adapter")], **one}) for one in form["adapters"])
+        form["blends"] = tuple(_variant(one) for one in form["blends"])
+        if any(len(blend.adapters) != 2 for blend in form["blends"]):
+            raise ValueError("a blend is not of two adapters")
+        form["shares"] = tuple(form["shares"])
+        return Showcase(**form)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"the demo's {path.name} cannot be used ({error}); reinstall lorablend") from error
+
+
+def draw_showcase(
+    pipe: Pipeline, showcase: Showcase, adapters: Sequence[Path], folder: Path, say: Callable[[str], None]
+) -> Path:
+    """Draw all that the showcase names, save the pictures and `sheet.png` to `folder`, and return the sheet's path.
+
+    adapters: the files that it may name, by the names without their suffix. `say` gets what happens, line by line.
+    """
+    started = time.perf_counter()
+    files = _files(showcase, adapters)
+    say(showcase.about)
+    drawn: dict[tuple[str, Weights], Result] = {}
+
+    def draw(label: str, prompt: str | None, weights: Weights) -> Result:
+        """A picture that was drawn before is shown again: a blend begins with its first adapter alone."""
+        used = tuple((name, weight) for name, weight in weights if weight)
+        key = (prompt or showcase.prompt, used)
+        if key not in drawn:
+            with step_bar(label) as callback:
+                drawn[key] = pipe.generate(
+                    key[0],
+                    blend=[(files[name], weight) for name, weight in used],
+                    steps=showcase.steps,
+                    guidance_scale=showcase.guidance,
+                    seed=showcase.seed,
+                    callback=callback,
+                )
+            _save(drawn[key], label, showcase.seed, pipe, folder, say)
+        return drawn[key]
+
+    alone = [("no adapter", draw("no adapter", None, ()))]
+    for variant in showcase.adapters:
+        alone.append((variant.label, draw(variant.label, variant.prompt, ((variant.adapters[0], 1.0),))))
+    blends = [
+        [
+            draw(f"{variant.label} {_weights_label(share)}", variant.prompt, _weights(variant, share))
+            for share in showcase.shares
+        ]
+        for variant in showcase.blends
+    ]
+    seconds = time.perf_counter() - started
+    title = f"“{showcase.prompt}”"
+    subtitle = f"one prompt, one seed, {showcase.steps} steps"
+    tables = [*_alone(alone), *_blended(showcase, blends)]
+    caption = (showcase.about, _timings(list(drawn.values()), seconds))
+    sheet = save_png(draw_sheet(tables, title=title, subtitle=subtitle, caption=caption), folder, "sheet")
+    say(caption[1])
     say(f"side by side: {sheet}")
     return sheet
 
 
-def contact_sheet(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
-    """Pictures with captions, in rows."""
-    columns = max(len(row) for row in rows)
-    step_x, step_y = _TILE + _MARGIN, _TILE + _CAPTION + _MARGIN
-    sheet = Image.new("RGB", (_MARGIN + columns * step_x, _MARGIN + len(rows) * step_y), "white")
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(15)
-    for y, row in enumerate(rows):
-        for x, (caption, image) in enumerate(row):
-            left, top = _MARGIN + x * step_x, _MARGIN + y * step_y
-            pen.text((left, top + 4), caption, fill="black", font=font)
-            tile = image.resize((_TILE, _TILE), Image.Resampling.BICUBIC)
-            sheet.paste(tile, (left, top + _CAPTION))
-    return sheet
+def _variant(form: Mapping[str, Any]) -> Variant:
+    names = tuple(form["adapters"])
+    return Variant(**{"label": " and ".join(names), **form, "adapters": names})
 
 
-def _variants(adapters: list[Path]) -> list[list[Variant]]:
-    """A row per adapter, and one for all together: none, half, whole."""
-    names = [adapter.stem for adapter in adapters]
-    groups = [[path] for path in adapters]
-    captions = names.copy()
-    if len(adapters) > 1:
-        groups.append(adapters)
-        captions.append(" + ".join(names))
+def _files(showcase: Showcase, adapters: Sequence[Path]) -> dict[str, Path]:
+    """The files by name. Raises ModelError if the showcase names one that is not there."""
+    files = {path.stem: path for path in adapters}
+    for variant in (*showcase.adapters, *showcase.blends):
+        for name in variant.adapters:
+            if name not in files:
+                raise ModelError(f'the demo has no adapter "{name}"; reinstall lorablend')
+    return files
+
+
+def _weights(variant: Variant, share: float) -> Weights:
+    """Of a blend's two adapters; numbers as a person writes them, 0.7 and not 0.7000000000000001."""
+    first, second = variant.adapters
+    return (first, round(1 - share, 6)), (second, float(share))
+
+
+def _weights_label(share: float) -> str:
+    return f"{round(1 - share, 6):g} + {share:g}"
+
+
+def _save(result: Result, label: str, seed: int, pipe: Pipeline, folder: Path, say: Callable[[str], None]) -> None:
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", label)
+    path = save_png(result.images[0], folder, stem, text_chunks(result, seed, pipe))
+    seconds = result.timings
+    say(
+        f"{path.name:<40} {seconds['total']:6.2f} s, of which {seconds['load']:5.2f} s to compile and "
+        f"{seconds['blend'] * 1000:4.0f} ms to change the blend"
+    )
+
+
+def _alone(pictures: list[tuple[str, Result]]) -> list[Table]:
+    """Rows of about equally many, each picture below its label."""
+    rows = -(-len(pictures) // _COLUMNS)
+    columns = -(-len(pictures) // rows)
+    parts = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     return [
-        [
-            ("no adapter", []),
-            *((f"{caption} at {weight:g}", [(str(p), weight) for p in group]) for weight in (0.5, 1.0)),
-        ]
-        for caption, group in zip(captions, groups, strict=True)
+        Table(
+            heading="" if index else "Without an adapter, and with each alone",
+            columns=[label for label, _ in part],
+            pictures=[[result.images[0] for _, result in part]],
+        )
+        for index, part in enumerate(parts)
     ]
+
+
+def _blended(showcase: Showcase, pictures: list[list[Result]]) -> list[Table]:
+    if not pictures:
+        return []
+    return [
+        Table(
+            heading="Two at a time, from one to the other",
+            columns=[_weights_label(share) for share in showcase.shares],
+            rows=[variant.label for variant in showcase.blends],
+            rows_title="weights",
+            pictures=[[result.images[0] for result in row] for row in pictures],
+        )
+    ]
+
+
+def _timings(results: list[Result], seconds: float) -> str:
+    """What it took, in one line."""
+    timings = [result.timings for result in results]
+    load = sum(one["load"] for one in timings)
+    each = median(one["total"] - one["load"] for one in timings)
+    blend = median(one["blend"] for one in timings)
+    return (
+        f"{len(results)} pictures in {seconds:.0f} s on {os.cpu_count()} cores: {load:.1f} s to compile, then "
+        f"{each:.2f} s for a picture, {blend * 1000:.0f} ms of them to change the blend"
+    )

@@ -7,7 +7,7 @@ from lorablend.adapters.errors import MissingExtraError
 __all__ = ["require_extra"]
 
 _CONVERT = ("torch", "diffusers", "transformers", "optimum.intel", "nncf")
-_MODULES = {"convert": _CONVERT, "train": (*_CONVERT, "peft", "accelerate")}
+_MODULES = {"convert": _CONVERT, "train": (*_CONVERT, "peft", "accelerate", "lycoris")}
 
 
 def require_extra(extra: str) -> None:

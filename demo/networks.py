@@ -4,13 +4,16 @@ made in code, the demo's and the tests'."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorablend.demo.tokenizer import clip_tokenizer, learn_merges
+
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTokenizer
 
-__all__ = ["sdxl_unet", "text_config", "vae"]
+__all__ = ["demo_pipeline", "sdxl_unet", "text_config", "vae"]
 
 
 def text_config(tokenizer: CLIPTokenizer, width: int, layers: int, **changes: Any) -> CLIPTextConfig:
@@ -61,4 +64,40 @@ def sdxl_unet(size: int, text_widths: tuple[int, int], **changes: Any) -> UNet2D
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + text_widths[1],
         **changes,
+    )
+
+
+def demo_pipeline(trained_vae: Path) -> StableDiffusionXLPipeline:
+    """The demo model with this VAE, before its text encoders and its UNet (11 million numbers) are trained."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    from lorablend.demo.grammar import WORDS
+    from lorablend.demo.styles import STYLES
+
+    width = 96
+    merges = learn_merges(sorted({*WORDS, *STYLES, "style", "in"}))  # each one token; other words are spelt
+    tokenizer, tokenizer_2 = clip_tokenizer(merges), clip_tokenizer(merges, pad_token="!")
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL.from_pretrained(trained_vae),
+        text_encoder=CLIPTextModel(text_config(tokenizer, width, layers=3)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer_2, width, layers=3, hidden_act="gelu")),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=sdxl_unet(
+            256,
+            text_widths=(width, width),
+            block_out_channels=(64, 128, 192),
+            layers_per_block=1,
+            transformer_layers_per_block=1,
+            attention_head_dim=(2, 4, 6),
+            norm_num_groups=16,
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
     )

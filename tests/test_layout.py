@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = ["adapters", "engine", "convert", "train", "demo", "app"]
 ALLOWED = {name: set(ORDER[: i + 1]) for i, name in enumerate(ORDER)}
-ALLOWED["train"] = {"adapters", "convert", "train"}
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "optimum", "nncf", "torchvision"}
 MAY_BE_HEAVY = {"convert", "train", "demo"}  # inside functions; the last test here holds them to it
 

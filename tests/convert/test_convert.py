@@ -260,7 +260,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError) as error:
         require_extra("train")
     assert str(error.value) == (
-        'train needs optimum.intel, nncf, peft, accelerate; run: pip install "lorablend[train]"'
+        'train needs optimum.intel, nncf, peft, accelerate, lycoris; run: pip install "lorablend[train]"'
     )
 
 

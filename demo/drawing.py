@@ -1,0 +1,146 @@
+"""Scenes as pictures: flat shapes from back to front, drawn plainly or in a named style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lorablend.demo.backdrops import backdrop
+from lorablend.demo.canvas import Layer, Polygon, disc, fill
+from lorablend.demo.grammar import Scene
+from lorablend.demo.objects import FIGURES, Figure, Part, tint
+
+__all__ = ["Layer", "boxes", "draw", "layers", "paint"]
+
+Box = tuple[float, float, float, float]
+
+# The group's centre, in widths from the middle; wide groups come closer to it, to stay inside.
+_SIDES = {"left": -0.25, "middle": 0.0, "right": 0.25}
+_MARGIN = 0.03
+# The longer side of an object, alone and among more. Large ones are at least 1.4 times as long as as many small ones.
+_LENGTHS = {"small": (0.23, 0.175), "large": (0.42, 0.33)}
+_GROUP_WIDTH = 0.54
+_FOOT, _AIR = 0.885, 0.47  # where the lowest copy stands; where the middle of what flies is
+_OUTLINE = 0.0085
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A figure in the picture: where its box's centre is, and how much larger than the figure it is in x and y."""
+
+    figure: Figure
+    x: float
+    y: float
+    wide: float
+    high: float
+
+    def polygons(self, part: Part) -> list[Polygon]:
+        left, top, right, bottom = self.figure.bounds
+        scale = np.array([self.wide, self.high])
+        offset = (self.x, self.y) - scale * ((left + right) / 2, (top + bottom) / 2)
+        return [polygon * scale + offset for polygon in part.polygons]
+
+    @property
+    def box(self) -> Box:
+        left, top, right, bottom = self.figure.bounds
+        x, y = self.wide * (right - left) / 2, self.high * (bottom - top) / 2
+        return (self.x - x, self.y - y, self.x + x, self.y + y)
+
+
+def layers(scene: Scene, seed: int, size: int = 256, subject: str | None = None) -> list[Layer]:
+    """The scene's shapes from back to front, each with masks [size, size]; the same arguments give the same bytes.
+
+    seed: moves things by a few pixels and changes the backdrop's details. subject: a character of subjects.SUBJECTS in
+    the object's place.
+    """
+    figure = _figure(scene, subject)
+    copies = _copies(scene, seed, figure)
+    parts = [(part, [polygon for copy in copies for polygon in copy.polygons(part)]) for part in figure.parts]
+    out = backdrop(scene, np.random.default_rng([seed, 1]), size)
+    if figure.stands:
+        spots = [copy.box for copy in copies]
+        feet = [disc((left + right) / 2, bottom, 0.46 * (right - left), 0.018) for left, _, right, bottom in spots]
+        out.append(Layer("shadow", fill(feet, size) * np.float32(0.25), (0.10, 0.10, 0.25)))
+    every = [polygon for _, polygons in parts for polygon in polygons]
+    out.append(Layer("outline", fill(every, size, grow=_OUTLINE), tint("outline", scene.colour)))
+    out += [Layer(part.name, fill(polygons, size), tint(part.tint, scene.colour)) for part, polygons in parts]
+    return out
+
+
+def boxes(scene: Scene, seed: int, size: int = 256, subject: str | None = None) -> list[Box]:
+    """(left, top, right, bottom) of each copy in the picture of these arguments, 0..1 at any size, without outlines."""
+    return [copy.box for copy in _copies(scene, seed, _figure(scene, subject))]
+
+
+def paint(layers: Sequence[Layer]) -> np.ndarray:
+    """The layers over each other: float32 [s, s, 3], sRGB 0..1."""
+    out = np.zeros((3, *layers[0].mask.shape), np.float32)  # planes, which numpy adds several times faster
+    for layer in layers:
+        lit = layer.mask > 0
+        rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
+        if not len(rows):
+            continue
+        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        colour = np.asarray(layer.colour, np.float32)
+        planes = colour[:, None, None] if colour.ndim == 1 else np.moveaxis(colour[part], -1, 0)
+        under = out[(slice(None), *part)]
+        under += layer.mask[part] * (planes - under)
+    return np.ascontiguousarray(np.moveaxis(out, 0, -1))
+
+
+def draw(scene: Scene, seed: int, size: int = 256, style: str | None = None, subject: str | None = None) -> Image.Image:
+    """The scene as an RGB picture of size × size pixels, plain or in a style of styles.STYLES.
+
+    subject: a character of subjects.SUBJECTS in the object's place.
+    """
+    drawn = layers(scene, seed, size, subject)
+    if style is None:
+        pixels = paint(drawn)
+    else:
+        from lorablend.demo.styles import STYLES  # it draws on these layers
+
+        pixels = STYLES[style](drawn, seed)
+    return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def _figure(scene: Scene, subject: str | None) -> Figure:
+    if subject is None:
+        return FIGURES[scene.object]
+    from lorablend.demo.subjects import SUBJECTS
+
+    return SUBJECTS[subject]
+
+
+def _copies(scene: Scene, seed: int, figure: Figure) -> list[_Copy]:
+    """One copy alone, two side by side, or two and a third above them (behind them, if they stand)."""
+    rng = np.random.default_rng([seed, 2])
+    left, top, right, bottom = figure.bounds
+    width, height = right - left, bottom - top
+    one, many = _LENGTHS[scene.size]
+    scale = (one if scene.count == 1 else many) / max(width, height)
+    gap = 0.03
+    if scene.count > 1:
+        scale = min(scale, (_GROUP_WIDTH - gap) / (2 * width))
+    step_x, step_y = (scale * width + gap) / 2, scale * height + gap
+    half = scale * width / 2 if scene.count == 1 else scale * width + gap / 2
+    room = 0.5 - _MARGIN - half
+    x = 0.5 + np.clip(_SIDES[scene.position], -room, room) + rng.uniform(-0.012, 0.012)
+    spots = {1: [(0, 0)], 2: [(-1, 0), (1, 0)], 3: [(0, -1), (-1, 0), (1, 0)]}[scene.count]
+    lowest = _FOOT - scale * height / 2 if figure.stands else _AIR + (step_y / 2 if scene.count == 3 else 0)
+    y = lowest + rng.uniform(-0.015, 0.015)
+    out = []
+    for across, down in spots:
+        dx, dy, grow_x, grow_y = rng.uniform(-1, 1, 4)
+        out.append(
+            _Copy(
+                figure,
+                x + across * step_x + 0.004 * dx,
+                y + down * step_y + 0.008 * dy,
+                scale * (1 + 0.02 * grow_x),
+                scale * (1 + 0.02 * grow_y),
+            )
+        )
+    return out

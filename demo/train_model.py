@@ -1,0 +1,180 @@
+"""Train the demo model's text encoders and UNet, together and from nothing, on drawn pictures.
+
+    python -m lorablend.demo.train_model FOLDER --sizes 128 --until 6000
+    python -m lorablend.demo.train_model FOLDER --sizes 256 128 --until 12000 --decay 3000
+
+FOLDER has the VAE that lorablend.demo.train_vae left there. A checkpoint is written every 250 steps, from which the next
+start goes on; pictures of held-out captions every 1000; at the end model/, a diffusers folder with the averaged weights.
+Small pictures first: they cost a quarter, and teach the words. `--decay`: over how many steps the rate falls at the end.
+
+The objective is SDXL's own: noise is predicted, betas are scaled linear. Losses are weighted by min-SNR with γ = 5
+(arXiv 2303.09556), a tenth of the captions is left out, half of them as zeros, which is what SDXL's pipelines give the UNet
+where there is no negative prompt, and half as the empty text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from lorablend.demo.grammar import N_FORMS, Scene
+from lorablend.demo.networks import demo_pipeline
+from lorablend.demo.pictures import draw_all, held_out_scenes, training_scenes
+from lorablend.demo.train_vae import average, load_checkpoint, save_checkpoint
+
+BATCH = {128: 64, 256: 24}
+PICTURES = {128: 40000, 256: 24000}
+SHARE = {128: 1, 256: 4}  # how often a size has its turn, where there are several
+RATE = 5e-4
+WARMUP = 300
+AVERAGED = 0.999
+LEFT_OUT = 0.1
+GAMMA = 5.0
+CHECKPOINT_EVERY = 250
+SAMPLES_EVERY = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128], choices=sorted(BATCH))
+    parser.add_argument("--until", type=int, required=True, help="the step to stop at, counted over all starts")
+    parser.add_argument("--decay", type=int, default=0)
+    arguments = parser.parse_args()
+    folder, until = arguments.folder, arguments.until
+
+    torch.manual_seed(0)
+    pipeline = demo_pipeline(folder / "vae")
+    data = {size: _latents(folder, pipeline.vae, size) for size in arguments.sizes}
+    networks = nn.ModuleList([pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2])
+    averaged = copy.deepcopy(networks).requires_grad_(False)
+    optimizer = torch.optim.AdamW(networks.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    state = {"networks": networks, "averaged": averaged, "optimizer": optimizer}
+    start = load_checkpoint(folder / "model.checkpoint", state)
+    networks.train()
+    began, losses = time.monotonic(), []
+    for step in range(start, until):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * _rate_at(step, until, arguments.decay)
+        rng = np.random.default_rng([3, step])
+        share = np.array([SHARE[size] for size in arguments.sizes], float)
+        size = int(rng.choice(arguments.sizes, p=share / share.sum()))
+        loss, plain = _loss(pipeline, *data[size], size, rng)
+        loss.backward()
+        nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average(averaged, networks, min(AVERAGED, (1 + step) / (10 + step)))
+        losses.append(plain)
+        if (step + 1) % 100 == 0:
+            pace = (time.monotonic() - began) / (step - start + 1)
+            print(f"step {step + 1} loss {np.mean(losses[-100:]):.4f} {pace:.2f} s/step", flush=True)  # noqa: T201
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == until:
+            save_checkpoint(folder / "model.checkpoint", state, step + 1)
+        if (step + 1) % SAMPLES_EVERY == 0 or step + 1 == until:
+            pipeline.register_modules(unet=averaged[0], text_encoder=averaged[1], text_encoder_2=averaged[2])
+            _samples(pipeline, arguments.sizes[0], folder / f"samples-{step + 1}.png")
+            if step + 1 == until:
+                pipeline.save_pretrained(folder / "model")
+            pipeline.register_modules(unet=networks[0], text_encoder=networks[1], text_encoder_2=networks[2])
+
+
+def _rate_at(step: int, until: int, decay: int) -> float:
+    """Warm-up, constant, and a half cosine down to nothing over the last `decay` steps."""
+    left = until - step
+    fall = 0.5 * (1 - math.cos(math.pi * left / decay)) if left < decay else 1.0
+    return min(1.0, (step + 1) / WARMUP) * fall
+
+
+@torch.no_grad()
+def _latents(folder: Path, vae: Any, size: int) -> tuple[list[Scene], np.ndarray]:
+    """The scenes, and their pictures' latents of unit variance, f16 [scenes, 4, size / 8, size / 8]."""
+    scenes = training_scenes(PICTURES[size], seed=size)
+    path = folder / f"latents-{size}.npy"
+    if not path.exists():
+        pictures = draw_all(folder / f"pictures-{size}.npy", scenes, [None], size)
+        parts = []
+        for i in range(0, len(pictures), 50):
+            x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 50])).permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.autocast("cpu", torch.bfloat16):
+                parts.append((vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).half().numpy())
+        temporary = path.with_suffix(".part.npy")
+        np.save(temporary, np.concatenate(parts))
+        temporary.rename(path)
+    return scenes, np.load(path, mmap_mode="r")
+
+
+def _loss(
+    pipeline: Any, scenes: list[Scene], latents: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, float]:
+    chosen = np.sort(rng.choice(len(latents), BATCH[size], replace=False))
+    x = torch.from_numpy(latents[chosen].astype(np.float32))
+    noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
+    timesteps = torch.from_numpy(rng.integers(0, 1000, len(chosen)))
+    signal = pipeline.scheduler.alphas_cumprod[timesteps]
+    noisy = signal.sqrt()[:, None, None, None] * x + (1 - signal).sqrt()[:, None, None, None] * noise
+    left_out = rng.random(len(chosen))
+    captions = [
+        "" if part < LEFT_OUT / 2 else scenes[i].caption(int(rng.integers(N_FORMS)))
+        for i, part in zip(chosen, left_out, strict=True)
+    ]
+    kept = torch.from_numpy((left_out < LEFT_OUT / 2) | (left_out >= LEFT_OUT)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, pooled = _encode(pipeline, captions)
+        added = {
+            "text_embeds": pooled * kept[:, None],
+            "time_ids": torch.tensor([[size, size, 0, 0, size, size]]).float().repeat(len(chosen), 1),
+        }
+        answer = pipeline.unet(noisy, timesteps, hidden * kept[:, None, None], added_cond_kwargs=added).sample.float()
+    errors = (answer - noise).square().mean(dim=(1, 2, 3))
+    snr = signal / (1 - signal)
+    return (errors * snr.clamp(max=GAMMA) / snr).mean(), float(errors.detach().mean())
+
+
+def _encode(pipeline: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """SDXL's: the last hidden states but one of both encoders, and the second one's pooled projection."""
+    one = pipeline.text_encoder(_tokens(pipeline.tokenizer, captions), output_hidden_states=True)
+    two = pipeline.text_encoder_2(_tokens(pipeline.tokenizer_2, captions), output_hidden_states=True)
+    return torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two.text_embeds
+
+
+def _tokens(tokenizer: Any, captions: list[str]) -> torch.Tensor:
+    return torch.stack([_tokens_of(tokenizer, caption) for caption in captions])
+
+
+@lru_cache(maxsize=200_000)
+def _tokens_of(tokenizer: Any, caption: str) -> torch.Tensor:
+    return tokenizer(caption, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids[0]
+
+
+@torch.no_grad()
+def _samples(pipeline: Any, size: int, out: Path) -> None:
+    """Eight held-out captions, one in a row of two."""
+    scenes = held_out_scenes(16, seed=5)
+    generator = torch.Generator().manual_seed(0)
+    drawn = pipeline(
+        [scene.caption() for scene in scenes],
+        height=size,
+        width=size,
+        num_inference_steps=20,
+        guidance_scale=3.0,
+        generator=generator,
+    ).images
+    sheet = Image.new("RGB", (8 * size, 2 * size))
+    for i, picture in enumerate(drawn):
+        sheet.paste(picture, (i % 8 * size, i // 8 * size))
+    sheet.save(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,647 @@
+"""Every layout of a data set that people bring, and what is wrong with some of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorablend.adapters.errors import DataError, ResourceError
+from lorablend.train.buckets import assign
+from lorablend.train.layouts import UNDERSTOOD, DataSet, Example, find_examples
+from lorablend.train.pictures import load_mask, load_picture
+from tests.train.data_files import pattern, save
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def by_name(dataset: DataSet) -> dict[str, Example]:
+    return {dataset.name(example.path): example for example in dataset.examples}
+
+
+def captions(dataset: DataSet) -> dict[str, tuple[str, ...]]:
+    return {name: example.captions for name, example in by_name(dataset).items()}
+
+
+def clean(dataset: DataSet) -> DataSet:
+    assert dataset.problems == ()
+    return dataset
+
+
+# text files
+
+
+def test_flat_folder(data: Path) -> None:
+    save(data / "a.png", 1, caption="a fox\n")
+    save(data / "b.jpg", 2, (120, 80)).with_suffix(".caption").write_text("a hare")
+    save(data / "c.webp", 3, caption="one\n\ntwo\n")
+    save(data / "d.avif", 4, caption="\ufeffwith a mark")
+    save(data / "e.png", 5).with_name("e.png.txt").write_text("after the suffix")
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {
+        "a.png": ("a fox",),
+        "b.jpg": ("a hare",),
+        "c.webp": ("one", "two"),
+        "d.avif": ("with a mark",),
+        "e.png": ("after the suffix",),
+    }
+    assert by_name(dataset)["b.jpg"] == Example(data / "b.jpg", ("a hare",), 1, (120, 80), None)
+    assert dataset.layout == "a folder of pictures; 5 pictures; captions: 4 from .txt files, 1 from .caption files"
+    assert dataset.notes == ("1 picture with several lines of caption, each an alternative",)
+    assert dataset.trigger is None
+
+
+def test_txt_and_caption_that_differ(data: Path) -> None:
+    save(data / "a.png", 1, caption="a fox").with_suffix(".caption").write_text("a hare")
+    save(data / "b.png", 2, caption="same").with_suffix(".caption").write_text("same")
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {"a.png": ("a fox",), "b.png": ("same",)}
+    assert dataset.notes == ("a.png: a.txt and a.caption differ; a.txt holds",)
+
+
+def test_captions_missing_for_some(data: Path) -> None:
+    for number in range(6):
+        save(data / f"a red fox {number}.png", number, caption="a fox" if number > 3 else None)
+    save(data / "empty.png", 9, caption=" \n")
+    dataset = clean(find_examples(data, trigger="sks"))
+    assert dataset.notes == (
+        "5 pictures: a red fox 0.png, a red fox 1.png, a red fox 2.png, a red fox 3.png, empty.png without a caption",
+        "sks is put before the captions of 2 pictures that lack it",
+    )
+    assert dataset.trigger == "sks"
+
+
+def test_captions_that_are_no_text(data: Path) -> None:
+    save(data / "a.png").with_suffix(".txt").write_bytes(b"caf\xe9")
+    save(data / "b.png", 1).with_suffix(".txt").write_bytes("caf\xe9".encode("utf-16"))
+    dataset = find_examples(data)
+    assert captions(dataset)["b.png"] == ("café",)
+    assert dataset.problems == ("a.txt is not text in UTF-8 (byte 3); save it as UTF-8",)
+
+
+def test_trigger_placeholder_needs_a_trigger(data: Path) -> None:
+    save(data / "a.png", caption="a photo of [trigger]")
+    assert find_examples(data).problems == (
+        "[trigger] stands in 1 caption: a.png, and there is no trigger word; give one",
+    )
+    dataset = clean(find_examples(data, trigger="sks"))
+    assert dataset.notes == ()
+
+
+# names
+
+
+def test_captions_from_file_names(data: Path) -> None:
+    save(data / "a_red_fox_01.png", 1)
+    save(data / "sub" / "a blue hare (2).png", 2)
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {"a_red_fox_01.png": ("a red fox",), "sub/a blue hare (2).png": ("a blue hare",)}
+    assert dataset.layout == "a tree of folders; 2 pictures; captions: 2 from file names"
+
+
+def test_captions_from_plain_folder_names(data: Path) -> None:
+    save(data / "foxes" / "IMG_0001.jpg", 1)
+    save(data / "hares" / "close" / "IMG_0002.jpg", 2)
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {"foxes/IMG_0001.jpg": ("foxes",), "hares/close/IMG_0002.jpg": ("close",)}
+    assert dataset.trigger is None
+    assert captions(find_examples(data, caption_from="files")) == dict.fromkeys(captions(dataset), ())
+
+
+def test_names_are_no_captions_where_others_are_written(data: Path) -> None:
+    save(data / "foxes" / "a red fox.png", 1)
+    save(data / "foxes" / "b.png", 2, caption="a fox")
+    assert captions(find_examples(data))["foxes/a red fox.png"] == ()
+    assert captions(find_examples(data, caption_from="folders"))["foxes/a red fox.png"] == ("foxes",)
+    assert captions(find_examples(data, caption_from="files"))["foxes/a red fox.png"] == ("a red fox",)
+
+
+def test_kohya_folders(data: Path) -> None:
+    save(data / "10_sks dog" / "a.png", 1)
+    save(data / "10_sks dog" / "deep" / "b.png", 2, caption="a dog in snow")
+    save(data / "3_ohwx_cat" / "c.png", 3)
+    save(data / "loose" / "d.png", 4)
+    save(data / "1_images" / "e.png", 5)
+    dataset = clean(find_examples(data))
+    examples = by_name(dataset)
+    assert {name: (e.repeats, e.captions, e.trigger) for name, e in examples.items()} == {
+        "10_sks dog/a.png": (10, ("sks dog",), "sks"),
+        "10_sks dog/deep/b.png": (10, ("a dog in snow",), "sks"),
+        "3_ohwx_cat/c.png": (3, ("ohwx cat",), "ohwx"),
+        "loose/d.png": (1, (), None),
+        "1_images/e.png": (1, (), None),
+    }
+    assert dataset.trigger == "sks, ohwx"
+    assert dataset.layout == (
+        "kohya's <repeats>_<trigger> <class> folders (10_sks dog: 10 repeats, 1_images: 1 repeat, "
+        "3_ohwx_cat: 3 repeats); 5 pictures; captions: 2 from folder names, 1 from .txt files"
+    )
+    assert dataset.notes == (
+        "1 picture: loose/d.png in folders without repeats in the name, 1 repeat",
+        "3_ohwx_cat: its words are read as ohwx cat; kohya itself takes ohwx_cat",
+        "2 pictures: 1_images/e.png, loose/d.png without a caption",
+        "sks is put before the captions of 1 picture that lack it",
+    )
+
+
+def test_kohya_folder_itself(data: Path) -> None:
+    """Its parent is what kohya wants, but here it is plain what is meant."""
+    folder = data / "10_sks dog"
+    save(folder / "a.png", 1)
+    dataset = clean(find_examples(folder))
+    assert [(e.repeats, e.captions) for e in dataset.examples] == [(10, ("sks dog",))]
+    assert dataset.notes == (
+        "10_sks dog itself is given, not the folder around it; its name is read as kohya reads those of subfolders",
+    )
+
+
+def test_folders_of_kohyas_gui(data: Path) -> None:
+    save(data / "img" / "10_sks dog" / "a.png", 1)
+    save(data / "reg" / "1_dog" / "b.png", 2)
+    save(data / "model" / "sample" / "c.png", 3)
+    dataset = clean(find_examples(data, trigger="ohwx"))
+    assert {name: (e.repeats, e.captions, e.trigger) for name, e in by_name(dataset).items()} == {
+        "img/10_sks dog/a.png": (10, ("sks dog",), "ohwx"),
+        "reg/1_dog/b.png": (1, ("dog",), None),
+    }
+    assert dataset.notes == (
+        "1 picture: model/sample/c.png in folders of kohya's GUI for results, left out",
+        "the trigger is ohwx as asked for, not sks",
+        "1 regularization picture: trained on like the others, with no trigger",
+        "ohwx is put before the captions of 1 picture that lack it",
+    )
+
+
+def test_no_repeats(data: Path) -> None:
+    save(data / "0_sks dog" / "a.png")
+    assert find_examples(data).problems == (
+        "folder 0_sks dog says 0 repeats; rename it, or move it out of the data set",
+    )
+
+
+def test_repeats_as_asked_for(data: Path) -> None:
+    save(data / "10_sks dog" / "a.png")
+    dataset = clean(find_examples(data, repeats=2))
+    assert dataset.examples[0].repeats == 2
+    assert dataset.notes == ("2 repeats of every picture as asked for, not 10",)
+
+
+def test_trigger_and_class_folders(data: Path) -> None:
+    save(data / "sks_dog" / "1.png", 1)
+    save(data / "ohwx_old man" / "2.png", 2, caption="a man")
+    save(data / "ohwx_old man" / "3.png", 3, caption="ohwx smiles")
+    dataset = clean(find_examples(data))
+    assert {name: (e.repeats, e.captions, e.trigger) for name, e in by_name(dataset).items()} == {
+        "sks_dog/1.png": (1, ("sks dog",), "sks"),
+        "ohwx_old man/2.png": (1, ("a man",), "ohwx"),
+        "ohwx_old man/3.png": (1, ("ohwx smiles",), "ohwx"),
+    }
+    assert dataset.layout == (
+        "<trigger>_<class> folders (ohwx_old man: ohwx, a old man, sks_dog: sks, a dog); 3 pictures; "
+        "captions: 2 from .txt files, 1 from folder names"
+    )
+    assert dataset.notes == ("ohwx is put before the captions of 1 picture that lack it",)
+
+
+# lists
+
+
+def test_metadata_jsonl(data: Path) -> None:
+    save(data / "train" / "a.png", 1)
+    save(data / "train" / "b.png", 2, caption="other words")
+    save(data / "train" / "c.png", 3, caption="not listed")
+    lines = [{"file_name": "a.png", "text": "a fox"}, {"file_name": "./b.png", "text": ["a hare", "it"]}]
+    (data / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {
+        "train/a.png": ("a fox",),
+        "train/b.png": ("a hare", "it"),
+        "train/c.png": ("not listed",),
+    }
+    assert dataset.layout.startswith("Hugging Face's train/metadata.jsonl of 2 pictures; 3 pictures; captions: ")
+    assert dataset.notes == (
+        "1 picture: train/c.png not in train/metadata.jsonl",
+        "train/b.png: its caption file differs from train/metadata.jsonl, which holds",
+        "1 picture with several lines of caption, each an alternative",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", 'file_name,text\na.png,"a fox, red"\nsub/b.png,a hare\n'),
+        ("caption.csv", 'image_file,captions\r\na.png,"a fox, red"\r\nb.png,a hare\r\n'),
+        ("captions.csv", "caption;image\na fox, red;a.png\na hare;b\n"),
+    ],
+)
+def test_tables(data: Path, name: str, text: str) -> None:
+    save(data / "a.png", 1)
+    save(data / "sub" / "b.png", 2)
+    (data / name).write_text(text, newline="")
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {"a.png": ("a fox, red",), "sub/b.png": ("a hare",)}
+    assert dataset.notes == ()
+
+
+def test_list_with_files_that_are_not_there(data: Path) -> None:
+    save(data / "a.png", 1)
+    save(data / "x" / "b.png", 2)
+    save(data / "y" / "b.png", 3)
+    (data / "metadata.csv").write_text("file_name,text\na.png,fox\nb.png,hare\n../../secret.png,x\n")
+    assert find_examples(data).problems == (
+        "metadata.csv: b.png means several pictures",
+        "metadata.csv: ../../secret.png is not there",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metadata.csv", "file,words\na.png,x\n", "metadata.csv has the columns file, words; name one of them text"),
+        ("metadata.csv", "text\nx\n", "metadata.csv has the columns text; name one of them file_name"),
+        ("metadata.csv", "", "metadata.csv has the columns none; name one of them file_name"),
+        (
+            "metadata.csv",
+            "file_name,text\na.png,a fox, red\n",
+            "metadata.csv has 1 row: [' red'] with more values than columns; put \"…\" around the text",
+        ),
+        ("metadata.jsonl", "[1]\n", "metadata.jsonl: line 1 is no JSON object; mend it"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "text": 3}',
+            "metadata.jsonl: text of a.png is no text: 3",
+        ),
+    ],
+)
+def test_damaged_tables(data: Path, name: str, text: str, message: str) -> None:
+    save(data / "a.png")
+    (data / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        find_examples(data)
+    assert str(caught.value) == message
+
+
+def test_kohya_fine_tuning(data: Path) -> None:
+    first = save(data / "a.png", 1)
+    save(data / "b.png", 2)
+    entries = {str(first): {"caption": "a fox", "tags": "red, snow"}, "b": {"tags": "hare"}}
+    (data / "meta_cap.json").write_text(json.dumps(entries))
+    (data / "other.json").write_text("[]")
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == {"a.png": ("a fox, red, snow",), "b.png": ("hare",)}
+    assert dataset.layout.startswith("kohya's fine-tuning meta_cap.json of 2 pictures; 2 pictures; ")
+    assert dataset.notes == ("1 other file: other.json not read",)
+    only = clean(find_examples(data / "meta_cap.json"))
+    assert captions(only) == captions(dataset)
+
+
+def test_kohya_toml(data: Path) -> None:
+    save(data / "5_cat" / "a.png", 1)
+    save(data / "5_cat" / "b.png", 2, caption="a cat")
+    save(data / "5_cat" / "b2.png", 6).with_suffix(".caption").write_text("an old cat")
+    save(data / "class" / "c.png", 3)
+    save(data / "left" / "d.png", 4)
+    save(data / "masks" / "b.png", 5)
+    (data / "set.toml").write_text(
+        """
+        [general]
+        shuffle_caption = true
+        [[datasets]]
+        resolution = 512
+        num_repeats = 3
+          [[datasets.subsets]]
+          image_dir = "5_cat"
+          class_tokens = "sks cat"
+          caption_extension = ".caption"
+          caption_prefix = "photo of"
+          conditioning_data_dir = "masks"
+          [[datasets.subsets]]
+          image_dir = 'class'
+          num_repeats = 1
+          class_tokens = "cat"
+          is_reg = true
+        """
+    )
+    for source in (data, data / "set.toml"):
+        dataset = clean(find_examples(source))
+        assert {name: (e.repeats, e.captions, e.trigger) for name, e in by_name(dataset).items()} == {
+            "5_cat/a.png": (3, ("sks cat",), "sks"),
+            "5_cat/b.png": (3, ("sks cat",), "sks"),
+            "5_cat/b2.png": (3, ("photo of an old cat",), "sks"),
+            "class/c.png": (1, ("cat",), None),
+        }
+        assert by_name(dataset)["5_cat/b.png"].mask == data / "masks" / "b.png"
+        assert dataset.layout.startswith("kohya's set.toml with 2 subsets; 4 pictures; ")
+        assert dataset.notes == (
+            "set.toml: shuffle_caption, resolution are settings of the training, not used from there",
+            "5_cat says 5 repeats by its name, set.toml says 3; the file holds",
+            "set.toml takes only .caption files for 5_cat; 1 text file: 5_cat/b.txt not used",
+            "1 picture: left/d.png not in any folder of set.toml, left out",
+            "1 regularization picture: trained on like the others, with no trigger",
+            "sks is put before the captions of 1 picture that lack it",
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "set.toml has no [[datasets]]; give a kohya data set file, or the folder of pictures itself"),
+        ("[[datasets]]", "set.toml has a [[datasets]] without [[datasets.subsets]]; add one with an image_dir"),
+        (
+            "[[datasets]]\n[[datasets.subsets]]",
+            "set.toml has a subset without image_dir; add the folder of its pictures",
+        ),
+        (
+            "[[datasets]]\n[[datasets.subsets]]\nimage_dir='gone'",
+            "set.toml: there is no gone; mend its path",
+        ),
+        (
+            "[[datasets]]\n[[datasets.subsets]]\nimage_dir='.'\nnum_repeats='2'",
+            "set.toml: num_repeats is 2, which is no int; mend it",
+        ),
+        (
+            "[[datasets]]\n[[datasets.subsets]]\nimage_dir='.'\nnum_repeats=0",
+            "set.toml: num_repeats is 0 for .; give 1 or more",
+        ),
+    ],
+)
+def test_damaged_toml(data: Path, text: str, message: str) -> None:
+    (data / "set.toml").write_text(text)
+    with pytest.raises(DataError) as caught:
+        find_examples(data / "set.toml")
+    assert str(caught.value) == message
+
+
+def test_two_data_set_files(data: Path) -> None:
+    for name in ("a.toml", "b.toml"):
+        (data / name).write_text("[[datasets]]\n")
+    with pytest.raises(DataError) as caught:
+        find_examples(data)
+    assert str(caught.value) == f"{data} has 2 data set files: a.toml, b.toml; give the one that is meant"
+
+
+# archives
+
+
+def packed(kind: str, members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "tar.gz" else "w") as archive:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    pattern(number, (32, 32)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_archives(data: Path, tmp_path: Path, kind: str) -> None:
+    table = b"image_file,captions\na.png,a fox\nb.png,a hare\n"
+    members = {"set/a.png": png(1), "set/b.png": png(2), "set/caption.csv": table, "__MACOSX/set/._a.png": b"x"}
+    file = data / f"pack.{kind}"
+    file.write_bytes(packed(kind, members))
+    dataset = clean(find_examples(file))
+    assert captions(dataset) == {"set/a.png": ("a fox",), "set/b.png": ("a hare",)}
+    assert dataset.layout.startswith(f"archive pack.{kind} and the table set/caption.csv of 2 pictures; 2 pictures;")
+    assert dataset.notes == ()
+    assert find_examples(file) == dataset  # from the cache
+    assert {path.parts[0] for path in (e.path.relative_to(tmp_path) for e in dataset.examples)} == {"cache"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png"])
+def test_members_that_would_leave(data: Path, tmp_path: Path, kind: str, name: str) -> None:
+    file = data / f"pack.{kind}"
+    file.write_bytes(packed(kind, {"a.png": png(1), name: png(2)}))
+    with pytest.raises(DataError) as caught:
+        find_examples(file)
+    assert str(caught.value) == f"pack.{kind}: the member {name} would leave the folder; nothing is unpacked"
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_links_in_archives(data: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("a.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    (data / "pack.tar").write_bytes(buffer.getvalue())
+    with zipfile.ZipFile(data / "pack.zip", "w") as archive:
+        info = zipfile.ZipInfo("a.png")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    for name, reason in (("tar", "a link or a device; pack plain files"), ("zip", "a link; pack the files themselves")):
+        with pytest.raises(DataError) as caught:
+            find_examples(data / f"pack.{name}")
+        assert str(caught.value) == f"pack.{name}: a.png is {reason}"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_damaged_archives(data: Path, tmp_path: Path, kind: str) -> None:
+    whole = packed(kind, {"a.png": png(1), "b.png": png(2)})
+    file = data / f"pack.{kind}"
+    for content in (whole[: len(whole) // 2], b"no archive at all", b""):
+        file.write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            find_examples(file)
+        assert str(caught.value).startswith(f"pack.{kind} cannot be unpacked (")
+        assert "\n" not in str(caught.value)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_archive_larger_than_the_disk(data: Path) -> None:
+    """A bomb is refused by what it says it holds, before a byte is unpacked; here 240 TB in 3 MB."""
+    with zipfile.ZipFile(data / "pack.zip", "w") as archive:
+        archive.writestr("a.png", b"x")
+    content = (data / "pack.zip").read_bytes()
+    start = content.index(b"PK\x01\x02")
+    entry = bytearray(content[start : content.index(b"PK\x05\x06")])
+    entry[24:28] = (0xFFFFFFF0).to_bytes(4, "little")
+    count, entries = 60_000, bytes(entry) * 60_000
+    end = b"PK\x05\x06" + bytes(4) + count.to_bytes(2, "little") * 2 + len(entries).to_bytes(4, "little")
+    (data / "pack.zip").write_bytes(content[:start] + entries + end + start.to_bytes(4, "little") + bytes(2))
+    with pytest.raises(ResourceError) as caught:
+        find_examples(data / "pack.zip")
+    text = re.sub(r"for \d+\.\d GB", "for 7.0 GB", str(caught.value))
+    assert text == (
+        "pack.zip holds 257698.0 GB or more, the cache's disk has room for 7.0 GB; make room, or set LORABLEND_CACHE "
+        "to a folder on another disk"
+    )
+
+
+def test_encrypted_archive(data: Path) -> None:
+    content = bytearray(packed("zip", {"a.png": png(1)}))
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (data / "pack.zip").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        find_examples(data / "pack.zip")
+    assert str(caught.value) == "pack.zip is encrypted (a.png); pack it without a password"
+
+
+# pictures
+
+
+def test_exif_rotation(data: Path) -> None:
+    image = pattern(1, (96, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    image.save(data / "a.png", exif=exif)
+    (example,) = clean(find_examples(data)).examples
+    assert example.size == (64, 96)
+    (crop,) = assign([example.size], 96, 32, buckets=False)
+    shown_upright = image.transpose(Image.Transpose.ROTATE_270)
+    expected = np.asarray(shown_upright.resize(crop.scaled, Image.Resampling.LANCZOS), int)[24:120, :96]
+    assert np.array_equal(load_picture(example.path, crop), expected)
+    assert np.array_equal(load_picture(example.path, crop, flip=True), expected[:, ::-1])
+
+
+def test_alpha_is_put_on_white(data: Path) -> None:
+    image = pattern(1, (64, 64)).convert("RGBA")
+    image.putalpha(Image.fromarray(np.repeat(np.uint8([[0, 255]]), 32, 1).repeat(64, 0)))
+    image.save(data / "a.png")
+    dataset = clean(find_examples(data, trigger="x"))
+    assert "1 picture with transparent parts, put on white" in dataset.notes
+    pixels = load_picture(data / "a.png", assign([(64, 64)], 64, 32)[0])
+    assert (pixels[:, :28] == 255).all()
+    assert np.array_equal(pixels[:, 36:], np.asarray(image.convert("RGB"))[:, 36:])
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "I;16"])
+def test_modes(data: Path, mode: str) -> None:
+    grey = pattern(1, (64, 64)).convert("L")
+    image = Image.fromarray(np.asarray(grey, np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    image.save(data / "a.tif")
+    (example,) = clean(find_examples(data)).examples
+    pixels = load_picture(example.path, assign([example.size], 64, 32)[0])
+    assert pixels.shape == (64, 64, 3)
+    if mode != "1":
+        assert np.abs(pixels.astype(int) - np.asarray(grey, int)[..., None]).max() <= 2  # a palette of greys
+
+
+def test_masks(data: Path) -> None:
+    save(data / "a.png", 1, (64, 32), caption="x")
+    save(data / "b.png", 2, (64, 32), caption="x")
+    half = np.zeros((32, 64), np.uint8)
+    half[:, 32:] = 255
+    Image.fromarray(half).save(data / "a-masklabel.png")
+    Image.fromarray(half).save(data / "gone-masklabel.png")
+    dataset = clean(find_examples(data))
+    assert [example.mask for example in dataset.examples] == [data / "a-masklabel.png", None]
+    assert dataset.layout == "a folder of pictures; 2 pictures; captions: 2 from .txt files; 1 mask"
+    assert dataset.notes == ("1 mask: gone-masklabel.png without a picture",)
+    (crop,) = assign([(64, 32)], 64, 8)
+    weights = load_mask(data / "a.png", data / "a-masklabel.png", crop)
+    assert weights.shape == (crop.height // 8, crop.width // 8)
+    assert weights[0, 0] == 0
+    assert weights[0, -1] == 1
+    flipped = load_mask(data / "a.png", data / "a-masklabel.png", crop, flip=True)
+    assert np.allclose(flipped, weights[:, ::-1], atol=1e-6)
+    Image.fromarray(half.T).save(data / "a-masklabel.png")
+    assert find_examples(data).problems == ("a-masklabel.png is 32×64, its picture 64×32; give both one shape",)
+
+
+def test_damaged_pictures_are_all_named(data: Path) -> None:
+    whole = save(data / "a.jpg", 1, (300, 200)).read_bytes()
+    (data / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    (data / "c.png").write_bytes(b"")
+    (data / "d.webp").write_bytes(save(data / "d.webp", 2).read_bytes()[:100])
+    (data / "e.png").write_text("no picture")
+    (data / "f.heic").write_bytes(b"x")
+    dataset = find_examples(data)
+    assert [dataset.name(example.path) for example in dataset.examples] == ["a.jpg"]
+    assert [problem.split()[0] for problem in dataset.problems] == ["f.heic", "b.jpg", "c.png", "d.webp", "e.png"]
+    assert dataset.problems[0] == "f.heic is of a kind that is not read here; save it as PNG or JPEG"
+    assert dataset.problems[1].startswith("b.jpg cannot be decoded (image file is truncated")
+    assert dataset.problems[4] == "e.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+
+
+def test_decompression_bomb(data: Path) -> None:
+    Image.new("1", (20_000, 10_000)).save(data / "a.png", optimize=True)
+    assert find_examples(data).problems == ("a.png has more than 178 million pixels; scale it down",)
+
+
+def test_the_same_bytes_twice(data: Path) -> None:
+    first = save(data / "a.png", 1, caption="x")
+    save(data / "c.png", 2, caption="x")
+    (data / "b.png").write_bytes(first.read_bytes())
+    (data / "b.txt").write_text("x")
+    dataset = clean(find_examples(data))
+    assert len(dataset.examples) == 3
+    assert dataset.notes == ("1 picture: b.png is a.png, byte for byte",)
+
+
+# nothing, and the rest
+
+
+def test_no_pictures(data: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "notes.txt", "README"):
+        (data / name).write_text("x")
+    with pytest.raises(DataError) as caught:
+        find_examples(data)
+    found = "2 .mp4, 1 files without a suffix, 1 .txt found"
+    assert str(caught.value) == f"{data}: no pictures, {found}; {UNDERSTOOD}"
+
+
+def test_empty_folder(data: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        find_examples(data)
+    assert str(caught.value) == f"{data}: no pictures, nothing found; {UNDERSTOOD}"
+
+
+def test_not_there(data: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        find_examples(data / "gone")
+    assert str(caught.value) == f"{data / 'gone'} does not exist; give a folder of pictures"
+
+
+def test_a_picture_is_no_data_set(data: Path) -> None:
+    file = save(data / "a.png")
+    with pytest.raises(DataError) as caught:
+        find_examples(file)
+    assert str(caught.value) == f"{file} is a picture; give the folder of the pictures; {UNDERSTOOD}"
+
+
+def test_other_files_are_told(data: Path) -> None:
+    save(data / "a.png", 1, caption="x")
+    (data / "b.txt").write_text("lonely")
+    (data / "clip.mp4").write_bytes(b"x")
+    (data / ".hidden.png").write_bytes(b"x")
+    (data / "Thumbs.db").write_bytes(b"x")
+    assert clean(find_examples(data)).notes == (
+        "1 text file: b.txt without a picture",
+        "1 other file: clip.mp4 not read",
+    )
+
+
+def test_linked_folders_are_followed_once(data: Path, tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "a.png", 1, caption="x")
+    (data / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(data)
+    assert captions(find_examples(data)) == {"link/a.png": ("x",)}

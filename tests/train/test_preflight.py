@@ -1,0 +1,98 @@
+"""What is said before a training, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lorablend.adapters.errors import DataError
+from lorablend.train.base import Base, find_base
+from lorablend.train.config import TrainConfig
+from lorablend.train.layouts import find_examples
+from lorablend.train.order import Order
+from lorablend.train.plan import Machine, Plan, make_plan
+from lorablend.train.preflight import Preflight, check_captions, preflight
+from tests.train.data_files import save
+
+MACHINE = Machine("cpu", "2 CPU threads", 16 * 10**9, True)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for number in range(5):
+        save(folder / "2_sks fox" / f"{number}.png", number, (100, 100), caption="a sks fox" if number else None)
+    save(folder / "1_wide" / "w.jpg", 9, (160, 80))
+    save(folder / "1_wide" / "small.jpg", 10, (32, 16))
+    return folder
+
+
+def plan_for(base: Base, config: TrainConfig) -> Plan:
+    return make_plan(config, base, 7, MACHINE)
+
+
+def run(data: Path, model: Path, **settings: object) -> Preflight:
+    config = TrainConfig(data=data, model=str(model), out=Path("x.safetensors"), **settings)
+    base = find_base(str(model))
+    return preflight(find_examples(data), config, base, plan_for(base, config), seconds_per_step=2.0)
+
+
+def test_what_is_said(data: Path, sdxl_source: Path) -> None:
+    result = run(data, sdxl_source, batch=4, steps=30, resolution=128)
+    assert result.buckets == {(128, 128): 5, (160, 96): 2}
+    assert [crop.bucket for crop in result.crops].count((160, 96)) == 2
+    assert (result.steps, result.batches_per_epoch, result.epochs, result.seconds) == (30, 4, 7.5, 60.0)
+    assert result.lines[:-3] == (
+        "kohya's <repeats>_<trigger> <class> folders (1_wide: 1 repeat, 2_sks fox: 2 repeats); 7 pictures; "
+        "captions: 4 from .txt files, 3 from folder names",
+        "folder 1_wide: 2 pictures",
+        "folder 2_sks fox: 5 pictures × 2",
+        'captions: 7 of 7 pictures; such as "wide"',
+        "trigger: wide, sks",
+        "buckets: 128×128: 5, 160×96: 2",
+        "note: 7 pictures: 1_wide/small.jpg, 1_wide/w.jpg, 2_sks fox/0.png, … smaller than the bucket, enlarged",
+        "an epoch: 12 pictures with repeats, 4 batches of 4, 2 of them not full; mean batch 3.0",
+        "training: 30 steps, 7.5 epochs",
+    )
+    assert result.lines[-3].startswith("30 steps of 4 pictures: ")  # the plan's own two lines
+    assert result.lines[-1] == "time: about 60 s"
+
+
+def test_batches_are_those_of_the_order(data: Path, sdxl_source: Path) -> None:
+    examples = find_examples(data).examples
+    for batch in (1, 2, 3, 4):
+        result = run(data, sdxl_source, batch=batch, resolution=128)
+        repeats = [example.repeats for example in examples]
+        order = Order(result.crops, repeats, [1] * 7, batch=batch, seed=0, flip=False, dropout=0)
+        assert order.batches_per_epoch == result.batches_per_epoch
+
+
+def test_squares(data: Path, sdxl_source: Path) -> None:
+    assert run(data, sdxl_source, resolution=128, buckets=False).buckets == {(128, 128): 7}
+
+
+def test_damaged_pictures_are_refused_in_one_line(data: Path, sdxl_source: Path) -> None:
+    (data / "1_wide" / "w.jpg").write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        run(data, sdxl_source)
+    assert str(caught.value) == "1_wide/w.jpg is no picture, or a damaged one; save it anew as PNG or JPEG"
+    (data / "2_sks fox" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        run(data, sdxl_source)
+    assert str(caught.value) == (
+        f"2 problems in {data}: 1_wide/w.jpg is no picture, or a damaged one; save it anew as PNG or JPEG | "
+        "2_sks fox/0.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+    )
+
+
+def test_no_captions_and_no_trigger(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "data" / f"IMG_{number}.png", number)
+    with pytest.raises(DataError) as caught:
+        check_captions(find_examples(tmp_path / "data"))
+    assert str(caught.value) == (
+        f"none of the 3 pictures in {tmp_path / 'data'} has a caption, and there is no trigger word; write name.txt "
+        "beside name.png, or give a trigger"
+    )
+    check_captions(find_examples(tmp_path / "data", trigger="sks"))

@@ -1,0 +1,80 @@
+"""Pictures during training: the engine's own, the same every time, on a base model that is converted once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorablend.engine import ModelFolder, Pipeline
+from lorablend.train.base import load_base
+from lorablend.train.samples import Sampler, choose_prompts, openvino_folder
+from tests.engine.reference import levels_apart
+from tests.train.trained import config, dataset, trained, write
+
+PROMPTS = ("a fox in the snow", "the cat")
+
+
+@pytest.fixture(scope="module")
+def adapter(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    _, network = trained(sdxl_source)
+    return write(tmp_path_factory.mktemp("adapter") / "x.safetensors", network)
+
+
+def test_a_grid_has_base_and_adapter_side_by_side(sdxl_model: Path, adapter: Path, tmp_path: Path) -> None:
+    sampler = Sampler(sdxl_model, PROMPTS, seed=5, steps=3, precision="f32")
+    sampler.grid(adapter, tmp_path / "a" / "grid.png", "step 10")
+    sampler.grid(adapter, tmp_path / "grid.png", "step 10")
+    assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "a" / "grid.png").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "grid.png"]
+
+    pipeline = Pipeline(sdxl_model, precision="f32")
+    with Image.open(tmp_path / "grid.png") as image:
+        grid = np.array(image.convert("RGB")).astype(int)
+    for row, prompt in enumerate(PROMPTS):
+        for column, blend in enumerate(([], [(str(adapter), 1.0)])):
+            tile = np.array(pipeline.generate(prompt, blend=blend, seed=5 + row, steps=3).images[0])
+            assert contains(grid, tile, left=10 + column * 74), (row, column)
+    label = grid[10:28, 84:148]
+    assert label.min() < 100, "the column has no label"
+
+
+def contains(grid: np.ndarray, tile: np.ndarray, left: int) -> bool:
+    places = range(grid.shape[0] - len(tile) + 1)
+    return any(levels_apart(grid[top : top + len(tile), left : left + tile.shape[1]], tile) == 0 for top in places)
+
+
+def test_differs(sdxl_model: Path, sdxl_source: Path, adapter: Path, tmp_path: Path) -> None:
+    sampler = Sampler(sdxl_model, (), precision="f32")
+    assert sampler.differs(adapter)
+    _, nothing = trained(sdxl_source, size=0.0)
+    assert not sampler.differs(write(tmp_path / "nothing.safetensors", nothing))
+
+
+def test_a_folder_that_is_there_is_taken(sdxl_source: Path, sdxl_model: Path) -> None:
+    assert openvino_folder(load_base(str(sdxl_source), openvino=sdxl_model)) == sdxl_model
+
+
+def test_converted_once(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path))
+    models = load_base(str(sdxl_source))
+    stages: list[str] = []
+    folder = openvino_folder(models, lambda stage, done, total: stages.append(stage))
+    assert tmp_path in folder.parents
+    assert ModelFolder(folder).family == "sdxl"
+    assert json.loads((folder / "lorablend.json").read_text())["weights"] == "fp16"
+    assert stages
+    stages.clear()
+    assert openvino_folder(load_base(str(sdxl_source)), lambda stage, done, total: stages.append(stage)) == folder
+    assert not stages
+
+
+def test_prompts() -> None:
+    data = dataset("a", "b", "c", "d", "e", "f", trigger="zxc")
+    assert choose_prompts(config(validation_prompts=("mine",)), data) == ("mine",)
+    assert choose_prompts(config(), data) == ("zxc, a", "zxc, c", "zxc, e")
+    assert choose_prompts(config(), dataset("same", "same")) == ("same",)
+    assert choose_prompts(config(), dataset("")) == ("",)

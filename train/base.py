@@ -1,0 +1,266 @@
+"""The base model: found and told from its configurations before anything heavy; then loaded with torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorablend.adapters.errors import ModelError, TrainError
+from lorablend.convert.conversion import _find
+from lorablend.convert.source import Source
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
+
+__all__ = ["Base", "Models", "find_base", "load_base"]
+
+_PREDICTIONS = ("epsilon", "v_prediction")
+_SD2_TEXT_WIDTH = 1024  # diffusers has one pipeline class for SD 1.x and 2.x
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the configurations say of a base model; nothing is loaded.
+
+    source: folder, weights and parameter counts, as `lorablend.convert` finds them. name: a Hub id, or the name of the
+    local folder or file, never a path. family: "sdxl" or "sd15". resolution: the native width and height in pixels.
+    cell: pixels to a latent's cell. unit: width and height must be multiples of it, pixels. prediction_type: "epsilon"
+    or "v_prediction". zero_terminal_snr: the last timestep is pure noise. zero_empty: it draws with zeros, not with the
+    embedding of "", where no text is given. scheduler, unet, vae: configurations.
+    """
+
+    source: Source
+    family: str
+    resolution: int
+    cell: int
+    unit: int
+    prediction_type: str
+    zero_terminal_snr: bool
+    zero_empty: bool
+    scheduler: Mapping[str, Any]
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        return tuple(name for name in self.source.parameters if name.startswith("text_encoder"))
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """Network -> SHA-256 in hex of its weights and configuration, of text encoders with their tokenizer's files."""
+        folder = self.source.folder
+        files = {name: [folder / name / "config.json"] for name in self.source.parameters}
+        for name in self.text_encoders:
+            tokenizer = folder / name.replace("text_encoder", "tokenizer")
+            files[name] += sorted(path for path in tokenizer.iterdir() if path.is_file())
+        if self.source.checkpoint:
+            start = hashlib.sha256(self.sha256.encode())
+        else:
+            start = hashlib.sha256()
+            for name, found in files.items():
+                found += _weights(self.source, name)
+        return {name: _sha256(found, start) for name, found in files.items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of a checkpoint the file's own, in hex, as model sites list it; of a folder its UNet's weights'."""
+        if self.source.checkpoint:
+            return _sha256([self.source.checkpoint])
+        return _sha256(_weights(self.source, "unet"))
+
+
+@dataclass(frozen=True)
+class Models:
+    """A base model in memory, frozen (no parameter asks for a gradient), in evaluation mode, on the CPU.
+
+    text_encoders, tokenizers: one of each, SDXL two. The VAE is f32: SDXL's overflows in half precision. The UNet and
+    text encoders have the dtype that was asked for. openvino: the same model as an OpenVINO folder, where there is one.
+    """
+
+    base: Base
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
+    tokenizers: tuple[PreTrainedTokenizerBase, ...]
+    openvino: Path | None = None
+
+    @property
+    def family(self) -> str:
+        return self.base.family
+
+    @property
+    def prediction_type(self) -> str:
+        return self.base.prediction_type
+
+    @property
+    def source(self) -> Source:
+        return self.base.source
+
+    @property
+    def sha256(self) -> str:
+        return self.base.sha256
+
+
+def find_base(model: str, folder: Path | None = None) -> Base:
+    """Find a diffusers folder, a Hugging Face id (downloaded if it is not there) or a .safetensors checkpoint.
+
+    folder: what `model` stands for, where that is a word of the caller's own; it is the base's name then.
+    Raises ModelError for what is not there or incomplete, TrainError for what cannot be trained.
+    """
+    # fp16 where there is a choice, as others do
+    source = _find(folder or model, None, "fp16", lambda stage, done, total: None)
+    if folder:
+        source = replace(source, name=model)
+    configs = source.folder
+    unet, vae = _read_json(configs / "unet" / "config.json"), _read_json(configs / "vae" / "config.json")
+    index = _read_json(configs / "model_index.json")
+    scheduler = {**_read_json(configs / "scheduler" / "scheduler_config.json"), **source.scheduler}
+    if unet.get("in_channels", 4) != unet.get("out_channels", 4):
+        raise TrainError(
+            f"{source.name} is an inpainting model, its UNet takes {unet['in_channels']} channels and gives "
+            f"{unet['out_channels']}; train on the base model that it was made of"
+        )
+    family = "sdxl" if "text_encoder_2" in source.parameters else "sd15"
+    if family == "sd15" and unet.get("cross_attention_dim") == _SD2_TEXT_WIDTH:
+        raise TrainError(f"{source.name} is Stable Diffusion 2, which is not trained here; give SDXL or SD 1.5")
+    prediction = str(scheduler.get("prediction_type", "epsilon"))
+    if prediction not in _PREDICTIONS:
+        raise TrainError(f"{source.name} predicts {prediction!r}; one of {' and '.join(_PREDICTIONS)} can be trained")
+    cell = 2 ** (len(vae["block_out_channels"]) - 1)
+    sample = unet.get("sample_size") or (128 if family == "sdxl" else 64)
+    return Base(
+        source=source,
+        family=family,
+        resolution=int(sample) * cell,
+        cell=cell,
+        unit=cell * 2 ** (len(unet["block_out_channels"]) - 1),
+        prediction_type=prediction,
+        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
+        zero_empty=bool(index.get("force_zeros_for_empty_prompt", family == "sdxl")),
+        scheduler=scheduler,
+        unet=unet,
+        vae=vae,
+    )
+
+
+def load_base(
+    base: Base | str,
+    *,
+    dtype: torch.dtype | None = None,
+    text_dtype: torch.dtype | None = None,
+    openvino: Path | None = None,
+) -> Models:
+    """Load every network on the CPU. dtype: of the UNet and the text encoders, None is f32; text_dtype: of the latter,
+    where it is another one. openvino: as in Models.
+
+    Raises ModelError where a tensor is missing, for diffusers and transformers would draw it at random.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    found = find_base(base) if isinstance(base, str) else base
+    source, dtype = found.source, dtype or torch.float32
+    index = _read_json(source.folder / "model_index.json")
+    networks: dict[str, Any] = {}
+    dtypes = {"unet": dtype, "vae": torch.float32}
+    for name in source.parameters:
+        library, class_name = index[name]
+        cls = getattr(import_module(library), class_name)
+        with _no_progress_bar():
+            network = _load_network(source, name, cls, dtypes.get(name, text_dtype or dtype))
+        networks[name] = network.requires_grad_(False).eval()
+    tokenizers = tuple(
+        AutoTokenizer.from_pretrained(source.folder, subfolder=name.replace("text_encoder", "tokenizer"))
+        for name in found.text_encoders
+    )
+    return Models(
+        base=found,
+        unet=networks["unet"],
+        vae=networks["vae"],
+        text_encoders=tuple(networks[name] for name in found.text_encoders),
+        tokenizers=tokenizers,
+        openvino=openvino,
+    )
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws one for each network, however small."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+def _load_network(source: Source, name: str, cls: Any, dtype: torch.dtype) -> Any:
+    try:
+        if source.checkpoint:
+            model = _from_checkpoint(source.checkpoint, source.folder, name, cls, dtype)
+            missing = sorted(key for key, tensor in model.named_parameters() if tensor.is_meta)
+        else:
+            model, info = cls.from_pretrained(
+                source.folder,
+                subfolder=name,
+                variant=source.variants.get(name),
+                use_safetensors=True,
+                torch_dtype=dtype,
+                output_loading_info=True,
+            )
+            missing = sorted(info["missing_keys"])
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{source.name}: {name} could not be loaded: {reason}") from error
+    if missing:
+        raise ModelError(f"{source.name}: {name} lacks the tensor {missing[0]}, {len(missing)} in all; get it again")
+    return model
+
+
+def _from_checkpoint(file: Path, folder: Path, name: str, cls: Any, dtype: torch.dtype) -> Any:
+    if hasattr(cls, "from_single_file"):
+        return cls.from_single_file(str(file), config=str(folder), subfolder=name, torch_dtype=dtype)
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm, load_single_file_checkpoint
+
+    tensors = load_single_file_checkpoint(str(file))
+    return create_diffusers_clip_model_from_ldm(cls, tensors, name, str(folder), torch_dtype=dtype)
+
+
+def _weights(source: Source, name: str) -> list[Path]:
+    variant = source.variants.get(name)
+    stem = "model" if name.startswith("text_encoder") else "diffusion_pytorch_model"
+    stem += f".{variant}" if variant else ""
+    folder = source.folder / name
+    return sorted([*folder.glob(f"{stem}.safetensors"), *folder.glob(f"{stem}-*-of-*.safetensors")])
+
+
+def _sha256(files: list[Path], start: Any = None) -> str:
+    digest = start.copy() if start else hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not readable: {error}") from error

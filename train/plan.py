@@ -1,0 +1,214 @@
+"""What None means in a configuration: chosen once, from the model, the number of pictures and the memory there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+import psutil
+
+from lorablend.adapters.errors import ResourceError, TrainError
+from lorablend.train.base import Base
+from lorablend.train.config import TrainConfig
+from lorablend.train.networks import default_alpha
+
+__all__ = ["Machine", "Plan", "find_machine", "make_plan", "memory_needed"]
+
+_PICTURE_STEPS = 1200  # what most of 10 to 30 pictures are trained with elsewhere
+_STEPS_PER_PICTURE = 40  # beyond 30 pictures
+_BATCH = 4  # pictures to a step of the optimizer, where nothing is said
+# Bytes that the backward pass keeps in bf16 per position and channel, of a resnet and of a transformer block; without
+# and with gradient checkpointing. Fitted to what autograd saved (saved_tensors_hooks) for eight UNets, within 6 %
+# without and 13 % with checkpointing; f32 takes twice as much.
+_SAVED = {False: (16, 80), True: (8, 2.5)}
+_SPARE = 1.2  # what the kernels need in between
+_CUDA_CONTEXT = 0.8e9
+_USABLE = {"cuda": 0.95, "cpu": 0.8}  # of what is free now
+
+
+@dataclass(frozen=True)
+class Machine:
+    """device: "cpu" or "cuda". name: for people. free: bytes of its memory. bf16: fast there. processes: in all."""
+
+    device: str
+    name: str
+    free: int
+    bf16: bool
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every number that a configuration may leave open, and where it runs.
+
+    memory: bytes needed, an estimate. pictures: seen in all, over all devices, at most.
+    """
+
+    steps: int
+    batch: int
+    accumulation: int
+    processes: int
+    resolution: int
+    alpha: float
+    precision: str
+    gradient_checkpointing: bool
+    warmup_steps: int
+    checkpoint_every: int
+    sample_every: int
+    device: str
+    memory: int
+    free: int
+
+    @property
+    def pictures(self) -> int:
+        return self.steps * self.batch * self.accumulation * self.processes
+
+    def resolve(self, config: TrainConfig) -> TrainConfig:
+        """The configuration with nothing left open."""
+        values = asdict(self)
+        names = [name for name in TrainConfig.model_fields if name in values]
+        return config.model_copy(update={name: values[name] for name in names})
+
+    def lines(self) -> Iterator[str]:
+        """What was chosen, for people."""
+        ways = [f"{self.batch} at once"]
+        if self.accumulation > 1:
+            ways.append(f"{self.accumulation} times before each step")
+        if self.processes > 1:
+            ways.append(f"on {self.processes} devices")
+        yield f"{self.steps} steps of {self.pictures // self.steps} pictures: {', '.join(ways)}"
+        checkpointing = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        yield f"{self.device}, {self.precision}{checkpointing}; about {_gb(self.memory)} of {_gb(self.free)} free"
+
+
+def find_machine() -> Machine:
+    """The device that accelerate uses here, and how many processes `accelerate launch` started. Needs torch."""
+    import torch
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        return Machine("cuda", torch.cuda.get_device_name(), free, torch.cuda.is_bf16_supported(), processes)
+    # torch computes bf16 everywhere, but slower than f32 without these instructions
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+    free = psutil.virtual_memory().available // processes
+    return Machine("cpu", f"{torch.get_num_threads()} CPU threads", free, fast, processes)
+
+
+def make_plan(
+    config: TrainConfig, base: Base, pictures: int, machine: Machine, kept: Mapping[str, Any] | None = None
+) -> Plan:
+    """Choose what the configuration leaves open. pictures: that are trained on. kept: what a run that is resumed chose.
+
+    As many of 4 pictures at once as fit, without gradient checkpointing if that gets one in; accumulation makes up for
+    the rest. Raises ResourceError where nothing fits, TrainError for a precision that the device has not.
+    """
+    kept = kept or {}
+    said = {name: getattr(config, name) if getattr(config, name) is not None else kept.get(name) for name in _OPEN}
+    resolution = said["resolution"] or base.resolution
+    if resolution < base.unit:
+        raise TrainError(f"resolution is {resolution}, {base.name} needs at least {base.unit}; give a larger one")
+    precision = config.precision if config.precision != "auto" else kept.get("precision")
+    precision = precision or ("bf16" if machine.bf16 else "f32")
+    if precision == "bf16" and machine.device == "cuda" and not machine.bf16:
+        raise TrainError(f"precision is bf16, which {machine.name} does not have; give f32 or auto")
+
+    batch, checkpointing, memory = _fit(config, base, resolution, precision, said, machine)
+    accumulation = said["accumulation"] or ceil(_BATCH / (batch * machine.processes))
+    if said["accumulation"] is None and said["batch"] is not None:
+        accumulation = 1
+    effective = batch * accumulation * machine.processes
+    steps = said["steps"] or ceil(max(_PICTURE_STEPS, _STEPS_PER_PICTURE * pictures) / effective)
+    checkpoint_every = ceil(steps / config.checkpoints)
+    return Plan(
+        steps=steps,
+        batch=batch,
+        accumulation=accumulation,
+        processes=machine.processes,
+        resolution=resolution,
+        alpha=config.alpha or default_alpha(base.family, config.rank),
+        precision=precision,
+        gradient_checkpointing=checkpointing,
+        warmup_steps=round(config.warmup * steps),
+        checkpoint_every=checkpoint_every,
+        sample_every=checkpoint_every if config.sample_every is None else config.sample_every,
+        device=machine.name,
+        memory=memory,
+        free=machine.free,
+    )
+
+
+_OPEN = ("steps", "batch", "accumulation", "resolution", "gradient_checkpointing")
+
+
+def memory_needed(
+    config: TrainConfig, base: Base, resolution: int, precision: str, batch: int, checkpointing: bool, device: str
+) -> int:
+    """Bytes at the peak of a step, an estimate: weights, the network with its gradients and moments, activations."""
+    width = 2 if precision == "bf16" else 4
+    counts = base.source.parameters
+    # The VAE and the text encoders are there together with the UNet only if they are trained too; but on the CPU they
+    # share its memory while the caches are filled.
+    weights = width * counts["unet"]
+    if config.text_encoder:
+        weights += width * sum(counts[name] for name in base.text_encoders)
+    # Factors of rank r add about 2·r·√(in·out) to in·out numbers; layers of SD are about 1,000 wide.
+    share = min(1.0, 2 * config.rank / max(64, max(base.unet["block_out_channels"])))
+    network = 16 * share * counts["unet"]  # number, gradient and AdamW's two moments, f32
+    resnets, transformers, largest = _positions(base, resolution)
+    saved = _SAVED[checkpointing]
+    activations = batch * (width / 2) * (saved[0] * resnets + saved[1] * transformers)
+    if checkpointing:  # one block at a time is computed again, and kept
+        activations += batch * (width / 2) * sum(_SAVED[False]) * largest
+    context = _CUDA_CONTEXT if device == "cuda" else 0
+    return int(weights + network + _SPARE * activations + context)
+
+
+def _fit(
+    config: TrainConfig, base: Base, resolution: int, precision: str, said: Mapping[str, Any], machine: Machine
+) -> tuple[int, bool, int]:
+    """Batch, gradient checkpointing and bytes."""
+    batches = (_BATCH, 2, 1) if said["batch"] is None else (said["batch"],)
+    ways = (False, True) if said["gradient_checkpointing"] is None else (said["gradient_checkpointing"],)
+    room = _USABLE[machine.device] * machine.free
+    needed = 0
+    for checkpointing in ways:
+        for batch in batches:
+            needed = memory_needed(config, base, resolution, precision, batch, checkpointing, machine.device)
+            if needed <= room:
+                return batch, checkpointing, needed
+    remedies = []
+    if said["gradient_checkpointing"] is False:
+        remedies.append("allow gradient_checkpointing")
+    if batches[-1] > 1:
+        remedies.append("lower batch")
+    if precision == "f32" and machine.bf16:
+        remedies.append("take precision bf16")
+    remedies += ["lower resolution", "close other programs"]
+    raise ResourceError(
+        f"{base.name} at {resolution} pixels needs about {_gb(needed)} with batch {batches[-1]}, {machine.name} "
+        f"{'has' if machine.device == 'cuda' else 'have'} {_gb(machine.free)} free; {' or '.join(remedies)}"
+    )
+
+
+def _positions(base: Base, resolution: int) -> tuple[int, int, int]:
+    """Latent positions × channels of one square picture: sums over resnets and over transformer blocks, the largest."""
+    channels = base.unet["block_out_channels"]
+    down = base.unet["down_block_types"]
+    layers = 2 * base.unet.get("layers_per_block", 2) + 1  # on the way down and up
+    depths = base.unet.get("transformer_layers_per_block", 1)
+    depths = [depths] * len(channels) if isinstance(depths, int) else list(depths)
+    sizes = [(resolution // base.cell // 2**level) ** 2 * width for level, width in enumerate(channels)]
+    resnets, transformers = 2 * sizes[-1], depths[-1] * sizes[-1]  # in the middle
+    for size, kind, depth in zip(sizes, down, depths, strict=True):
+        resnets += size * layers
+        transformers += size * layers * depth * ("CrossAttn" in kind)
+    return resnets, transformers, max(sizes)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,41 @@
+"""What the text encoders say of a caption, as Stable Diffusion's pipelines give it to the UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["encode", "tokenize"]
+
+
+def tokenize(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]) -> list[torch.Tensor]:
+    """Token ids of each tokenizer, i64 [texts, its length]; what is too long is cut off."""
+    return [
+        tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )["input_ids"]  # pyright: ignore[reportReturnType]
+        for tokenizer in tokenizers
+    ]
+
+
+def encode(encoders: Sequence[Any], tokens: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Hidden states [texts, tokens, width], and for SDXL's two encoders the pooled ones of the second, [texts, width].
+
+    SD 1.5 takes the last layer's, SDXL the last but one of both, side by side (arXiv:2307.01952, 2.1).
+    """
+    device = next(encoders[0].parameters()).device
+    if len(encoders) == 1:
+        return encoders[0](tokens[0].to(device)).last_hidden_state, None
+    outputs = [
+        encoder(ids.to(device), output_hidden_states=True) for encoder, ids in zip(encoders, tokens, strict=True)
+    ]
+    return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds

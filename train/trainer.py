@@ -1,0 +1,608 @@
+"""The steps of a training, on torch, peft, diffusers and accelerate.
+
+Step s (from 0) takes, on process r of W, the batches (s·A + a)·W + r of `order.Order` for a in 0 .. A - 1, and draws
+their noise for the same places: all chance is a function of the seed and the place, so a resume needs no generators.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+
+from lorablend.adapters._wording import listed
+from lorablend.adapters.errors import AdapterError, Cancelled, ResourceError, TrainError
+from lorablend.engine.pipeline import default_cache_dir
+from lorablend.train.base import Models, load_base
+from lorablend.train.buckets import Crop, assign, bucket_step
+from lorablend.train.cache import LatentCache, TextCache
+from lorablend.train.captions import caption_variants
+from lorablend.train.chance import shuffled
+from lorablend.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from lorablend.train.config import TrainConfig
+from lorablend.train.layouts import Example
+from lorablend.train.logs import RunLog
+from lorablend.train.loop import Progress, Run, resume_command
+from lorablend.train.networks import attach
+from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
+from lorablend.train.order import Order, Pick
+from lorablend.train.output import Facts, save_adapter
+from lorablend.train.pictures import load_mask
+from lorablend.train.samples import Sampler, choose_prompts, openvino_folder
+from lorablend.train.text import encode, tokenize
+
+__all__ = ["run_training"]
+
+_SMOOTH = 50  # steps
+_VALIDATED = 8  # pictures of the probe; of the held-out ones four times as many
+_TIMESTEPS = 4  # of each of these
+
+Report = Callable[[Progress], bool | None]
+Say = Callable[[str], None]
+
+
+def run_training(run: Run, progress: Report, say: Say) -> tuple[float, Mapping[str, float]]:
+    """Train from the run's checkpoint, or from nothing, to the end; the smoothed loss, the losses on fixed noise."""
+    AcceleratorState._reset_state()  # another training in this process may have had another precision
+    plan = run.plan
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if plan.precision == "bf16" else "no",
+        gradient_accumulation_steps=plan.accumulation,
+        # the last layers of the first text encoder are not used, so they get no gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.config.text_encoder)],
+    )
+    if accelerator.num_processes > 1:  # each may have seen another amount of free memory; one plan for all
+        run = broadcast_object_list([run])[0]
+    config, plan = run.config, run.plan
+    if not accelerator.is_main_process:
+        say, progress = _nothing, _nothing
+    for line in run.preflight.lines:
+        say(line)
+    dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
+    text_dtype = dtype if config.text_encoder else torch.float32  # what is kept in the cache is exact
+    models = load_base(run.base, dtype=dtype, text_dtype=text_dtype, openvino=run.openvino)
+    data = _Data(run, models, accelerator, say)
+    if not config.text_encoder:
+        models = replace(models, text_encoders=())  # their work is done: the memory is the UNet's
+    folder = None
+    if accelerator.is_main_process:
+        folder = openvino_folder(models)
+    accelerator.wait_for_everyone()
+    with _stop_signals() as stop:
+        return _Trainer(run, models, accelerator, data, folder, stop, say).run(progress)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """latents: f32 [batch, channels, height, width]. text: see `_Trainee`. time_ids: [batch, 6]. mask: [batch, 1, …]"""
+
+    latents: torch.Tensor
+    text: tuple[torch.Tensor, ...]
+    time_ids: torch.Tensor
+    mask: torch.Tensor | None
+
+
+class _Data:
+    """Batches: latents and embeddings from the caches, which are filled here, in the order that `Order` says."""
+
+    def __init__(self, run: Run, models: Models, accelerator: Accelerator, say: Say) -> None:
+        config, base = run.config, run.base
+        self.examples = (*run.dataset.examples, *run.held_out)  # the held-out ones last
+        self.trained = len(run.dataset.examples)
+        step = bucket_step(base.unit, run.plan.resolution)
+        sizes = [example.size for example in self.examples]
+        self.crops = assign(sizes, run.plan.resolution, step, buckets=config.buckets)
+        self._texts = [
+            caption_variants(
+                example.captions,
+                example.trigger,
+                shuffle=config.shuffle_tags,
+                keep_tokens=config.keep_tokens,
+                seed=config.seed,
+            )
+            for example in self.examples
+        ]
+        self.order = Order(
+            self.crops[: self.trained],
+            [example.repeats for example in run.dataset.examples],
+            [len(texts) for texts in self._texts[: self.trained]],
+            batch=run.plan.batch,
+            seed=config.seed,
+            flip=config.flip,
+            dropout=config.caption_dropout,
+        )
+        self._tokenizers = models.tokenizers if config.text_encoder else ()
+        self._base, self._device = base, accelerator.device
+        self._masked = any(example.mask for example in self.examples)
+        with accelerator.main_process_first():  # the others find all in the cache
+            self._fill(config, models, say)
+
+    def _fill(self, config: TrainConfig, models: Models, say: Say) -> None:
+        folder = default_cache_dir() / "train"
+        encoders = [encoder.to(self._device) for encoder in models.text_encoders]
+
+        @torch.no_grad()
+        def embed(text: str) -> dict[str, torch.Tensor]:
+            hidden, pooled = encode(encoders, tokenize(models.tokenizers, [text]))
+            return {"hidden": hidden[0]} | ({} if pooled is None else {"pooled": pooled[0]})
+
+        latents = LatentCache(folder, self._base.hashes["vae"], models.vae.to(self._device))
+        started = time.monotonic()
+        flips = (False, True) if config.flip else (False,)
+        latents.fill((example.path, crop, flip) for example, crop in self._cropped() for flip in flips)
+        models.vae.to("cpu")
+        if not config.text_encoder:
+            key = json.dumps([self._base.hashes[name] for name in self._base.text_encoders])
+            texts = TextCache(folder, key, embed)
+            texts.fill(["", *(text for variants in self._texts for text in variants)])
+            self._text = lru_cache(512)(texts.get)
+            for encoder in encoders:
+                encoder.to("cpu")
+        self._latent = lru_cache(4096)(latents.get)
+        count = sum(map(len, self._texts))
+        say(f"latents of {len(self.examples)} pictures and {count} texts ready in {time.monotonic() - started:.1f} s")
+
+    def _cropped(self) -> Iterator[tuple[Example, Crop]]:
+        return zip(self.examples, self.crops, strict=True)
+
+    def batch(self, picks: Sequence[Pick]) -> _Batch:
+        """These pictures, all of one bucket, on the device."""
+        examples = [self.examples[pick.example] for pick in picks]
+        crops = [self.crops[pick.example] for pick in picks]
+        latents = torch.stack(
+            [self._latent(e.path, crop, pick.flip) for e, crop, pick in zip(examples, crops, picks, strict=True)]
+        )
+        ids = [(crop.flipped() if pick.flip else crop).time_ids() for crop, pick in zip(crops, picks, strict=True)]
+        mask = None
+        if self._masked:
+            mask = torch.stack([self._mask(pick) for pick in picks]).to(self._device)
+        return _Batch(
+            latents.to(self._device),
+            tuple(tensor.to(self._device) for tensor in self._conditions(picks)),
+            torch.tensor(ids, dtype=torch.float32, device=self._device),
+            mask,
+        )
+
+    def names(self, picks: Sequence[Pick]) -> list[str]:
+        return list(dict.fromkeys(self.examples[pick.example].path.name for pick in picks))
+
+    def _conditions(self, picks: Sequence[Pick]) -> list[torch.Tensor]:
+        """Embeddings, or tokens and whether the text is to be left out."""
+        said = [self._texts[pick.example][pick.caption] for pick in picks]
+        silent = [pick.dropout for pick in picks]
+        if self._tokenizers:
+            zero = torch.tensor([self._base.zero_empty and quiet for quiet in silent])
+            texts = ["" if quiet else text for text, quiet in zip(said, silent, strict=True)]
+            return [*tokenize(self._tokenizers, texts), zero]
+        return [torch.stack(parts) for parts in zip(*map(self._embedding, said, silent), strict=True)]
+
+    def _embedding(self, text: str, silent: bool) -> list[torch.Tensor]:
+        tensors = self._text("" if silent else text)
+        values = [tensors[name] for name in ("hidden", "pooled") if name in tensors]
+        return [torch.zeros_like(value) for value in values] if silent and self._base.zero_empty else values
+
+    def _mask(self, pick: Pick) -> torch.Tensor:
+        example, crop = self.examples[pick.example], self.crops[pick.example]
+        if example.mask is None:
+            return torch.ones(1, crop.height // self._base.cell, crop.width // self._base.cell)
+        return torch.from_numpy(_mask(example.path, example.mask, crop, pick.flip, self._base.cell))[None]
+
+
+_mask = lru_cache(4096)(load_mask)
+
+
+class _Trainee(torch.nn.Module):
+    """All that is trained in one module, so that wrapping it for several devices wraps everything, and nothing looks
+    through the wrapper."""
+
+    def __init__(self, models: Models) -> None:
+        super().__init__()
+        self.unet = models.unet
+        self.text_encoders = torch.nn.ModuleList(models.text_encoders)
+        self._sdxl = models.family == "sdxl"
+
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, text: tuple[torch.Tensor, ...], time_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """text: embeddings, and SDXL's pooled ones; or, where text encoders are trained, the tokens of each and a
+        boolean per text: take zeros instead."""
+        if len(self.text_encoders):
+            *tokens, zero = text
+            hidden, pooled = encode(list(self.text_encoders), tokens)
+            hidden = hidden.masked_fill(zero[:, None, None], 0)
+            pooled = None if pooled is None else pooled.masked_fill(zero[:, None], 0)
+        else:
+            hidden, pooled = text[0], text[1] if self._sdxl else None
+        added = {"text_embeds": pooled, "time_ids": time_ids} if self._sdxl else None
+        return self.unet(noisy, timesteps, hidden, added_cond_kwargs=added, return_dict=False)[0]
+
+
+class _Trainer:
+    def __init__(
+        self,
+        run: Run,
+        models: Models,
+        accelerator: Accelerator,
+        data: _Data,
+        openvino: Path | None,
+        stop: Callable[[], bool],
+        say: Say,
+    ) -> None:
+        self._run, self._accelerator, self._data, self._stop, self._say = run, accelerator, data, stop, say
+        config, plan = run.config, run.plan
+        self._noise = NoiseSchedule(run.base.scheduler)
+        self._network = attach(models, config)
+        self._trainee = _Trainee(models).train()
+        if plan.gradient_checkpointing:
+            models.unet.enable_gradient_checkpointing()
+            for encoder in models.text_encoders:
+                encoder.gradient_checkpointing_enable()
+        groups = self._network.parameters()
+        self._parameters: list[torch.nn.Parameter] = [one for group in groups for one in group["params"]]
+        optimizer = _optimizer(config, groups)
+        # steps are counted by us, once per step on all devices together; accelerate's own wrapper counts per device
+        self._schedule = get_scheduler(
+            {"cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
+            optimizer,
+            num_warmup_steps=plan.warmup_steps,
+            num_training_steps=plan.steps,
+        )
+        self._wrapped, self._optimizer = accelerator.prepare(self._trainee, optimizer)
+        self._average = EMAModel(self._parameters, decay=config.ema) if config.ema else None
+        if self._average:
+            self._average.to(accelerator.device)
+        self._sampler = None
+        if openvino:
+            self._sampler = Sampler(
+                openvino, choose_prompts(config, run.dataset), size=plan.resolution, seed=config.seed
+            )
+        self._step, self._smoothed = 0, 0.0
+        if run.checkpoint:
+            self._restore(read_checkpoint(run.checkpoint))
+            say(f"resumed from step {self._step} of {plan.steps}")
+        self._saved = self._step if run.checkpoint else -1
+        say(f"{config.algorithm} of rank {config.rank}: {self._network.parameter_count:,} numbers to train")
+
+    def run(self, progress: Report) -> tuple[float, Mapping[str, float]]:
+        config, plan, main = self._run.config, self._run.plan, self._accelerator.is_main_process
+        validation: Mapping[str, float] = {}
+        log = None
+        if main:
+            self._check_disk()
+            config.folder.mkdir(exist_ok=True)
+            (config.folder / "config.toml").write_text(self._run.asked.to_toml(), encoding="utf-8")
+            log = RunLog(config.folder, self._step)
+        try:
+            if self._step == 0:
+                validation = self._validate(log)
+            pace = _Pace(self._step, plan.steps)
+            while self._step < plan.steps:
+                loss, norm, pictures = self._one_step()
+                self._step += 1
+                self._smoothed = _smooth(self._smoothed, loss, self._step)
+                state = Progress(
+                    step=self._step,
+                    steps=plan.steps,
+                    loss=loss,
+                    smoothed=self._smoothed,
+                    learning_rate=self._rate(),
+                    pictures_per_second=pace.add(pictures),
+                    memory=_memory(self._accelerator.device),
+                    eta=pace.eta(),
+                )
+                if log:
+                    log.write(
+                        self._step,
+                        {
+                            "loss": loss,
+                            "loss_smoothed": state.smoothed,
+                            "learning_rate": state.learning_rate,
+                            "gradient_norm": norm,
+                            "pictures_per_second": state.pictures_per_second,
+                            "memory": state.memory,
+                        },
+                    )
+                wanted = self._call(progress, state)
+                last = self._step == plan.steps
+                if last or self._step % plan.checkpoint_every == 0:
+                    self._save()
+                    validation = self._validate(log)
+                if plan.sample_every and (last or self._step % plan.sample_every == 0):
+                    self._draw(log)
+                if not last and self._agree(self._stop() or not wanted):
+                    self._save()
+                    raise Cancelled(
+                        f"stopped after step {self._step} of {plan.steps}; go on with: {resume_command(config)}"
+                    )
+            if not validation:  # resumed after the last step
+                validation = self._validate(None)
+            if main:
+                with self._averaged():
+                    self._save_adapter(config.out, self._sampler)
+        finally:
+            if log:
+                log.close()
+        self._accelerator.wait_for_everyone()
+        return self._smoothed, validation
+
+    def _call(self, progress: Report, state: Progress) -> bool:
+        """Whether to go on. What the caller raises is the caller's, but a checkpoint first."""
+        try:
+            return progress(state) is not False
+        except BaseException:
+            with suppress(ResourceError):
+                self._save()
+            raise
+
+    def _one_step(self) -> tuple[float, float, int]:
+        """Loss, mean over all batches of the step; norm of the gradient before it is clipped; pictures, all devices."""
+        config, accelerator = self._run.config, self._accelerator
+        losses: list[torch.Tensor] = []
+        pictures = 0
+        for place in self._places(accelerator.process_index):
+            picks = self._data.order.batch_at(place)
+            batch = self._data.batch(picks)
+            drawn = draw(config.seed, place, batch.latents.shape, self._noise.timesteps, offset=config.noise_offset)
+            with accelerator.accumulate(self._wrapped):
+                loss = self._loss(self._wrapped, batch, drawn)
+                accelerator.backward(loss)
+            losses.append(loss.detach())
+            pictures += len(picks)
+        norm = float(accelerator.clip_grad_norm_(self._parameters, config.max_grad_norm) or 0.0)
+        gathered: Any = accelerator.gather(torch.stack(losses))  # by process, then by batch
+        values: list[float] = gathered.flatten().tolist()
+        if not (math.isfinite(norm) and all(map(math.isfinite, values))):
+            self._no_number(values, norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._average:
+            self._average.step(self._parameters)
+        return sum(values) / len(values), norm, pictures * accelerator.num_processes
+
+    def _places(self, process: int) -> list[int]:
+        count, processes = self._run.plan.accumulation, self._accelerator.num_processes
+        return [(self._step * count + turn) * processes + process for turn in range(count)]
+
+    def _loss(self, model: torch.nn.Module, batch: _Batch, drawn: Draw, *, weighted: bool = True) -> torch.Tensor:
+        device = batch.latents.device
+        weights = self._noise.weights(drawn.timesteps, self._run.config.min_snr_gamma if weighted else None)
+        drawn = Draw(drawn.timesteps.to(device), drawn.noise.to(device))
+        noisy = self._noise.add_noise(batch.latents, drawn)
+        target = self._noise.target(batch.latents, drawn)
+        errors = (model(noisy, drawn.timesteps, batch.text, batch.time_ids).float() - target) ** 2
+        if batch.mask is not None and weighted:
+            errors = errors * batch.mask
+        return (errors.mean((1, 2, 3)) * weights.to(device)).mean()
+
+    def _no_number(self, losses: Sequence[float], norm: float) -> None:
+        """Nothing of this step was taken yet: keep the state before it, name the pictures, and stop."""
+        places = [place for process in range(self._accelerator.num_processes) for place in self._places(process)]
+        bad = [index for index, loss in enumerate(losses) if not math.isfinite(loss)] or range(len(losses))
+        names = [name for index in bad for name in self._data.names(self._data.order.batch_at(places[index]))]
+        loss = next((loss for loss in losses if not math.isfinite(loss)), None)
+        what = f"the loss is {loss}" if loss is not None else f"the gradient's norm is {norm}"
+        kept = "nothing was learnt before it"
+        if self._step:
+            with suppress(AdapterError, TrainError):  # numbers may be finite and yet too large for a file
+                self._save()
+            kept = f"step {self._step} is kept as a checkpoint"
+            if self._adapter_file().exists():
+                kept += f" and in {self._adapter_file().name}"
+        raise TrainError(
+            f"step {self._step + 1}: {what}, with {listed(list(dict.fromkeys(names)), 'picture')}; {kept}; look at "
+            f"them, lower learning_rate ({self._run.config.learning_rate:g}) or take precision f32, and start again"
+        )
+
+    @torch.no_grad()
+    def _validate(self, log: RunLog | None) -> Mapping[str, float]:
+        """Mean squared error at fixed timesteps and noise, unweighted, on a few pictures; on the first process only."""
+        if not self._accelerator.is_main_process:
+            return {}
+        data, seed = self._data, self._run.config.seed
+        probe = sorted(shuffled(range(data.trained), seed, "probe")[:_VALIDATED])
+        groups = {"probe": probe, "held out": range(data.trained, len(data.examples))[: 4 * _VALIDATED]}
+        result: dict[str, float] = {}
+        with self._averaged():
+            self._trainee.eval()
+            for name, indices in groups.items():
+                losses = []
+                for index in indices:
+                    batch = data.batch([Pick(index, 0, False, False)] * _TIMESTEPS)
+                    drawn = fixed_draw(seed, index, batch.latents.shape, self._noise.timesteps)
+                    losses.append(self._loss(self._trainee, batch, drawn, weighted=False).item())
+                if losses:
+                    result[name] = sum(losses) / len(losses)
+            self._trainee.train()
+        if log:
+            log.write(self._step, {f"validation_loss/{name.replace(' ', '_')}": loss for name, loss in result.items()})
+        return result
+
+    def _draw(self, log: RunLog | None) -> None:
+        if self._sampler and log:
+            path = self._run.config.folder / f"samples-{self._step:06}.png"
+            adapter = self._adapter_file()
+            with self._averaged():
+                self._save_adapter(adapter, None)
+            self._sampler.grid(adapter, path, f"step {self._step}")
+            log.picture(self._step, "samples", path)
+
+    def _adapter_file(self) -> Path:
+        config = self._run.config
+        return config.folder / f"{config.out.stem}-{self._step:06}.safetensors"
+
+    def _save(self) -> None:
+        """A checkpoint, and the adapter as it is at this step; once for each step, by the first process."""
+        if self._saved == self._step:
+            return
+        self._saved = self._step
+        if self._accelerator.is_main_process:
+            state = {
+                "network": self._network.state(),
+                "optimizer": self._optimizer.state_dict(),
+                "schedule": self._schedule.state_dict(),
+                "average": self._average.state_dict() if self._average else None,
+                "smoothed": self._smoothed,
+            }
+            checkpoint = Checkpoint(self._step, self._run.facts, state)
+            write_checkpoint(self._run.config.folder, checkpoint, keep=self._run.config.keep)
+            with self._averaged():
+                self._save_adapter(self._adapter_file(), None)
+        self._accelerator.wait_for_everyone()
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self._network.load_state(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        self._step, self._smoothed = checkpoint.step, state["smoothed"]
+
+    def _save_adapter(self, path: Path, sampler: Sampler | None) -> None:
+        run, plan = self._run, self._run.plan
+        facts = Facts(
+            base_name=run.base.name,
+            base_sha256=run.base.sha256,
+            prediction_type=run.base.prediction_type,
+            resolution=plan.resolution,
+            steps=self._step,
+            total_steps=plan.steps,
+            warmup_steps=plan.warmup_steps,
+            pictures=len(run.dataset.examples),
+            batch=plan.batch * plan.accumulation * plan.processes,
+            accumulation=plan.accumulation,
+            precision=plan.precision,
+            gradient_checkpointing=plan.gradient_checkpointing,
+        )
+        save_adapter(path, self._network, run.config, run.dataset, facts, sampler)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network's averaged numbers in their place, if there are any."""
+        if self._average is None:
+            yield
+            return
+        self._average.store(self._parameters)
+        self._average.copy_to(self._parameters)
+        try:
+            yield
+        finally:
+            self._average.restore(self._parameters)
+
+    def _rate(self) -> float:
+        group = self._optimizer.param_groups[0]
+        return float(group["lr"] * group.get("d", 1.0))  # Prodigy's own estimate
+
+    def _agree(self, stop: bool) -> bool:
+        """Whether any process was told to stop."""
+        if self._accelerator.num_processes == 1:
+            return stop
+        told: Any = self._accelerator.gather(torch.tensor([float(stop)], device=self._accelerator.device))
+        return told.sum().item() > 0
+
+    def _check_disk(self) -> None:
+        config = self._run.config
+        numbers = 4 * self._network.parameter_count
+        # a checkpoint has the numbers, two moments and perhaps an average; one more than is kept while it is written
+        needed = numbers * ((4 if config.ema else 3) * (config.keep + 1) + config.checkpoints + 1)
+        free = psutil.disk_usage(str(config.out.absolute().parent)).free
+        if needed > free:
+            raise ResourceError(
+                f"{config.folder}: checkpoints need about {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB is "
+                "free; make room, lower keep or checkpoints, or give another folder as out"
+            )
+
+
+def _nothing(_: object) -> None:
+    """For the processes that are not the first."""
+
+
+def _optimizer(config: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if config.optimizer == "prodigy":
+        from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports] - as its users install it
+
+        return Prodigy(
+            groups,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            use_bias_correction=True,
+            safeguard_warmup=True,
+        )
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+
+def _smooth(before: float, loss: float, step: int) -> float:
+    """A mean over the first steps, then one that forgets them."""
+    share = max(1 / step, 1 / _SMOOTH)
+    return before + share * (loss - before)
+
+
+class _Pace:
+    """Pictures per second over the last steps, and how long the rest will take."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        self._times = deque([(time.monotonic(), 0)], maxlen=21)
+        self._started, self._first, self._step, self._steps = time.monotonic(), step, step, steps
+
+    def add(self, pictures: int) -> float:
+        self._step += 1
+        self._times.append((time.monotonic(), pictures))
+        (begin, _), *later = self._times
+        return sum(count for _, count in later) / max(later[-1][0] - begin, 1e-9)
+
+    def eta(self) -> float:
+        done = self._step - self._first
+        return (time.monotonic() - self._started) / done * (self._steps - self._step)
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM has come; after the first one the old handlers are back, so the second one acts.
+
+    Only the main thread may set handlers; elsewhere the signals do what they always did.
+    """
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told.is_set
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        told.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield told.is_set
+    finally:
+        restore()
