@@ -19,7 +19,10 @@ def adapters_dir() -> Path:
 
 
 def diffusers_folder() -> Path:
-    """The same model for torch, made from the shipped one at first use and kept in the cache; needs lorablend[convert]."""
+    """The same model for torch, made from the shipped one at first use and kept in the cache.
+
+    Raises MissingExtraError without lorablend[convert].
+    """
     import hashlib
 
     from lorablend.convert.restore import restore

@@ -3,13 +3,14 @@
     python -m lorablend.demo.train_model FOLDER --sizes 128 --until 6000
     python -m lorablend.demo.train_model FOLDER --sizes 256 128 --until 12000 --decay 3000
 
-FOLDER has the VAE that lorablend.demo.train_vae left there. A checkpoint is written every 250 steps, from which the next
-start goes on; pictures of held-out captions every 1000; at the end model/, a diffusers folder with the averaged weights.
-Small pictures first: they cost a quarter, and teach the words. `--decay`: over how many steps the rate falls at the end.
+FOLDER has the VAE that lorablend.demo.train_vae left there. A checkpoint is written every 250 steps, from which the
+next start goes on; pictures of held-out captions every 1000; at the end model/, a diffusers folder with the averaged
+weights. Small pictures first: they cost a quarter, and teach the words. --decay: over how many steps the rate falls at
+the end.
 
 The objective is SDXL's own: noise is predicted, betas are scaled linear. Losses are weighted by min-SNR with γ = 5
-(arXiv 2303.09556), a tenth of the captions is left out, half of them as zeros, which is what SDXL's pipelines give the UNet
-where there is no negative prompt, and half as the empty text.
+(arXiv 2303.09556). A tenth of the captions is left out: half of them as zeros, which is what SDXL's pipelines give the
+UNet where there is no negative prompt, and half as the empty text.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,9 @@ def test_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
             subprocess.run(line, shell=True, check=True)
             continue
         program, *arguments = shlex.split(line)
+        if program == "python":
+            subprocess.run([sys.executable, *arguments], check=True)
+            continue
         assert program == "lorablend"
         code = run(arguments)
         out, err = capsys.readouterr()
