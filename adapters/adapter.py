@@ -1,5 +1,7 @@
 """From a file to deltas: read, understand every tensor, check, and hand out a frozen `Adapter`."""
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from .delta import BiasDelta, Delta
 from .errors import AdapterError
 from .file import TensorFile, read_file
 from .reading import ModuleName, Reading
+from .scale import ScaleSettings
 
 __all__ = ["Adapter", "load_adapter"]
 
@@ -29,7 +32,7 @@ class Adapter:
     bundled textual inversion to its vectors by component, float32 [vectors, width]. `base_model` is "sd15", "sd2",
     "sdxl" or "unknown". Every tensor of the file is counted once: `covered` ones are understood, `ignored` names those
     that are known to change nothing, `refused` those that a lenient reading left out. `warnings` are sentences for the
-    user. The file stays mapped while the adapter is in use.
+    user. `settings` are PEFT's, by component. The file stays mapped while the adapter is in use.
     """
 
     file: TensorFile
@@ -41,6 +44,7 @@ class Adapter:
     ignored: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    settings: Mapping[str, ScaleSettings] = field(repr=False, default_factory=lambda: MappingProxyType({}))
 
     @property
     def path(self) -> Path:
@@ -77,6 +81,12 @@ class Adapter:
         """Of the whole file, in hex."""
         return _metadata.hash_file(self.file)
 
+    @cached_property
+    def content(self) -> str:
+        """Equal for equal changes, in hex: the file's hash, and that of the settings, which may lie beside it."""
+        settings = {component: dict(settings.raw) for component, settings in self.settings.items()}
+        return hashlib.sha256(f"{self.sha256} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+
     @property
     def autov2(self) -> str:
         """Civitai's short hash of the file: 10 hex digits."""
@@ -112,6 +122,7 @@ def load_adapter(path: str | os.PathLike[str], *, lenient: bool = False, check_v
             tuple(reading.ignored),
             tuple(reading.refused),
             tuple(reading.warnings),
+            MappingProxyType(reading.settings),
         )
     except AdapterError as error:
         raise type(error)(f"{shown(file.path.name)}: {error}") from error.__cause__

@@ -44,6 +44,7 @@ class Reading:
         self.ignored = [name for name in file.tensors if _IGNORED.search(name)]
         self.refused: dict[str, str] = {}  # with the reason
         self.warnings: list[str] = []
+        self.settings: dict[str, ScaleSettings] = {}  # by component
         self.file = file
         self._twice: set[str] = set()  # of two names for the same tensor, the second
         self._lenient = lenient
@@ -139,7 +140,7 @@ class Reading:
                 self._attempt([key.name], lambda tensor=self.file.tensors[key.name]: _check_finite(tensor))
 
     def _understand_modules(self, modules: dict[ModuleName, list[Key]]) -> None:
-        settings = read_scale_settings(self.file)
+        self.settings = settings = read_scale_settings(self.file)
         fullrank = not any(key.role == "up" for keys in modules.values() for key in keys)
         for (component, path), keys in modules.items():
             names = [key.name for key in keys]

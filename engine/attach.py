@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lorablend.adapters import Blend
+from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import AdapterError, BaseModelError
 
 __all__ = ["check_attach"]
@@ -47,8 +48,8 @@ def check_attach(blend: Blend, parameters: Mapping[tuple[str, str], tuple[int, .
                     raise _missing(adapter.name, component)
                 if shape[1] != rows.shape[1]:
                     raise AdapterError(
-                        f"{adapter.name} brings the word {name} with {rows.shape[1]} numbers for {component}, the "
-                        f"model's words have {shape[1]}; choose an adapter made for this model"
+                        f"{adapter.name} brings the word {shown(name)} with {rows.shape[1]} numbers for {component}, "
+                        f"the model's words have {shape[1]}; choose an adapter made for this model"
                     )
 
 

@@ -10,13 +10,13 @@ __all__ = ["make_room"]
 def make_room(root: Path, keep: Path | None = None) -> None:
     """Remove the oldest children of `root`, `keep` spared, until it takes at most half of what is free without it.
 
-    Old is by the time of change, so whoever uses a folder here touches it.
+    Old is by the time of change, so whoever uses a folder here touches it. Other programs may remove files meanwhile.
     """
-    units = sorted((path for path in root.iterdir() if path != keep), key=lambda path: path.stat().st_mtime)
-    sizes = {path: _size(path) for path in [*units, *([keep] if keep else [])]}
+    ages = [(stat.st_mtime, path) for path in root.iterdir() if path != keep and (stat := _stat(path))]
+    sizes = {path: _size(path) for path in [*(path for _, path in ages), *([keep] if keep else [])]}
     total = sum(sizes.values())
     limit = (shutil.disk_usage(root).free + total) / 2
-    for path in units:
+    for _, path in sorted(ages):
         if total <= limit:
             break
         if path.is_dir():
@@ -29,5 +29,12 @@ def make_room(root: Path, keep: Path | None = None) -> None:
 def _size(path: Path) -> int:
     """Bytes that removing it would give back; hard links to files elsewhere give nothing."""
     files = [path] if path.is_file() else [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-    stats = [file.stat() for file in files]
-    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
+    return sum(stat.st_size for file in files if (stat := _stat(file)) and stat.st_nlink == 1)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None where it has gone."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None

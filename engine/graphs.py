@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-__all__ = ["Inputs", "add_after", "new_model", "replace_after"]
+__all__ = ["Inputs", "add_after", "new_model", "replace_after", "rounded"]
+
+# A float32 with its low 16 bits rounded away, to nearest, is x * 65537 - (x * 65537 - x) in float32 arithmetic
+# (T. J. Dekker, "A floating-point technique for extending the available precision", 1971).
+_DEKKER = np.float32(2**16 + 1)
 
 
 def new_model(results: Sequence[ov.Node], parameters: Sequence[ov.Node], name: str) -> ov.Model:
@@ -45,3 +50,11 @@ def replace_after(out: ov.Output, new: Callable[[], ov.Output]) -> None:
     total = new()
     for consumer in consumers:
         consumer.replace_source_output(total)
+
+
+def rounded(value: ov.Output, element_type: ov.Type) -> ov.Output:
+    """A float32 in another type, to the nearest: the CPU plugin's own conversion to bf16 cuts off, 0.1 % on average."""
+    if element_type == ov.Type.bf16:
+        high = op.multiply(value, op.constant(_DEKKER))
+        value = op.subtract(high, op.subtract(high, value)).output(0)
+    return op.convert(value, element_type).output(0)

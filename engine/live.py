@@ -1,7 +1,7 @@
 """The live runtime: sockets, our own denoising loop, any blend without recompiling."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import openvino as ov
 import psutil
 
 from lorablend.adapters import Blend, BlendItem
-from lorablend.adapters.errors import BlendError, Cancelled
+from lorablend.adapters.errors import BlendError, Cancelled, ModelError
 from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.compiler import Compiler
@@ -25,7 +25,7 @@ from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, denoiser, plan, sample
 from lorablend.engine.schedulers.plans import Denoise
 from lorablend.engine.tensor_cache import TensorCache
-from lorablend.engine.text import Conditioning, TextEncoders
+from lorablend.engine.text import Conditioning, TextEncoders, changes_text
 from lorablend.engine.unet import Unet, Variant
 from lorablend.engine.vae import Vae
 
@@ -80,15 +80,15 @@ class LiveRuntime:
             parts = self._parts_to_bake(blend, len(run))
         with clock.phase("load"):
             text, unet = self._load((request.width, request.height), blend, parts, steered)
-        conditionings: list[Conditioning] = []
+        prompts = (request.prompt, request.negative_prompt) if request.guidance_scale > 1 else (request.prompt,)
+        encoded: dict[tuple[BlendItem, ...], list[Conditioning]] = {}
 
         def encode(items: Sequence[BlendItem]) -> list[Conditioning]:
-            with clock.phase("text"):
-                found = [text.encode(request.prompt, items)]
-                if request.guidance_scale > 1:
-                    found.append(text.encode(request.negative_prompt, items))
-            conditionings[:] = found
-            return found
+            heard = tuple(item for item in items if changes_text(item))
+            if heard not in encoded:
+                with clock.phase("text"):
+                    encoded[heard] = [text.encode(prompt, heard) for prompt in prompts]
+            return encoded[heard]
 
         with clock.phase("blend"):
             make = SteeredProgram if steered else PluggedProgram
@@ -108,8 +108,8 @@ class LiveRuntime:
                 if inputs.image is not None and inputs.mask is not None:
                     picture = paste(picture, inputs.image, inputs.mask)
                 pictures.append(picture)
-        warnings = (*_baked_warning(parts), *_warnings(conditionings))
-        return Drawn(pictures, clock.seconds, warnings, dict(unet.errors))
+        warnings = (*_baked_warning(parts), *_cut_warnings(encoded.values()))
+        return Drawn(pictures, clock.seconds, warnings, program.errors)
 
     def _parts_to_bake(self, blend: Blend, steps: int) -> Parts:
         """BlendError where an adapter that comes and goes, or acts in one place, cannot be live."""
@@ -139,21 +139,22 @@ class LiveRuntime:
             folder = ModelFolder(self._baked.folder(self._model, blend, parts)[0])
         whole = whole_modules(parts, self._model.parameters)
         gated = {
-            key[0] == "unet"
+            component
             for item in blend.items
-            for key, delta in item.adapter.deltas.items()
+            for (component, _), delta in item.adapter.deltas.items()
             if delta.live == "gate"
         }
+        text_gates = bool(gated - {"unet"})
 
         encoders = [name for name in ("text_encoder", "text_encoder_2") if name in self._model.components]
         changed = content_of({key: value for key, value in parts.items() if key[0] != "unet"})
-        if self._text is None or self._text[0] != changed or (False in gated and not self._text[1].gates):
+        if self._text is None or self._text[0] != changed or (text_gates and not self._text[1].gates):
             graphs = {name: folder.component(name) for name in encoders}
             self._text = None
-            text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, False in gated, whole)
+            text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, text_gates, whole)
             self._text = (changed, text)
 
-        variant = Variant(gates=True in gated, steered=steered)
+        variant = Variant(gates="unet" in gated, steered=steered)
         key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
         if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
             if self._unet is not None:
@@ -162,7 +163,19 @@ class LiveRuntime:
             baked = [path for component, path in whole if component == "unet"]
             read = partial(self._read_weight, "unet")
             self._unet = (key, Unet(self._compiler, folder, size, read, variant, baked))
+        self._refuse_unplugged(blend, parts, self._unet[1])
         return self._text[1], self._unet[1]
+
+    def _refuse_unplugged(self, blend: Blend, parts: Parts, unet: Unet) -> None:
+        """ModelError for a layer of another kind than those of SD, which got no socket where `_sockets` has one."""
+        for item in blend.items:
+            for component, path in item.adapter.deltas:
+                changes = component == "unet" and (component, f"{path}.weight") not in parts
+                if changes and path not in unet.sockets and item.weight_of(component, path):
+                    raise ModelError(
+                        f"{item.adapter.name} changes {path}, which in {self._model.path} is no layer that an adapter "
+                        "can be plugged into; use runtime=genai"
+                    )
 
     def _read_weight(self, component: str, path: str) -> np.ndarray:
         """A module's weight without any adapter."""
@@ -245,13 +258,11 @@ def _baked_warning(parts: Parts) -> tuple[str, ...]:
     return (f"baked, because no socket can hold them: {len(parts)} changes of {', '.join(names)}",)
 
 
-def _warnings(conditionings: list[Conditioning]) -> tuple[str, ...]:
+def _cut_warnings(encoded: Iterable[Sequence[Conditioning]]) -> list[str]:
+    """One of each prompt, whatever adapters it was encoded with."""
+    cut = {i: one.cut for conditionings in encoded for i, one in enumerate(conditionings) if one.cut}
     names = ("prompt", "negative prompt")
-    return tuple(
-        f"the {name} is too long for the model; left out: {conditioning.cut}"
-        for name, conditioning in zip(names, conditionings, strict=False)
-        if conditioning.cut
-    )
+    return [f"the {names[i]} is too long for the model; left out: {words}" for i, words in sorted(cut.items())]
 
 
 class _Clock:

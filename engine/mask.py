@@ -7,16 +7,25 @@ from PIL import Image
 
 from lorablend.adapters.errors import BlendError
 
-__all__ = ["masked_cells", "open_mask", "paste"]
+__all__ = ["greys", "masked_cells", "open_mask", "paste"]
+
+_WHITE_16_BIT = 65535
 
 
 def open_mask(path: Path) -> np.ndarray:
     """A picture file's greys. BlendError if it is none."""
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("L"), np.float32) / 255
+            return greys(picture)
     except (OSError, Image.DecompressionBombError) as error:
         raise BlendError(f"mask {path} is not a picture that can be read: {error}") from error
+
+
+def greys(picture: Image.Image) -> np.ndarray:
+    """f32 [height, width] in 0..1."""
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow's own conversion to 8 would cut off at 255
+        return np.clip(np.asarray(picture, np.float32) / _WHITE_16_BIT, 0, 1)
+    return np.asarray(picture.convert("L"), np.float32) / 255
 
 
 def masked_cells(mask: np.ndarray, cell: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lorablend.adapters import Adapter, Blend, Delta
+from lorablend.adapters._wording import shown
 from lorablend.adapters.delta import BiasDelta
 from lorablend.adapters.errors import BlendError
 
@@ -118,7 +119,7 @@ def _changed(parts: list[Part], weight: np.ndarray) -> np.ndarray:
 def content_of(parts: Parts) -> str:
     """Equal for equal changes, whatever the files are called: 64 hex digits."""
     content = [
-        [component, name, sorted((part.adapter.sha256, part.weight) for part in of_parameter)]
+        [component, name, sorted((part.adapter.content, part.weight) for part in of_parameter)]
         for (component, name), of_parameter in sorted(parts.items(), key=lambda entry: entry[0])
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -127,10 +128,9 @@ def content_of(parts: Parts) -> str:
 def refuse_unbakeable(blend: Blend) -> None:
     """BlendError for what no fixed weights can do."""
     for item in blend.items:
-        if item.adapter.embeddings:
+        if words := ", ".join(map(shown, item.adapter.embeddings)):
             raise BlendError(
-                f"{item.adapter.name} brings words of its own ({', '.join(item.adapter.embeddings)}), which weights "
-                "cannot hold; use runtime=live"
+                f"{item.adapter.name} brings words of its own ({words}), which weights cannot hold; use runtime=live"
             )
         for what, value in (("a schedule", item.schedule), ("a mask", item.mask)):
             if value is not None:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +14,10 @@ import platformdirs
 from PIL import Image
 
 from lorablend.adapters import Adapter, Blend, Entry, load_adapter, parse_prompt, resolve_blend
+from lorablend.adapters.blend import MAX_ITEMS
 from lorablend.adapters.errors import RequestError
 from lorablend.engine.devices import resolve_device
-from lorablend.engine.mask import open_mask
+from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result, plain_timesteps
 from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
@@ -26,6 +28,7 @@ RUNTIMES = ("auto", "live", "genai")
 PRECISIONS = ("f32", "f16", "bf16")
 DEFAULT_STRENGTH = 0.65
 DEFAULT_STEPS = 20
+_KEPT_ADAPTERS = 4 * MAX_ITEMS  # read and understood; each takes a megabyte, and keeps its file mapped
 
 
 class _Runtime(Protocol):
@@ -208,28 +211,35 @@ class Pipeline:
             image=None if image is None else np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)),
             mask=None
             if mask is None
-            else np.array(mask.convert("L").resize(size, Image.Resampling.BILINEAR), np.float32) / 255,
+            else np.array(Image.fromarray(greys(mask)).resize(size, Image.Resampling.BILINEAR)),
             latents=latents,
         )
 
 
 class _AdapterStore:
-    """Adapters read before, as long as their files stay what they were."""
+    """The adapters used last, as long as their files stay what they were."""
 
     def __init__(self, lenient: bool) -> None:
         self._lenient = lenient
-        self._known: dict[Path, tuple[tuple[int, int], Adapter]] = {}
+        self._known: OrderedDict[Path, tuple[object, Adapter]] = OrderedDict()
 
     def load(self, path: str | Path) -> Adapter:
-        key = Path(path).resolve()
-        try:
-            stat = key.stat()
-        except OSError:
-            return load_adapter(path, lenient=self._lenient)  # says what is wrong with it
-        stamp = (stat.st_mtime_ns, stat.st_size)
+        key = Path(path).absolute()  # links stay: an adapter goes by its name, and PEFT's settings lie beside it
+        stamp = [_stamp(file) for file in (key, key.with_name("adapter_config.json"))]
         if key not in self._known or self._known[key][0] != stamp:
             self._known[key] = (stamp, load_adapter(path, lenient=self._lenient))
+        self._known.move_to_end(key)
+        while len(self._known) > _KEPT_ADAPTERS:
+            self._known.popitem(last=False)
         return self._known[key][1]
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _floor_to_eight(size: tuple[int, int]) -> tuple[int, int]:

@@ -8,14 +8,16 @@ move (`SteeredProgram`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from lorablend.adapters import Blend, BlendItem
 from lorablend.adapters.errors import BlendError
-from lorablend.engine.context_mix import ContextMix
-from lorablend.engine.text import Conditioning
+from lorablend.engine.context_mix import ContextMix, Stacked
+from lorablend.engine.steering import Size
+from lorablend.engine.text import Conditioning, changes_text
 from lorablend.engine.unet import Prompted, Unet
 
 __all__ = ["Pass", "PluggedProgram", "Program", "SteeredProgram", "always_on", "needs_steering"]
@@ -33,6 +35,9 @@ class Pass:
 
 
 class Program(Protocol):
+    errors: dict[str, float]
+    """What `max_rank` cost in the worst of the passes, see `Plugs.tensors`."""
+
     def passes(self, step: int) -> Sequence[Pass]:
         """Of step number `step`, from 0."""
         ...
@@ -58,14 +63,20 @@ class PluggedProgram:
     """Adapters that are on or off for whole steps."""
 
     def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
-        unet.steer({})
         groups = [_groups(blend, step, steps) for step in range(steps)]
+        distinct = list(dict.fromkeys(group for of_step in groups for group in of_step))
+        unet.reserve(len(distinct))
         made: dict[tuple[int, ...], Pass] = {}
-        for group in {group: None for of_step in groups for group in of_step}:
+        self.errors: dict[str, float] = {}
+        for request, group in enumerate(distinct):
             items = [blend.items[index] for index in group]
-            unet.plug(items)
+            bind = partial(unet.plug, items, request=request)
+            bind()
+            for path, error in unet.errors.items():
+                self.errors[path] = max(error, self.errors.get(path, 0.0))
+            unet.steer({})
             prompted = [unet.prompt(conditioning) for conditioning in encode(items)]
-            made[group] = Pass(lambda items=items: unet.plug(items), prompted)
+            made[group] = Pass(bind, prompted)
         self._steps = [[made[group] for group in of_step] for of_step in groups]
 
     def passes(self, step: int) -> Sequence[Pass]:
@@ -83,28 +94,35 @@ class SteeredProgram:
 
     Cross-attention's keys and values depend on no place, and they do depend on the text encoders: each masked adapter
     has a region with a pair of its own, made with the prompt as the text encoders see it with this adapter, and region
-    0 has the pair without any of them. They are linear in the factors, so those of a step are a sum of what was
-    computed once (`ContextMix`).
+    0 has the pair without any of them. The text encoders see whole what acts in a step at all. Beyond that the pairs
+    are linear in the factors, so those of a step are a sum of what was computed once (`ContextMix`).
     """
 
     def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
+        unet.reserve(1)
         self._unet, self._items = unet, blend.items
         self._factors = [blend.factors(step, steps) for step in range(steps)]
         steered = [i for i in range(len(blend)) if not always_on(blend, i, steps)]
         self._column_of = {index: column for column, index in enumerate(steered, start=1)}
-        self._masked = [index for index in steered if blend.items[index].mask is not None]
+        self._masked = [index for index, item in enumerate(blend.items) if item.mask is not None]
         self._refuse_placeless()
-        self._mixes, self._terms = self._contexts(encode)
+        self._cells = self._cells_of_masks()
+        self._heard = [
+            tuple(i for i, factor in enumerate(factors) if factor and changes_text(blend.items[i]))
+            for factors in self._factors
+        ]
+        self._mix = ContextMix(unet.passed)
+        self._contexts = {heard: self._context(heard, encode) for heard in dict.fromkeys(self._heard)}
+        self._mixed: tuple[object, list[Prompted]] = (None, [])
+        self._plug_all()
+        self.errors = dict(unet.errors)
 
     def passes(self, step: int) -> Sequence[Pass]:
-        coefficients = self._coefficients(step)
-        prompted = [mix(coefficients) for mix in self._mixes]
-
         def bind() -> None:
             self._plug_all()
             self._unet.steer(self._places(step))
 
-        return [Pass(bind, prompted)]
+        return [Pass(bind, self._prompted(step))]
 
     def _plug_all(self) -> None:
         self._unet.plug(self._items, [self._column_of.get(index, 0) for index in range(len(self._items))])
@@ -119,32 +137,37 @@ class SteeredProgram:
                         f"set the weight of that block to 0, or leave out the mask"
                     )
 
-    def _contexts(self, encode: Encode) -> tuple[list[ContextMix], list[list[int | None]]]:
-        """For each prompt, the keys and values to mix; and for each region its terms: an item, or None for the rest."""
-        moving = [index for index in self._column_of if any(factors[index] != 1 for factors in self._factors)]
+    def _cells_of_masks(self) -> dict[tuple[int, Size], np.ndarray]:
+        """Every mask, by item, at every resolution of the UNet."""
+        sizes = {size for size in (*self._unet.steer_sizes.values(), *self._unet.region_sizes.values()) if size}
+        masks = [(index, mask) for index, item in enumerate(self._items) if (mask := item.mask) is not None]
+        return {(index, size): mask.cells(*size) for index, mask in masks for size in sizes}
+
+    def _context(self, heard: tuple[int, ...], encode: Encode) -> "_Context":
+        """For the steps in which the text encoders see these items."""
+        steps = [factors for factors, of_step in zip(self._factors, self._heard, strict=True) if of_step == heard]
+        on = [index for index in range(len(self._items)) if any(factors[index] for factors in steps)]
+        moving = [index for index in on if any(factors[index] != 1 for factors in steps)]
         collected: list[list[Prompted]] = []
         terms: list[list[int | None]] = []
         for region in (None, *self._masked):
-            here = [i for i in range(len(self._items)) if i not in self._masked or i == region]
-            conditionings = encode([self._items[i] for i in here])
+            here = [index for index in on if index not in self._masked or index == region]
+            conditionings = encode([self._items[index] for index in here if index in heard])
             collected = collected or [[] for _ in conditionings]
-            still = [i for i in here if i not in moving]
-            terms.append([None, *(i for i in here if i in moving)])
+            terms.append([None, *(index for index in here if index in moving)])
             for term in terms[-1]:
-                self._unet.plug([self._items[i] for i in here if i in still or i == term])
+                self._unet.plug([self._items[index] for index in here if index not in moving or index == term])
                 for of_prompt, conditioning in zip(collected, conditionings, strict=True):
                     of_prompt.append(self._unet.prompt(conditioning))
-        return [ContextMix(self._unet, of_prompt) for of_prompt in collected], terms
+        return _Context([self._mix.stack(of_prompt) for of_prompt in collected], terms)
 
-    def _coefficients(self, step: int) -> np.ndarray:
-        """f32 [regions, terms]: keys and values with factors f are (1 - Σ f) · those without + Σ f · those with one."""
-        rows = np.zeros((len(self._terms), sum(map(len, self._terms))), np.float32)
-        start = 0
-        for row, terms in zip(rows, self._terms, strict=True):
-            factors = [self._factors[step][index] for index in terms if index is not None]
-            row[start : start + len(terms)] = [1 - sum(factors), *factors]
-            start += len(terms)
-        return rows
+    def _prompted(self, step: int) -> list[Prompted]:
+        context = self._contexts[self._heard[step]]
+        coefficients = context.coefficients(self._factors[step])
+        key = (self._heard[step], coefficients.tobytes())
+        if self._mixed[0] != key:
+            self._mixed = (key, [self._mix(stacked, coefficients) for stacked in context.prompts])
+        return self._mixed[1]
 
     def _places(self, step: int) -> dict[str, np.ndarray]:
         """The inputs of `Unet.steer`."""
@@ -153,14 +176,30 @@ class SteeredProgram:
             height, width = size if size is not None and self._masked else (1, 1)
             columns = np.ones((1 + len(self._column_of), height, width), np.float32)
             for index, column in self._column_of.items():
-                mask = self._items[index].mask
                 columns[column] = self._factors[step][index]
-                if mask is not None:
-                    columns[column] *= 0 if size is None else mask.cells(height, width)
+                if index in self._masked:
+                    columns[column] *= 0 if size is None else self._cells[index, size]
             inputs[name] = columns
-        for name, (height, width) in self._unet.region_sizes.items():
-            masks = [self._items[index].mask for index in self._masked]
-            cells = np.array([mask.cells(height, width).reshape(-1) for mask in masks if mask is not None], np.float32)
-            if len(cells):
+        for name, size in self._unet.region_sizes.items():
+            if self._masked:
+                cells = np.stack([self._cells[index, size].reshape(-1) for index in self._masked])
                 inputs[name] = np.concatenate([1 - cells.sum(0, keepdims=True), cells])
         return inputs
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Keys and values to mix, for each prompt; and for each region its terms: an item, or None for the rest."""
+
+    prompts: list[Stacked]
+    terms: list[list[int | None]]
+
+    def coefficients(self, factors: Sequence[float]) -> np.ndarray:
+        """f32 [regions, terms]: keys and values with factors f are (1 - Σ f) · those without + Σ f · those with one."""
+        rows = np.zeros((len(self.terms), sum(map(len, self.terms))), np.float32)
+        start = 0
+        for row, terms in zip(rows, self.terms, strict=True):
+            moved = [factors[index] for index in terms if index is not None]
+            row[start : start + len(terms)] = [1 - sum(moved), *moved]
+            start += len(terms)
+        return rows

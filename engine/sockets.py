@@ -57,19 +57,15 @@ class Socket:
         """Places that the convolution looks at; 1 for a linear layer."""
         return int(np.prod(self.kernel, dtype=int))
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.down, *self.ups, *(name for name in (self.gate, self.select) if name is not None))
-
 
 def add_sockets(
     model: ov.Model, element_type: ov.Type, *, gates: bool = False, steering: Steering | None = None
 ) -> dict[str, Socket]:
     """Give every linear layer and convolution of `model` a socket; returns them by module path.
 
-    Shapes must be static (convolutions), or should be: where the graph computes them, a GEGLU's split is not
-    recognised. The inputs are of `element_type`: the precision that the graph computes in, else the plugin converts all
-    of them at every inference.
+    Shapes must be static for convolutions, and should be elsewhere: where the graph computes them, a GEGLU's split is
+    not recognised. The inputs are of `element_type`: the precision that the graph computes in, else the plugin converts
+    all of them at every inference.
     """
     sockets: dict[str, Socket] = {}
     inputs = Inputs(model, element_type)

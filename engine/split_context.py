@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import openvino as ov
 from openvino import opset13 as op
 
+from lorablend.adapters.errors import ModelError
 from lorablend.engine.graphs import Inputs, new_model
 from lorablend.engine.steering import Steering
 
@@ -23,6 +24,8 @@ def split_context(
     The second graph holds cross-attention's to_k and to_v with their sockets (140 layers in SDXL): it runs once per
     prompt instead of once per step. The passed tensors are of `element_type`. In a steered graph the rest takes any
     number of them, one per region, along the first axis.
+
+    Raises ModelError where a steered graph's attention is not one operation.
     """
     reach = _reach(model)
     names: list[str] = []
@@ -48,6 +51,11 @@ def split_context(
                 attentions[target.get_node().get_name()] = target.get_node()
     if steering is not None:
         for attention in attentions.values():
+            if attention.get_type_name() != "ScaledDotProductAttention":
+                raise ModelError(
+                    f"the UNet's {attention.get_friendly_name()} is a step of an attention that was taken apart, and "
+                    "masks and ramps need it whole; export the model again with `lorablend convert`"
+                )
             steering.join_regions(attention, inputs)
     main = new_model(model.get_results(), _parameters(model.get_results()), "unet")
     context = new_model(results, _parameters(results), "context")

@@ -52,7 +52,7 @@ class Steering:
         if size not in self._places:
             name = "steer.all" if size is None else f"steer.{size[0]}x{size[1]}"
             self.inputs[name] = size
-            self._places[size] = Places(self, size, inputs.new(name, [-1, -1, -1]))
+            self._places[size] = Places(self, size, inputs.new(name, [-1, *map(_or_one, size or (1, 1))]))
         return self._places[size]
 
     def join_regions(self, attention: ov.Node, inputs: Inputs) -> None:
@@ -62,7 +62,7 @@ class Steering:
         name = f"regions.{size[0]}x{size[1]}"
         if name not in self.regions:
             self.regions[name] = size
-            self._region_inputs[name] = inputs.new(name, [-1, -1])
+            self._region_inputs[name] = inputs.new(name, [-1, _or_one(count)])
         weights = op.unsqueeze(self._region_inputs[name], op.constant(np.array([1, 3]))).output(0)
         number = op.gather(op.shape_of(weights), op.constant(np.array([0])), op.constant(np.array(0)))
         shape = op.concat([number, op.constant(np.array([1, 1, 1]))], 0)
@@ -71,6 +71,12 @@ class Steering:
         )
         out = attention.output(0)
         replace_after(out, lambda: op.reduce_sum(op.multiply(out, weights), op.constant(np.array([0])), True).output(0))
+
+
+def _or_one(length: int) -> int:
+    """The dimension of an input that is either `length` or 1. One left open makes all that it meets of length 1 open
+    too: behind the time embedding, the whole UNet."""
+    return 1 if length == 1 else -1
 
 
 @dataclass

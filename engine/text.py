@@ -13,13 +13,15 @@ import openvino_tokenizers  # noqa: F401 - registers the operations that tokeniz
 from openvino import opset13 as op
 
 from lorablend.adapters import BlendItem
+from lorablend.adapters._wording import shown
+from lorablend.adapters.errors import BlendError
 from lorablend.engine.compiler import Compiler
 from lorablend.engine.graphs import new_model, replace_after
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.plugs import Plugs
 from lorablend.engine.sockets import add_sockets
 
-__all__ = ["Conditioning", "TextEncoders", "split_at_names"]
+__all__ = ["Conditioning", "TextEncoders", "changes_text", "split_at_names"]
 
 _T = TypeVar("_T")
 
@@ -122,13 +124,7 @@ class _Encoder:
         self._pooled = len(results) == 2
 
     def encode(self, prompt: str, items: Sequence[BlendItem]) -> tuple[np.ndarray, np.ndarray | None, str]:
-        embeddings = {
-            name: vectors[self.component]
-            for item in items
-            for name, vectors in item.adapter.embeddings.items()
-            if self.component in vectors and item.weight_of(self.component, _EMBEDDING_PATH)
-        }
-        ids, vectors, cut = self._tokenize(prompt, embeddings)
+        ids, vectors, cut = self._tokenize(prompt, _words(items, self.component))
         for name, tensor in self._plugs.tensors(items).items():
             self._request.set_tensor(name, tensor)
         self._request.set_tensor("input_ids", ov.Tensor(ids))
@@ -188,6 +184,33 @@ class _Encoder:
         return str(detokenizer([ids[None]])[0][0]).strip()
 
 
+def changes_text(item: BlendItem) -> bool:
+    """Do the text encoders see a prompt differently with it?"""
+    adapter = item.adapter
+    words = ((component, _EMBEDDING_PATH) for vectors in adapter.embeddings.values() for component in vectors)
+    modules = (key for key in (*adapter.deltas, *adapter.biases) if key[0] != "unet")
+    return any(item.weight_of(*key) for key in (*words, *modules))
+
+
+def _words(items: Sequence[BlendItem], component: str) -> dict[str, np.ndarray]:
+    """The vectors of the items' own words for one text encoder. BlendError where a word means two things."""
+    words: dict[str, np.ndarray] = {}
+    first: dict[str, tuple[str, np.ndarray]] = {}
+    for item in items:
+        if not item.weight_of(component, _EMBEDDING_PATH):
+            continue
+        for word, of_component in item.adapter.embeddings.items():
+            if component in of_component:
+                words[word] = vectors = of_component[component]
+                name, others = first.setdefault(word.casefold(), (item.adapter.name, vectors))
+                if not np.array_equal(vectors, others):
+                    raise BlendError(
+                        f'{name} and {item.adapter.name} both bring the word "{shown(word)}"; leave one of them out, '
+                        "or set its weight for the text encoders to 0"
+                    )
+    return words
+
+
 def _named_result(output: ov.Output, name: str) -> ov.Node:
     # The old result stands between the value and its name.
     source = output.get_node().input_value(0)
@@ -217,12 +240,15 @@ def split_at_names(text: str, names: Mapping[str, _T]) -> list[str | _T]:
     """
     if not names:
         return [text]
-    by_name = {name.casefold(): value for name, value in names.items()}
+
+    def value_of(found: str) -> _T:  # by the very rule that found it: "ı" is "i" to it, and not to str.casefold
+        return next(value for name, value in names.items() if re.fullmatch(re.escape(name), found, re.IGNORECASE))
+
     word = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     parts = re.split(rf"<({word})>|(?:\bembedding:)?(?<!\w)({word})(?!\w)", text, flags=re.IGNORECASE)
     found: list[str | _T] = []
     for i in range(0, len(parts), 3):
         found.append(parts[i])
         if i + 1 < len(parts):
-            found.append(by_name[(parts[i + 1] or parts[i + 2]).casefold()])
+            found.append(value_of(parts[i + 1] or parts[i + 2]))
     return [part for part in found if not isinstance(part, str) or part] or [""]

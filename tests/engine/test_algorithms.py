@@ -13,24 +13,25 @@ from lorablend.adapters import load_adapter
 from lorablend.engine import Pipeline
 from tests.adapters.references import lycoris_file, peft_file
 from tests.engine import reference
-from tests.engine.conftest import STEPS
 
+STEPS = 2
 SETTINGS: dict[str, Any] = {"guidance_scale": 4.0}
 
 # LyCORIS' merge_to (4.1.3) multiplies LoHa and LoKr with alpha / rank twice: here that is 1.
 _WHOLE = {"linear_alpha": 2, "conv_alpha": 2}
 
-# name -> (options of create_lycoris, the forms that the deltas take: "factors", "gate" or "" for baked)
+# name -> (options of create_lycoris, the forms that the deltas take: "factors", "gate" or "" for baked). Those that are
+# live come first: every other one has the UNet compiled again.
 LYCORIS = {
     "locon": ({"algo": "lora", "linear_dim": 4, "conv_dim": 3}, {"factors"}),
     "locon, tucker": ({"algo": "lora", "linear_dim": 4, "conv_dim": 3, "use_tucker": True}, {"factors"}),
     "loha": ({"algo": "loha", "linear_dim": 2, "conv_dim": 2, **_WHOLE}, {"factors"}),
     "lokr, w2 factored": ({"algo": "lokr", "linear_dim": 2, "conv_dim": 2, "factor": 4, **_WHOLE}, {"factors"}),
-    "lokr, w2 full": ({"algo": "lokr", "linear_dim": 10000, "factor": 4}, {""}),
     "dora on outputs": ({"algo": "lora", "linear_dim": 4, "dora_wd": True, "wd_on_output": True}, {"gate"}),
+    "ia3": ({"algo": "ia3"}, {"gate"}),
+    "lokr, w2 full": ({"algo": "lokr", "linear_dim": 10000, "factor": 4}, {""}),
     "dora on inputs": ({"algo": "lora", "linear_dim": 4, "dora_wd": True, "wd_on_output": False}, {""}),
     "glora": ({"algo": "glora", "linear_dim": 4}, {"gate", ""}),
-    "ia3": ({"algo": "ia3"}, {"gate"}),
     "oft": ({"algo": "diag-oft", "linear_dim": 4}, {""}),
     "boft": ({"algo": "boft", "linear_dim": 4}, {""}),
     "full": ({"algo": "full"}, {""}),
@@ -50,19 +51,28 @@ def live(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
     return make_pipeline()
 
 
-def _same_picture(live: Pipeline, file: Path, pipeline: Any, latents: np.ndarray, weight: float) -> None:
+@pytest.fixture(scope="module")
+def bare(live: Pipeline, latents: np.ndarray) -> np.ndarray:
+    return _draw(live, [], latents)
+
+
+def _draw(live: Pipeline, blend: list[tuple[Path, float]], latents: np.ndarray) -> np.ndarray:
+    settings = {"latents": latents, "steps": STEPS, "seed": 0, **SETTINGS}
+    return np.array(live.generate(reference.PROMPT, reference.NEGATIVE, blend=blend, **settings).images[0])
+
+
+def _same_picture(ours: np.ndarray, bare: np.ndarray, pipeline: Any, latents: np.ndarray) -> None:
     theirs = reference.draw(
         pipeline, [], latents, steps=STEPS, prompt=reference.PROMPT, negative_prompt=reference.NEGATIVE, **SETTINGS
     )
-    settings = {"latents": latents, "steps": STEPS, "seed": 0, **SETTINGS}
-    ours = live.generate(reference.PROMPT, reference.NEGATIVE, blend=[(file, weight)], **settings)
-    assert reference.levels_apart(np.array(ours.images[0]), theirs) <= 1
-    bare = live.generate(reference.PROMPT, reference.NEGATIVE, **settings)
-    assert reference.levels_apart(np.array(bare.images[0]), theirs) > 5, "the adapter must be seen"
+    assert reference.levels_apart(ours, theirs) <= 1
+    assert reference.levels_apart(bare, theirs) > 5, "the adapter must be seen"
 
 
 @pytest.mark.parametrize("name", LYCORIS)
-def test_lycoris(name: str, live: Pipeline, sdxl_source: Path, tmp_path: Path, latents: np.ndarray) -> None:
+def test_lycoris(
+    name: str, live: Pipeline, bare: np.ndarray, sdxl_source: Path, tmp_path: Path, latents: np.ndarray
+) -> None:
     options, forms = LYCORIS[name]
     pipeline = reference.load(sdxl_source)
     before = {key: value.clone() for key, value in pipeline.unet.state_dict().items()}
@@ -72,7 +82,7 @@ def test_lycoris(name: str, live: Pipeline, sdxl_source: Path, tmp_path: Path, l
     assert {path for _, path in deltas} >= EVERYWHERE or name == "ia3"
     for key, merged in pipeline.unet.state_dict().items():  # a weight of w means W + w (W' - W)
         merged.copy_(before[key] + 0.7 * (merged - before[key]))
-    _same_picture(live, file, pipeline, latents, 0.7)
+    _same_picture(_draw(live, [(file, 0.7)], latents), bare, pipeline, latents)
 
 
 PEFT = {
@@ -85,7 +95,9 @@ PEFT = {
 
 
 @pytest.mark.parametrize("name", PEFT)
-def test_peft(name: str, live: Pipeline, sdxl_source: Path, tmp_path: Path, latents: np.ndarray) -> None:
+def test_peft(
+    name: str, live: Pipeline, bare: np.ndarray, sdxl_source: Path, tmp_path: Path, latents: np.ndarray
+) -> None:
     import peft
 
     config, options, only = PEFT[name]
@@ -93,9 +105,5 @@ def test_peft(name: str, live: Pipeline, sdxl_source: Path, tmp_path: Path, late
     targets = reference.UNET_TARGETS if name == "oft" else reference.LCM_TARGETS
     made = getattr(peft, config)(target_modules=targets, **options)
     file, _, _ = peft_file(tmp_path, pipeline.unet, made, deviation=0.1, only=only)
-    _same_picture(live, file, reference.load(sdxl_source, unet=_merged(pipeline)), latents, 1.0)
-
-
-def _merged(pipeline: Any) -> Any:
-    """What peft_file left: the network that merge_and_unload has changed in place."""
-    return pipeline.unet
+    # The pipeline's UNet is now what merge_and_unload has left.
+    _same_picture(_draw(live, [(file, 1.0)], latents), bare, reference.load(sdxl_source, unet=pipeline.unet), latents)

@@ -32,24 +32,6 @@ def blend(lora_dir: Path) -> Blend:
 
 
 @pytest.fixture(scope="module")
-def models(sdxl_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The SDXL-shaped model with the networks that adapters touch in every form, stored as Optimum and NNCF do it."""
-    import nncf
-    import openvino as ov
-
-    folders = {"fp32": sdxl_model}
-    for form in ("fp16", "int8_sym", "int8_asym"):
-        folders[form] = tmp_path_factory.mktemp(form) / "model"
-        shutil.copytree(sdxl_model, folders[form])
-        for name in COMPONENTS:
-            model = ov.Core().read_model(sdxl_model / name / "openvino_model.xml")
-            if form != "fp16":
-                model = nncf.compress_weights(model, mode=getattr(nncf.CompressWeightsMode, form.upper()))
-            ov.save_model(model, folders[form] / name / "openvino_model.xml", compress_to_fp16=form == "fp16")
-    return folders
-
-
-@pytest.fixture(scope="module")
 def peft_weights(sdxl_source: Path, lora_dir: Path) -> dict[tuple[str, str], np.ndarray]:
     """Every weight that BLEND changes, as PEFT merges it, f32."""
     from peft.tuners.lora import LoraLayer
@@ -74,6 +56,11 @@ def _draw(folder: Path) -> np.ndarray:
     return np.array(pipeline.generate("a fox", num_inference_steps=2, rng_seed=1, width=64, height=64).data)
 
 
+@pytest.fixture(scope="module")
+def bare(sdxl_model: Path) -> np.ndarray:
+    return _draw(sdxl_model)
+
+
 def _bytes(folder: Path) -> dict[str, bytes]:
     files = (file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
@@ -93,12 +80,13 @@ def _touched(ir: Ir, paths: list[str]) -> np.ndarray:
 @pytest.mark.parametrize("form", ["fp32", "fp16", "int8_sym", "int8_asym"])
 def test_bake(
     form: str,
-    models: dict[str, Path],
+    sdxl_forms: dict[str, Path],
     blend: Blend,
     peft_weights: dict[tuple[str, str], np.ndarray],
+    bare: np.ndarray,
     tmp_path: Path,
 ) -> None:
-    source, out = models[form], tmp_path / "baked"
+    source, out = sdxl_forms[form], tmp_path / "baked"
     bake(source, blend, out)
 
     # A network's .xml stays as it is, all other files too.
@@ -114,21 +102,22 @@ def test_bake(
         old, new = (np.fromfile(i.xml.with_suffix(".bin"), np.uint8) for i in (ir, baked))
         assert not (old != new)[~_touched(ir, paths)].any(), "bytes outside the touched weights changed"
         for path in paths:
-            assert ir.weight(f"{path}.weight").kind == (form if form.startswith("int8") else "plain")
+            kind = "plain" if form.startswith("fp") or path.startswith("up_blocks") else form
+            assert ir.weight(f"{path}.weight").kind == kind
             expected = peft_weights[component, path]
-            step = 0 if form == "fp32" else 2**-10 if form == "fp16" else 1 / 64
+            step = 1 / 64 if kind != "plain" else 2**-10 if form == "fp16" else 0
             np.testing.assert_allclose(
                 baked.read(f"{path}.weight"), expected, rtol=1e-5, atol=1e-6 + step * float(np.abs(expected).max())
             )
-    pixels, bare = _draw(out), _draw(source)
+    pixels = _draw(out)
     assert pixels.shape == (1, 64, 64, 3)
     assert reference.levels_apart(pixels, bare) > 5, "the blend must be seen"
 
 
-def test_sum_is_taken_from_the_original_weight(models: dict[str, Path], blend: Blend, tmp_path: Path) -> None:
+def test_sum_is_taken_from_the_original_weight(sdxl_forms: dict[str, Path], blend: Blend, tmp_path: Path) -> None:
     """f32 sum, one rounding: bit for bit the same as numpy."""
-    bake(models["fp16"], blend, tmp_path / "baked")
-    source, baked = (Ir(folder / "unet" / "openvino_model.xml") for folder in (models["fp16"], tmp_path / "baked"))
+    bake(sdxl_forms["fp16"], blend, tmp_path / "baked")
+    source, baked = (Ir(folder / "unet" / "openvino_model.xml") for folder in (sdxl_forms["fp16"], tmp_path / "baked"))
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     weight = source.read(f"{path}.weight")
     expected = weight.copy()
@@ -154,12 +143,12 @@ def test_pointwise_convolutions(sd15_model: Path, sd15_source: Path, tmp_path: P
 
 @pytest.mark.parametrize("entries", [[], [("kohya", 0.0), ("peft", 0)]])
 def test_nothing_to_add_changes_no_byte(
-    models: dict[str, Path], lora_dir: Path, tmp_path: Path, entries: list[tuple[str, float]]
+    sdxl_forms: dict[str, Path], lora_dir: Path, tmp_path: Path, entries: list[tuple[str, float]]
 ) -> None:
-    bake(models["int8_sym"], entries, tmp_path / "baked", lora_dir=lora_dir)
+    bake(sdxl_forms["int8_sym"], entries, tmp_path / "baked", lora_dir=lora_dir)
     after = _bytes(tmp_path / "baked")
     record = json.loads(after.pop("lorablend.json"))
-    before = _bytes(models["int8_sym"])
+    before = _bytes(sdxl_forms["int8_sym"])
     before.pop("lorablend.json", None)
     assert after == before
     assert [(item["name"], item["weight"]) for item in record["blend"]] == entries

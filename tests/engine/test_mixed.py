@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from lorablend.adapters import Blend, BlendItem, BlockWeights, Mask, load_adapter
-from lorablend.adapters.errors import BlendError
+from lorablend.adapters.errors import BlendError, ModelError
 from lorablend.engine import Pipeline, blend_cache
+from lorablend.engine.parts import content_of, parts_to_bake
+from tests.adapter_files import random_factors, write_kohya
 from tests.adapters.references import lycoris_file, peft_file
 from tests.engine import reference
 from tests.engine.conftest import STEPS
@@ -36,9 +41,9 @@ def files(sdxl_source: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFa
     return {"kohya": lora_dir / "kohya.safetensors", "full": full, "dora": dora}
 
 
-@pytest.fixture
-def live(make_pipeline: Callable[..., Pipeline], tmp_path: Path) -> Pipeline:
-    return make_pipeline(cache_dir=tmp_path / "cache")
+@pytest.fixture(scope="module")
+def live(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
+    return make_pipeline()
 
 
 def _draw(pipeline: Pipeline, blend: Any, latents: np.ndarray, **kwargs: Any) -> np.ndarray:
@@ -90,15 +95,15 @@ def test_only_what_is_baked_is_baked_again(
     baked = []
     write = blend_cache.write_model
     monkeypatch.setattr(blend_cache, "write_model", lambda *args, **kwargs: (baked.append(1), write(*args, **kwargs)))
-    first = _draw(live, [(files["kohya"], 0.8), (files["full"], 0.6)], latents)
+    first = _draw(live, [(files["kohya"], 0.8), (files["full"], 0.61)], latents)
     unet = live._runtime._unet  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-    other = _draw(live, [(files["kohya"], -0.3), (files["full"], 0.6)], latents)
+    other = _draw(live, [(files["kohya"], -0.3), (files["full"], 0.61)], latents)
     assert live._runtime._unet is unet, "another weight of the live part"  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     assert len(baked) == 1
     assert not np.array_equal(first, other)
-    _draw(live, [(files["full"], 0.7)], latents)
+    _draw(live, [(files["full"], 0.71)], latents)
     assert len(baked) == 2
-    assert np.array_equal(_draw(live, [(files["kohya"], 0.8), (files["full"], 0.6)], latents), first)
+    assert np.array_equal(_draw(live, [(files["kohya"], 0.8), (files["full"], 0.61)], latents), first)
     assert len(baked) == 2, "kept on disk by its content"
 
 
@@ -130,6 +135,14 @@ def test_gates_in_text_encoders(live: Pipeline, sdxl_source: Path, tmp_path: Pat
     kwargs = {"prompt": reference.PROMPT, "negative_prompt": reference.NEGATIVE, **SETTINGS}
     theirs = reference.draw(pipeline, [], latents, steps=STEPS, **kwargs)
     assert reference.levels_apart(_draw(live, [(file, 1.0)], latents), theirs) <= 1
+
+
+def test_gates_in_two_parts_of_the_picture(live: Pipeline, files: dict[str, Path], latents: np.ndarray) -> None:
+    """The same adapter on the left and on the right is the adapter everywhere."""
+    dora = load_adapter(files["dora"])
+    sides = [Mask(box=(0, 0, 0.4, 1)), Mask(box=(0.4, 0, 1, 1))]
+    parts = _draw(live, Blend(tuple(BlendItem(dora, 0.7, mask=side) for side in sides)), latents)
+    assert reference.levels_apart(parts, _draw(live, [(dora, 0.7)], latents)) <= 1
 
 
 def test_blocks_have_weights_of_their_own(
@@ -172,3 +185,51 @@ def test_max_rank(
     exact, enough = _draw(make_pipeline(), blend, latents), _draw(make_pipeline(max_rank=9), blend, latents)
     assert reference.levels_apart(exact, enough) <= 1
     assert reference.levels_apart(exact, np.array(low.images[0])) > 1
+
+
+def test_max_rank_of_adapters_in_turn(
+    make_pipeline: Callable[..., Pipeline], files: dict[str, Path], latents: np.ndarray
+) -> None:
+    """What the first one lost is not forgotten when the last one fits."""
+    pipeline = make_pipeline(max_rank=4)
+    wide, fits = (load_adapter(files["kohya"].with_name(f"{name}.safetensors")) for name in ("kohya_text", "peft"))
+    settings = {"latents": latents, "steps": 2, "guidance_scale": 1}
+    alone = pipeline.generate(reference.PROMPT, blend=[(wide, 0.8)], **settings).rank_errors
+    assert alone
+    turns = Blend((BlendItem(wide, 0.8), BlendItem(fits, 0.5)), "switch")
+    assert pipeline.generate(reference.PROMPT, blend=turns, **settings).rank_errors == alone
+
+
+def test_a_layer_without_a_socket(
+    make_pipeline: Callable[..., Pipeline], sdxl_model: Path, tmp_path: Path, latents: np.ndarray
+) -> None:
+    """A dilation, which no layer of SD has, and which means nothing to a 1×1 kernel."""
+    shutil.copytree(sdxl_model, tmp_path / "model")
+    xml, path = tmp_path / "model" / "unet" / "openvino_model.xml", "down_blocks.1.resnets.0.conv_shortcut"
+    before, name, after = xml.read_text().partition(f'{path}/aten::_convolution/Convolution"')
+    xml.write_text(before + name + after.replace('dilations="1, 1"', 'dilations="2, 2"', 1))
+    adapter = write_kohya(tmp_path / "style.safetensors", random_factors({("unet", path): (64, 32, 1, 1)}))
+    pipeline = make_pipeline(tmp_path / "model")
+    with pytest.raises(ModelError) as caught:
+        _draw(pipeline, [(adapter, 1.0)], latents)
+    assert str(caught.value) == (
+        f"style changes {path}, which in {tmp_path / 'model'} is no layer that an adapter can be plugged into; "
+        "use runtime=genai"
+    )
+    _draw(pipeline, [(adapter, 0.0)], latents, steps=1)
+
+
+def test_peft_settings_are_part_of_what_is_baked(files: dict[str, Path], tmp_path: Path) -> None:
+    """The same tensors with another alpha beside them are another change."""
+    source = files["kohya"].with_name("peft.safetensors")
+    tensors, contents = load_file(source), []
+    for alpha in (4, 8, None):
+        folder = tmp_path / str(alpha)
+        folder.mkdir()
+        save_file(tensors, folder / "adapter_model.safetensors")
+        if alpha is not None:
+            (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha}))
+        blend = Blend((BlendItem(load_adapter(folder / "adapter_model.safetensors")),))
+        shapes = {(component, f"{path}.weight"): (1, 1) for component, path in blend.items[0].adapter.deltas}
+        contents.append(content_of(parts_to_bake(blend, shapes, None)))
+    assert len(set(contents)) == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image
 
 from lorablend.adapters.errors import Cancelled, DeviceError, LorablendError, ModelError, RequestError
 from lorablend.engine import Pipeline, Request, Step
+from lorablend.engine import pipeline as pipeline_module
 
 GREY = Image.new("RGB", (64, 64), "grey")
 
@@ -88,6 +91,27 @@ def test_refused_by_the_constructor(sdxl_model: Path, kwargs: dict[str, str], me
     with pytest.raises(RequestError) as caught:
         Pipeline(sdxl_model, **kwargs)  # pyright: ignore[reportArgumentType]
     assert str(caught.value) == message
+
+
+def test_adapters_are_read_again_when_they_change(
+    lora_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or when PEFT's settings beside them do; a link goes by its own name."""
+    file, link = tmp_path / "adapter_model.safetensors", tmp_path / "link.safetensors"
+    shutil.copy(lora_dir / "kohya.safetensors", file)
+    link.symlink_to(file)
+    store = pipeline_module._AdapterStore(lenient=False)  # pyright: ignore[reportPrivateUsage]
+    first = store.load(file)
+    assert store.load(file) is first
+    assert store.load(link).name == "link"
+    file.with_name("adapter_config.json").write_text("{}")
+    second = store.load(file)
+    assert second is not first
+    os.utime(file, (1, 1))
+    assert store.load(file) is not second
+    monkeypatch.setattr(pipeline_module, "_KEPT_ADAPTERS", 1)
+    store.load(link)
+    assert list(store._known) == [link]  # pyright: ignore[reportPrivateUsage]
 
 
 def test_no_model(tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset13 as op
 
 from lorablend.adapters import Blend, BlendItem, load_adapter
+from lorablend.adapters.errors import ModelError
 from lorablend.engine.compiler import Compiler
+from lorablend.engine.graphs import new_model
 from lorablend.engine.live import LiveRuntime
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.sockets import add_sockets
 from lorablend.engine.split_context import split_context
 from lorablend.engine.stacker import Stacker
+from lorablend.engine.steering import Steering
 from lorablend.engine.tensor_cache import TensorCache
 from lorablend.engine.text import Conditioning
 from lorablend.engine.unet import Unet, Variant, make_static
@@ -41,31 +46,44 @@ def test_every_linear_layer_and_convolution_has_one(sdxl_model: Path, sd15_model
         assert len(halves) == sum(path.endswith("ff.net.0.proj") for path in sockets)
 
 
-def test_8_bit_weights_have_them_too(sdxl_model: Path, sdxl_int8: Path) -> None:
-    assert add_sockets(_read(sdxl_int8), ov.Type.f32) == add_sockets(_read(sdxl_model), ov.Type.f32)
+def test_8_bit_weights_have_them_too(sdxl_forms: Mapping[str, Path]) -> None:
+    sockets = [add_sockets(_read(sdxl_forms[form]), ov.Type.f32) for form in ("fp32", "int8_sym", "int8_asym")]
+    assert sockets[0] == sockets[1] == sockets[2]
+
+
+SAMPLE = np.random.default_rng(0).standard_normal((1, 4, 8, 8), np.float32)
+
+
+@pytest.fixture(scope="module")
+def conditioning() -> Conditioning:
+    rng = np.random.default_rng(1)
+    return Conditioning(rng.standard_normal((1, 77, 96), np.float32), rng.standard_normal((1, 64), np.float32))
+
+
+@pytest.fixture(scope="module")
+def bare(sdxl_model: Path, conditioning: Conditioning) -> np.ndarray:
+    """What the graph without sockets predicts."""
+    compiled = ov.Core().compile_model(_read(sdxl_model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    inputs = {
+        "sample": SAMPLE,
+        "timestep": np.array([500], np.float32),
+        "encoder_hidden_states": conditioning.hidden,
+        "text_embeds": conditioning.pooled,
+        "time_ids": np.array([[64, 64, 0, 0, 64, 64]], np.float32),
+    }
+    return compiled(inputs)[0]
 
 
 @pytest.mark.parametrize("gates", [False, True])
 @pytest.mark.parametrize("steered", [False, True])
-def test_rank_zero_changes_nothing(sdxl_model: Path, gates: bool, steered: bool) -> None:
+def test_rank_zero_changes_nothing(
+    sdxl_model: Path, conditioning: Conditioning, bare: np.ndarray, gates: bool, steered: bool
+) -> None:
     """With whatever sockets, an empty blend is the bare graph."""
-    rng = np.random.default_rng(0)
-    conditioning = Conditioning(rng.standard_normal((1, 77, 96), np.float32), rng.standard_normal((1, 64), np.float32))
-    sample = rng.standard_normal((1, 4, 8, 8), np.float32)
     unet = _unet(sdxl_model, Variant(gates=gates, steered=steered))
     unet.plug([])
-    ours = unet(sample, 500.0, unet.prompt(conditioning))
-    bare = ov.Core().compile_model(_read(sdxl_model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    theirs = bare(
-        {
-            "sample": sample,
-            "timestep": np.array([500], np.float32),
-            "encoder_hidden_states": conditioning.hidden,
-            "text_embeds": conditioning.pooled,
-            "time_ids": np.array([[64, 64, 0, 0, 64, 64]], np.float32),
-        }
-    )[0]
-    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()  # f32: fused in another order
+    ours = unet(SAMPLE, 500.0, unet.prompt(conditioning))
+    assert np.abs(ours - bare).max() < 1e-5 * np.abs(bare).max()  # f32: fused in another order
 
 
 def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
@@ -76,9 +94,21 @@ def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
     assert len(names) == len(cross)
     context_inputs = {port.get_any_name() for port in context.inputs}
     main_inputs = {port.get_any_name() for port in main.inputs}
-    assert context_inputs == {"encoder_hidden_states"} | {n for path in cross for n in sockets[path].names}
+    plugs = {name for path in cross for name in (sockets[path].down, *sockets[path].ups)}
+    assert context_inputs == {"encoder_hidden_states"} | plugs
     assert "encoder_hidden_states" not in main_inputs
     assert not main_inputs & context_inputs
+
+
+def test_an_attention_in_pieces_cannot_be_steered() -> None:
+    latent, prompt = op.parameter([1, 4, 8], name="sample"), op.parameter([1, 77, 8], name="encoder_hidden_states")
+    scores = op.matmul(latent, prompt, False, True, name="scores")
+    with pytest.raises(ModelError) as caught:
+        split_context(new_model([op.result(scores)], [latent, prompt], "unet"), ov.Type.f32, Steering({4: (2, 2)}))
+    assert str(caught.value) == (
+        "the UNet's scores is a step of an attention that was taken apart, and masks and ramps need it whole; "
+        "export the model again with `lorablend convert`"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +122,9 @@ def _unet(folder: Path, variant: Variant) -> Unet:
     return Unet(compiler, model, (64, 64), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
 
 
-def _ask(unet: Unet, blend: Blend) -> np.ndarray:
+def _ask(unet: Unet, blend: Blend, request: int = 0) -> np.ndarray:
     rng = np.random.default_rng(0)
-    unet.plug(blend.items)
+    unet.plug(blend.items, request=request)
     prompted = unet.prompt(
         Conditioning(rng.standard_normal((1, 77, 96), np.float32), rng.standard_normal((1, 64), np.float32))
     )
@@ -108,6 +138,16 @@ def test_undone_is_as_before(unet: Unet, lora_dir: Path) -> None:
     assert np.abs(changed - before).max() > 1e-2
     assert np.array_equal(_ask(unet, Blend()), before)
     assert np.array_equal(_ask(unet, Blend((BlendItem(adapter, 1.0),))), changed)
+
+
+def test_requests_keep_what_is_plugged_into_them(unet: Unet, lora_dir: Path) -> None:
+    one, other = (Blend((BlendItem(load_adapter(lora_dir / "kohya.safetensors"), weight),)) for weight in (1.0, -0.5))
+    expected = [_ask(unet, one), _ask(unet, other)]
+    unet.reserve(2)
+    for request, blend in ((0, one), (1, other), (0, one), (1, other)):
+        assert np.array_equal(_ask(unet, blend, request), expected[request])
+    unet.reserve(1)
+    assert np.array_equal(_ask(unet, other), expected[1])
 
 
 @pytest.mark.parametrize("kind", [ov.Type.f32, ov.Type.f16])
@@ -136,7 +176,7 @@ def test_sockets_take_what_the_graph_computes_in(sdxl_model: Path, tmp_path: Pat
     """Else the plugin converts every factor at every step."""
     runtime = LiveRuntime(ModelFolder(sdxl_model), "CPU", precision, tmp_path)
     _, unet = runtime._load((64, 64), Blend(), {}, False)  # pyright: ignore[reportPrivateUsage]
-    compiled = unet._main.get_compiled_model()  # pyright: ignore[reportPrivateUsage]
+    compiled = unet._request.main.get_compiled_model()  # pyright: ignore[reportPrivateUsage]
     computed = compiled.get_property("INFERENCE_PRECISION_HINT")
     assert precision != "f32" or computed == ov.Type.f32
     assert {port.get_element_type() for port in compiled.inputs if port.get_any_name().endswith(".down")} == {computed}

@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorablend.adapters import Blend, BlendItem, Mask, Schedule, load_adapter
+from lorablend.adapters import Adapter, Blend, BlendItem, Mask, Schedule, load_adapter
 from lorablend.adapters.errors import BlendError
 from lorablend.engine import Pipeline
 from tests.engine import reference
 from tests.engine.conftest import STEPS
 
-SETTINGS: dict[str, Any] = {"guidance_scale": 4.0}
+SETTINGS: dict[str, Any] = {"guidance_scale": 4.0, "width": 96, "height": 64}  # so that neither is taken for the other
+
+
+@pytest.fixture(scope="module")
+def latents() -> np.ndarray:
+    return np.random.default_rng(42).standard_normal((1, 4, 8, 12), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +40,11 @@ def files(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[P
         )
         for name, seed, kohya in (("one", 11, True), ("two", 12, False))
     ]
+
+
+@pytest.fixture(scope="module")
+def adapters(files: list[Path]) -> list[Adapter]:
+    return [load_adapter(file) for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +90,7 @@ def _theirs(pipeline: Any, latents: np.ndarray, before_step: Callable[[int], Non
     return np.array(result.images[0])
 
 
-def _blend(files: list[Path], one: Mapping[str, Any], two: Mapping[str, Any], **kwargs: Any) -> Blend:
-    adapters = [load_adapter(file) for file in files]
+def _blend(adapters: list[Adapter], one: Mapping[str, Any], two: Mapping[str, Any], **kwargs: Any) -> Blend:
     return Blend((BlendItem(adapters[0], 0.8, **one), BlendItem(adapters[1], -0.6, **two)), **kwargs)
 
 
@@ -106,7 +115,7 @@ def _blend(files: list[Path], one: Mapping[str, Any], two: Mapping[str, Any], **
 def test_factors_of_each_step(
     live: Pipeline,
     torch_pipeline: Any,
-    files: list[Path],
+    adapters: list[Adapter],
     latents: np.ndarray,
     one: Mapping[str, Any],
     two: Mapping[str, Any],
@@ -117,11 +126,15 @@ def test_factors_of_each_step(
         torch_pipeline.set_adapters(["one", "two"], [0.8 * factors[step][0], -0.6 * factors[step][1]])
 
     theirs = _theirs(torch_pipeline, latents, before_step)
-    assert reference.levels_apart(_ours(live, _blend(files, one, two, **mode), latents), theirs) <= 1
+    assert reference.levels_apart(_ours(live, _blend(adapters, one, two, **mode), latents), theirs) <= 1
 
 
 def test_composite_averages_the_guidance(
-    live: Pipeline, torch_pipeline: Any, files: list[Path], latents: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    live: Pipeline,
+    torch_pipeline: Any,
+    adapters: list[Adapter],
+    latents: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     unet = torch_pipeline.unet
     forward = unet.forward
@@ -135,47 +148,61 @@ def test_composite_averages_the_guidance(
 
     monkeypatch.setattr(unet, "forward", average)
     theirs = _theirs(torch_pipeline, latents, lambda _: None)
-    assert reference.levels_apart(_ours(live, _blend(files, {}, {}, mode="composite"), latents), theirs) <= 1
+    assert reference.levels_apart(_ours(live, _blend(adapters, {}, {}, mode="composite"), latents), theirs) <= 1
 
 
-def test_masks(live: Pipeline, sdxl_source: Path, files: list[Path], latents: np.ndarray) -> None:
+def test_masks(
+    live: Pipeline, sdxl_source: Path, files: list[Path], adapters: list[Adapter], latents: np.ndarray
+) -> None:
     """Beside a torch UNet in which every layer adds its update only where the mask is."""
     left, soft = Mask(box=(0, 0, 0.4, 1)), Mask(picture=np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-    blend = _blend(files, {"mask": left}, {"mask": soft})
+    blend = _blend(adapters, {"mask": left}, {"mask": soft})
     theirs = _masked(sdxl_source, files, {"one": left, "two": soft}, {"one": 0.8, "two": -0.6}, latents)
     ours = _ours(live, blend, latents)
     assert reference.levels_apart(ours, theirs) <= 1
-    assert reference.levels_apart(ours, _ours(live, _blend(files, {}, {}), latents)) > 5
+    assert reference.levels_apart(ours, _ours(live, _blend(adapters, {}, {}), latents)) > 5
 
 
 def test_mask_and_ramp_and_one_that_acts_everywhere(
-    live: Pipeline, sdxl_source: Path, files: list[Path], latents: np.ndarray
+    live: Pipeline, sdxl_source: Path, files: list[Path], adapters: list[Adapter], latents: np.ndarray
 ) -> None:
     """A ramp that stays at 0.5 is half the weight."""
     mask = Mask(box=(0.25, 0.5, 1, 1))
     half = Schedule(ramp=(0.5, 0.5))
-    blend = _blend(files, {"mask": mask, "schedule": half}, {})
+    blend = _blend(adapters, {"mask": mask, "schedule": half}, {})
     theirs = _masked(sdxl_source, files, {"one": mask, "two": None}, {"one": 0.4, "two": -0.6}, latents)
     assert reference.levels_apart(_ours(live, blend, latents), theirs) <= 1
 
 
-def test_a_mask_over_all_is_none(live: Pipeline, files: list[Path], latents: np.ndarray) -> None:
+def test_a_mask_over_all_is_none(live: Pipeline, adapters: list[Adapter], latents: np.ndarray) -> None:
     everywhere = {"mask": Mask(box=(0, 0, 1, 1))}
-    ours = _ours(live, _blend(files, everywhere, {}), latents)
-    assert reference.levels_apart(ours, _ours(live, _blend(files, {}, {}), latents)) <= 1
+    ours = _ours(live, _blend(adapters, everywhere, {}), latents)
+    assert reference.levels_apart(ours, _ours(live, _blend(adapters, {}, {}), latents)) <= 1
+
+
+def test_text_encoders_hear_only_what_acts_in_the_step(live: Pipeline, lora_dir: Path, latents: np.ndarray) -> None:
+    """A mask over all changes nothing: neither for a window, nor where the adapters take turns."""
+    one, two = (load_adapter(lora_dir / f"{name}.safetensors") for name in ("kohya_text", "peft"))
+    everywhere = Mask(box=(0, 0, 1, 1))
+    for mode, schedule in (("sum", Schedule(stop=3)), ("switch", None)):
+        plain, masked = (
+            Blend((BlendItem(one, schedule=schedule), BlendItem(two, 0.7, text_encoder=0, mask=mask)), mode)
+            for mask in (None, everywhere)
+        )
+        assert reference.levels_apart(_ours(live, masked, latents), _ours(live, plain, latents)) <= 1, mode
 
 
 def test_a_steered_graph_draws_what_the_plain_one_does(
-    live: Pipeline, make_pipeline: Callable[..., Pipeline], files: list[Path], latents: np.ndarray
+    live: Pipeline, make_pipeline: Callable[..., Pipeline], adapters: list[Adapter], latents: np.ndarray
 ) -> None:
-    _ours(live, _blend(files, {"schedule": Schedule(ramp=(0, 1))}, {}), latents)
-    steered = _ours(live, _blend(files, {}, {}), latents)
-    assert reference.levels_apart(steered, _ours(make_pipeline(), _blend(files, {}, {}), latents)) <= 1
+    _ours(live, _blend(adapters, {"schedule": Schedule(ramp=(0, 1))}, {}), latents)
+    steered = _ours(live, _blend(adapters, {}, {}), latents)
+    assert reference.levels_apart(steered, _ours(make_pipeline(), _blend(adapters, {}, {}), latents)) <= 1
 
 
-def test_composite_takes_no_masks(live: Pipeline, files: list[Path], latents: np.ndarray) -> None:
+def test_composite_takes_no_masks(live: Pipeline, adapters: list[Adapter], latents: np.ndarray) -> None:
     with pytest.raises(BlendError) as caught:
-        _ours(live, _blend(files, {"mask": Mask(box=(0, 0, 1, 1))}, {}, mode="composite"), latents)
+        _ours(live, _blend(adapters, {"mask": Mask(box=(0, 0, 1, 1))}, {}, mode="composite"), latents)
     assert str(caught.value) == "mode composite takes neither masks nor ramps; use sum, or leave them out"
 
 
@@ -198,11 +225,11 @@ def _masked(
     pipeline = reference.load(source)
     for file in files:
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=file.stem)
-    unet, cells = pipeline.unet, latents.shape[-1]
+    unet, (height, width) = pipeline.unet, latents.shape[-2:]
 
     def cells_of(name: str, places: int) -> torch.Tensor:
-        side, mask = round(places**0.5), masks[name]
-        return torch.ones(places) if mask is None else torch.from_numpy(mask.cells(side, side).reshape(-1))
+        rows, mask = round((places * height / width) ** 0.5), masks[name]
+        return torch.ones(places) if mask is None else torch.from_numpy(mask.cells(rows, places // rows).reshape(-1))
 
     def update(layer: Any, name: str, x: torch.Tensor) -> torch.Tensor:
         change = layer.lora_B[name](layer.lora_A[name](x))
@@ -226,7 +253,6 @@ def _masked(
     for path, attention in unet.named_modules():
         if path.endswith("attn2"):
             attention.set_processor(_Regions(update, cells_of, masks))
-    assert cells == 8
     return _theirs(pipeline, latents, lambda _: None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from lorablend.adapters import Blend, BlendItem, Schedule, load_adapter
 from lorablend.adapters.errors import BlendError
 from lorablend.engine import Pipeline
 from lorablend.engine.text import split_at_names
@@ -38,36 +39,50 @@ def bundle(lora_dir: Path, vectors: dict[str, np.ndarray], tmp_path_factory: pyt
     return path
 
 
-@pytest.mark.parametrize("prompt", ["a inkfox in snow", "<inkfox>, a cat", "a cat, embedding:inkfox", "InkFox"])
-def test_beside_textual_inversion(
-    prompt: str,
-    make_pipeline: Callable[..., Pipeline],
-    sdxl_source: Path,
-    bundle: Path,
-    vectors: dict[str, np.ndarray],
-    latents: np.ndarray,
-) -> None:
+@pytest.fixture(scope="module")
+def diffusers_with_the_word(sdxl_source: Path, vectors: dict[str, np.ndarray]) -> Any:
     import torch
 
-    theirs = reference.load(sdxl_source)
+    pipeline = reference.load(sdxl_source)
     for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
-        theirs.load_textual_inversion(
+        pipeline.load_textual_inversion(
             {"inkfox": torch.from_numpy(vectors[name])},
             token="inkfox",
-            tokenizer=getattr(theirs, f"tokenizer{suffix}"),
-            text_encoder=getattr(theirs, f"text_encoder{suffix}"),
+            tokenizer=getattr(pipeline, f"tokenizer{suffix}"),
+            text_encoder=getattr(pipeline, f"text_encoder{suffix}"),
         )
+    return pipeline
+
+
+@pytest.mark.parametrize("prompt", ["a inkfox in snow", "<inkfox>, a cat", "a cat, embedding:inkfox", "InkFox"])
+def test_beside_textual_inversion(
+    prompt: str, pipeline: Pipeline, diffusers_with_the_word: Any, lora_dir: Path, bundle: Path, latents: np.ndarray
+) -> None:
     plain = prompt.replace("<inkfox>", "inkfox").replace("embedding:inkfox", "inkfox").replace("InkFox", "inkfox")
-    expected = reference.draw(
-        theirs, [(bundle.with_name("kohya.safetensors"), 0.8)], latents, steps=STEPS, prompt=plain, **SETTINGS
-    )
-    result = make_pipeline().generate(prompt, blend=[(bundle, 0.8)], latents=latents, steps=STEPS, seed=0, **SETTINGS)
+    files = [(lora_dir / "kohya.safetensors", 0.8)]
+    expected = reference.draw(diffusers_with_the_word, files, latents, steps=STEPS, prompt=plain, **SETTINGS)
+    result = pipeline.generate(prompt, blend=[(bundle, 0.8)], latents=latents, steps=STEPS, seed=0, **SETTINGS)
     assert reference.levels_apart(np.array(result.images[0]), expected) <= 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _without_words(bundle: Path, lora_dir: Path) -> None:
-    (bundle.with_name("kohya.safetensors")).write_bytes((lora_dir / "kohya.safetensors").read_bytes())
+def test_two_adapters_with_the_same_word(pipeline: Pipeline, bundle: Path, vectors: dict[str, np.ndarray]) -> None:
+    other = bundle.with_name("other.safetensors")
+    save_file({f"bundle_emb.InkFox.{name}": array + 1 for name, array in vectors.items()}, other)
+    with pytest.raises(BlendError) as caught:
+        pipeline.generate("a fox", blend=[(bundle, 1), (other, 1)], steps=1)
+    assert str(caught.value) == (
+        'bundle and other both bring the word "InkFox"; leave one of them out, or set its weight for the text encoders '
+        "to 0"
+    )
+    pipeline.generate("a fox", blend=[(bundle, 1), {"adapter": other, "text_encoder": 0}, (bundle, 0.5)], steps=1)
+
+
+def test_a_prompt_that_is_too_long_without_them(pipeline: Pipeline, bundle: Path) -> None:
+    """Two vectors fit where six letters do not; the first step has the letters."""
+    late = Blend((BlendItem(load_adapter(bundle), schedule=Schedule(start=2)),))
+    result = pipeline.generate("cat " * 72 + "inkfox", blend=late, steps=2, guidance_scale=1)
+    assert len(result.warnings) == 1
+    assert result.warnings[0].startswith("the prompt is too long for the model; left out: ")
 
 
 def test_baked_they_are_refused(make_pipeline: Callable[..., Pipeline], bundle: Path) -> None:
@@ -86,6 +101,7 @@ def test_baked_they_are_refused(make_pipeline: Callable[..., Pipeline], bundle: 
         ("inky ink_ think", ["inky ink_ think"]),
         ("<ink>,Ink-fox", [1, ",", 2]),
         ("embedding:ink-fox embedding:fox", [2, " embedding:fox"]),
+        ("an ınk", ["an ", 1]),  # without a dot: another letter of the same letter case
     ],
 )
 def test_names_are_whole_words(text: str, parts: list[Any]) -> None:
