@@ -79,7 +79,7 @@ def _empty(name: str, folder: Path) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     if name in ("unet", "vae"):
-        kind = UNet2DConditionModel if name == "unet" else AutoencoderKL
+        kind: Any = UNet2DConditionModel if name == "unet" else AutoencoderKL
         return kind.from_config(kind.load_config(folder))
     kind = CLIPTextModel if name == "text_encoder" else CLIPTextModelWithProjection
     return kind(CLIPTextConfig.from_pretrained(folder))

@@ -17,7 +17,7 @@ from lorablend.train.captions import join_captions
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - the same library, before Python 3.11
 
 __all__ = [
     "Subset",

@@ -88,9 +88,10 @@ def test_saved_as_trained(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     network = Network().eval()
-    for block in network.convolutions:
-        block[1].running_mean.normal_(0, 0.1)
-        block[1].running_var.uniform_(0.2, 2)
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.2, 2)
     save(network, tmp_path / "judge.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     readings = Judge.load(tmp_path / "judge.safetensors").read([Image.fromarray(p) for p in pixels])

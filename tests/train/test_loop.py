@@ -445,3 +445,43 @@ def test_the_file_holds_no_local_path(settings: dict[str, Any], train: Any, pict
     content = config.out.read_bytes()
     for path in (pictures.parent, Path(settings["model"]).parent, config.out.parent, Path(os.environ["HOME"])):
         assert str(path).encode() not in content
+
+
+_ON_TWO = """
+import sys
+from pathlib import Path
+from lorablend.train import train
+from lorablend.train.config import load_config
+
+train(load_config(Path(sys.argv[1]), {}), say=print, openvino=Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes(settings: dict[str, Any], sdxl_model: Path, train: Any, tmp_path: Path) -> None:
+    """Two processes of one batch each learn what one process learns from two batches, as `accelerate launch` has it.
+
+    To 2e-3 of the largest number: sums in another order, whose rounding AdamW's first steps enlarge.
+    """
+    (tmp_path / "one").mkdir()
+    one = _config(settings, batch=1, accumulation=4, out=tmp_path / "one" / "ink.safetensors", text_encoder=True)
+    train(one)
+    two = _config(settings, batch=1, accumulation=2, text_encoder=True)
+    file, program = tmp_path / "train.toml", tmp_path / "program.py"
+    file.write_text(two.to_toml(), encoding="utf-8")
+    program.write_text(_ON_TWO)
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    result = subprocess.run(
+        [sys.executable, *launch, str(program), str(file), str(sdxl_model)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(f"{STEPS} steps of 4 pictures: 1 at once, 2 times before each step, on 2 devices") == 1
+    states = [read_checkpoint(find_checkpoints(config.folder)[-1]).state["network"] for config in (one, two)]
+    largest = max(values.abs().max().item() for values in states[0].values())
+    for name, values in states[0].items():
+        torch.testing.assert_close(states[1][name], values, atol=2e-3 * largest, rtol=0)
