@@ -270,7 +270,13 @@ def test_ctrl_c_leaves_nothing(sdxl_model: Path, tmp_path: Path) -> None:
     code = "from lorablend.app.cli import main; main()"
     command = ["generate", str(sdxl_model), "a fox", "--steps", "500", "--out", "out"]
     env = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    child = subprocess.Popen([sys.executable, "-c", code, *command], stderr=theirs, cwd=tmp_path, env=env)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        stderr=theirs,
+        cwd=tmp_path,
+        env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+    )
     os.close(theirs)
     seen = b""
     while not re.search(rb"picture 1 of 1.*\d+/500", seen):

@@ -352,6 +352,7 @@ def test_ctrl_c_leaves_whole_pictures_and_no_sheet(sdxl_model: Path, tmp_path: P
         cwd=tmp_path,
         text=True,
         env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
     )
     assert child.stderr is not None
     while not child.stderr.readline().startswith("3 of 100"):
