@@ -28,7 +28,11 @@ Model = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    option("--out", "FILE", "The .safetensors file to write; it must not be there yet. FILE.training has the rest."),
+    option(
+        "--out",
+        "FILE",
+        "The .safetensors file to write; it must not be there yet. The rest goes to a folder beside it.",
+    ),
 ]
 Config = Annotated[
     Path | None,

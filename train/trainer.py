@@ -28,14 +28,14 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from lorablend.adapters._wording import listed
-from lorablend.adapters.errors import AdapterError, Cancelled, ResourceError, TrainError
+from lorablend.adapters.errors import AdapterError, Cancelled, LorablendError, ResourceError, TrainError
 from lorablend.engine.pipeline import default_cache_dir
 from lorablend.train.base import Models, load_base
 from lorablend.train.buckets import Crop, assign, bucket_step
 from lorablend.train.cache import LatentCache, TextCache
 from lorablend.train.captions import caption_variants
 from lorablend.train.chance import shuffled
-from lorablend.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from lorablend.train.checkpoint import Checkpoint, find_checkpoints, read_checkpoint, read_facts, write_checkpoint
 from lorablend.train.config import TrainConfig
 from lorablend.train.layouts import Example
 from lorablend.train.logs import RunLog
@@ -282,75 +282,89 @@ class _Trainer:
         say(f"{config.algorithm} of rank {config.rank}: {self._network.parameter_count:,} numbers to train")
 
     def run(self, progress: Report) -> tuple[float, Mapping[str, float]]:
-        config, plan, main = self._run.config, self._run.plan, self._accelerator.is_main_process
-        validation: Mapping[str, float] = {}
-        log = None
-        if main:
+        config, log = self._run.config, None
+        if self._accelerator.is_main_process:
             self._check_disk()
             config.folder.mkdir(exist_ok=True)
             (config.folder / "config.toml").write_text(self._run.asked.to_toml(), encoding="utf-8")
             log = RunLog(config.folder, self._step)
         try:
-            if self._step == 0:
-                validation = self._validate(log)
-            pace = _Pace(self._step, plan.steps)
-            while self._step < plan.steps:
-                loss, norm, pictures = self._one_step()
-                self._step += 1
-                self._smoothed = _smooth(self._smoothed, loss, self._step)
-                state = Progress(
-                    step=self._step,
-                    steps=plan.steps,
-                    loss=loss,
-                    smoothed=self._smoothed,
-                    learning_rate=self._rate(),
-                    pictures_per_second=pace.add(pictures),
-                    memory=_memory(self._accelerator.device),
-                    eta=pace.eta(),
-                )
-                if log:
-                    log.write(
-                        self._step,
-                        {
-                            "loss": loss,
-                            "loss_smoothed": state.smoothed,
-                            "learning_rate": state.learning_rate,
-                            "gradient_norm": norm,
-                            "pictures_per_second": state.pictures_per_second,
-                            "memory": state.memory,
-                        },
-                    )
-                wanted = self._call(progress, state)
-                last = self._step == plan.steps
-                if last or self._step % plan.checkpoint_every == 0:
-                    self._save()
-                    validation = self._validate(log)
-                if plan.sample_every and (last or self._step % plan.sample_every == 0):
-                    self._draw(log)
-                if not last and self._agree(self._stop() or not wanted):
-                    self._save()
-                    raise Cancelled(
-                        f"stopped after step {self._step} of {plan.steps}; go on with: {resume_command(config)}"
-                    )
-            if not validation:  # resumed after the last step
-                validation = self._validate(None)
-            if main:
+            validation = self._steps(progress, log)
+            if log:
                 with self._averaged():
                     self._save_adapter(config.out, self._sampler)
+        except ResourceError as error:
+            raise ResourceError(f"{error}{self._rescue()}") from error
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"step {self._step + 1}: {self._run.plan.device} ran out of memory{self._rescue()}; or start again "
+                f"with batch {max(1, config.batch // 2)}, gradient_checkpointing or a lower resolution"
+            ) from error
         finally:
             if log:
                 log.close()
         self._accelerator.wait_for_everyone()
         return self._smoothed, validation
 
+    def _steps(self, progress: Report, log: RunLog | None) -> Mapping[str, float]:
+        """All that are left; the losses on fixed noise at the end."""
+        config, plan = self._run.config, self._run.plan
+        validation = self._validate(log) if self._step in (0, plan.steps) else {}
+        pace = _Pace(self._step, plan.steps)
+        while self._step < plan.steps:
+            loss, norm, pictures = self._one_step()
+            self._step += 1
+            self._smoothed = _smooth(self._smoothed, loss, self._step)
+            state = Progress(
+                step=self._step,
+                steps=plan.steps,
+                loss=loss,
+                smoothed=self._smoothed,
+                learning_rate=self._rate(),
+                pictures_per_second=pace.add(pictures),
+                memory=_memory(self._accelerator.device),
+                eta=pace.eta(),
+            )
+            if log:
+                log.write(
+                    self._step,
+                    {
+                        "loss": loss,
+                        "loss_smoothed": state.smoothed,
+                        "learning_rate": state.learning_rate,
+                        "gradient_norm": norm,
+                        "pictures_per_second": state.pictures_per_second,
+                        "memory": state.memory,
+                    },
+                )
+            wanted = self._call(progress, state)
+            last = self._step == plan.steps
+            if last or self._step % plan.checkpoint_every == 0:
+                self._save()
+                validation = self._validate(log)
+            if plan.sample_every and (last or self._step % plan.sample_every == 0):
+                self._draw(log)
+            if not last and self._agree(self._stop() or not wanted):
+                self._save()
+                raise Cancelled(
+                    f"stopped after step {self._step} of {plan.steps}; go on with: {resume_command(config)}"
+                )
+        return validation
+
     def _call(self, progress: Report, state: Progress) -> bool:
         """Whether to go on. What the caller raises is the caller's, but a checkpoint first."""
         try:
             return progress(state) is not False
         except BaseException:
-            with suppress(ResourceError):
-                self._save()
+            self._rescue()
             raise
+
+    def _rescue(self) -> str:
+        """A checkpoint if it is still possible, and how to go on from it, for the end of a message."""
+        with suppress(LorablendError):
+            self._write()
+        names = [path for path in find_checkpoints(self._run.config.folder) if read_facts(path)[0] == self._step]
+        return f"; step {self._step} is kept, go on with: {resume_command(self._run.config)}" if names else ""
 
     def _one_step(self) -> tuple[float, float, int]:
         """Loss, mean over all batches of the step; norm of the gradient before it is clipped; pictures, all devices."""
@@ -403,7 +417,7 @@ class _Trainer:
         kept = "nothing was learnt before it"
         if self._step:
             with suppress(AdapterError, TrainError):  # numbers may be finite and yet too large for a file
-                self._save()
+                self._write()
             kept = f"step {self._step} is kept as a checkpoint"
             if self._adapter_file().exists():
                 kept += f" and in {self._adapter_file().name}"
@@ -450,23 +464,25 @@ class _Trainer:
         return config.folder / f"{config.out.stem}-{self._step:06}.safetensors"
 
     def _save(self) -> None:
+        self._write()
+        self._accelerator.wait_for_everyone()
+
+    def _write(self) -> None:
         """A checkpoint, and the adapter as it is at this step; once for each step, by the first process."""
-        if self._saved == self._step:
+        if self._saved == self._step or not self._accelerator.is_main_process:
             return
         self._saved = self._step
-        if self._accelerator.is_main_process:
-            state = {
-                "network": self._network.state(),
-                "optimizer": self._optimizer.state_dict(),
-                "schedule": self._schedule.state_dict(),
-                "average": self._average.state_dict() if self._average else None,
-                "smoothed": self._smoothed,
-            }
-            checkpoint = Checkpoint(self._step, self._run.facts, state)
-            write_checkpoint(self._run.config.folder, checkpoint, keep=self._run.config.keep)
-            with self._averaged():
-                self._save_adapter(self._adapter_file(), None)
-        self._accelerator.wait_for_everyone()
+        state = {
+            "network": self._network.state(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "smoothed": self._smoothed,
+        }
+        checkpoint = Checkpoint(self._step, self._run.facts, state)
+        write_checkpoint(self._run.config.folder, checkpoint, keep=self._run.config.keep)
+        with self._averaged():
+            self._save_adapter(self._adapter_file(), None)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
