@@ -28,7 +28,7 @@ from lorablend.convert.source import Source, checkpoint_family, read_checkpoint,
 from lorablend.convert.worker import Job
 from lorablend.engine.model_folder import ModelFolder
 
-__all__ = ["Progress", "Weights", "convert"]
+__all__ = ["Progress", "Weights", "convert", "find_source"]
 
 Weights: TypeAlias = Literal["fp16", "int8", "fp32"]
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -72,7 +72,7 @@ def convert(
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out_dir} exists already; give a folder that is new or empty")
     report = progress or (lambda stage, done, total: None)
-    found = _find(source, config, weights, report)
+    found = find_source(source, config, weights, report)
     _check_memory(found, weights)
     _check_disk(found, weights, out)
 
@@ -97,9 +97,10 @@ def convert(
             raise InputError(f"{out_dir} was filled by another program meanwhile; give another folder") from error
 
 
-def _find(
+def find_source(
     source: str | os.PathLike[str], config: str | os.PathLike[str] | None, weights: Weights, report: Progress
 ) -> Source:
+    """What `convert` calls `source`, found, downloaded where it is a Hugging Face id, and complete. ModelError if not."""
     half = weights != "fp32"
     path = Path(source)
     if path.suffix == ".safetensors":
@@ -260,8 +261,9 @@ def _messages(child: subprocess.Popen[str]) -> Iterator[dict[str, Any] | None]:
 
     def read() -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            lines.put(line)
+        with suppress(ValueError):  # closed under us, by whoever stopped the work
+            for line in child.stdout:
+                lines.put(line)
         lines.put("")
 
     threading.Thread(target=read, daemon=True).start()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorablend.adapters.errors import ModelError, TrainError
-from lorablend.convert.conversion import _find
+from lorablend.convert.conversion import find_source
 from lorablend.convert.source import Source
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def find_base(model: str, folder: Path | None = None) -> Base:
     Raises ModelError for what is not there or incomplete, TrainError for what cannot be trained.
     """
     # fp16 where there is a choice, as others do
-    source = _find(folder or model, None, "fp16", lambda stage, done, total: None)
+    source = find_source(folder or model, None, "fp16", lambda stage, done, total: None)
     if folder:
         source = replace(source, name=model)
     configs = source.folder
