@@ -100,7 +100,7 @@ def convert(
 def find_source(
     source: str | os.PathLike[str], config: str | os.PathLike[str] | None, weights: Weights, report: Progress
 ) -> Source:
-    """What `convert` calls `source`, found, downloaded where it is a Hugging Face id, and complete. ModelError if not."""
+    """What `convert` calls `source`: found, downloaded if it is on the Hub, and complete. ModelError if not."""
     half = weights != "fp32"
     path = Path(source)
     if path.suffix == ".safetensors":
