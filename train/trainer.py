@@ -298,7 +298,7 @@ class _Trainer:
         except torch.OutOfMemoryError as error:
             raise ResourceError(
                 f"step {self._step + 1}: {self._run.plan.device} ran out of memory{self._rescue()}; or start again "
-                f"with batch {max(1, config.batch // 2)}, gradient_checkpointing or a lower resolution"
+                f"with batch {max(1, self._run.plan.batch // 2)}, gradient_checkpointing or a lower resolution"
             ) from error
         finally:
             if log:

@@ -66,7 +66,7 @@ def test_help(name: str, capsys: Capture) -> None:
             assert parameter.help, f"{parameter.opts} has no help"
             assert parameter.opts[-1] in text
         else:
-            assert re.search(rf"\b{parameter.metavar.strip("[]")}\b", command.help), (
+            assert re.search(rf"\b{parameter.metavar.strip('[]')}\b", command.help), (
                 f"the help does not explain {parameter.metavar}"
             )
     if not hasattr(command, "commands"):
