@@ -132,7 +132,7 @@ def check(
     check_captions(dataset)
     given: dict[str, Any] = {"resolution": resolution, "batch": batch, "steps": steps}
     config = TrainConfig(data=data, model=model, out=Path("adapter.safetensors"), **given)
-    base = find_base(_folder_of(model))
+    base = find_base(model)
     plan = make_plan(config, base, len(dataset.examples), _machine())
     for line in preflight(dataset, config, base, plan).lines:
         typer.echo(line)
@@ -143,15 +143,6 @@ def check(
             f"note: {dataset.name(examples[twin].path)} looks like {dataset.name(examples[original].path)}; "
             '"lorablend dataset prepare" leaves it out'
         )
-
-
-def _folder_of(model: str) -> str:
-    """The word demo names the model that is shipped."""
-    if model != "demo":
-        return model
-    from lorablend.demo import diffusers_folder
-
-    return str(diffusers_folder())
 
 
 def _machine() -> "Machine":

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -178,11 +178,10 @@ def train(
     fields = TrainConfig.model_fields
     said = {name: value for name, value in context.params.items() if name in fields and value not in (None, [], ())}
     settings = load_config(config, said)
-    folders = _folders(settings.model)
     if dry_run:
         from lorablend.train.loop import prepare_run
 
-        run = prepare_run(settings, resume=resume, **folders)
+        run = prepare_run(settings, resume=resume)
         for line in run.preflight.lines:
             typer.echo(line, err=True)
         typer.echo(run.config.to_toml(defaults=True), nl=False)
@@ -191,24 +190,13 @@ def train(
 
     try:
         with _bar(settings) as (progress, say):
-            result = train_adapter(settings, resume=resume, progress=progress, say=say, **folders)
+            result = train_adapter(settings, resume=resume, progress=progress, say=say)
     except Cancelled as stopped:
         _echo_once(str(stopped))
         raise typer.Exit(130) from None
     losses = "".join(f", {name} {loss:.4f}" for name, loss in result.validation.items())
     _echo_once(f"{result.steps} steps in {result.seconds:.0f} s; loss {result.loss:.4f}{losses}; see {result.folder}")
     _echo_once(result.out, err=False)
-
-
-def _folders(model: str) -> dict[str, Any]:
-    """For the word demo, where its two forms are."""
-    if model != "demo":
-        return {}
-    from lorablend.convert import require_extra
-    from lorablend.demo import diffusers_folder, model_dir
-
-    require_extra("train")
-    return {"folder": diffusers_folder(), "openvino": model_dir()}
 
 
 def _echo_once(text: object, *, err: bool = True) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 from lorablend.adapters import Adapter, Blend, Entry, load_adapter, parse_prompt, resolve_blend
 from lorablend.adapters.blend import MAX_ITEMS
 from lorablend.adapters.errors import RequestError
+from lorablend.demo import adapters_dir as demo_adapters
+from lorablend.demo import model_dir as demo_model
 from lorablend.engine.devices import resolve_device
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
@@ -47,6 +49,7 @@ class Pipeline:
         result = pipe.generate("a fox <lora:ink:0.8>", seed=7)
         result.images[0].save("fox.png")
 
+    model_dir: a folder that `lorablend convert` wrote, or "demo", the small model that is shipped, with its adapters.
     runtime: "live" plugs adapters into the compiled graph (CPU); "genai" bakes them into a copy of the model that
     openvino_genai runs (any device); "auto" is live on the CPU and genai elsewhere. precision: what the device computes
     in, "f32", "f16" or "bf16"; None is the device's own choice. lora_dir: where adapters are found by name. max_rank:
@@ -76,6 +79,8 @@ class Pipeline:
             raise RequestError(f"runtime is {runtime!r}; choose one of {', '.join(RUNTIMES)}")
         if precision is not None and precision not in PRECISIONS:
             raise RequestError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        if str(model_dir) == "demo":
+            model_dir, lora_dir = demo_model(), lora_dir or demo_adapters()
         self.model = ModelFolder(Path(model_dir))
         self.device = resolve_device(device)
         self.runtime = ("live" if self.device == "CPU" else "genai") if runtime == "auto" else runtime

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lorablend.adapters.errors import ModelError, TrainError
 from lorablend.convert.conversion import find_source
 from lorablend.convert.source import Source
+from lorablend.demo import diffusers_folder
 
 if TYPE_CHECKING:
     import torch
@@ -114,15 +115,14 @@ class Models:
         return self.base.sha256
 
 
-def find_base(model: str, folder: Path | None = None) -> Base:
-    """Find a diffusers folder, a Hugging Face id (downloaded if it is not there) or a .safetensors checkpoint.
+def find_base(model: str) -> Base:
+    """Find a diffusers folder, a Hugging Face id (downloaded if it is not there), a .safetensors checkpoint, or "demo".
 
-    folder: what `model` stands for, where that is a word of the caller's own; it is the base's name then.
     Raises ModelError for what is not there or incomplete, TrainError for what cannot be trained.
     """
     # fp16 where there is a choice, as others do
-    source = find_source(folder or model, None, "fp16", lambda stage, done, total: None)
-    if folder:
+    source = find_source(diffusers_folder() if model == "demo" else model, None, "fp16", lambda *_: None)
+    if model == "demo":
         source = replace(source, name=model)
     configs = source.folder
     unet, vae = _read_json(configs / "unet" / "config.json"), _read_json(configs / "vae" / "config.json")

@@ -23,7 +23,6 @@ from lorablend.adapters.errors import TrainError
 
 __all__ = ["TrainConfig", "load_config"]
 
-_WORDS = ("demo",)  # names of models that `train` is given the folder of
 
 
 class TrainConfig(BaseModel):
@@ -35,7 +34,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False)
 
     data: Path = Field(description="folder of pictures, in any layout that `layouts.find_examples` knows")
-    model: str = Field(description="diffusers folder, Hugging Face id, or .safetensors checkpoint")
+    model: str = Field(description="diffusers folder, Hugging Face id, .safetensors checkpoint, or demo")
     out: Path = Field(description=".safetensors file to write; checkpoints go to a folder beside it")
 
     algorithm: Literal["lora", "dora", "locon", "loha", "lokr"] = "lora"
@@ -120,7 +119,7 @@ class TrainConfig(BaseModel):
                 value = str(value.absolute())
             elif isinstance(value, tuple):
                 value = list(value)
-            elif name == "model" and value not in _WORDS and Path(value).exists():
+            elif name == "model" and value != "demo" and Path(value).exists():
                 value = str(Path(value).absolute())
             # what JSON writes of strings, numbers, booleans and lists of strings is TOML too
             lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
@@ -139,7 +138,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
             if isinstance(settings.get(name), str):
                 settings[name] = path.parent / Path(settings[name]).expanduser()
         model = settings.get("model")
-        if isinstance(model, str) and model not in _WORDS and (path.parent / model).exists():
+        if isinstance(model, str) and model != "demo" and (path.parent / model).exists():
             settings["model"] = str(path.parent / model)
     return TrainConfig.model_validate({**settings, **overrides})
 

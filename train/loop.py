@@ -17,6 +17,7 @@ from typing import Any
 from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import TrainError
 from lorablend.convert import require_extra
+from lorablend.demo import model_dir
 from lorablend.train.base import Base, find_base
 from lorablend.train.chance import shuffled
 from lorablend.train.checkpoint import find_checkpoints, read_facts
@@ -86,16 +87,14 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], bool | None] | None = None,
     say: Callable[[str], None] | None = None,
-    folder: Path | None = None,
     openvino: Path | None = None,
 ) -> TrainResult:
     """Train an adapter and write it to `config.out`; checkpoints, samples and a log go to `config.folder`.
 
     resume: go on from the newest checkpoint there. The file is then the same, byte for byte on a CPU, as that of a run
     that was never stopped. progress: called after every step; False stops the work. say: gets what was understood and
-    chosen, in lines for people. folder: what `config.model` stands for, where that is a word of the caller's own, such
-    as "demo". openvino: the base model as an OpenVINO folder, to draw samples with; None converts it once and keeps it
-    in the cache.
+    chosen, in lines for people. openvino: the base model as an OpenVINO folder, to draw samples with; None converts it
+    once and keeps it in the cache.
 
     The first Ctrl-C (SIGINT) or SIGTERM lets the step end and writes a checkpoint; a second one ends at once.
 
@@ -108,7 +107,7 @@ def train(
         Cancelled: stopped by a signal or by `progress`; the message names the command that resumes.
     """
     started = time.monotonic()
-    run = prepare_run(config, resume=resume, folder=folder, openvino=openvino)
+    run = prepare_run(config, resume=resume, openvino=openvino)
     from lorablend.train.trainer import run_training  # torch
 
     loss, validation = run_training(run, progress or (lambda _: None), say or (lambda _: None))
@@ -120,7 +119,6 @@ def prepare_run(
     config: TrainConfig,
     *,
     resume: bool = False,
-    folder: Path | None = None,
     openvino: Path | None = None,
     machine: Machine | None = None,
 ) -> Run:
@@ -136,7 +134,7 @@ def prepare_run(
     check_files(dataset)
     check_captions(dataset)
     trained, held_out = _hold_out(dataset, config)
-    base = find_base(config.model, folder)
+    base = find_base(config.model)
     machine = machine or find_machine()
     plan = make_plan(config, base, len(trained), machine, kept.get("config"))
     dataset = replace(dataset, examples=trained)
@@ -159,7 +157,7 @@ def prepare_run(
         preflight=preflight(dataset, resolved, base, plan),
         facts=facts,
         checkpoint=checkpoint,
-        openvino=openvino,
+        openvino=openvino or (model_dir() if config.model == "demo" else None),
     )
 
 
