@@ -36,7 +36,7 @@ from lorablend.demo.train_vae import average, load_checkpoint, save_checkpoint
 BATCH = {128: 64, 256: 24}
 PICTURES = {128: 40000, 256: 24000}
 SHARE = {128: 1, 256: 4}  # how often a size has its turn, where there are several
-RATE = 5e-4
+RATE = 8e-4
 WARMUP = 300
 AVERAGED = 0.999
 LEFT_OUT = 0.1

@@ -24,7 +24,6 @@ from lorablend.adapters.errors import TrainError
 __all__ = ["TrainConfig", "load_config"]
 
 
-
 class TrainConfig(BaseModel):
     """Settings of one training. None is "as fits this model, these pictures and this memory", see `plan.make_plan`.
 

@@ -1,0 +1,52 @@
+"""Scores by the judge: of drawings, which are right by construction, and of what a model draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorablend.demo import score
+from lorablend.demo.drawing import draw
+from lorablend.demo.judge import Judge
+from lorablend.demo.make_adapters import ADAPTERS, train_adapter
+from lorablend.demo.pictures import held_out_scenes
+from lorablend.demo.score import accuracy, draw_and_read, share_of
+from lorablend.engine import Pipeline
+
+
+def test_drawings_score_full_marks_and_wrong_ones_none() -> None:
+    scenes = held_out_scenes(12, seed=1)
+    readings = Judge.load().read([draw(scene, i, 128, "mosaic") for i, scene in enumerate(scenes)])
+    assert min(accuracy(readings, scenes).values()) > 0.9
+    assert share_of(readings, "style", "mosaic") > 0.9
+    assert share_of(readings, "style", "pixel") == 0
+    elsewhere = [replace(scene, position="left" if scene.position == "right" else "right") for scene in scenes]
+    scores = accuracy(readings, elsewhere)
+    assert scores["position"] < 0.1 < 0.9 < scores["object"]
+
+
+def test_weight_0_is_the_model_alone() -> None:
+    pipeline, judge = Pipeline("demo"), Judge.load()
+    alone, off, on = (
+        draw_and_read(pipeline, judge, ["a red car"], blend, steps=2)
+        for blend in ([], [("embers", 0.0)], [("embers", 1.0)])
+    )
+    assert alone == off != on
+
+
+@pytest.mark.slow
+def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["score", "--count", "2", "--of-each", "1"])
+    score.main()
+    tables = capsys.readouterr().out.strip().split("\n\n")
+    assert [len(table.splitlines()) - 2 for table in tables] == [1, 3, 0]  # the stand-in has no adapter of a style
+
+
+@pytest.mark.slow
+def test_adapter_is_trained(tmp_path: Path) -> None:
+    file = train_adapter("pixel", tmp_path, steps=2, batch=1)
+    assert file.stat().st_size < 1e6
+    assert len(list((tmp_path / "pixel").glob("*.png"))) == 40
+    assert len(ADAPTERS) == 10
