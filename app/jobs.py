@@ -1,0 +1,251 @@
+"""Jobs: what clients ask for, kept in SQLite until it is done, and handed to a worker one at a time.
+
+A job is queued, running, and then done, failed or cancelled. The database has all that must outlive the process; how
+far a running job is, and its preview, is in memory. After a kill the queued jobs are still queued, and one that was
+running is queued again, once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lorablend.adapters.errors import LorablendError, RequestError
+
+__all__ = ["ENDED", "STATES", "Job", "Jobs", "Progress", "QueueFullError"]
+
+STATES = ("queued", "running", "done", "failed", "cancelled")
+ENDED = ("done", "failed", "cancelled")
+_ATTEMPTS = 2  # a job that takes the process down with it must not do so for ever
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    client TEXT NOT NULL,
+    request TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    submitted REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    result TEXT NOT NULL DEFAULT 'null'
+);
+CREATE INDEX by_state ON jobs (state, number);
+"""
+# Of the clients that wait, the one whose last turn is longest ago; of its jobs, the oldest.
+_NEXT = """
+SELECT number FROM jobs AS waiting WHERE state = 'queued' ORDER BY
+    (SELECT coalesce(max(started), 0) FROM jobs WHERE jobs.client = waiting.client), number
+LIMIT 1
+"""
+
+
+class QueueFullError(LorablendError):
+    """As many jobs wait as may wait. retry_after: seconds after which one more is likely to fit."""
+
+    def __init__(self, limit: int, retry_after: int) -> None:
+        super().__init__(f"{limit} jobs are waiting, which is the limit; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """step: done so far, of `steps` in the whole job. eta: seconds to the end. preview: a small PNG or JPEG."""
+
+    step: int
+    steps: int
+    eta: float | None = None
+    preview: bytes | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job as it was when it was asked for. Times are seconds since 1970. reason: why it failed, one line.
+
+    request and result are what JSON can say; result is None until the job is done. number counts all jobs.
+    """
+
+    number: int
+    id: str
+    kind: str
+    client: str
+    request: Any
+    state: str
+    attempts: int
+    submitted: float
+    started: float | None
+    ended: float | None
+    reason: str
+    result: Any
+    progress: Progress | None = None
+
+
+class Jobs:
+    """The jobs in the database `path`, which is made if it is not there; `limit` of them may wait.
+
+    For any number of threads of one process. Jobs that an earlier process left running are queued again, or failed if
+    that was their second time.
+    """
+
+    def __init__(self, path: Path, limit: int = 64) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._limit = limit
+        self._changed = threading.Condition(threading.RLock())
+        self._progress: dict[str, Progress] = {}
+        self._stopped: set[str] = set()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(
+            "PRAGMA synchronous=NORMAL"
+        )  # WAL: whole after a kill; after a power cut the last jobs may miss
+        if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+        self._db.execute(
+            "UPDATE jobs SET state = 'failed', ended = ?, reason = ? WHERE state = 'running' AND attempts >= ?",
+            (time.time(), "the program ended while it ran, twice; look at the log", _ATTEMPTS),
+        )
+        self._db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
+
+    def close(self) -> None:
+        with self._changed:
+            self._db.close()
+
+    # Clients
+
+    def submit(self, kind: str, request: Any, client: str = "") -> Job:
+        """Queue a job. client: any word that tells one from another, so that all have their turn.
+
+        Raises QueueFullError, and RequestError for what is no JSON.
+        """
+        try:
+            text = json.dumps(request, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"the request cannot be kept ({error}); give numbers, text and lists") from error
+        with self._changed:
+            if self.count("queued") >= self._limit:
+                raise QueueFullError(self._limit, self._retry_after())
+            name = uuid.uuid4().hex
+            self._db.execute(
+                "INSERT INTO jobs (id, kind, client, request, submitted) VALUES (?, ?, ?, ?, ?)",
+                (name, kind, client, text, time.time()),
+            )
+            self._changed.notify_all()
+            return self.get(name)
+
+    def get(self, job: str) -> Job:
+        """Raises RequestError if there is no such job."""
+        with self._changed:
+            row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
+            if row is None:
+                raise RequestError(f"there is no job {job[:40]!r}; ask for the list")
+            return self._job(row)
+
+    def find(
+        self, *, state: str | None = None, client: str | None = None, limit: int = 100, before: int = 0
+    ) -> list[Job]:
+        """The newest first. before: only jobs of smaller numbers, 0 for all."""
+        conditions = {"state = ?": state, "client = ?": client, "number < ?": before or None}
+        asked = {text: value for text, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(asked)}" if asked else ""
+        with self._changed:
+            rows = self._db.execute(
+                f"SELECT * FROM jobs {where} ORDER BY number DESC LIMIT ?",
+                (*asked.values(), limit),
+            ).fetchall()
+            return [self._job(row) for row in rows]
+
+    def count(self, state: str) -> int:
+        """How many jobs are in a state."""
+        with self._changed:
+            return self._db.execute("SELECT count(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0]
+
+    def cancel(self, job: str) -> Job:
+        """A queued job ends at once; of a running one the worker is told, and ends it after the present step."""
+        with self._changed:
+            found = self.get(job)
+            if found.state == "queued":
+                return self._end(job, "cancelled")
+            if found.state == "running":
+                self._stopped.add(job)
+            return found
+
+    def watch(self, job: str, every: float = 15.0) -> Iterator[Job]:
+        """The job now, then whenever it changed, until it has ended; unchanged again after `every` seconds.
+
+        Who reads slowly sees fewer changes, never late ones.
+        """
+        while True:
+            with self._changed:
+                seen = self.get(job)
+            yield seen
+            if seen.state in ENDED:
+                return
+            with self._changed:
+                self._changed.wait_for(lambda before=seen: self.get(job) != before, every)
+
+    # The worker
+
+    def take(self, timeout: float | None = None) -> Job | None:
+        """The next job, which runs from now on; None if there was none for `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.count("queued") > 0, timeout):
+                return None
+            (number,) = self._db.execute(_NEXT).fetchone()
+            self._db.execute(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ? WHERE number = ?",
+                (time.time(), number),
+            )
+            self._changed.notify_all()
+            return self._job(self._db.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone())
+
+    def report(self, job: str, progress: Progress) -> bool:
+        """How far a running job is. False: it is to end now."""
+        with self._changed:
+            self._progress[job] = progress
+            self._changed.notify_all()
+            return job not in self._stopped
+
+    def finish(self, job: str, result: Mapping[str, Any]) -> Job:
+        return self._end(job, "done", result=dict(result))
+
+    def fail(self, job: str, reason: str) -> Job:
+        return self._end(job, "failed", reason=reason)
+
+    def stop(self, job: str) -> Job:
+        """The running job was cancelled, and has ended."""
+        return self._end(job, "cancelled")
+
+    def _end(self, job: str, state: str, *, reason: str = "", result: Any = None) -> Job:
+        with self._changed:
+            self._db.execute(
+                "UPDATE jobs SET state = ?, ended = ?, reason = ?, result = ? WHERE id = ?",
+                (state, time.time(), reason, json.dumps(result, ensure_ascii=False), job),
+            )
+            self._progress.pop(job, None)
+            self._stopped.discard(job)
+            self._changed.notify_all()
+            return self.get(job)
+
+    def _retry_after(self) -> int:
+        """Seconds that a job took lately, at least one."""
+        times = self._db.execute(
+            "SELECT avg(ended - started) FROM (SELECT * FROM jobs WHERE state = 'done' ORDER BY number DESC LIMIT 10)"
+        ).fetchone()[0]
+        return max(1, round(times or 1))
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        values = dict(row)
+        job = Job(**values | {"request": json.loads(values["request"]), "result": json.loads(values["result"])})
+        return replace(job, progress=self._progress.get(job.id))
