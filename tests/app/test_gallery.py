@@ -1,0 +1,122 @@
+"""The gallery: what it finds, and that the files are the truth."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.gallery import Gallery
+from lorablend.app.png import save_png, save_result
+from lorablend.engine import Pipeline
+
+RED = Image.new("RGB", (16, 8), "red")
+
+
+def words(prompt: str, seed: int) -> dict[str, str]:
+    return {"parameters": f"{prompt}\nNegative prompt: mud\nSteps: 4, Sampler: Euler, Seed: {seed}, Model: toy"}
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Iterator[Gallery]:
+    gallery = Gallery(tmp_path / "pictures", tmp_path / "gallery.sqlite")
+    yield gallery
+    gallery.close()
+
+
+@pytest.fixture
+def filled(gallery: Gallery) -> Gallery:
+    for seed, prompt in enumerate(("a red fox", "a blue fox, 100% wool", "the sea_side")):
+        gallery.add(save_png(RED, gallery.day(), f"p{seed}", words(prompt, seed)))
+    return gallery
+
+
+def prompts(gallery: Gallery, *args: object, **asked: object) -> list[str]:
+    return [picture.prompt for picture in gallery.find(*args, **asked)]  # type: ignore[arg-type]
+
+
+def test_a_picture_of_ours(sdxl_model: Path, lora_dir: Path, gallery: Gallery) -> None:
+    pipe = Pipeline(sdxl_model, lora_dir=lora_dir)
+    result = pipe.generate("a fox <lora:ink:0.5>", "mud", steps=1, seed=2**62)
+    (path,) = save_result(result, pipe, gallery.day())
+    picture = gallery.add(path)
+    assert (picture.prompt, picture.negative_prompt, picture.seed) == ("a fox", "mud", 2**62)
+    assert (picture.adapters, picture.model) == (("ink",), sdxl_model.name)
+    assert (picture.width, picture.height) == (64, 64)
+    assert picture.parameters.startswith("a fox <lora:ink:0.5>\nNegative prompt: mud\nSteps: 1")
+    assert gallery.path(picture.file) == path
+    assert [one.file for one in gallery.find(adapter="ink")] == [picture.file]
+    assert gallery.find(adapter="in") == []
+
+
+def test_search(filled: Gallery) -> None:
+    assert prompts(filled) == ["the sea_side", "a blue fox, 100% wool", "a red fox"]
+    assert prompts(filled, "fox") == ["a blue fox, 100% wool", "a red fox"]
+    assert prompts(filled, "Fox red") == ["a red fox"]
+    assert prompts(filled, "%") == ["a blue fox, 100% wool"]
+    assert prompts(filled, "a_s") == ["the sea_side"]
+    assert prompts(filled, "fox", seed=0) == ["a red fox"]
+    assert prompts(filled, limit=1) == ["the sea_side"]
+    assert prompts(filled, limit=1, after=filled.find(limit=1)[0].file) == ["a blue fox, 100% wool"]
+
+
+def test_favourites(filled: Gallery) -> None:
+    newest = filled.find()[0]
+    assert filled.mark(newest.file, favourite=True).favourite
+    filled.scan()  # does not forget
+    assert [picture.file for picture in filled.find(favourite=True)] == [newest.file]
+    assert len(filled.find(favourite=False)) == 2
+
+
+def test_bin(filled: Gallery, tmp_path: Path) -> None:
+    newest = filled.find()[0]
+    filled.delete(newest.file)
+    filled.scan()
+    assert prompts(filled) == ["a blue fox, 100% wool", "a red fox"]
+    assert filled.bin() == [newest.file]
+    assert filled.restore(newest.file) == newest
+    assert len(filled.find()) == 3
+    filled.delete(newest.file)
+    filled.empty_bin()
+    assert filled.bin() == []
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 2
+
+
+def test_files_are_the_truth(filled: Gallery, tmp_path: Path) -> None:
+    old = filled.find()
+    filled.path(old[0].file).unlink()
+    save_png(RED, filled.day(), "new", words("a late guest", 9))
+    (filled.day() / "broken.png").write_bytes(b"\x89PNG but no more")
+    (filled.day() / "link.png").symlink_to(filled.path(old[1].file))
+    filled.scan()
+    assert prompts(filled) == ["a late guest", old[1].prompt, old[2].prompt]
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged"])
+def test_a_lost_index_is_made_again(filled: Gallery, tmp_path: Path, loss: str) -> None:
+    before = filled.find()
+    filled.close()
+    database = tmp_path / "gallery.sqlite"
+    database.unlink() if loss == "gone" else database.write_bytes(b"no database at all" * 1000)
+    again = Gallery(tmp_path / "pictures", database)
+    assert again.find() == before
+    again.close()
+
+
+def test_zip(filled: Gallery) -> None:
+    files = [picture.file for picture in filled.find()]
+    with zipfile.ZipFile(io.BytesIO(filled.zip(files))) as archive:
+        assert archive.namelist() == files
+        assert archive.read(files[0]) == filled.path(files[0]).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["../gallery.sqlite", "/etc/passwd", "", "bin/p0.png", "nothing.png"])
+def test_a_name_is_no_path(filled: Gallery, name: str) -> None:
+    for ask in (filled.get, filled.path, filled.delete, filled.restore):
+        with pytest.raises(RequestError, match="has no picture"):
+            ask(name)
