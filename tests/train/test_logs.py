@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_tensorboard_has_the_same(tmp_path: Path) -> None:
         for step in (1, 2, 3):
             log.write(step, {"loss": step / 10})
         log.picture(3, "samples", tmp_path / "a.png")
+    time.sleep(1.1)  # tensorboard orders its files by their names, which begin with the second
     with RunLog(tmp_path, step=2) as log:
         log.write(3, {"loss": 0.7})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
