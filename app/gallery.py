@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
+from lorablend.app.database import open_database
 from lorablend.app.infotext import parse_infotext
 from lorablend.app.png import open_picture, read_png
 
@@ -71,14 +72,13 @@ class Gallery:
     def __init__(self, folder: Path, database: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        database.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         try:
-            self._db = _open(database)
+            self._db = open_database(database, _SCHEMA, _VERSION)
         except sqlite3.DatabaseError:  # damaged: the files know all but the favourites
             for part in ("", "-wal", "-shm"):
                 Path(f"{database}{part}").unlink(missing_ok=True)
-            self._db = _open(database)
+            self._db = open_database(database, _SCHEMA, _VERSION)
         self.scan()
 
     def close(self) -> None:
@@ -234,16 +234,6 @@ class Gallery:
 
 
 _READ = ("mtime_ns", "size", "prompt", "negative_prompt", "seed", "adapters", "model", "width", "height", "parameters")
-
-
-def _open(database: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(database, check_same_thread=False, isolation_level=None)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=NORMAL")
-    if not db.execute("PRAGMA user_version").fetchone()[0]:
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
-    return db
 
 
 def _pictures(folder: Path) -> list[Path]:

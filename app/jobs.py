@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import LorablendError, RequestError
+from lorablend.app.database import open_database
 
 __all__ = ["ENDED", "STATES", "Job", "Jobs", "Progress", "QueueFullError"]
 
@@ -99,19 +100,11 @@ class Jobs:
     """
 
     def __init__(self, path: Path, limit: int = 64) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._limit = limit
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, Progress] = {}
         self._stopped: set[str] = set()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(
-            "PRAGMA synchronous=NORMAL"
-        )  # WAL: whole after a kill; after a power cut the last jobs may miss
-        if not self._db.execute("PRAGMA user_version").fetchone()[0]:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+        self._db = open_database(path, _SCHEMA, _VERSION)
         self._db.execute(
             "UPDATE jobs SET state = 'failed', ended = ?, reason = ? WHERE state = 'running' AND attempts >= ?",
             (time.time(), "the program ended while it ran, twice; look at the log", _ATTEMPTS),

@@ -106,6 +106,7 @@ def _inside(member: str, name: str) -> PurePosixPath:
 def _readable(name: str) -> Iterator[None]:
     try:
         yield
+    # zipfile's words for a compression that it has not, and for a password, are the last two
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{name} cannot be unpacked ({' '.join(str(error).split())}); pack it anew") from error
     except OSError as error:

@@ -6,7 +6,6 @@ their noise for the same places: all chance is a function of the seed and the pl
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -14,8 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +27,19 @@ from diffusers.training_utils import EMAModel
 
 from lorablend.adapters._wording import listed
 from lorablend.adapters.errors import AdapterError, Cancelled, LorablendError, ResourceError, TrainError
-from lorablend.engine.pipeline import default_cache_dir
 from lorablend.train.base import Models, load_base
-from lorablend.train.buckets import Crop, assign, bucket_step
-from lorablend.train.cache import LatentCache, TextCache
-from lorablend.train.captions import caption_variants
+from lorablend.train.batches import Batch, Data
 from lorablend.train.chance import shuffled
 from lorablend.train.checkpoint import Checkpoint, find_checkpoints, read_checkpoint, read_facts, write_checkpoint
 from lorablend.train.config import TrainConfig
-from lorablend.train.layouts import Example
 from lorablend.train.logs import RunLog
 from lorablend.train.loop import Progress, Run, resume_command
 from lorablend.train.networks import attach
 from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
-from lorablend.train.order import Order, Pick
+from lorablend.train.order import Pick
 from lorablend.train.output import Facts, save_adapter
-from lorablend.train.pictures import load_mask
 from lorablend.train.samples import Sampler, choose_prompts, openvino_folder
-from lorablend.train.text import encode, tokenize
+from lorablend.train.text import encode
 
 __all__ = ["run_training"]
 
@@ -79,7 +72,7 @@ def run_training(run: Run, progress: Report, say: Say) -> tuple[float, Mapping[s
     dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     text_dtype = dtype if config.text_encoder else torch.float32  # what is kept in the cache is exact
     models = load_base(run.base, dtype=dtype, text_dtype=text_dtype, openvino=run.openvino)
-    data = _Data(run, models, accelerator, say)
+    data = Data(run, models, accelerator, say)
     if not config.text_encoder:
         models = replace(models, text_encoders=())  # their work is done: the memory is the UNet's
     folder = None
@@ -88,125 +81,6 @@ def run_training(run: Run, progress: Report, say: Say) -> tuple[float, Mapping[s
     accelerator.wait_for_everyone()
     with _stop_signals() as stop:
         return _Trainer(run, models, accelerator, data, folder, stop, say).run(progress)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """latents: f32 [batch, channels, height, width]. text: see `_Trainee`. time_ids: [batch, 6]. mask: [batch, 1, …]"""
-
-    latents: torch.Tensor
-    text: tuple[torch.Tensor, ...]
-    time_ids: torch.Tensor
-    mask: torch.Tensor | None
-
-
-class _Data:
-    """Batches: latents and embeddings from the caches, which are filled here, in the order that `Order` says."""
-
-    def __init__(self, run: Run, models: Models, accelerator: Accelerator, say: Say) -> None:
-        config, base = run.config, run.base
-        self.examples = (*run.dataset.examples, *run.held_out)  # the held-out ones last
-        self.trained = len(run.dataset.examples)
-        step = bucket_step(base.unit, run.plan.resolution)
-        sizes = [example.size for example in self.examples]
-        self.crops = assign(sizes, run.plan.resolution, step, buckets=config.buckets)
-        self._texts = [
-            caption_variants(
-                example.captions,
-                example.trigger,
-                shuffle=config.shuffle_tags,
-                keep_tokens=config.keep_tokens,
-                seed=config.seed,
-            )
-            for example in self.examples
-        ]
-        self.order = Order(
-            self.crops[: self.trained],
-            [example.repeats for example in run.dataset.examples],
-            [len(texts) for texts in self._texts[: self.trained]],
-            batch=run.plan.batch,
-            seed=config.seed,
-            flip=config.flip,
-            dropout=config.caption_dropout,
-        )
-        self._tokenizers = models.tokenizers if config.text_encoder else ()
-        self._base, self._device = base, accelerator.device
-        self._masked = any(example.mask for example in self.examples)
-        with accelerator.main_process_first():  # the others find all in the cache
-            self._fill(config, models, say)
-
-    def _fill(self, config: TrainConfig, models: Models, say: Say) -> None:
-        folder = default_cache_dir() / "train"
-        encoders = [encoder.to(self._device) for encoder in models.text_encoders]
-
-        @torch.no_grad()
-        def embed(text: str) -> dict[str, torch.Tensor]:
-            hidden, pooled = encode(encoders, tokenize(models.tokenizers, [text]))
-            return {"hidden": hidden[0]} | ({} if pooled is None else {"pooled": pooled[0]})
-
-        latents = LatentCache(folder, self._base.hashes["vae"], models.vae.to(self._device))
-        started = time.monotonic()
-        flips = (False, True) if config.flip else (False,)
-        latents.fill((example.path, crop, flip) for example, crop in self._cropped() for flip in flips)
-        models.vae.to("cpu")
-        if not config.text_encoder:
-            key = json.dumps([self._base.hashes[name] for name in self._base.text_encoders])
-            texts = TextCache(folder, key, embed)
-            texts.fill(["", *(text for variants in self._texts for text in variants)])
-            self._text = lru_cache(512)(texts.get)
-            for encoder in encoders:
-                encoder.to("cpu")
-        self._latent = lru_cache(4096)(latents.get)
-        count = sum(map(len, self._texts))
-        say(f"latents of {len(self.examples)} pictures and {count} texts ready in {time.monotonic() - started:.1f} s")
-
-    def _cropped(self) -> Iterator[tuple[Example, Crop]]:
-        return zip(self.examples, self.crops, strict=True)
-
-    def batch(self, picks: Sequence[Pick]) -> _Batch:
-        """These pictures, all of one bucket, on the device."""
-        examples = [self.examples[pick.example] for pick in picks]
-        crops = [self.crops[pick.example] for pick in picks]
-        latents = torch.stack(
-            [self._latent(e.path, crop, pick.flip) for e, crop, pick in zip(examples, crops, picks, strict=True)]
-        )
-        ids = [(crop.flipped() if pick.flip else crop).time_ids() for crop, pick in zip(crops, picks, strict=True)]
-        mask = None
-        if self._masked:
-            mask = torch.stack([self._mask(pick) for pick in picks]).to(self._device)
-        return _Batch(
-            latents.to(self._device),
-            tuple(tensor.to(self._device) for tensor in self._conditions(picks)),
-            torch.tensor(ids, dtype=torch.float32, device=self._device),
-            mask,
-        )
-
-    def names(self, picks: Sequence[Pick]) -> list[str]:
-        return list(dict.fromkeys(self.examples[pick.example].path.name for pick in picks))
-
-    def _conditions(self, picks: Sequence[Pick]) -> list[torch.Tensor]:
-        """Embeddings, or tokens and whether the text is to be left out."""
-        said = [self._texts[pick.example][pick.caption] for pick in picks]
-        silent = [pick.dropout for pick in picks]
-        if self._tokenizers:
-            zero = torch.tensor([self._base.zero_empty and quiet for quiet in silent])
-            texts = ["" if quiet else text for text, quiet in zip(said, silent, strict=True)]
-            return [*tokenize(self._tokenizers, texts), zero]
-        return [torch.stack(parts) for parts in zip(*map(self._embedding, said, silent), strict=True)]
-
-    def _embedding(self, text: str, silent: bool) -> list[torch.Tensor]:
-        tensors = self._text("" if silent else text)
-        values = [tensors[name] for name in ("hidden", "pooled") if name in tensors]
-        return [torch.zeros_like(value) for value in values] if silent and self._base.zero_empty else values
-
-    def _mask(self, pick: Pick) -> torch.Tensor:
-        example, crop = self.examples[pick.example], self.crops[pick.example]
-        if example.mask is None:
-            return torch.ones(1, crop.height // self._base.cell, crop.width // self._base.cell)
-        return torch.from_numpy(_mask(example.path, example.mask, crop, pick.flip, self._base.cell))[None]
-
-
-_mask = lru_cache(4096)(load_mask)
 
 
 class _Trainee(torch.nn.Module):
@@ -241,7 +115,7 @@ class _Trainer:
         run: Run,
         models: Models,
         accelerator: Accelerator,
-        data: _Data,
+        data: Data,
         openvino: Path | None,
         stop: Callable[[], bool],
         say: Say,
@@ -396,7 +270,7 @@ class _Trainer:
         count, processes = self._run.plan.accumulation, self._accelerator.num_processes
         return [(self._step * count + turn) * processes + process for turn in range(count)]
 
-    def _loss(self, model: torch.nn.Module, batch: _Batch, drawn: Draw, *, weighted: bool = True) -> torch.Tensor:
+    def _loss(self, model: torch.nn.Module, batch: Batch, drawn: Draw, *, weighted: bool = True) -> torch.Tensor:
         device = batch.latents.device
         weights = self._noise.weights(drawn.timesteps, self._run.config.min_snr_gamma if weighted else None)
         drawn = Draw(drawn.timesteps.to(device), drawn.noise.to(device))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lorablend.app.library import Library
-from tests.adapter_files import SDXL_SHAPES, random_factors, write_kohya, write_peft
+from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, random_factors, write_kohya, write_peft
 from tests.app.file_server import FileServer, serving
+from tests.app.library_files import write
 
 # Of the small SDXL model: [out, in].
 _SHAPES = {
@@ -48,8 +49,8 @@ def adapter(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
-    """An empty one."""
+def empty(tmp_path: Path) -> Library:
+    """A library with nothing in it."""
     (tmp_path / "library").mkdir()
     return Library(tmp_path / "library")
 
@@ -59,3 +60,23 @@ def server(adapter: Path) -> Iterator[FileServer]:
     """Has the adapter to give away."""
     with serving(files={"/ink.safetensors": adapter.read_bytes()}) as server:
         yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """ink, styles/neon (SD 1.5, of other ranks) and a web page that is no adapter."""
+    folder = tmp_path / "adapters"
+    write(folder, "ink", metadata={"modelspec.trigger_phrase": "ink drawing, brush", "modelspec.title": "Ink & Water"})
+    (folder / "styles").mkdir()
+    write_peft(folder / "styles" / "neon.safetensors", random_factors(SD15_SHAPES, rank=8, seed=1))
+    (folder / "broken.safetensors").write_text("<html>log in</html>")
+    (folder / "notes.txt").write_text("no adapter")
+    return folder
+
+
+@pytest.fixture
+def library(folder: Path) -> Library:
+    """The library of `folder`."""
+    library = Library(folder)
+    library.scan()
+    return library

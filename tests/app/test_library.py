@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import os
 import sqlite3
@@ -16,44 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from lorablend.adapters import load_adapter
-from lorablend.adapters.errors import AdapterError, BlendError, RequestError
+from lorablend.adapters.errors import AdapterError, BlendError
 from lorablend.app.library import Library
 from lorablend.app.library_index import Changes
 from lorablend.app.library_scan import Facts, hash_whole, read_facts
-from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, message_of, random_factors, write_kohya, write_peft
-
-PICTURE = io.BytesIO()
-Image.new("RGB", (8, 8), (200, 30, 30)).save(PICTURE, "PNG")
-PNG = PICTURE.getvalue()
-
-
-def write(folder: Path, name: str, seed: int = 0, metadata: dict[str, str] | None = None, rank: int = 4) -> Path:
-    path = folder / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_kohya(path, random_factors(SDXL_SHAPES, rank=rank, alpha=2.0, seed=seed), metadata=metadata or {})
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """ink, styles/neon (SD 1.5, of other ranks) and a web page that is no adapter."""
-    folder = tmp_path / "adapters"
-    write(folder, "ink", metadata={"modelspec.trigger_phrase": "ink drawing, brush", "modelspec.title": "Ink & Water"})
-    (folder / "styles").mkdir()
-    write_peft(folder / "styles" / "neon.safetensors", random_factors(SD15_SHAPES, rank=8, seed=1))
-    (folder / "broken.safetensors").write_text("<html>log in</html>")
-    (folder / "notes.txt").write_text("no adapter")
-    return folder
-
-
-@pytest.fixture
-def library(folder: Path) -> Library:
-    library = Library(folder)
-    library.scan()
-    return library
+from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, message_of, random_factors, write_kohya
+from tests.app.library_files import PNG, write
 
 
 def names(library: Library) -> list[str]:
@@ -284,94 +252,6 @@ def test_names_that_do_not_fit(library: Library, folder: Path) -> None:
     )
 
 
-# marks
-
-
-def test_marks(library: Library) -> None:
-    library.set_tags("ink", ["  Drawing ", "black & white", "Drawing"])
-    library.set_favourite("ink")
-    used = library.touch_used("ink")
-    ink = library.get("ink")
-    assert (ink.tags, ink.favourite, ink.last_used) == (("Drawing", "black & white"), True, used.last_used)
-    assert used.last_used
-    assert used.last_used.endswith("+00:00")
-    assert library.set_favourite("ink", False).favourite is False
-    assert library.set_tags("ink", ()).tags == ()
-    assert library.get("ink").last_used == used.last_used
-
-
-@pytest.mark.parametrize("tag", ["", "  ", "two\nlines", "x" * 101])
-def test_tags_that_are_none(tag: str, library: Library) -> None:
-    message = message_of(RequestError, lambda: library.set_tags("ink", [tag]))
-    assert message.endswith(": give 1 to 100 characters on one line")
-    assert library.get("ink").tags == ()
-
-
-def test_marks_go_with_the_file(library: Library, folder: Path) -> None:
-    """Moved, renamed, copied, away for a while: the content is the same."""
-    library.set_tags("ink", ["drawing"])
-    os.replace(folder / "ink.safetensors", folder / "styles" / "brush.safetensors")
-    assert library.scan() == Changes(0, 0, 0)
-    assert library.get("brush").tags == ("drawing",)  # at once: it is the same file
-    content = (folder / "styles" / "brush.safetensors").read_bytes()
-    (folder / "styles" / "brush.safetensors").unlink()
-    library.scan()
-    (folder / "again.safetensors").write_bytes(content)
-    assert library.scan() == Changes(1, 0, 0)
-    assert library.get("again").tags == ()
-    library.hash_files()
-    assert library.get("again").tags == ("drawing",)
-
-
-@pytest.mark.parametrize("damage", ["delete", "garbage", "truncate", "version", "empty table"])
-def test_the_index_is_made_again(damage: str, library: Library, folder: Path) -> None:
-    library.hash_files()
-    library.set_tags("ink", ["drawing"])
-    before = library.entries()
-    path = folder / ".lorablend" / "index.sqlite"
-    if damage == "delete":
-        path.unlink()
-    elif damage == "garbage":
-        path.write_bytes(b"garbage" * 1000)
-    elif damage == "truncate":
-        path.write_bytes(path.read_bytes()[:5000])
-    else:
-        db = sqlite3.connect(path)
-        db.execute("PRAGMA user_version = 99" if damage == "version" else "DROP TABLE files")
-        db.commit()
-        db.close()
-    for again in (library, Library(folder)):
-        again.scan()
-        again.hash_files()
-        assert again.entries() == before
-
-
-def test_broken_marks_are_not_written_over(library: Library, folder: Path) -> None:
-    library.set_favourite("ink")
-    path = folder / ".lorablend" / "marks.json"
-    path.write_text("{")
-    for act in (library.entries, lambda: library.set_favourite("ink"), lambda: library.touch_used("ink")):
-        message = message_of(AdapterError, act)
-        assert message.startswith(f"{path}: not readable as marks (")
-        assert message.endswith("; mend it or move it away")
-    assert path.read_text() == "{"
-    path.write_text('{"version": 2, "adapters": {}}')
-    assert message_of(AdapterError, library.entries) == f"{path}: version 2, this lorablend reads 1; use a newer one"
-
-
-def test_where_nothing_can_be_written(folder: Path) -> None:
-    """A file stands in our folder's place: as a folder on a read-only disk, but also for root."""
-    (folder / ".lorablend").write_text("")
-    library = Library(folder)
-    library.scan()
-    library.hash_files()
-    assert library.get("ink").sha256
-    refused = f"{folder / '.lorablend'} cannot be written to; use a folder of adapters that you may write to"
-    assert message_of(AdapterError, lambda: library.set_favourite("ink")) == refused
-    assert message_of(AdapterError, lambda: library.remove("ink")) == refused
-    assert message_of(AdapterError, lambda: library.add(folder / "ink.safetensors")) == refused
-
-
 # search
 
 
@@ -406,57 +286,6 @@ def test_search(library: Library) -> None:
     assert only(favourite=True) == ["ink"]
     assert only(favourite=False) == ["broken", "styles/neon"]
     assert only(text="ink", base_model="sd15") == []
-
-
-# pictures
-
-
-@pytest.mark.parametrize("name", ["ink.png", "ink.preview.png", "ink.jpg", "ink.webp", "ink.jpeg"])
-def test_a_picture_beside_the_file(name: str, library: Library, folder: Path) -> None:
-    assert not library.get("ink").preview
-    (folder / name).write_bytes(PNG)
-    assert library.scan() == Changes(0, 0, 0)
-    assert library.get("ink").preview
-    preview = library.preview("ink")
-    assert preview
-    assert (preview.content, preview.media_type) == (PNG, "image/png")
-    (folder / name).write_text("<svg onload='alert(1)'/>")
-    assert library.preview("ink") is None
-    (folder / name).unlink()
-    library.scan()
-    assert not library.get("ink").preview
-
-
-@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
-def test_a_thumbnail_in_the_metadata(kind: str, media_type: str, tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, kind)
-    address = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    write(tmp_path, "ink", metadata={"modelspec.thumbnail": address})
-    library = Library(tmp_path)
-    library.scan()
-    assert library.get("ink").preview
-    preview = library.preview("ink")
-    assert preview
-    assert (preview.content, preview.media_type) == (buffer.getvalue(), media_type)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "https://example.com/x.png",
-        "data:image/png,abc",
-        "data:image/png;base64,####",
-        "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode(),
-        "",
-        "é;base64,é",
-    ],
-)
-def test_a_thumbnail_that_is_no_picture(address: str, tmp_path: Path) -> None:
-    write(tmp_path, "ink", metadata={"modelspec.thumbnail": address})
-    library = Library(tmp_path)
-    library.scan()
-    assert library.preview("ink") is None
 
 
 # removing

@@ -23,38 +23,38 @@ from tests.app.library_files import adapters_in, parts_of
 # from a file
 
 
-def test_from_a_file(library: Library, adapter: Path) -> None:
+def test_from_a_file(empty: Library, adapter: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    entry = library.add(adapter, progress=lambda done, total: seen.append((done, total)))
-    assert entry == library.get("ink")
+    entry = empty.add(adapter, progress=lambda done, total: seen.append((done, total)))
+    assert entry == empty.get("ink")
     assert entry.path.read_bytes() == adapter.read_bytes()
     assert entry.sha256 == hashlib.sha256(adapter.read_bytes()).hexdigest()
     assert seen == [(adapter.stat().st_size,) * 2]
-    assert library.add(adapter) == entry
-    assert library.add(str(adapter), name="other") == entry  # the same content is here already
-    assert adapters_in(library) == ["ink.safetensors"]
-    assert not parts_of(library)
+    assert empty.add(adapter) == entry
+    assert empty.add(str(adapter), name="other") == entry  # the same content is here already
+    assert adapters_in(empty) == ["ink.safetensors"]
+    assert not parts_of(empty)
 
 
-def test_a_name_of_ones_own(library: Library, adapter: Path) -> None:
-    assert library.add(adapter, name="brush.safetensors").name == "brush"
+def test_a_name_of_ones_own(empty: Library, adapter: Path) -> None:
+    assert empty.add(adapter, name="brush.safetensors").name == "brush"
     write_kohya(adapter, random_factors(SDXL_SHAPES, seed=1))
-    assert message_of(RequestError, lambda: library.add(adapter, name="brush")) == (
+    assert message_of(RequestError, lambda: empty.add(adapter, name="brush")) == (
         "brush: an adapter of that name is in the library; choose a name of your own"
     )
-    assert not parts_of(library)
+    assert not parts_of(empty)
 
 
 @pytest.mark.parametrize(
     "name", ["../ink", "a/b", "/ink", "..", "", "a\\b", "a:b", "a>b", ".hidden", "con", "x\n", "x "]
 )
-def test_a_name_that_is_none(name: str, library: Library, adapter: Path) -> None:
-    message = message_of(RequestError, lambda: library.add(adapter, name=name))
+def test_a_name_that_is_none(name: str, empty: Library, adapter: Path) -> None:
+    message = message_of(RequestError, lambda: empty.add(adapter, name=name))
     assert message.endswith(" cannot be an adapter's name; give one without any of / \\ : < > \" | ? *")
-    assert not adapters_in(library)
+    assert not adapters_in(empty)
 
 
-def test_files_that_are_refused(library: Library, tmp_path: Path, adapter: Path) -> None:
+def test_files_that_are_refused(empty: Library, tmp_path: Path, adapter: Path) -> None:
     page = tmp_path / "page.safetensors"
     page.write_text("<html>")
     cut = tmp_path / "cut.safetensors"
@@ -70,120 +70,116 @@ def test_files_that_are_refused(library: Library, tmp_path: Path, adapter: Path)
         tmp_path: f"{tmp_path}: cannot be read (Is a directory)",
     }
     for path, message in messages.items():
-        assert message_of(AdapterError, lambda path=path: library.add(path)) == message
-    assert message_of(AdapterError, lambda: library.add(cut)).startswith("cut: truncated: ")
-    entry = library.add(adapter)
-    assert message_of(RequestError, lambda: library.add(entry.path)) == f"{entry.path} is in the library already"
-    assert adapters_in(library) == ["ink.safetensors"]
-    assert not parts_of(library)
+        assert message_of(AdapterError, lambda path=path: empty.add(path)) == message
+    assert message_of(AdapterError, lambda: empty.add(cut)).startswith("cut: truncated: ")
+    entry = empty.add(adapter)
+    assert message_of(RequestError, lambda: empty.add(entry.path)) == f"{entry.path} is in the library already"
+    assert adapters_in(empty) == ["ink.safetensors"]
+    assert not parts_of(empty)
 
 
-def test_an_adapter_that_cannot_be_used_is_added_with_its_error(library: Library, tmp_path: Path) -> None:
+def test_an_adapter_that_cannot_be_used_is_added_with_its_error(empty: Library, tmp_path: Path) -> None:
     """Lenient loading may still use it."""
     from safetensors.numpy import save_file
 
     factors = next(iter(random_factors(SDXL_SHAPES).values()))
     save_file({"double_blocks.0.img_attn_qkv.lora_down.weight": factors.down}, tmp_path / "flux.safetensors")
-    entry = library.add(tmp_path / "flux.safetensors")
+    entry = empty.add(tmp_path / "flux.safetensors")
     assert entry.error
     assert "made for" in entry.error
     assert entry.sha256
 
 
-def test_pefts_pair_stays_together(library: Library, tmp_path: Path) -> None:
+def test_pefts_pair_stays_together(empty: Library, tmp_path: Path) -> None:
     """Without adapter_config.json its scale is another."""
     folder = tmp_path / "water"
     folder.mkdir()
     write_peft(folder / "adapter_model.safetensors", random_factors(SDXL_SHAPES, rank=4))
     (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16}))
-    entry = library.add(folder / "adapter_model.safetensors")
+    entry = empty.add(folder / "adapter_model.safetensors")
     assert entry.name == "water/adapter_model"
     scales = {delta.scale for delta in load_adapter(entry.path).deltas.values()}
     assert scales == {4.0}
-    assert library.get("adapter_model") == entry
-    moved = library.remove("water/adapter_model")
-    assert adapters_in(library) == []
+    assert empty.get("adapter_model") == entry
+    moved = empty.remove("water/adapter_model")
+    assert adapters_in(empty) == []
     assert (moved / "water" / "adapter_config.json.removed").is_file()
-    assert not (library.folder / "water").exists()
+    assert not (empty.folder / "water").exists()
 
 
-def test_sha256(library: Library, adapter: Path) -> None:
+def test_sha256(empty: Library, adapter: Path) -> None:
     right = hashlib.sha256(adapter.read_bytes()).hexdigest()
     wrong = "0" * 64
-    assert message_of(AdapterError, lambda: library.add(adapter, sha256=wrong)) == (
+    assert message_of(AdapterError, lambda: empty.add(adapter, sha256=wrong)) == (
         f"ink: sha256 is {right}, {wrong} was expected; it is not the file you want"
     )
-    assert message_of(RequestError, lambda: library.add(adapter, sha256="abc")) == (
-        "sha256 is 'abc'; give 64 hex digits"
-    )
-    assert not adapters_in(library)
-    entry = library.add(adapter, sha256=f"0x{right.upper()}")
-    assert library.add("https://example.invalid/never-asked", sha256=right) == entry
+    assert message_of(RequestError, lambda: empty.add(adapter, sha256="abc")) == ("sha256 is 'abc'; give 64 hex digits")
+    assert not adapters_in(empty)
+    entry = empty.add(adapter, sha256=f"0x{right.upper()}")
+    assert empty.add("https://example.invalid/never-asked", sha256=right) == entry
 
 
-def test_stopping_a_copy(library: Library, adapter: Path) -> None:
-    assert message_of(Cancelled, lambda: library.add(adapter, progress=lambda done, total: False)) == (
+def test_stopping_a_copy(empty: Library, adapter: Path) -> None:
+    assert message_of(Cancelled, lambda: empty.add(adapter, progress=lambda done, total: False)) == (
         f"{adapter}: stopped"
     )
-    assert not adapters_in(library)
-    assert not parts_of(library)
+    assert not adapters_in(empty)
+    assert not parts_of(empty)
 
 
 # from an address
 
 
-def test_from_an_address(library: Library, server: FileServer, adapter: Path) -> None:
+def test_from_an_address(empty: Library, server: FileServer, adapter: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    entry = library.add(f"{server.url}/ink.safetensors", progress=lambda done, total: seen.append((done, total)))
+    entry = empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: seen.append((done, total)))
     size = adapter.stat().st_size
     assert entry.name == "ink"
     assert entry.path.read_bytes() == adapter.read_bytes()
     assert seen[0] == (0, size)
     assert seen[-1] == (size, size)
-    assert not parts_of(library)
-    assert not parts_of(library, ".json")
+    assert not parts_of(empty)
+    assert not parts_of(empty, ".json")
     ((_, headers),) = server.asked
     assert headers["user-agent"].startswith("lorablend/")
     assert "authorization" not in headers
 
 
-def test_a_cut_download_goes_on(library: Library, server: FileServer, adapter: Path) -> None:
+def test_a_cut_download_goes_on(empty: Library, server: FileServer, adapter: Path) -> None:
     server.drop_after, server.drops = 5000, 3
-    entry = library.add(f"{server.url}/ink.safetensors")
+    entry = empty.add(f"{server.url}/ink.safetensors")
     assert entry.path.read_bytes() == adapter.read_bytes()
     assert server.ranges_asked == [None, "bytes=5000-", "bytes=10000-", "bytes=15000-"]
     assert [headers.get("if-range") for _, headers in server.asked] == [None, *['"first"'] * 3]
 
 
-def test_it_goes_on_in_another_run(library: Library, server: FileServer, adapter: Path) -> None:
+def test_it_goes_on_in_another_run(empty: Library, server: FileServer, adapter: Path) -> None:
     def stop(done: int, total: int | None) -> bool:
         return done < 1
 
     address = f"{server.url}/ink.safetensors?token=secret"
-    assert (
-        message_of(Cancelled, lambda: library.add(address, progress=stop)) == f"{server.url}/ink.safetensors: stopped"
-    )
-    (part,) = parts_of(library)
+    assert message_of(Cancelled, lambda: empty.add(address, progress=stop)) == f"{server.url}/ink.safetensors: stopped"
+    (part,) = parts_of(empty)
     part.write_bytes(part.read_bytes()[:7000])
-    assert "secret" not in "".join(path.read_text() for path in parts_of(library, ".json"))
-    assert not adapters_in(library)
-    entry = Library(library.folder).add(address)
+    assert "secret" not in "".join(path.read_text() for path in parts_of(empty, ".json"))
+    assert not adapters_in(empty)
+    entry = Library(empty.folder).add(address)
     assert entry.path.read_bytes() == adapter.read_bytes()
     assert server.ranges_asked == [None, "bytes=7000-"]
 
 
-def test_a_whole_part_is_not_asked_for_again(library: Library, server: FileServer, adapter: Path) -> None:
+def test_a_whole_part_is_not_asked_for_again(empty: Library, server: FileServer, adapter: Path) -> None:
     """The program was killed between the last byte and the name."""
     with pytest.raises(Cancelled):
-        library.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done != total)
-    entry = library.add(f"{server.url}/ink.safetensors", name="ink")
+        empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done != total)
+    entry = empty.add(f"{server.url}/ink.safetensors", name="ink")
     assert entry.path.read_bytes() == adapter.read_bytes()
     assert server.ranges_asked == [None, f"bytes={adapter.stat().st_size}-"]
 
 
 @pytest.mark.parametrize("how", ["etag", "modified", "nothing", "weak etag", "no ranges", "shorter"])
 def test_a_file_that_has_changed_meanwhile_is_fetched_anew(
-    how: str, library: Library, server: FileServer, adapter: Path
+    how: str, empty: Library, server: FileServer, adapter: Path
 ) -> None:
     """Never the beginning of one file and the end of another."""
     dates = ("Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT")
@@ -198,38 +194,38 @@ def test_a_file_that_has_changed_meanwhile_is_fetched_anew(
     server.etag, server.modified = before
     server.ranges = how != "no ranges"
     with pytest.raises(Cancelled):
-        library.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done < 1)
+        empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done < 1)
     server.etag, server.modified = after
     write_kohya(adapter, random_factors(SDXL_SHAPES, rank=2 if how == "shorter" else 16, alpha=2.0, seed=5))
     server.files["/ink.safetensors"] = adapter.read_bytes()
-    entry = library.add(f"{server.url}/ink.safetensors")
+    entry = empty.add(f"{server.url}/ink.safetensors")
     assert entry.path.read_bytes() == adapter.read_bytes()
     assert entry.sha256 == hashlib.sha256(adapter.read_bytes()).hexdigest()
 
 
-def test_a_server_that_says_no_length(library: Library, server: FileServer, adapter: Path) -> None:
+def test_a_server_that_says_no_length(empty: Library, server: FileServer, adapter: Path) -> None:
     """Its end may be a cut; the header knows."""
     server.lengths = False
-    assert library.add(f"{server.url}/ink.safetensors").path.read_bytes() == adapter.read_bytes()
+    assert empty.add(f"{server.url}/ink.safetensors").path.read_bytes() == adapter.read_bytes()
     server.files["/cut.safetensors"] = adapter.read_bytes()[:-10]
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/cut.safetensors")).startswith("cut: truncated: ")
-    assert not parts_of(library)
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/cut.safetensors")).startswith("cut: truncated: ")
+    assert not parts_of(empty)
 
 
-def test_a_server_that_gives_up(library: Library, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_gives_up(empty: Library, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(download.time, "sleep", waits.append)
     server.drop_after, server.drops = 0, 99
-    message = message_of(AdapterError, lambda: library.add(f"{server.url}/ink.safetensors"))
+    message = message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors"))
     assert message.startswith(f"{server.url}/ink.safetensors: the download stopped (peer closed connection")
     assert message.endswith("); run it again to go on from there")
     assert len(server.asked) == 3
     server.drops, server.status = 0, 503
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/ink.safetensors")) == (
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
         f"{server.url}/ink.safetensors: the download stopped (status 503); run it again to go on from there"
     )
     assert waits == [1, 2, 1, 2]
-    assert message_of(AdapterError, lambda: library.add("http://127.0.0.1:9/x.safetensors")).startswith(
+    assert message_of(AdapterError, lambda: empty.add("http://127.0.0.1:9/x.safetensors")).startswith(
         "http://127.0.0.1:9/x.safetensors: the download stopped ("
     )
 
@@ -243,14 +239,14 @@ def test_a_server_that_gives_up(library: Library, server: FileServer, monkeypatc
         (418, "the server refuses it, status 418"),
     ],
 )
-def test_a_server_that_refuses(status: int, message: str, library: Library, server: FileServer) -> None:
+def test_a_server_that_refuses(status: int, message: str, empty: Library, server: FileServer) -> None:
     server.status = status
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/ink.safetensors?token=secret")) == (
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors?token=secret")) == (
         f"{server.url}/ink.safetensors: {message}"
     )
 
 
-def test_redirects(library: Library, server: FileServer, adapter: Path) -> None:
+def test_redirects(empty: Library, server: FileServer, adapter: Path) -> None:
     server.redirects = {
         "/download": f"{server.url}/ink.safetensors?signature=abc",
         "/file": "file:///etc/passwd",
@@ -258,10 +254,10 @@ def test_redirects(library: Library, server: FileServer, adapter: Path) -> None:
         "/circle": "/circle",
     }
     for path in ("/file", "/ftp", "/circle"):
-        message = message_of(AdapterError, lambda path=path: library.add(server.url + path))
+        message = message_of(AdapterError, lambda path=path: empty.add(server.url + path))
         assert message.startswith(f"{server.url}{path}: leads to an address that cannot be used (")
     server.drop_after, server.drops = 5000, 1
-    entry = library.add(f"{server.url}/download")
+    entry = empty.add(f"{server.url}/download")
     assert (entry.name, entry.path.read_bytes()) == ("ink", adapter.read_bytes())
 
 
@@ -277,9 +273,9 @@ def test_redirects(library: Library, server: FileServer, adapter: Path) -> None:
         "http://a/\udcff",
     ],
 )
-def test_addresses_that_are_none(address: str, library: Library) -> None:
+def test_addresses_that_are_none(address: str, empty: Library) -> None:
     address_shown = address.replace("\udcff", "\\udcff")
-    assert message_of(RequestError, lambda: library.add(address)) == (
+    assert message_of(RequestError, lambda: empty.add(address)) == (
         f"{address_shown} is no address; give one that starts with https://"
     )
 
@@ -302,95 +298,95 @@ NAMES = {
 
 
 @pytest.mark.parametrize("disposition", NAMES)
-def test_the_name_that_a_server_gives(disposition: str, library: Library, server: FileServer) -> None:
+def test_the_name_that_a_server_gives(disposition: str, empty: Library, server: FileServer) -> None:
     server.files["/some/file"] = server.files["/ink.safetensors"]
     server.disposition = disposition
     name = NAMES[disposition]
     if name is None:
-        message = message_of(RequestError, lambda: library.add(f"{server.url}/some/file"))
+        message = message_of(RequestError, lambda: empty.add(f"{server.url}/some/file"))
         assert message == "the source gives the adapter no name; choose one"
         return
-    entry = library.add(f"{server.url}/some/file")
+    entry = empty.add(f"{server.url}/some/file")
     assert entry.name == name
-    assert entry.path.parent == library.folder
-    assert adapters_in(library) == [f"{name}.safetensors"]
+    assert entry.path.parent == empty.folder
+    assert adapters_in(empty) == [f"{name}.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "lora.pt", "x.bin", "x.zip", "page.html"])
-def test_other_files_are_refused_before_they_are_read(name: str, library: Library, server: FileServer) -> None:
+def test_other_files_are_refused_before_they_are_read(name: str, empty: Library, server: FileServer) -> None:
     server.files["/x"] = b"x" * 10_000_000
     server.disposition = f'attachment; filename="{name}"'
-    message = message_of(AdapterError, lambda: library.add(f"{server.url}/x"))
+    message = message_of(AdapterError, lambda: empty.add(f"{server.url}/x"))
     assert message == f"{name} is a .{name.partition('.')[2]} file; only .safetensors is taken"
-    assert not parts_of(library)
+    assert not parts_of(empty)
 
 
-def test_a_web_page_in_place_of_the_file(library: Library, server: FileServer) -> None:
+def test_a_web_page_in_place_of_the_file(empty: Library, server: FileServer) -> None:
     server.files["/login"] = b"<!DOCTYPE html><html>log in</html>"
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/login")) == (
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/login")) == (
         "login: not a safetensors file: it is a web page, so the download failed"
     )
-    assert not parts_of(library)
+    assert not parts_of(empty)
 
 
-def test_a_name_that_is_taken_is_said_before_the_download(library: Library, server: FileServer, adapter: Path) -> None:
-    library.add(adapter)
+def test_a_name_that_is_taken_is_said_before_the_download(empty: Library, server: FileServer, adapter: Path) -> None:
+    empty.add(adapter)
     server.files["/ink.safetensors"] = b"x" * 10_000_000
-    assert message_of(RequestError, lambda: library.add(f"{server.url}/ink.safetensors")) == (
+    assert message_of(RequestError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
         "ink: an adapter of that name is in the library; choose a name of your own"
     )
-    assert not parts_of(library)
+    assert not parts_of(empty)
 
 
-def test_a_wrong_hash_after_a_download(library: Library, server: FileServer) -> None:
+def test_a_wrong_hash_after_a_download(empty: Library, server: FileServer) -> None:
     with pytest.raises(AdapterError, match=f"{'0' * 64} was expected"):
-        library.add(f"{server.url}/ink.safetensors", sha256="0" * 64)
-    assert not adapters_in(library)
-    assert not parts_of(library)
+        empty.add(f"{server.url}/ink.safetensors", sha256="0" * 64)
+    assert not adapters_in(empty)
+    assert not parts_of(empty)
 
 
-def test_a_packed_answer_is_refused(library: Library, server: FileServer) -> None:
+def test_a_packed_answer_is_refused(empty: Library, server: FileServer) -> None:
     server.encoding = "gzip"
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/ink.safetensors")) == (
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
         f"{server.url}/ink.safetensors: the server packs the file (gzip) unasked"
     )
 
 
-def test_a_full_disk(library: Library, server: FileServer, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(library.folder)
+def test_a_full_disk(empty: Library, server: FileServer, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(empty.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5))
-    parts = library.folder / ".lorablend" / "parts"
-    assert message_of(ResourceError, lambda: library.add(f"{server.url}/ink.safetensors")) == (
+    parts = empty.folder / ".lorablend" / "parts"
+    assert message_of(ResourceError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
         f"{server.url}/ink.safetensors: 0.0 GB to come, {parts} has 0.0 GB free; make room"
     )
-    assert message_of(ResourceError, lambda: library.add(adapter)) == (
+    assert message_of(ResourceError, lambda: empty.add(adapter)) == (
         f"{adapter}: 0.0 GB are to be copied, {parts} has 0.0 GB free"
     )
     server.lengths = False
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/ink.safetensors")) == (
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
         f"{server.url}/ink.safetensors: the server sends more than the 2 bytes it named, or than fit here"
     )
 
 
-def test_one_download_at_a_time(library: Library, server: FileServer) -> None:
+def test_one_download_at_a_time(empty: Library, server: FileServer) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def wait(done: int, total: int | None) -> None:
         inside.set()
         go_on.wait(20)
 
-    first = threading.Thread(target=lambda: library.add(f"{server.url}/ink.safetensors", progress=wait))
+    first = threading.Thread(target=lambda: empty.add(f"{server.url}/ink.safetensors", progress=wait))
     first.start()
     assert inside.wait(20)
-    assert message_of(AdapterError, lambda: library.add(f"{server.url}/ink.safetensors")) == (
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
         f"{server.url}/ink.safetensors: another program is downloading it; wait for that one"
     )
     go_on.set()
     first.join()
-    assert adapters_in(library) == ["ink.safetensors"]
+    assert adapters_in(empty) == ["ink.safetensors"]
 
 
-def test_many_at_once_and_one_name(library: Library, tmp_path: Path) -> None:
+def test_many_at_once_and_one_name(empty: Library, tmp_path: Path) -> None:
     """Of several that want one name, one gets it, and none is written over."""
     results: list[object] = []
 
@@ -399,7 +395,7 @@ def test_many_at_once_and_one_name(library: Library, tmp_path: Path) -> None:
         source.parent.mkdir()
         write_kohya(source, random_factors(SDXL_SHAPES, seed=seed))
         try:
-            results.append(library.add(source).sha256)
+            results.append(empty.add(source).sha256)
         except RequestError as error:
             results.append(error)
 
@@ -409,19 +405,19 @@ def test_many_at_once_and_one_name(library: Library, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     (kept,) = [result for result in results if isinstance(result, str)]
-    assert hashlib.sha256((library.folder / "same.safetensors").read_bytes()).hexdigest() == kept
+    assert hashlib.sha256((empty.folder / "same.safetensors").read_bytes()).hexdigest() == kept
     assert len(results) == 6
-    assert not parts_of(library)
+    assert not parts_of(empty)
 
 
-def test_forgotten_parts_go_away(library: Library, adapter: Path) -> None:
-    library.add(adapter)
-    parts = library.folder / ".lorablend" / "parts"
+def test_forgotten_parts_go_away(empty: Library, adapter: Path) -> None:
+    empty.add(adapter)
+    parts = empty.folder / ".lorablend" / "parts"
     (parts / "old.part").write_bytes(b"x")
     (parts / "new.part").write_bytes(b"x")
     os.utime(parts / "old.part", (0, 0))
-    library.add(adapter)
-    assert [path.name for path in parts_of(library)] == ["new.part"]
+    empty.add(adapter)
+    assert [path.name for path in parts_of(empty)] == ["new.part"]
 
 
 @pytest.mark.parametrize("name", ["ink", "Tìnta fina", "a.b-c_1", "x" * 180])

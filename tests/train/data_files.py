@@ -1,4 +1,4 @@
-"""Small pictures for tests of data sets: a smooth pattern, another one for each number."""
+"""Small pictures for tests of data sets, a smooth pattern, another one for each number, and what was found of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from lorablend.train.layouts import DataSet, Example
 
 
 def pattern(number: int, size: tuple[int, int] = (96, 96)) -> Image.Image:
@@ -24,3 +26,16 @@ def save(path: Path, number: int = 0, size: tuple[int, int] = (96, 96), caption:
     if caption is not None:
         path.with_suffix(".txt").write_text(caption, encoding="utf-8")
     return path
+
+
+def by_name(dataset: DataSet) -> dict[str, Example]:
+    return {dataset.name(example.path): example for example in dataset.examples}
+
+
+def captions(dataset: DataSet) -> dict[str, tuple[str, ...]]:
+    return {name: example.captions for name, example in by_name(dataset).items()}
+
+
+def clean(dataset: DataSet) -> DataSet:
+    assert dataset.problems == ()
+    return dataset

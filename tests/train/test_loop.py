@@ -442,11 +442,8 @@ def test_an_error_of_the_callers(settings: dict[str, Any], train: Any) -> None:
     assert len(find_checkpoints(config.folder)) == 1
 
 
-def test_missing_prodigy(settings: dict[str, Any], train: Any) -> None:
-    from importlib.util import find_spec
-
-    if find_spec("prodigyopt"):
-        pytest.skip("it is installed")
+def test_missing_prodigy(settings: dict[str, Any], train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)  # find_spec takes it for not installed, where it is too
     with pytest.raises(TrainError) as caught:
         train(_config(settings, optimizer="prodigy"))
     assert str(caught.value) == "optimizer prodigy needs prodigyopt; run: pip install prodigyopt"
