@@ -25,7 +25,7 @@ from .errors import BlendError
 from .find import PromptName
 from .schedule import Bound, Schedule
 
-__all__ = ["TAG_START", "read_tag", "read_tags", "write_tags"]
+__all__ = ["TAG_START", "checked_name", "read_tag", "read_tags", "write_tags"]
 
 # Anything that starts like a tag must be one; "<lyco:" is the old spelling for the algorithms beyond LoRA.
 TAG_START = re.compile(
@@ -67,9 +67,9 @@ def read_tag(tag: re.Match[str], *, from_prompt: bool) -> Any:
         raise BlendError(f"{whole}: no name in the tag; write <lora:name:0.8>")
     try:
         entry = _read_fields(fields[1:])
-        entry["adapter"] = _checked_name(fields[0]) if from_prompt else fields[0]
+        entry["adapter"] = checked_name(fields[0]) if from_prompt else fields[0]
         if from_prompt and isinstance(entry.get("mask"), str):
-            entry["mask"] = _checked_name(entry["mask"])
+            entry["mask"] = checked_name(entry["mask"])
     except BlendError as error:
         raise BlendError(f"{whole}: {error}") from None
     return (entry["adapter"], entry["weight"]) if len(entry) == 2 else entry
@@ -197,7 +197,8 @@ def _bound(key: str, text: str | None) -> Bound:
     return to_number(text, key) if step is None else step
 
 
-def _checked_name(name: str) -> PromptName:
+def checked_name(name: str) -> PromptName:
+    """A stranger's word for an adapter. Raises BlendError if it is a path."""
     if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name):
         raise BlendError(f'"{shown(name)}" is a path; a prompt takes a name, not a path')
     return PromptName(name)

@@ -11,10 +11,10 @@ import json
 import os
 import sqlite3
 import threading
-import time
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -72,6 +72,8 @@ class Gallery:
     def __init__(self, folder: Path, database: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*/.*.partial"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         self._lock = threading.RLock()
         try:
             self._db = open_database(database, _SCHEMA, _VERSION)
@@ -85,9 +87,9 @@ class Gallery:
         with self._lock:
             self._db.close()
 
-    def day(self) -> Path:
-        """The folder for a picture of today."""
-        return self._folder / time.strftime("%Y-%m-%d")
+    def day(self, when: datetime | None = None) -> Path:
+        """The folder for a picture of that day, by default of today."""
+        return self._folder / f"{when or datetime.now():%Y-%m-%d}"
 
     def scan(self) -> None:
         """Take over what was added, changed or removed on disk."""

@@ -2,7 +2,7 @@
 
 A job is queued, running, and then done, failed or cancelled. The database has all that must outlive the process; how
 far a running job is, and its preview, is in memory. After a kill the queued jobs are still queued, and one that was
-running is queued again, once.
+running is queued again, at most twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ENDED", "STATES", "Job", "Jobs", "Progress", "QueueFullError"]
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 ENDED = ("done", "failed", "cancelled")
-_ATTEMPTS = 2  # a job that takes the process down with it must not do so for ever
+_ATTEMPTS = 3  # a job that takes the process down with it must not do so for ever
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -96,7 +96,7 @@ class Jobs:
     """The jobs in the database `path`, which is made if it is not there; `limit` of them may wait.
 
     For any number of threads of one process. Jobs that an earlier process left running are queued again, or failed if
-    that was their second time.
+    that was their third time.
     """
 
     def __init__(self, path: Path, limit: int = 64) -> None:
@@ -107,7 +107,7 @@ class Jobs:
         self._db = open_database(path, _SCHEMA, _VERSION)
         self._db.execute(
             "UPDATE jobs SET state = 'failed', ended = ?, reason = ? WHERE state = 'running' AND attempts >= ?",
-            (time.time(), "the program ended while it ran, twice; look at the log", _ATTEMPTS),
+            (time.time(), f"the program ended while it ran, {_ATTEMPTS} times; look at the log", _ATTEMPTS),
         )
         self._db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
 
@@ -215,6 +215,13 @@ class Jobs:
 
     def fail(self, job: str, reason: str) -> Job:
         return self._end(job, "failed", reason=reason)
+
+    def put_back(self, job: str) -> None:
+        """The worker ends in good order, and the job was not at fault: it is queued again as if it had never begun."""
+        with self._changed:
+            self._db.execute("UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ?", (job,))
+            self._progress.pop(job, None)
+            self._changed.notify_all()
 
     def stop(self, job: str) -> Job:
         """The running job was cancelled, and has ended."""

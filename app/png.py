@@ -1,4 +1,4 @@
-"""Pictures as PNG files that know how they were made, and are never half-written and never written over.
+"""Pictures as files that know how they were made, and are never half-written and never written over.
 
 Two text chunks: `parameters` is AUTOMATIC1111's text, `lorablend` is the record as JSON.
 """
@@ -10,8 +10,9 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lorablend.adapters.errors import RequestError
@@ -20,7 +21,22 @@ from lorablend.app.record import Record, record_of
 from lorablend.engine import Pipeline
 from lorablend.engine.request import Result
 
-__all__ = ["PngTexts", "check_folder", "open_picture", "read_png", "save_png", "save_result", "text_chunks"]
+__all__ = [
+    "PngTexts",
+    "check_folder",
+    "encode",
+    "open_picture",
+    "read_png",
+    "save_picture",
+    "save_png",
+    "save_result",
+    "text_chunks",
+    "texts_of",
+]
+
+_KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_OPTIONS: dict[str, dict[str, Any]] = {"jpeg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
+_UNICODE = b"UNICODE\0"
 
 
 @dataclass(frozen=True)
@@ -52,32 +68,62 @@ def save_png(image: Image.Image, folder: Path, stem: str, chunks: dict[str, str]
 
     The folder is made if it is not there. The file appears in one piece.
     """
-    info = PngInfo()
-    for key, text in (chunks or {}).items():
-        info.add_text(key, text)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{stem}.{os.getpid()}.partial"
-    path = None
     try:
-        partial.write_bytes(buffer.getvalue())
-        path = _claim(folder, stem)
-        os.replace(partial, path)
-    except BaseException:
+        partial.write_bytes(encode(image, "png", chunks or {}))
+        return _name(partial, folder, stem)
+    finally:
         partial.unlink(missing_ok=True)
-        if path:
-            path.unlink()
-        raise
-    return path
+
+
+def save_picture(image: Image.Image, path: Path, chunks: dict[str, str]) -> None:
+    """Write a picture with its text chunks as the format that the suffix says, in the place of what was there.
+
+    The folder is made if it is not there. The file appears in one piece.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(encode(image, _KINDS[path.suffix], chunks))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def encode(image: Image.Image, kind: str, chunks: dict[str, str]) -> bytes:
+    """kind: png, webp (without loss) or jpeg. What is no PNG has the chunks in its EXIF.
+
+    A1111 reads `parameters` from the user comment, which is UTF-16 after a mark of eight bytes (EXIF 2.3, table 6).
+    """
+    buffer = io.BytesIO()
+    if kind == "png":
+        info = PngInfo()
+        for key, text in chunks.items():
+            info.add_text(key, text)
+        image.save(buffer, "PNG", pnginfo=info)
+        return buffer.getvalue()
+    exif = Image.Exif()
+    if "parameters" in chunks:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = _UNICODE + chunks["parameters"].encode("utf-16-be")
+    if "lorablend" in chunks:
+        exif[ExifTags.Base.ImageDescription] = chunks["lorablend"]
+    image.save(buffer, kind.upper(), exif=exif, **_OPTIONS[kind])
+    return buffer.getvalue()
 
 
 def read_png(path: Path) -> PngTexts:
-    """The texts of a PNG. Raises RequestError if it is no picture, or if its record makes no sense."""
-    info = open_picture(path).info
-    record = info.get("lorablend")
+    """The texts of a picture. Raises RequestError if it is none, or if its record makes no sense."""
+    return texts_of(open_picture(path), str(path))
+
+
+def texts_of(picture: Image.Image, path: str) -> PngTexts:
+    """As `read_png`; path: what to call the picture."""
+    parameters, record = picture.info.get("parameters"), picture.info.get("lorablend")
+    if parameters is None and record is None:
+        parameters, record = _exif_texts(picture)
     try:
-        return PngTexts(info.get("parameters"), None if record is None else Record.from_json(record))
+        return PngTexts(parameters, None if record is None else Record.from_json(record))
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
 
@@ -108,13 +154,27 @@ def check_folder(folder: Path) -> None:
         raise RequestError(f"{existing} cannot be written to ({error.strerror}); give another folder") from error
 
 
-def _claim(folder: Path, stem: str) -> Path:
-    """Reserve a name that no file has, for good even if two programs ask at once."""
+def _exif_texts(picture: Image.Image) -> tuple[str | None, str | None]:
+    exif = picture.getexif()
+    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    parameters = None
+    if isinstance(comment, bytes) and comment.startswith(_UNICODE):
+        parameters = comment[len(_UNICODE) :].decode("utf-16-be", errors="replace")
+    record = exif.get(ExifTags.Base.ImageDescription)
+    return parameters, record if isinstance(record, str) and record.startswith('{"request"') else None
+
+
+def _name(partial: Path, folder: Path, stem: str) -> Path:
+    """Give a whole file the first name that is free: in one step, so that a kill leaves no empty one."""
     for number in itertools.count(1):
         path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
         try:
-            path.open("xb").close()
+            os.link(partial, path)
         except FileExistsError:
             continue
+        except OSError:  # a file system without hard links, such as a memory card's
+            if path.exists():
+                continue
+            os.rename(partial, path)
         return path
     raise AssertionError("unreachable")

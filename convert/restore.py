@@ -67,8 +67,9 @@ def _network(name: str, folders: Sequence[Path]) -> Any:
             state[parameter].copy_(torch.from_numpy(ir.read(parameter)))
             half |= weight.values.element_type == "f16"
             del state[parameter]
-    # Optimum leaves out the weight of a layer norm that is all ones, as it is in a new network too.
-    if missing := sorted(p for p in state if not (p.endswith(".weight") and "norm" in p and state[p].dim() == 1)):
+    # What multiplies by one or adds zero is not in the IR: layers that nobody trained. In a new network it is the same.
+    idle = {p for p in state if state[p].dim() == 1 and (state[p] == (1 if p.endswith(".weight") else 0)).all()}
+    if missing := sorted(state.keys() - idle):
         raise ModelError(f"{folders[0]} lacks {missing[0]}; convert the model again")
     return network.half() if half else network
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from lorablend.adapters.blend import MAX_ITEMS
 from lorablend.adapters.errors import RequestError
 from lorablend.demo import adapters_dir as demo_adapters
 from lorablend.demo import model_dir as demo_model
+from lorablend.engine.attach import check_attach
 from lorablend.engine.devices import resolve_device
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
@@ -145,6 +147,70 @@ class Pipeline:
             Cancelled: the callback returned False.
         """
         started = time.perf_counter()
+        request, resolved, inputs, loaded = self._prepare(
+            prompt,
+            negative_prompt,
+            blend=blend,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            scheduler=scheduler,
+            spacing=spacing,
+            timesteps=timesteps,
+            batch=batch,
+            image=image,
+            strength=strength,
+            mask=mask,
+            latents=latents,
+        )
+        drawn = self._runtime.generate(request, resolved, inputs, callback)
+        timings = drawn.timings
+        timings["blend"] = timings.get("blend", 0.0) + loaded
+        timings["total"] = time.perf_counter() - started
+        images = [Image.fromarray(picture) for picture in drawn.pictures]
+        of_adapters = [f"{item.adapter.name}: {text}" for item in resolved.items for text in item.adapter.warnings]
+        return Result(
+            images=images,
+            seeds=request.seeds,
+            timings=timings,
+            blend=resolved,
+            request=request,
+            warnings=(*of_adapters, *drawn.warnings),
+            rank_errors=drawn.rank_errors,
+        )
+
+    def check(self, prompt: str, negative_prompt: str | None = None, **settings: Any) -> Request:
+        """The request that `generate` would draw with these settings; raises what it would raise before it begins.
+
+        Reads the adapters, so that a wrong one is known of at once. May be called while another thread draws.
+        """
+        request, resolved, _, _ = self._prepare(prompt, negative_prompt, **settings)
+        check_attach(resolved, self.model.parameters, self.model.family)
+        return request
+
+    def _prepare(
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        *,
+        blend: Blend | Mapping[str, Any] | Sequence[Entry] = (),
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float = 5.0,
+        seed: int | None = None,
+        scheduler: str | None = None,
+        spacing: str | None = None,
+        timesteps: Sequence[float] | None = None,
+        batch: int = 1,
+        image: Image.Image | None = None,
+        strength: float | None = None,
+        mask: Image.Image | None = None,
+        latents: np.ndarray | None = None,
+    ) -> tuple[Request, Blend, Inputs, float]:
+        """Of `generate`'s arguments: the request, the adapters, the arrays, and the seconds that reading them took."""
         text, tags = parse_prompt(prompt)
         if timesteps is not None:
             timesteps = plain_timesteps(timesteps)
@@ -181,22 +247,7 @@ class Pipeline:
         # The model's own spacing where None.
         spacing = plan(scheduler, steps, self._schedule, spacing, strength, timesteps).spacing
         request = dataclasses.replace(request, spacing=spacing)
-        inputs = self._inputs(request, image, mask, latents)
-        drawn = self._runtime.generate(request, resolved, inputs, callback)
-        timings = drawn.timings
-        timings["blend"] = timings.get("blend", 0.0) + loaded
-        timings["total"] = time.perf_counter() - started
-        images = [Image.fromarray(picture) for picture in drawn.pictures]
-        of_adapters = [f"{item.adapter.name}: {text}" for item in resolved.items for text in item.adapter.warnings]
-        return Result(
-            images=images,
-            seeds=request.seeds,
-            timings=timings,
-            blend=resolved,
-            request=request,
-            warnings=(*of_adapters, *drawn.warnings),
-            rank_errors=drawn.rank_errors,
-        )
+        return request, resolved, self._inputs(request, image, mask, latents), loaded
 
     def _inputs(
         self, request: Request, image: Image.Image | None, mask: Image.Image | None, latents: np.ndarray | None
@@ -227,8 +278,13 @@ class _AdapterStore:
     def __init__(self, lenient: bool) -> None:
         self._lenient = lenient
         self._known: OrderedDict[Path, tuple[object, Adapter]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def load(self, path: str | Path) -> Adapter:
+        with self._lock:
+            return self._load(path)
+
+    def _load(self, path: str | Path) -> Adapter:
         key = Path(path).absolute()  # links stay: an adapter goes by its name, and PEFT's settings lie beside it
         stamp = [_stamp(file) for file in (key, key.with_name("adapter_config.json"))]
         if key not in self._known or self._known[key][0] != stamp:

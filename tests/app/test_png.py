@@ -112,10 +112,19 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(png.os, "replace", interrupted)
+    monkeypatch.setattr(png.os, "link", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_png(RED, tmp_path, "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(png.os, "link", refused)
+    assert [save_png(RED, tmp_path, "a").name for _ in range(2)] == ["a.png", "a-2.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a-2.png"}
 
 
 def test_a_png_that_says_nothing(tmp_path: Path) -> None:

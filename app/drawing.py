@@ -1,0 +1,136 @@
+"""Drawing as a job: pictures into the gallery, one by one, none twice."""
+
+import io
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lorablend.adapters.errors import Cancelled, RequestError
+from lorablend.app.draw import Draw
+from lorablend.app.gallery import Gallery
+from lorablend.app.jobs import Job, Progress
+from lorablend.app.library_use import note_used
+from lorablend.app.png import save_picture, text_chunks
+from lorablend.app.uploads import Uploads
+from lorablend.app.worker import Report
+from lorablend.engine import Pipeline, Request, Step
+
+__all__ = ["Drawing", "Models"]
+
+_SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+class Models:
+    """The models that a server draws with, by name; the first one is drawn with where none is asked for.
+
+    lora_dir: where adapters are found. The graphs of one model at most are in memory.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], lora_dir: Path | None, **options: Any) -> None:
+        self._folders, self._options = dict(folders), options
+        self.lora_dir = lora_dir
+        self._lock = threading.Lock()
+        self._open: dict[str, Pipeline] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._folders)
+
+    def add(self, name: str, folder: Path) -> None:
+        """One more, such as one that was just converted."""
+        with self._lock:
+            self._folders[name] = folder
+
+    def folder(self, name: str | None = None) -> Path:
+        """Raises RequestError for an unknown name."""
+        name = name or self.names[0]
+        if name not in self._folders:
+            raise RequestError(f"there is no model {name[:80]!r}; there are {', '.join(self.names)}")
+        return self._folders[name]
+
+    def get(self, name: str | None = None) -> Pipeline:
+        """To check a request with; drawing is for `take`. Raises RequestError, and ModelError for a broken folder."""
+        name, folder = name or self.names[0], self.folder(name)
+        with self._lock:
+            if name not in self._open:
+                self._open[name] = Pipeline(folder, lora_dir=self.lora_dir, **self._options)
+            return self._open[name]
+
+    def take(self, name: str | None = None) -> Pipeline:
+        """For the one worker: the graphs of other models are let go."""
+        pipeline = self.get(name)
+        with self._lock:
+            self._open = {one: kept for one, kept in self._open.items() if kept is pipeline}
+        return pipeline
+
+
+class Drawing:
+    """The runner of jobs of the kind "draw", whose request is a `Draw`."""
+
+    def __init__(self, models: Models, gallery: Gallery, uploads: Uploads) -> None:
+        self._models, self._gallery, self._uploads = models, gallery, uploads
+
+    def check(self, draw: Draw) -> Request:
+        """What would be drawn. Raises what `Pipeline.check` raises; asked when a job is submitted."""
+        return self._models.get(draw.model).check(**draw.settings(self._uploads))
+
+    def __call__(self, job: Job, report: Report) -> dict[str, Any]:
+        """The result: pictures (file in the gallery, seed, seconds), warnings."""
+        draw = Draw.model_validate(job.request)
+        assert draw.seed is not None  # given when it was submitted
+        pipeline = self._models.take(draw.model)
+        settings = draw.settings(self._uploads)
+        pictures, warnings = [], dict[str, None]()
+        for index, seed in enumerate(range(draw.seed, draw.seed + draw.count)):
+            path = self._path(job, seed, draw.format)
+            seconds = 0.0
+            if not path.exists():  # else the job was interrupted after it
+                follow = _Follow(report, index, draw.count)
+                follow.begin()
+                result = pipeline.generate(**settings | {"seed": seed}, callback=follow.step)
+                save_picture(result.images[0], path, text_chunks(result, seed, pipeline))
+                note_used(self._models.lora_dir, result.blend)
+                warnings |= dict.fromkeys(result.warnings)
+                seconds = result.timings["total"]
+            pictures.append({"file": self._gallery.add(path).file, "seed": seed, "seconds": round(seconds, 3)})
+        return {"pictures": pictures, "warnings": list(warnings)}
+
+    def _path(self, job: Job, seed: int, kind: str) -> Path:
+        """Always the same for the same picture."""
+        when = datetime.fromtimestamp(job.submitted)
+        name = f"{when:%H%M%S}-{job.number}-{seed}{_SUFFIX[kind]}"
+        return self._gallery.day(when) / name
+
+
+class _Follow:
+    """From the steps of one picture to the progress of the whole job."""
+
+    def __init__(self, report: Report, index: int, count: int) -> None:
+        self._report, self._index, self._count = report, index, count
+        self._started = 0.0
+
+    def begin(self) -> None:
+        """Raises Cancelled if the job shall end."""
+        self._started = time.perf_counter()
+        if not self._report(Progress(step=self._index, steps=self._count, text="getting ready")):
+            raise Cancelled("stopped before the first step")
+
+    def step(self, step: Step) -> bool:
+        if step.index == 0:
+            self._first = time.perf_counter()
+        done, steps = self._index * step.steps + step.index + 1, self._count * step.steps
+        eta = None
+        if step.index:
+            eta = (time.perf_counter() - self._first) / step.index * (steps - done)
+        return self._report(Progress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""What stands behind page, REST and MCP: the queue, the worker, the gallery, the models, the library.
+
+data/jobs.sqlite      the queue
+data/gallery.sqlite   an index that is made again if it is lost
+data/pictures/        by day
+data/uploads/         pictures that requests start from
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorablend.app.draw import Draw
+from lorablend.app.drawing import Drawing, Models
+from lorablend.app.gallery import Gallery
+from lorablend.app.jobs import ENDED, Job, Jobs
+from lorablend.app.png import check_folder
+from lorablend.app.uploads import Uploads
+from lorablend.app.worker import Worker, without_folders
+
+__all__ = ["Service"]
+
+
+class Service:
+    """models: name -> folder, the first one is the default. limit: jobs that may wait. options: of `Pipeline`.
+
+    Raises RequestError for a data folder that cannot be written to, ModelError for a broken model.
+    """
+
+    def __init__(
+        self, data: Path, models: Mapping[str, Path], lora_dir: Path | None = None, *, limit: int = 64, **options: Any
+    ) -> None:
+        check_folder(data)
+        self.hide = tuple(folder for folder in (data, lora_dir, *models.values()) if folder is not None)
+        self.models = Models(models, lora_dir, **options)
+        self.models.get()  # a broken one is known of before the server listens
+        self.gallery = Gallery(data / "pictures", data / "gallery.sqlite")
+        self.uploads = Uploads(data / "uploads")
+        self.drawing = Drawing(self.models, self.gallery, self.uploads)
+        self.jobs = Jobs(data / "jobs.sqlite", limit)
+        self.worker = Worker(self.jobs, {"draw": self.drawing}, self.hide)
+
+    def start(self) -> None:
+        self.worker.start()
+
+    def close(self) -> None:
+        """The running job ends after its present step, and is queued again at the next start."""
+        self.worker.stop(timeout=30)
+        self.jobs.close()
+        self.gallery.close()
+
+    def draw(self, draw: Draw, client: str = "") -> Job:
+        """Queue a drawing. Raises at once what is wrong with it: QueueFullError, and see `Pipeline.check`."""
+        draw = draw.with_seed()
+        self.drawing.check(draw)
+        return self.jobs.submit("draw", draw.model_dump(exclude_defaults=True), client)
+
+    def wait(self, job: Job, timeout: float | None = None) -> Job:
+        """The job when it has ended, or as it is after `timeout` seconds without a change."""
+        for seen in self.jobs.watch(job.id, timeout or 3600.0):
+            if seen.state in ENDED or timeout is not None:
+                job = seen
+            if seen.state in ENDED:
+                break
+        return job
+
+    def public(self, text: str) -> str:
+        """A message without this machine's folders."""
+        return without_folders(text, self.hide)

@@ -1,0 +1,83 @@
+"""The worker: takes one job after the other, for one device, in a thread of its own."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lorablend.adapters.errors import Cancelled, LorablendError
+from lorablend.app.jobs import Job, Jobs, Progress
+
+__all__ = ["Report", "Runner", "Worker", "without_folders"]
+
+_LOG = logging.getLogger(__name__)
+
+Report = Callable[[Progress], bool]
+"""How far the job is; False means that it shall end, by raising Cancelled."""
+Runner = Callable[[Job, Report], Mapping[str, Any]]
+"""Does a job, and returns its result, as JSON can say it."""
+
+
+class Worker:
+    """runners: what to do for each kind of job. hide: folders that no reason may name, for clients read it."""
+
+    def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
+        self._jobs, self._runners, self._hide = jobs, runners, hide
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End after the present step; the job that was running is queued again."""
+        self._ending.set()
+        if self.alive:
+            self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        while not self._ending.is_set():
+            job = self._jobs.take(timeout=0.5)
+            if job is not None:
+                self._do(job)
+
+    def _do(self, job: Job) -> None:
+        started = time.perf_counter()
+
+        def report(progress: Progress) -> bool:
+            return self._jobs.report(job.id, progress) and not self._ending.is_set()
+
+        try:
+            if job.kind not in self._runners:  # queued by a newer lorablend
+                raise LorablendError(f"jobs of the kind {job.kind!r} are unknown here; use a newer lorablend")
+            result = self._runners[job.kind](job, report)
+        except Cancelled:
+            if self._ending.is_set():
+                self._jobs.put_back(job.id)
+                return
+            ended = self._jobs.stop(job.id)
+        except LorablendError as error:
+            ended = self._jobs.fail(job.id, without_folders(str(error), self._hide))
+        except Exception as error:
+            _LOG.exception("job %d", job.number)
+            text = f"an error that is lorablend's own fault ({type(error).__name__}); the server's log says more"
+            ended = self._jobs.fail(job.id, text)
+        else:
+            ended = self._jobs.finish(job.id, result)
+        seconds = time.perf_counter() - started
+        _LOG.info("job %d %s %s in %.2f s %s", job.number, job.kind, ended.state, seconds, ended.reason)
+
+
+def without_folders(text: str, folders: tuple[Path, ...]) -> str:
+    """The message without this machine's folders, which are no business of clients."""
+    for folder in folders:
+        for path in (folder, folder.resolve()):
+            text = text.replace(f"{path}{os.sep}", "").replace(str(path), path.name)
+    return text
