@@ -65,7 +65,10 @@ Buckets = Annotated[
     bool | None, option("--buckets/--no-buckets", None, "Keep shapes near the pictures' own. Default: yes.")
 ]
 Optimizer = Annotated[str | None, option("--optimizer", "adamw|prodigy", "Default: adamw.")]
-LearningRate = Annotated[float | None, option("--learning-rate", "X", "Default: 1e-4; for prodigy 1.")]
+LearningRate = Annotated[
+    float | None,
+    option("--learning-rate", "X", "Default: 1e-4, more for models narrower than SDXL; for prodigy 1."),
+]
 Schedule = Annotated[str | None, option("--schedule", "cosine|constant", "Of the learning rate. Default: cosine.")]
 Warmup = Annotated[float | None, option("--warmup", "X", "Part of the steps. Default: 0.05.")]
 WeightDecay = Annotated[float | None, option("--weight-decay", "X", "Default: 0.01.")]

@@ -31,7 +31,7 @@ from torch import nn
 from lorablend.demo.grammar import N_FORMS, Scene
 from lorablend.demo.networks import demo_pipeline
 from lorablend.demo.pictures import draw_all, held_out_scenes, training_scenes
-from lorablend.demo.train_vae import average, load_checkpoint, save_checkpoint
+from lorablend.demo.train_vae import DEVICE, average, load_checkpoint, save_checkpoint, to_input
 
 BATCH = {128: 64, 256: 24}
 PICTURES = {128: 40000, 256: 24000}
@@ -55,7 +55,7 @@ def main() -> None:
     folder, until = arguments.folder, arguments.until
 
     torch.manual_seed(0)
-    pipeline = demo_pipeline(folder / "vae")
+    pipeline = demo_pipeline(folder / "vae").to(DEVICE)
     data = {size: _latents(folder, pipeline.vae, size) for size in arguments.sizes}
     networks = nn.ModuleList([pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2])
     averaged = copy.deepcopy(networks).requires_grad_(False)
@@ -106,9 +106,9 @@ def _latents(folder: Path, vae: Any, size: int) -> tuple[list[Scene], np.ndarray
         pictures = draw_all(folder / f"pictures-{size}.npy", scenes, [None], size)
         parts = []
         for i in range(0, len(pictures), 50):
-            x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 50])).permute(0, 3, 1, 2).float() / 127.5 - 1
-            with torch.autocast("cpu", torch.bfloat16):
-                parts.append((vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).half().numpy())
+            with torch.autocast(DEVICE, torch.bfloat16):
+                latents = vae.encode(to_input(pictures[i : i + 50])).latent_dist.mode() * vae.config.scaling_factor
+            parts.append(latents.half().cpu().numpy())
         temporary = path.with_suffix(".part.npy")
         np.save(temporary, np.concatenate(parts))
         temporary.rename(path)
@@ -119,24 +119,26 @@ def _loss(
     pipeline: Any, scenes: list[Scene], latents: np.ndarray, size: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, float]:
     chosen = np.sort(rng.choice(len(latents), BATCH[size], replace=False))
-    x = torch.from_numpy(latents[chosen].astype(np.float32))
-    noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
+    x = torch.from_numpy(latents[chosen].astype(np.float32)).to(DEVICE)
+    noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32)).to(DEVICE)
     timesteps = torch.from_numpy(rng.integers(0, 1000, len(chosen)))
-    signal = pipeline.scheduler.alphas_cumprod[timesteps]
+    signal = pipeline.scheduler.alphas_cumprod[timesteps].to(DEVICE)
     noisy = signal.sqrt()[:, None, None, None] * x + (1 - signal).sqrt()[:, None, None, None] * noise
     left_out = rng.random(len(chosen))
     captions = [
         "" if part < LEFT_OUT / 2 else scenes[i].caption(int(rng.integers(N_FORMS)))
         for i, part in zip(chosen, left_out, strict=True)
     ]
-    kept = torch.from_numpy((left_out < LEFT_OUT / 2) | (left_out >= LEFT_OUT)).float()
-    with torch.autocast("cpu", torch.bfloat16):
+    kept = torch.from_numpy((left_out < LEFT_OUT / 2) | (left_out >= LEFT_OUT)).float().to(DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16):
         hidden, pooled = _encode(pipeline, captions)
         added = {
             "text_embeds": pooled * kept[:, None],
-            "time_ids": torch.tensor([[size, size, 0, 0, size, size]]).float().repeat(len(chosen), 1),
+            "time_ids": torch.tensor([[size, size, 0, 0, size, size]]).float().repeat(len(chosen), 1).to(DEVICE),
         }
-        answer = pipeline.unet(noisy, timesteps, hidden * kept[:, None, None], added_cond_kwargs=added).sample.float()
+        answer = pipeline.unet(
+            noisy, timesteps.to(DEVICE), hidden * kept[:, None, None], added_cond_kwargs=added
+        ).sample.float()
     errors = (answer - noise).square().mean(dim=(1, 2, 3))
     snr = signal / (1 - signal)
     return (errors * snr.clamp(max=GAMMA) / snr).mean(), float(errors.detach().mean())
@@ -150,7 +152,7 @@ def _encode(pipeline: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Ten
 
 
 def _tokens(tokenizer: Any, captions: list[str]) -> torch.Tensor:
-    return torch.stack([_tokens_of(tokenizer, caption) for caption in captions])
+    return torch.stack([_tokens_of(tokenizer, caption) for caption in captions]).to(DEVICE)
 
 
 @lru_cache(maxsize=200_000)
@@ -160,7 +162,7 @@ def _tokens_of(tokenizer: Any, caption: str) -> torch.Tensor:
 
 @torch.no_grad()
 def _samples(pipeline: Any, size: int, out: Path) -> None:
-    """Eight held-out captions, one in a row of two."""
+    """Sixteen held-out captions, in two rows."""
     scenes = held_out_scenes(16, seed=5)
     generator = torch.Generator().manual_seed(0)
     drawn = pipeline(

@@ -25,7 +25,7 @@ from torch.nn import functional as f
 from lorablend.demo.networks import vae as new_vae
 from lorablend.demo.pictures import TAUGHT_STYLES, draw_all, held_out_scenes, training_scenes
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["DEVICE", "average", "load_checkpoint", "save_checkpoint", "to_input"]
 
 CHANNELS = (16, 32, 64, 96)
 SIZE = 256
@@ -43,6 +43,7 @@ TINTS = 6.0  # weight of the hues of 4 × 4 pixels: else outlines take all the r
 PICTURES = 6000
 PLAIN = 0.5  # part of the pictures without a style
 CHECKPOINT_EVERY = 200
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     pictures = draw_all(folder / "vae-pictures.npy", training_scenes(PICTURES, seed=1), styles, SIZE)
 
     torch.manual_seed(0)
-    model = new_vae(CHANNELS, SIZE, scaling_factor=1.0)
+    model = new_vae(CHANNELS, SIZE, scaling_factor=1.0).to(DEVICE)
     averaged = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     state = {"model": model, "averaged": averaged, "optimizer": optimizer}
@@ -105,17 +106,22 @@ def load_checkpoint(path: Path, state: dict[str, Any]) -> int:
     """The step to go on with; 0 where there is no checkpoint."""
     if not path.exists():
         return 0
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in state.items():
         part.load_state_dict(saved[name])
     return saved["step"]
+
+
+def to_input(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 [batch, height, width, 3] to f32 [batch, 3, height, width], -1 to 1."""
+    return torch.from_numpy(np.array(pictures)).to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _batch(pictures: np.ndarray, step: int) -> torch.Tensor:
     """f32 [batch, 3, crop, crop], -1 to 1: crops, every fourth batch whole pictures in half the size."""
     rng = np.random.default_rng([2, step])
     chosen = np.sort(rng.choice(len(pictures), BATCH, replace=False))
-    whole = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    whole = to_input(pictures[chosen])
     if step % 4 == 0:
         return f.avg_pool2d(whole, SIZE // CROP)
     corners = rng.integers(0, SIZE - CROP + 1, (BATCH, 2))
@@ -126,10 +132,10 @@ def _batch(pictures: np.ndarray, step: int) -> torch.Tensor:
 
 def _loss(model: Any, x: torch.Tensor, step: int) -> tuple[torch.Tensor, float]:
     generator = torch.Generator().manual_seed(step)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         posterior = model.encode(x).latent_dist
-        latent = posterior.mean.float() + posterior.std.float() * torch.randn(posterior.mean.shape, generator=generator)
-        noise = torch.randn(latent.shape, generator=generator)
+        drawn, noise = (torch.randn(posterior.mean.shape, generator=generator).to(DEVICE) for _ in range(2))
+        latent = posterior.mean.float() + posterior.std.float() * drawn
         latent = latent + LATENT_NOISE * latent.detach().std() * noise
         y = model.decode(latent).sample.float()
     error = (y - x).abs().mean()
@@ -148,7 +154,7 @@ def _report(model: Any) -> str:
         from lorablend.demo.drawing import draw
 
         drawn = [np.asarray(draw(s, 9000 + i, SIZE, style)) for i, s in enumerate(held_out_scenes(6, seed=3))]
-        x = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = to_input(np.stack(drawn))
         y = model.decode(model.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
         lines.append(f"{style or 'plain'} {10 * math.log10(4 / float((y - x).square().mean())):.1f}")
     return "PSNR: " + ", ".join(lines)
@@ -159,8 +165,7 @@ def _finish(model: Any, pictures: np.ndarray, out: Path) -> None:
     """Every channel of the latents with mean 0 and deviation 1 after SDXL's scaling factor, which is all that its
     pipelines apply: the two 1 × 1 convolutions beside the latents absorb the rest.
     """
-    chosen = pictures[:: len(pictures) // 200]
-    x = torch.from_numpy(np.ascontiguousarray(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = to_input(pictures[:: max(1, len(pictures) // 200)])
     latents = torch.cat([model.encode(part).latent_dist.mode() for part in x.split(20)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * SCALING_FACTOR
     last, first = model.quant_conv, model.post_quant_conv  # moments: 4 means, 4 logarithms of variances

@@ -50,7 +50,9 @@ class TrainConfig(BaseModel):
     buckets: bool = Field(True, description="keep shapes near the pictures' own; False: all square")
 
     optimizer: Literal["adamw", "prodigy"] = "adamw"
-    learning_rate: float = Field(1e-4, gt=0, description="a factor of its own estimate for prodigy, usually 1")
+    learning_rate: float | None = Field(
+        None, gt=0, description="None: 1e-4 for SDXL; for prodigy a factor of its own estimate, usually 1"
+    )
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(0.05, ge=0, lt=1, description="part of the steps")
     weight_decay: float = Field(0.01, ge=0)

@@ -59,7 +59,7 @@ def test_dry_run(here: Path, sdxl_source: Path, capsys: Capture) -> None:
     assert (config.steps, config.batch, config.accumulation, config.resolution) == (300, 4, 1, 64)
     assert config.alpha == 8
     assert config.validation_prompts == ("a fox",)
-    assert "300 steps of 4 pictures: 4 at once" in err.splitlines()
+    assert "300 steps of 4 pictures: 4 at once; learning rate 0.001" in err.splitlines()
     assert sorted(path.name for path in here.iterdir()) == ["again.toml", "photos", "set.toml"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,19 @@ def test_plan_of_a_resumed_run_is_the_first_one() -> None:
     assert again.resolve(config) == first.resolve(config)
 
 
+def test_plan_learns_faster_with_a_narrow_model() -> None:
+    """SDXL's own rate for SDXL; a rate that is given stays."""
+    small = replace(_base(), unet={**_SDXL, "block_out_channels": [64, 128, 192]})
+    chosen = [
+        make_plan(TrainConfig.model_validate(REQUIRED | said), base, 20, Machine("cpu", "a CPU", int(99e9), True))
+        for base, said in ((_base(), {}), (small, {}), (small, {"learning_rate": 3e-4}))
+    ]
+    assert [plan.learning_rate for plan in chosen] == [1e-4, 7e-4, 3e-4]
+
+
 def test_plan_says_what_it_chose() -> None:
     assert list(_plan(16e9).lines()) == [
-        "300 steps of 4 pictures: 4 at once",
+        "300 steps of 4 pictures: 4 at once; learning rate 0.0001",
         f"a GPU, bf16, gradient checkpointing; about {_plan(16e9).memory / 1e9:.1f} GB of 16.0 GB free",
     ]
 

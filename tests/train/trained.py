@@ -19,9 +19,8 @@ ALGORITHMS = ("lora", "dora", "locon", "loha", "lokr")
 
 def config(**settings: Any) -> TrainConfig:
     """A configuration with rank 4 and alpha 6, which is not the rank: whoever mixes them up is found out."""
-    return TrainConfig(
-        **{"data": Path("pictures"), "model": "tiny", "out": Path("x.safetensors"), "rank": 4, "alpha": 6.0} | settings
-    )
+    own = {"data": Path("pictures"), "model": "tiny", "out": Path("x.safetensors")}
+    return TrainConfig(**own | {"rank": 4, "alpha": 6.0, "learning_rate": 1e-4} | settings)
 
 
 def trained(source: Path | Models, *, size: float = 0.05, **settings: Any) -> tuple[Models, Network]:
