@@ -74,7 +74,7 @@ def grid(
 
     \b
     Example:
-      lorablend grid demo "a fox" -x weight:embers=0,0.5,1 -y steps=4,8,20 --seed 7 --out sheet.png
+      lorablend grid demo "a red boat" -x weight:watercolour=0,0.5,1 -y steps=4,8,20 --seed 7 --out sheet.png
     """
     from lorablend.app.asked import (
         entries,

@@ -109,6 +109,8 @@ def draw_showcase(
     seconds = time.perf_counter() - started
     title = f"“{showcase.prompt}”"
     subtitle = f"one prompt, one seed, {showcase.steps} steps"
+    if any(variant.prompt for variant in (*showcase.adapters, *showcase.blends)):
+        subtitle += ", and the words that each adapter listens to"
     tables = [*_alone(alone), *_blended(showcase, blends)]
     caption = (showcase.about, _timings(list(drawn.values()), seconds))
     sheet = save_png(draw_sheet(tables, title=title, subtitle=subtitle, caption=caption), folder, "sheet")

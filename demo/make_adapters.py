@@ -1,6 +1,6 @@
 """Train the demo model's adapters, each on 40 drawn pictures, by the project's own trainer.
 
-    python -m lorablend.demo.make_adapters FOLDER [--only pixel …]        (needs lorablend[train])
+    python -m lorablend.demo.make_adapters FOLDER [--only comic …]        (needs lorablend[train])
 
 FOLDER gets the pictures, and the adapters: those that are good belong into adapters/ beside this file. Between them
 they are in the formats that people meet.
@@ -24,14 +24,14 @@ SEED = 7  # of the data sets; others than anybody draws who tries the trainer
 _COMMON = {"model": "demo", "steps": 400, "batch": 8, "learning_rate": 1e-3, "sample_every": 0, "checkpoints": 1}
 ADAPTERS = MappingProxyType(
     {
-        "pixel": {"algorithm": "lora", "rank": 8},
-        "blueprint": {"algorithm": "lora", "rank": 8, "keys": "diffusers"},
-        "watercolour": {"algorithm": "locon", "rank": 6},
+        "comic": {"algorithm": "lora", "rank": 8},
+        "blueprint": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 2e-3},
+        "watercolour": {"algorithm": "locon", "rank": 5},
         "glass": {"algorithm": "lokr", "rank": 8},
-        "neon": {"algorithm": "dora", "rank": 8, "keys": "diffusers"},
+        "neon": {"algorithm": "dora", "rank": 8, "keys": "diffusers", "learning_rate": 6e-3, "steps": 800},
         "pencil": {"algorithm": "loha", "rank": 4},
-        "riso": {"algorithm": "locon", "rank": 6},
-        "mosaic": {"algorithm": "locon", "rank": 6},
+        "riso": {"algorithm": "locon", "rank": 5},
+        "chalk": {"algorithm": "lora", "rank": 8},
         "robot": {"algorithm": "lora", "rank": 8},
         "cat": {"algorithm": "lora", "rank": 8, "keys": "diffusers"},
     }

@@ -73,7 +73,8 @@ def main() -> None:
         off = draw_and_read(pipeline, judge, captions, [(name, 0.0)])
         kept = accuracy(on, few)
         shown = [share_of(readings, attribute, name) for readings in (on, off)]
-        rows.append([name, *map(_percent, shown), *(_percent(kept[what]) for what in ("object", "colour", "position"))])
+        told = [_percent(kept[what]) if what != attribute else "–" for what in ("object", "colour", "position")]
+        rows.append([name, *map(_percent, shown), *told])
     _table(["adapter", "recognised", "at weight 0", "object", "colour", "position"], rows)
 
     styles = [name for name in names if name in STYLES]

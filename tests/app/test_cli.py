@@ -339,9 +339,9 @@ def test_convert(sdxl_source: Path, here: Path, capsys: Capture) -> None:
 
 def test_demo(here: Path, capsys: Capture) -> None:
     assert run(["demo", "--out", "out"]) == 0
-    assert "random weights" in capsys.readouterr().out
+    assert "trained on drawn scenes" in capsys.readouterr().out
     assert (here / "out" / "sheet.png").exists()
-    assert run(["generate", "demo", "a fox", "--steps", "1"]) == 0
+    assert run(["generate", "demo", "a red boat", "--steps", "1"]) == 0
 
 
 # errors: one line, exit code 1, nothing left behind

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lorablend.demo import score
+from lorablend.demo import adapters_dir, score
 from lorablend.demo.drawing import draw
 from lorablend.demo.judge import Judge
 from lorablend.demo.make_adapters import ADAPTERS, train_adapter
@@ -31,22 +31,26 @@ def test_weight_0_is_the_model_alone() -> None:
     pipeline, judge = Pipeline("demo"), Judge.load()
     alone, off, on = (
         draw_and_read(pipeline, judge, ["a red car"], blend, steps=2)
-        for blend in ([], [("embers", 0.0)], [("embers", 1.0)])
+        for blend in ([], [("chalk", 0.0)], [("chalk", 1.0)])
     )
     assert alone == off != on
 
 
 @pytest.mark.slow
-def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["score", "--count", "2", "--of-each", "1"])
+def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("glass", "neon", "robot"):
+        (tmp_path / f"{name}.safetensors").write_bytes((adapters_dir() / f"{name}.safetensors").read_bytes())
+    monkeypatch.setattr("sys.argv", ["score", "--count", "2", "--of-each", "1", "--adapters", str(tmp_path)])
     score.main()
-    tables = capsys.readouterr().out.strip().split("\n\n")
-    assert [len(table.splitlines()) - 2 for table in tables] == [1, 3, 0]  # the stand-in has no adapter of a style
+    base, adapters, blends = (table.splitlines() for table in capsys.readouterr().out.strip().split("\n\n"))
+    assert [len(base), len(adapters), len(blends)] == [3, 5, 4]  # two lines of heading; robot is no style
+    assert [line.split(" |")[0] for line in adapters[2:]] == ["| glass", "| neon", "| robot"]
+    assert blends[2].startswith("| glass, neon |")
 
 
 @pytest.mark.slow
 def test_adapter_is_trained(tmp_path: Path) -> None:
-    file = train_adapter("pixel", tmp_path, steps=2, batch=1)
+    file = train_adapter("comic", tmp_path, steps=2, batch=1)
     assert file.stat().st_size < 1e6
-    assert len(list((tmp_path / "pixel").glob("*.png"))) == 40
+    assert len(list((tmp_path / "comic").glob("*.png"))) == 40
     assert len(ADAPTERS) == 10
