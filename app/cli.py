@@ -4,6 +4,7 @@ What is heavy to import (OpenVINO, Gradio, torch) is imported by the command tha
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -152,10 +153,10 @@ def generate(
 ) -> None:
     """Draw pictures, and print their paths.
 
-    MODEL is a folder written by "lorablend convert", or the word demo for the small model of random weights that is
-    shipped. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir; they know the weights per block,
-    the steps and the rest that A1111 and its extensions know. Each PNG holds its settings, as text that other programs
-    read and as JSON.
+    MODEL is a folder written by "lorablend convert", or the word demo for the small model that is shipped: it
+    draws simple scenes of twelve objects. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir;
+    they know the weights per block, the steps and the rest that A1111 and its extensions know. Each PNG holds its
+    settings, as text that other programs read and as JSON.
 
     \b
     Example:
@@ -256,7 +257,7 @@ def devices() -> None:
 def demo(out: options.Out = Path("demo")) -> None:
     """Draw one prompt with the demo model, without an adapter, with each, and with two at a time.
 
-    The shipped demo model is a stand-in with random weights: it shows that all works, not what SDXL can draw. Each
+    The demo model has SDXL's architecture at a small size; it was trained on drawn scenes of twelve objects. Each
     picture is written, and one sheet with all of them, sheet.png.
 
     \b
@@ -277,28 +278,100 @@ def demo(out: options.Out = Path("demo")) -> None:
 @app.command()
 def ui(
     model: options.Model = "demo",
+    served: options.ServedModel = None,
     lora_dir: options.LoraDir = None,
+    data: options.Data = None,
     device: options.Device = "CPU",
     runtime: options.Runtime = "auto",
     precision: options.Precision = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = None,
-    out: options.Out = Path("pictures"),
+    listen: options.Listen = False,
+    token: options.Token = None,
+    users: options.Users = None,
+    offline: options.Offline = False,
 ) -> None:
-    """Serve the web page to this machine's browsers, until Ctrl-C.
+    """Serve the web page, and all that "lorablend serve" serves, until Ctrl-C.
 
-    MODEL is a folder written by "lorablend convert"; without it, or with the word demo, the small model of random
-    weights that is shipped.
+    MODEL is a folder written by "lorablend convert"; without it, or with the word demo, the small model that
+    is shipped. Pictures and the queue are kept in the --data folder. Only this machine's browsers are let in, unless
+    --listen says otherwise.
 
     \b
     Example:
       lorablend ui sdxl-int8 --lora-dir adapters
     """
-    from lorablend.app.png import check_folder
+    device_options = {"device": device, "runtime": runtime, "precision": precision}
+    where = {"host": "0.0.0.0" if listen else host, "port": port, "token": token, "users": users, "offline": offline}
+    _serve(served or model, lora_dir, data, device_options, with_page=True, **where)
 
-    check_folder(out)
+
+@app.command()
+def serve(
+    model: options.Model = "demo",
+    served: options.ServedModel = None,
+    lora_dir: options.LoraDir = None,
+    data: options.Data = None,
+    device: options.Device = "CPU",
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = None,
+    listen: options.Listen = False,
+    token: options.Token = None,
+    users: options.Users = None,
+    offline: options.Offline = False,
+) -> None:
+    """Serve REST to programs, until Ctrl-C.
+
+    OpenAI's /v1/images, AUTOMATIC1111's /sdapi/v1, and /api, which /openapi.json describes. MODEL is a folder written
+    by "lorablend convert"; without it, or with the word demo, the small model that is shipped. Pictures and the queue
+    are kept in the --data folder. Only this machine's programs are let in, unless --listen says otherwise.
+
+    \b
+    Example:
+      lorablend serve sdxl-int8 --lora-dir adapters --port 8000
+    """
+    device_options = {"device": device, "runtime": runtime, "precision": precision}
+    where = {"host": "0.0.0.0" if listen else host, "port": port, "token": token, "users": users, "offline": offline}
+    _serve(served or model, lora_dir, data, device_options, with_page=False, **where)
+
+
+def _serve(
+    model: str,
+    lora_dir: Path | None,
+    data: Path | None,
+    device_options: dict[str, Any],
+    *,
+    with_page: bool,
+    host: str,
+    port: int | None,
+    token: str | None,
+    users: Path | None,
+    offline: bool,
+) -> None:
+    """What ui and serve have in common."""
+    if offline:
+        os.environ.update(HF_HUB_OFFLINE="1")  # before the Hub's library is imported
     folder, lora_dir = asked.folders(model, lora_dir)
-    pipe = asked.open_pipeline(folder, lora_dir, device, runtime, precision)
-    from lorablend.app.page import serve  # after the checks: Gradio takes seconds to import
+    from lorablend.app import server  # after the quick checks: what it imports takes a second
+    from lorablend.app.folder import adapter_files
+    from lorablend.app.service import Service
+    from lorablend.engine import ModelFolder
 
-    serve(pipe, lora_dir, out, host=host, port=port, say=typer.echo)
+    ModelFolder(folder)  # what is wrong is said before anything is written
+    adapter_files(lora_dir)
+    server.check_login(host, token, users)
+    name = "demo" if model == "demo" else folder.resolve().name
+    socket = server.listen(host, port)
+    data = data or server.default_data()
+    with server.hold(data):
+        service = Service(data, {name: folder}, lora_dir, **device_options)
+        page: dict[str, Any] = {}
+        if with_page:
+            from lorablend.app.page import build_page, mount_options  # Gradio takes seconds to import
+
+            page = {"page": build_page(service), "page_options": mount_options()}
+        hosts = [host] if server.is_loopback(host) else None
+        app = server.create_app(service, token=token, users=users, hosts=hosts, offline=offline, **page)
+        server.run_server(app, service, socket, host=host, say=typer.echo)

@@ -92,7 +92,8 @@ class Drawing:
             if not path.exists():  # else the job was interrupted after it
                 follow = _Follow(report, index, draw.count)
                 follow.begin()
-                result = pipeline.generate(**settings | {"seed": seed}, callback=follow.step)
+                settings["seed"] = seed
+                result = pipeline.generate(**settings, callback=follow.step)
                 save_picture(result.images[0], path, text_chunks(result, seed, pipeline))
                 note_used(self._models.lora_dir, result.blend)
                 warnings |= dict.fromkeys(result.warnings)

@@ -168,8 +168,39 @@ Precision = Annotated[
 AsJson = Annotated[bool, option("--json", None, "Print all there is to know as JSON, module names included.")]
 Host = Annotated[
     str,
-    option("--host", "ADDRESS", "Where to listen; 0.0.0.0 lets in everybody on the network, with no password."),
+    option("--host", "ADDRESS", "Where to listen. Any but this machine's own needs --token or --users."),
 ]
 Port = Annotated[
     int | None, option("--port", "N", "1 to 65535. Default: the first free one from 7860 on.", min=1, max=65535)
 ]
+ServedModel = Annotated[
+    str | None, option("--model", "MODEL", "Folder of the model, or the word demo; the same as MODEL alone.")
+]
+Listen = Annotated[bool, option("--listen", None, "Let in the network: --host 0.0.0.0. Needs --token or --users.")]
+Token = Annotated[
+    str | None,
+    option(
+        "--token",
+        "TEXT",
+        "What everybody has to send: as a bearer's token, as the password, or as ?token= once. Default: "
+        "$LORABLEND_TOKEN, else none is asked for.",
+        envvar="LORABLEND_TOKEN",
+        show_envvar=False,
+    ),
+]
+Users = Annotated[
+    Path | None,
+    option(
+        "--users",
+        "FILE",
+        'Who is let in: one name:salt:hash in each line, as "python -m lorablend.app.auth NAME" writes it. '
+        "Default: none is asked for.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    option(
+        "--data", "DIR", "Folder for pictures, queue and uploads. Default: $LORABLEND_DATA, else one of your own data."
+    ),
+]
+Offline = Annotated[bool, option("--offline", None, "Call no other machine, whatever is asked for.")]

@@ -33,6 +33,7 @@ class Service:
         self, data: Path, models: Mapping[str, Path], lora_dir: Path | None = None, *, limit: int = 64, **options: Any
     ) -> None:
         check_folder(data)
+        self.data = data
         self.hide = tuple(folder for folder in (data, lora_dir, *models.values()) if folder is not None)
         self.models = Models(models, lora_dir, **options)
         self.models.get()  # a broken one is known of before the server listens

@@ -409,7 +409,7 @@ ERRORS = {
     "adapters inspect nosuch": "nosuch: cannot be read (No such file or directory)",
     "ui nosuch": "nosuch does not exist; give a model folder written by `lorablend convert`",
     "ui MODEL --lora-dir nosuch": "nosuch is not a folder of adapters; give one that is there",
-    "ui MODEL --host 192.0.2.1": "cannot listen at 192.0.2.1: cannot assign requested address",
+    "ui MODEL --host 192.0.2.1 --token x": "cannot listen at 192.0.2.1: cannot assign requested address",
 }
 
 

@@ -1,163 +1,316 @@
-"""The real page in a real browser."""
+"""The real page in a real browser, in front of the real program."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from lorablend.app.page import _without_folders
+from lorablend.app.library import Library
 from lorablend.app.png import open_picture, read_png
+from lorablend.app.uploads import Uploads
 from tests.adapter_files import random_factors, write_kohya
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-PATIENCE = 60_000  # milliseconds: the first picture compiles the model
-
-# The program, with every address that its own process calls written down.
-_PROGRAM = """
-import sys
-def note(event, details):
-    if event in ("socket.connect", "socket.getaddrinfo"):
-        with open(sys.argv[1], "a") as calls:
-            print(details[1] if event == "socket.connect" else details[0], file=calls)
-sys.addaudithook(note)
-from lorablend.app.cli import run
-sys.exit(run(sys.argv[2:]))
-"""
+from tests.app.browser import browsing, opened, running, set_slider
 
 
-@pytest.fixture
-def server(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> Iterator[str]:
-    """The page's address; pictures go to tmp_path/out. At the end the server must have called nobody but itself."""
-    calls, adapters = tmp_path / "calls", tmp_path / "adapters"
+@pytest.fixture(scope="module")
+def adapters(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ink, neon glow, one that is broken, and one for another model."""
+    adapters = tmp_path_factory.mktemp("page") / "adapters"
     shutil.copytree(lora_dir, adapters)
     (adapters / "broken.safetensors").write_text("<html>")
     old = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")
     write_kohya(adapters / "old.safetensors", random_factors({old: (320, 768)}), base="sd15")
-    command = [str(calls), "ui", str(sdxl_model), "--lora-dir", str(adapters), "--out", str(tmp_path / "out")]
-    child = subprocess.Popen([sys.executable, "-u", "-c", _PROGRAM, *command], stdout=subprocess.PIPE, text=True)
-    assert child.stdout
-    started = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", child.stdout.readline())
-    assert started
-    yield started[1]
-    child.terminate()
-    child.wait(timeout=30)
-    child.stdout.close()
-    called = set(calls.read_text().splitlines())
-    assert not {call for call in called if "127.0.0.1" not in call and "localhost" not in call}
+    return adapters
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page data") / "data"
+
+
+@pytest.fixture(scope="module")
+def address(sdxl_model: Path, adapters: Path, data: Path) -> Iterator[str]:
+    with running(sdxl_model, adapters, data) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as browser:
+        yield browser
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    """A browser page; at the end there must have been no error in its console, and no request but to this machine."""
-    if not CHROMIUM:
-        pytest.fail("chromium is not installed; run: apt-get install chromium")
-    troubles: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1360, "height": 1000})
-        page.set_default_timeout(PATIENCE)
-        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: troubles.append(request.url) if _is_outside(request.url) else None)
-        page.on("response", lambda reply: troubles.append(f"{reply.status} {reply.url}") if not reply.ok else None)
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with opened(browser, address) as page:
         yield page
-        browser.close()
-    assert not troubles
 
 
-def _is_outside(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"
+def pictures(data: Path) -> set[Path]:
+    return {path for path in (data / "pictures").glob("*/*.png") if not path.name.startswith(".")}
 
 
-def test_a_session(server: str, page: Page, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    page.goto(server)
-    generate, stop = page.get_by_role("button", name="Generate"), page.get_by_role("button", name="Stop")
-    settings = page.get_by_label("Settings", exact=True)
-    expect(stop).to_be_disabled()
+def draw(page: Page, data: Path) -> Path:
+    """Press the button, and wait for the one picture that comes of it."""
+    before = pictures(data)
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.get_by_role("button", name="Stop")).to_be_enabled()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    expect(page.get_by_text(re.compile(r"^1 picture in"))).to_be_visible()
+    (new,) = pictures(data) - before
+    return new
 
-    # A picture without adapters, seen while it is drawn.
-    page.get_by_label("Prompt", exact=True).fill("a fox in the snow")
-    page.get_by_label("Negative prompt").fill("blurry")
-    page.get_by_label("New seed each time").uncheck()
-    page.get_by_label("Seed", exact=True).fill("7")
-    generate.click()
-    page.get_by_alt_text("Preview").wait_for()
-    page.get_by_text("1 picture in").wait_for()
-    expect(generate).to_be_enabled()
-    expect(settings).to_have_value(re.compile(r"^a fox in the snow\nNegative prompt: blurry\nSteps: 20, .*Seed: 7, "))
-    (bare,) = out.iterdir()
 
-    # The same with an adapter: another picture, and no new compilation.
-    page.get_by_label("ink", exact=True).check()
-    page.get_by_text("trigger words: ink drawing").wait_for()
-    page.get_by_label("number input for Weight of ink").fill("0.8")
-    page.get_by_label("number input for Weight of ink").press("Tab")
-    generate.click()
-    expect(settings).to_have_value(re.compile(r"^a fox in the snow <lora:ink:0\.8>\n"))
-    (styled,) = set(out.iterdir()) - {bare}
-    assert open_picture(bare).tobytes() != open_picture(styled).tobytes()
+def fill(page: Page, prompt: str, *, seed: int = 7, steps: int = 2) -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label("Seed", exact=True).first.fill(str(seed))
+    set_slider(page, "Steps", str(steps))
+
+
+def add_pedal(page: Page, name: str) -> None:
+    page.get_by_label("Add an adapter").click()
+    page.get_by_role("option", name=name, exact=True).click()
+    page.locator("#board").get_by_label(name, exact=True).wait_for()
+
+
+def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> None:
+    fill(page, "a fox")
+    expect(page.get_by_text(re.compile(r"^\d+ of 75 tokens$"))).to_be_visible()
+    bare = draw(page, data)
+
+    add_pedal(page, "ink")
+    set_slider(page, "Weight of ink", "0.8")
+    add_pedal(page, "neon glow")
+    expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.8")  # kept while the board grew
+    set_slider(page, "Weight of neon glow", "-0.4")
+    page.get_by_role("button", name="ink drawing").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
+    styled = draw(page, data)
     record = read_png(styled).record
     assert record
-    assert record.request.blend == {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8}]}
-    assert record.request.seed == 7
-    assert read_png(styled).parameters == settings.input_value()
-    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert [(used.name, used.weight) for used in record.adapters] == [("ink", 0.8), ("neon glow", -0.4)]
+    assert (record.request.prompt, record.seed) == ("a fox, ink drawing", 7)
+    assert open_picture(bare).tobytes() != open_picture(styled).tobytes()
+    expect(page.get_by_label("Settings of the picture")).to_have_value(read_png(styled).parameters or "")
+
+    # Another weight, another picture; the other order and one switched off, as asked.
+    set_slider(page, "Weight of ink", "0.2")
+    page.get_by_role("button", name="Move neon glow up").click()
+    expect(page.get_by_role("button", name="Move neon glow up")).to_be_disabled()
+    weaker = draw(page, data)
+    assert open_picture(weaker).tobytes() != open_picture(styled).tobytes()
+    assert [item["adapter"] for item in read_png(weaker).record.request.blend["items"]] == ["neon glow", "ink"]
+    page.locator("#board").get_by_label("neon glow", exact=True).uncheck()
+    page.screenshot(path=tmp_path / "create.png", full_page=True)
 
     # The file that the browser gets is the one on disk, metadata included.
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download").first.click()
-    assert download.value.path().read_bytes() == styled.read_bytes()
+        page.locator("#newest").get_by_role("button", name="Download").first.click()
+    assert download.value.path().read_bytes() == weaker.read_bytes()
 
-    # One that is broken, or for another model, says so when it is switched on, and when it is drawn with.
-    broken = "broken.safetensors: not a safetensors file: 6 bytes long, the header alone needs 8"
-    old = "old is for sd15, the model is sdxl; choose an adapter for sdxl"
-    for name, message in (("broken", broken), ("old", old)):
-        page.get_by_label(name, exact=True).check()
-        expect(page.get_by_text(message)).to_have_count(1)
-        generate.click()
-        expect(page.get_by_text(message)).to_have_count(2)
-        expect(generate).to_be_enabled()
-        page.get_by_label(name, exact=True).uncheck()
+    # What the browser remembers is there after a reload, and so is the picture.
+    page.reload()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
+    expect(page.get_by_label("number input for Weight of neon glow")).to_have_value("-0.4")
+    expect(page.get_by_label("Settings of the picture")).to_have_value(read_png(weaker).parameters or "")
 
-    # An error is one line, without this machine's folders.
-    page.get_by_label("Prompt", exact=True).fill("a fox <lora:onk:1>")
-    generate.click()
+
+def test_what_is_wrong_is_one_line(page: Page, data: Path) -> None:
+    before = pictures(data)
+    fill(page, "a fox <lora:onk:1>")
+    page.get_by_role("button", name="Draw", exact=True).click()
     page.get_by_text(re.compile(r"onk: no adapter of that name among the 4 in \w+; did you mean ink\?")).wait_for()
-    expect(generate).to_be_enabled()
-
-    # So is a value that Gradio itself refuses.
-    page.get_by_label("Seed", exact=True).fill("-1")
-    generate.click()
-    page.get_by_text("Value -1 is less than minimum value 0").wait_for()
-    page.get_by_text("failed").wait_for()
-    expect(generate).to_be_enabled()
-    page.get_by_label("Seed", exact=True).fill("7")
-
-    # Stop ends a long run soon, and the page is ready for the next.
-    page.get_by_label("Prompt", exact=True).fill("a fox")
-    page.get_by_label("number input for Steps").fill("100")
-    page.get_by_label("number input for Pictures").fill("16")
-    page.get_by_label("number input for Pictures").press("Tab")
-    generate.click()
-    page.get_by_text(re.compile("picture 1 of 16 · step")).wait_for()
-    stop.click()
-    page.get_by_text("stopped, ").wait_for()
-    expect(generate).to_be_enabled()
-    assert len(list(out.iterdir())) < 8
+    fill(page, "a fox")
+    for name, message in (
+        ("broken", "broken.safetensors: not a safetensors file: 6 bytes long, the header alone needs 8"),
+        ("old", "old is for sd15, the model is sdxl; choose an adapter for sdxl"),
+    ):
+        add_pedal(page, name)
+        page.locator("#board").get_by_text(message).wait_for()
+        page.get_by_role("button", name="Draw", exact=True).click()
+        expect(page.get_by_text(message)).to_have_count(2)
+        page.get_by_role("button", name=f"Remove {name}").click()
+        expect(page.locator("#board").get_by_label(name, exact=True)).to_have_count(0)
+    assert pictures(data) == before
 
 
-def test_messages_do_not_tell_folders(tmp_path: Path) -> None:
-    text = f"{tmp_path}/ink.safetensors is broken; look in {tmp_path}"
-    assert _without_folders(text, (None, tmp_path)) == f"ink.safetensors is broken; look in {tmp_path.name}"
+def test_two_tabs_see_a_job_and_one_stops_it(page: Page, browser: Browser, address: str, data: Path) -> None:
+    fill(page, "a long run", steps=100)
+    set_slider(page, "Pictures", "30")
+    before = pictures(data)
+    page.get_by_role("button", name="Draw", exact=True).click()
+    page.get_by_text(re.compile(r"picture \d+ of 30 · step \d+ of 100 · \d+ s · about \d+ s to go")).wait_for()
+    page.get_by_alt_text("Preview").wait_for()
+    with opened(browser, address) as second:
+        second.get_by_alt_text("Preview").wait_for()
+        second.get_by_role("button", name="Stop").click()
+        second.get_by_text("stopped", exact=True).wait_for()
+    page.get_by_text("stopped", exact=True).wait_for()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    assert len(pictures(data) - before) < 30
+
+
+def test_repaint_what_is_painted(page: Page, data: Path) -> None:
+    fill(page, "a fox", seed=3)
+    start = draw(page, data)
+    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    page.get_by_role("button", name="Repaint what is painted").click()
+    page.get_by_text("there is no picture; drop one into the box, or take the newest").wait_for()
+    page.get_by_role("button", name="Take the newest picture").click()
+    canvas = page.locator("#editor canvas").first
+    canvas.scroll_into_view_if_needed()
+    expect(page.locator("#editor").get_by_label("Brush", exact=True)).to_be_visible()
+    page.locator("#editor").get_by_text(re.compile(r"^\d{3,}%$")).wait_for()  # the small picture is there, enlarged
+    box = canvas.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 20, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=10)
+    page.mouse.up()
+    page.get_by_role("button", name="Repaint what is painted").click()
+    page.get_by_alt_text("The mask: white is repainted").wait_for()
+    set_slider(page, "Strength (1: nothing is kept)", "0.9")
+    page.get_by_label("Prompt", exact=True).fill("a boat")
+    repainted = draw(page, data)
+    record = read_png(repainted).record
+    assert record
+    assert record.request.strength == 0.9
+    masks = [path.stem for path in (data / "uploads").glob("*.png")]
+    (mask,) = [mask for name in masks if (mask := Uploads(data / "uploads").open(name)).mode == "L"]
+    white = np.asarray(mask.resize((64, 64))) > 0
+    assert 0.01 < white.mean() < 0.9
+    old, new = (np.asarray(open_picture(path)).astype(int) for path in (start, repainted))
+    assert (old[~white] == new[~white]).mean() > 0.9  # the mask is blended in cells of 8 pixels
+    assert (old[white] != new[white]).mean() > 0.5
+
+    # Back to the settings of that picture, the start and the mask included: the same file again.
+    page.get_by_label("Prompt", exact=True).fill("something else")
+    page.get_by_role("button", name="Start from noise again").click()
+    expect(page.get_by_alt_text("The mask: white is repainted")).to_have_count(0)
+    page.get_by_role("button", name="Use these settings").first.click()
+    page.get_by_alt_text("The mask: white is repainted").wait_for()
+    assert draw(page, data).read_bytes() == repainted.read_bytes()
+
+
+def test_compare_styles_and_presets(page: Page, data: Path) -> None:
+    fill(page, "a fox", seed=11)
+    page.get_by_role("button", name="Compare").first.click()
+    page.get_by_text("no pedal is on; add one, and compare with and without it").wait_for()
+    add_pedal(page, "ink")
+    set_slider(page, "Weight of ink", "0.7")
+    before = pictures(data)
+    page.get_by_role("button", name="Compare").first.click()
+    expect(page.locator("#row .thumbnail-item img")).to_have_count(2)
+    assert {read_png(path).record.seed for path in pictures(data) - before} == {11}
+
+    page.get_by_role("button", name="Styles: boards with a name").click()
+    page.get_by_label("Name", exact=True).fill("Quiet ink")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("saved").wait_for()
+    page.get_by_role("button", name="Remove ink").click()
+    page.locator("#board .empty").wait_for()
+    page.get_by_label("Load a style").click()
+    page.get_by_role("option", name="Quiet ink").click()
+    expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.7")
+
+    page.get_by_label("Preset (steps, guidance, scheduler)").click()
+    page.get_by_role("option", name="lcm", exact=True).click()
+    expect(page.get_by_label("number input for Steps", exact=True)).to_have_value("4")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone(browser: Browser, address: str, tmp_path: Path, dark: bool) -> None:
+    """Nothing is wider than the screen, in no tab; every control has a name."""
+    with opened(browser, address, width=390, height=844, dark=dark) as page:
+        for tab in ("Create", "Gallery", "Adapters", "Models and devices"):
+            if not page.get_by_role("tab", name=tab, exact=True).is_visible():
+                page.get_by_role("button", name="More tabs").or_(page.locator(".overflow-menu > button")).first.click()
+            page.get_by_role("tab", name=tab, exact=True).or_(
+                page.get_by_role("button", name=tab, exact=True)
+            ).first.click()
+            page.get_by_role("tabpanel").filter(visible=True).first.wait_for()
+            page.screenshot(path=tmp_path / f"{tab}{' dark' if dark else ''}.png", full_page=True)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 390, f"{tab} is {width} pixels wide"
+            assert page.evaluate(_NAMELESS) == []
+
+
+_NAMELESS = """() => [...document.querySelectorAll("input, select, textarea, button, img")].filter(one =>
+    one.offsetParent !== null && !(one.labels && one.labels.length && one.labels[0].textContent.trim())
+    && !one.getAttribute("aria-label") && !one.title && !one.textContent.trim() && one.getAttribute("alt") === null
+    && one.type !== "file").map(one => one.outerHTML.slice(0, 200))"""
+
+
+def test_found_again_after_a_restart(browser: Browser, sdxl_model: Path, adapters: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(sdxl_model, adapters, data) as address, opened(browser, address) as page:
+        fill(page, "a lighthouse", seed=21)
+        add_pedal(page, "ink")
+        set_slider(page, "Weight of ink", "0.65")
+        page.get_by_role("button", name="More of ink").click()
+        page.get_by_label("Weights by block").fill("OUTALL")
+        page.get_by_label("Mask: left, top, right, bottom").fill("0, 0, 0.5, 1")
+        first = draw(page, data)
+    with running(sdxl_model, adapters, data) as address, opened(browser, address) as page:
+        page.get_by_role("tab", name="Gallery").click()
+        page.get_by_label("Words of the prompt").fill("lighthouse")
+        page.get_by_label("Words of the prompt").press("Enter")
+        page.locator("#grid").get_by_role("button", name="Thumbnail 1 of 1").click()
+        expect(page.get_by_label("Metadata")).to_have_value(read_png(first).parameters or "")
+        page.screenshot(path=tmp_path / "gallery.png", full_page=True)
+        page.locator("#details").get_by_role("button", name="Use these settings").click()
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("a lighthouse")
+        expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.65")
+        assert draw(page, data).read_bytes() == first.read_bytes()
+
+        # Deleted, and brought back.
+        page.get_by_role("tab", name="Gallery").click()
+        page.locator("#grid").get_by_role("button", name="Thumbnail 2 of 2").click()
+        page.locator("#details").get_by_role("button", name="Delete", exact=True).click()
+        page.locator("#grid").get_by_role("button", name="Thumbnail 1 of 1").wait_for()
+        assert not first.exists()
+        page.get_by_role("button", name="Bin").click()
+        page.get_by_role("button", name="Restore").click()
+        page.locator("#grid").get_by_role("button", name="Thumbnail 2 of 2").wait_for()
+        assert first.exists()
+
+
+def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter: Path, tmp_path: Path) -> None:
+    """Search it, look into a file, mark one, add one, put it on the board."""
+    folder = tmp_path / "library"
+    shutil.copytree(lora_dir, folder)
+    Library(folder).scan()
+    adapter = adapter.rename(adapter.with_name("brush.safetensors"))
+    with running(sdxl_model, folder, tmp_path / "data") as address, opened(browser, address) as page:
+        page.get_by_role("tab", name="Adapters").click()
+        table = page.locator("#library").get_by_role("gridcell").or_(page.locator("#library td")).filter(visible=True)
+        table.get_by_text("neon glow").first.wait_for()
+        page.get_by_label("Search names, trigger words, tags, hashes").fill("drawing")
+        expect(table.get_by_text("neon glow")).to_have_count(0)
+        table.get_by_text("ink", exact=True).filter(visible=True).first.click()
+        page.locator("#facts").get_by_text("modules, rank").first.wait_for()
+        page.get_by_role("button", name="Favourite", exact=True).filter(visible=True).click()
+        page.get_by_role("button", name="No favourite").wait_for()
+        assert Library(folder).get("ink").favourite
+
+        page.get_by_label("Search names, trigger words, tags, hashes").fill("")
+        page.get_by_role("button", name="Add to the library").click()
+        page.get_by_label("Or an address, or hf:").fill("/etc/passwd")
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()
+        page.locator("#upload input[type=file]").set_input_files(adapter)
+        page.get_by_text("brush.safetensors").wait_for()
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_text("brush is in the library").wait_for()
+        assert (folder / "brush.safetensors").read_bytes() == adapter.read_bytes()
+        page.get_by_role("button", name="Add to the board").click()
+        page.get_by_role("tab", name="Create").click()
+        page.locator("#board").get_by_label("brush", exact=True).wait_for()
+        page.screenshot(path=tmp_path / "library.png", full_page=True)

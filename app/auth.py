@@ -1,0 +1,185 @@
+"""Who may use the server: one check in front of every route, of the page and of all files.
+
+On the loopback nobody has to log in, but a browser must come with a Host of this machine, so that no web page can
+reach the server under a name of its own (DNS rebinding). With a token, or with users, every request must bring it: as
+`Authorization: Bearer TOKEN`, as the password of HTTP Basic, or once as `?token=TOKEN`, which a browser keeps as a
+cookie. What changes something is refused when a foreign web page asks for it.
+
+A users file has one `name:salt:hash` per line, written by `python -m lorablend.app.auth NAME`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import getpass
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from anyio import CapacityLimiter, to_thread
+
+from lorablend.adapters.errors import RequestError
+
+__all__ = ["Credentials", "hash_password", "is_loopback", "read_users"]
+
+COOKIE = "lorablend"
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
+_KNOWN = 1000  # checked passwords that are remembered, by their hash
+_LONGEST = 1000  # characters of a password
+
+
+@dataclass(frozen=True)
+class _User:
+    salt: bytes
+    hash: bytes
+
+
+class Credentials:
+    """The token, or the users, or neither. key: what cookies are signed with; it changes with the credentials."""
+
+    def __init__(self, token: str | None = None, users: Mapping[str, _User] | None = None) -> None:
+        self._token = token
+        self._users = dict(users or {})
+        secret = "\n".join([token or "", *(f"{name}:{user.hash.hex()}" for name, user in self._users.items())])
+        self._key = hashlib.sha256(f"lorablend cookie\n{secret}".encode()).digest()
+        self._known: dict[bytes, str] = {}
+        self._hashing: CapacityLimiter | None = None
+
+    @property
+    def needed(self) -> bool:
+        return self._token is not None or bool(self._users)
+
+    async def user(self, headers: Mapping[str, str]) -> str | None:
+        """Who asks, "" for who has the token; None for nobody that is known."""
+        name, password = _authorization(headers.get("authorization", ""))
+        if password and (found := await self.check(name, password)) is not None:
+            return found
+        return self._of_cookie(headers.get("cookie", ""))
+
+    async def check(self, name: str, password: str) -> str | None:
+        """The user with this password; "" where it is the token, whatever the name; None where it is neither."""
+        if self._token is not None and hmac.compare_digest(password.encode(), self._token.encode()):
+            return ""
+        if not name:  # a bearer's, or in an address
+            name, _, password = password.partition(":")
+        user = self._users.get(name)
+        if user is None or not 0 < len(password) <= _LONGEST:
+            return None
+        key = hashlib.sha256(f"{name}\n{password}".encode()).digest()
+        if self._known.get(key) == name:
+            return name
+        self._hashing = self._hashing or CapacityLimiter(1)  # a guesser gets one core at most
+        found = await to_thread.run_sync(_scrypt, password, user.salt, limiter=self._hashing)
+        if not hmac.compare_digest(found, user.hash):
+            return None
+        if len(self._known) < _KNOWN:
+            self._known[key] = name
+        return name
+
+    def cookie(self, user: str) -> str:
+        """The cookie of somebody who has logged in, which holds no password."""
+        return f"{COOKIE}={quote(user, safe='')}.{self._sign(user)}; Path=/; HttpOnly; SameSite=Strict"
+
+    def _of_cookie(self, header: str) -> str | None:
+        try:
+            morsel = SimpleCookie(header).get(COOKIE)
+        except CookieError:
+            return None
+        name, dot, signature = (morsel.value if morsel else "").rpartition(".")
+        for user in ("", *self._users):
+            if dot and name == quote(user, safe="") and hmac.compare_digest(signature, self._sign(user)):
+                return user
+        return None
+
+    def _sign(self, user: str) -> str:
+        return hmac.new(self._key, user.encode(), hashlib.sha256).hexdigest()
+
+
+def read_users(path: Path) -> dict[str, _User]:
+    """The users of a file. Raises RequestError for a line that is no `name:salt:hash`, and for no users at all."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = str(error.strerror).lower() if isinstance(error, OSError) else "not text in UTF-8"
+        raise RequestError(f"{path} cannot be read: {reason}; give a file of users") from error
+    users: dict[str, _User] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            name, salt, found = line.strip().split(":")
+            users[name] = _User(bytes.fromhex(salt), bytes.fromhex(found))
+        except ValueError:
+            raise RequestError(
+                f'{path}, line {number}: not name:salt:hash; write it with "python -m lorablend.app.auth NAME"'
+            ) from None
+        if not name or len(users[name].hash) != _SCRYPT["dklen"]:
+            raise RequestError(f'{path}, line {number}: no hash; write it with "python -m lorablend.app.auth NAME"')
+    if not users:
+        raise RequestError(f'{path} names no user; add one with "python -m lorablend.app.auth NAME >> {path.name}"')
+    return users
+
+
+def hash_password(name: str, password: str) -> str:
+    """A line for a users file. Raises RequestError for a name or a password that cannot be used."""
+    if not name or not name.isprintable() or ":" in name:
+        raise RequestError(f"the name {name!r} cannot be used; give one without a colon")
+    if not 0 < len(password) <= _LONGEST:
+        raise RequestError(f"the password has {len(password)} characters; give 1 to {_LONGEST}")
+    salt = secrets.token_bytes(16)
+    return f"{name}:{salt.hex()}:{_scrypt(password, salt).hex()}"
+
+
+def is_loopback(host: str) -> bool:
+    """Does this name or address reach nobody but this machine?"""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def host_of(header: str) -> str:
+    """The name in a Host header, without the port."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def without_token(query: str) -> tuple[str | None, str]:
+    """The token of a query, None if it has none, and the rest of the query."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    token = next((value for name, value in pairs if name == "token"), None)
+    return token, urlencode([pair for pair in pairs if pair[0] != "token"])
+
+
+def _authorization(header: str) -> tuple[str, str]:
+    """Name and password; the name is "" for a bearer."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return "", value.strip()
+    if scheme.lower() == "basic":
+        try:
+            name, _, password = base64.b64decode(value.strip(), validate=True).decode("utf-8").partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return "", ""
+        return name, password
+    return "", ""
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, **_SCRYPT)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m lorablend.app.auth NAME >> users")
+    print(hash_password(sys.argv[1], getpass.getpass(f"password of {sys.argv[1]}: ")))  # noqa: T201

@@ -1,0 +1,309 @@
+"""The tab where pictures are made: prompt, board, settings; what is drawn, and the newest pictures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import gradio as gr
+
+from lorablend.app.draw import Draw
+from lorablend.app.page_board import Card, make_card, trouble_of
+from lorablend.app.page_compare import compare
+from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates, spacing_box
+from lorablend.app.page_pedal import Board, Pedal, blend_of, board_of, moved
+from lorablend.app.page_results import Results, make_results, wire_results
+from lorablend.app.page_reuse import Found, reuse
+from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_shelf import Shelf
+from lorablend.app.page_start import StartBoxes, kept_mask, make_start
+from lorablend.app.page_styles import Styles
+from lorablend.app.page_tokens import TokenCounter
+from lorablend.app.service import Service
+
+__all__ = ["Create", "make_create"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create:
+    """What other tabs need of this one. note: where it says what of a picture is missing here."""
+
+    form: Form
+    results: Results
+    note: gr.HTML
+    add: gr.Dropdown
+
+    def outputs(self) -> list[Any]:
+        """The components of `filled`."""
+        return [*self.form.boxes(), self.note]
+
+    def filled(self, found: Found) -> Values:
+        """The form as a picture says."""
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
+        said = f'<p>Not quite the same here:</p><ul role="alert">{lines}</ul>' if lines else ""
+        return self.form.filled(found.draw) | {self.note: said}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Buttons:
+    """Those of the left side."""
+
+    begin: gr.Button
+    compare: gr.Button
+    add: gr.Dropdown
+    tag: gr.Dropdown
+    style: gr.Dropdown
+    style_name: gr.Textbox
+    save: gr.Button
+    delete: gr.Button
+    last: gr.BrowserState
+
+
+def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
+    """Lay out the tab and wire it."""
+    styles = Styles(service.data / "styles")
+    last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")  # of this browser alone, and no secret
+    with gr.Row(elem_id="columns", equal_height=False):
+        with gr.Column(elem_id="compose", min_width=280):
+            prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, autofocus=True, elem_id="prompt")
+            tokens = gr.HTML("", elem_id="tokens")
+            negative = gr.Textbox(label="Negative prompt", lines=1, max_lines=6)
+            with gr.Row(elem_classes="actions", elem_id="actions"):
+                begin = gr.Button("Draw", variant="primary", scale=3, min_width=120)
+                stop = gr.Button("Stop", variant="stop", interactive=False, scale=1, min_width=80)
+                compared = gr.Button("Compare", scale=1, min_width=90)
+            note = gr.HTML("", elem_id="note")
+        with gr.Column(elem_id="results", min_width=280):
+            results = make_results(stop)
+        with gr.Column(elem_id="knobs", min_width=280):
+            board_state, start, empty = gr.State([]), gr.State(Start()), gr.State(False)
+            gr.HTML("<h2>Pedal board</h2>")
+            board_place = gr.Column(elem_id="board")
+            names = shelf.names()
+            with gr.Row():
+                add = gr.Dropdown(names, value=None, label="Add an adapter", min_width=140)
+                tag = gr.Dropdown(names, value=None, label="Write its tag into the prompt", min_width=140)
+            with gr.Accordion("Styles: boards with a name", open=False):
+                style = gr.Dropdown(styles.names(), value=None, label="Load a style")
+                with gr.Row(elem_classes="end"):
+                    style_name = gr.Textbox(label="Name", max_length=60, min_width=120, scale=3)
+                    save = gr.Button("Save", size="sm", min_width=70, scale=1)
+                    delete = gr.Button("Delete", size="sm", min_width=70, scale=1)
+            gr.HTML("<h2>Settings</h2>")
+            made = make_settings(service)
+            started = make_start(service, start)
+    dice, last_seed, preset = made.pop("dice"), made.pop("last"), made.pop("preset")
+    form = Form(
+        prompt=prompt,
+        negative=negative,
+        board=board_state,
+        start=start,
+        empty=empty,
+        strength=started.strength,
+        **made,
+    )
+    buttons = _Buttons(
+        begin=begin,
+        compare=compared,
+        add=add,
+        tag=tag,
+        style=style,
+        style_name=style_name,
+        save=save,
+        delete=delete,
+        last=last,
+    )
+    for box in (*form.boxes(), add, tag, style, style_name):  # Gradio locks what only listeners in a render read
+        box.interactive = True
+    create = Create(form=form, results=results, note=note, add=add)
+    wire_results(service, results, page)
+    with board_place:
+        _wire_board(service, shelf, styles, form, results, buttons, started, note)
+    _wire_form(service, form, preset, dice, last_seed, tokens, styles, buttons)
+    _wire_pictures(service, shelf, create)
+
+    def load(kept: dict[str, Any] | None) -> Values:
+        """The form as this browser left it, and what there is now to choose from."""
+        said: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names())}
+        said[style] = gr.Dropdown(styles.names())
+        try:
+            return said | (form.filled(_known(service, Draw.model_validate(kept))) if kept else {})
+        except ValueError:  # of another version
+            return said
+
+    page.load(load, last, [*form.boxes(), add, tag, style], **CHANGING)
+    return create
+
+
+def _wire_board(
+    service: Service,
+    shelf: Shelf,
+    styles: Styles,
+    form: Form,
+    results: Results,
+    buttons: _Buttons,
+    started: StartBoxes,
+    note: gr.HTML,
+) -> None:
+    """The cards, and everything that needs to know what their knobs say."""
+
+    @gr.render(inputs=[form.board], concurrency_limit=None, show_progress="hidden")
+    def show(board: Board) -> None:
+        if not board:
+            gr.HTML('<p class="empty">No pedal yet. Add an adapter below; it acts on the next picture.</p>')
+        cards = [_card(service, shelf, pedal, index, len(board)) for index, pedal in enumerate(board)]
+        knobs = {box for card in cards for box in card.boxes()}
+
+        def read(values: Values) -> Board:
+            return [card.read(values) for card in cards]
+
+        def draw(values: Values, request: gr.Request) -> Values:
+            with saying(service):
+                asked = form.draw(values, read(values))
+                service.draw(asked, client=str(request.session_hash))
+            return {
+                results.timer: gr.Timer(0.4),
+                results.seen: None,
+                results.stop: gr.Button(interactive=True),
+                buttons.last: asked.model_dump(exclude_defaults=True),
+                note: "",
+            }
+
+        def draw_compared(values: Values, request: gr.Request) -> Values:
+            with saying(service):
+                row = compare(service, form.draw(values, read(values)), str(request.session_hash))
+            return {results.compared: row, results.timer: gr.Timer(0.4), results.seen: None}
+
+        def change(turn: Callable[[Board], Board], values: Values) -> Board:
+            return turn(read(values))
+
+        def add(values: Values) -> Values:
+            name = values[buttons.add]
+            return {form.board: [*read(values), Pedal(adapter=name)] if name else read(values), buttons.add: None}
+
+        def save(values: Values) -> Any:
+            with saying(service):
+                blend = blend_of(read(values), values[form.mode], int(values[form.switch_steps]))
+                styles.save(values[buttons.style_name], blend)
+            gr.Info("saved", duration=2)
+            return gr.Dropdown(styles.names())
+
+        everything = form.boxes() | knobs
+        drawn = [results.timer, results.seen, results.stop, buttons.last, note]
+        gr.on([buttons.begin.click, form.prompt.submit], draw, everything, drawn, key="draw", **CHANGING)
+        buttons.compare.click(
+            draw_compared, everything, [results.compared, results.timer, results.seen], key="compare", **CHANGING
+        )
+        buttons.add.select(add, knobs | {buttons.add}, [form.board, buttons.add], key="add", **CHANGING)
+        buttons.save.click(
+            save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
+        )
+        for index, card in enumerate(cards):
+            turns = (
+                (card.up, partial(moved, index=index, by=-1)),
+                (card.down, partial(moved, index=index, by=1)),
+                (card.remove, partial(_without, index=index)),
+            )
+            for button, turn in turns:
+                button.click(partial(change, turn), knobs, form.board, **CHANGING)
+            for word, button in card.words.items():
+                button.click(partial(_with_word, word), form.prompt, form.prompt, **AT_ONCE)
+            card.take_mask.click(partial(_take_mask, service), started.editor, card.mask, **CHANGING)
+
+
+def _wire_form(
+    service: Service,
+    form: Form,
+    preset: gr.Dropdown,
+    dice: gr.Button,
+    last_seed: gr.Button,
+    tokens: gr.HTML,
+    styles: Styles,
+    buttons: _Buttons,
+) -> None:
+    @cache
+    def counter(model: str) -> TokenCounter:
+        return TokenCounter(service.models.get(model).model)
+
+    def count(prompt: str, model: str) -> str:
+        return html.escape(counter(model or service.models.names[0]).line(prompt or ""))
+
+    def take_last() -> str:
+        pictures = service.gallery.find(limit=1)
+        return "" if not pictures or pictures[0].seed is None else str(pictures[0].seed)
+
+    def take_preset(name: str) -> Values:
+        return preset_updates(form, name) or {form.steps: gr.skip()}
+
+    def take_tag(prompt: str, name: str | None) -> tuple[str, None]:
+        return (f"{prompt} <lora:{name}:1>".lstrip() if name else prompt), None
+
+    def load_style(name: str | None) -> Values:
+        if not name:
+            return {form.board: gr.skip()}
+        with saying(service):
+            blend = styles.load(name)
+        return {
+            form.board: board_of(blend),
+            form.mode: blend.get("mode", "sum"),
+            form.switch_steps: blend.get("switch_steps", 1),
+            buttons.style_name: name,
+        }
+
+    def delete(name: str | None) -> Any:
+        styles.delete(name or "")
+        return gr.Dropdown(styles.names(), value=None)
+
+    form.prompt.change(count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
+    form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
+    form.scheduler.input(lambda name: spacing_box(name, ""), form.scheduler, form.spacing, **AT_ONCE)
+    dice.click(new_seed, None, form.seed, **AT_ONCE)
+    last_seed.click(take_last, None, form.seed, **AT_ONCE)
+    boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps]
+    preset.input(take_preset, preset, boxes, **AT_ONCE)
+    buttons.tag.select(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)
+    styled = [form.board, form.mode, form.switch_steps, buttons.style_name]
+    buttons.style.select(load_style, buttons.style, styled, **CHANGING)
+    buttons.delete.click(delete, buttons.style, buttons.style, **CHANGING)
+
+
+def _wire_pictures(service: Service, shelf: Shelf, create: Create) -> None:
+    """The buttons below the newest pictures."""
+
+    def use(file: str) -> Values:
+        with saying(service):
+            return create.filled(reuse(service, shelf, file))
+
+    def begin(file: str) -> Start:
+        with saying(service):
+            return Start(image=service.uploads.keep(service.gallery.path(file).read_bytes()))
+
+    create.results.reuse.click(use, create.results.chosen, create.outputs(), **CHANGING)
+    create.results.begin.click(begin, create.results.chosen, create.form.start, **CHANGING)
+
+
+def _card(service: Service, shelf: Shelf, pedal: Pedal, index: int, count: int) -> Card:
+    entry = shelf.get(pedal.adapter)
+    trouble = service.public(trouble_of(entry, service.models.get().model))
+    return make_card(pedal, index, count, entry, shelf.preview(entry) if entry else "", trouble)
+
+
+def _without(board: Board, index: int) -> Board:
+    return [pedal for place, pedal in enumerate(board) if place != index]
+
+
+def _with_word(word: str, prompt: str) -> str:
+    return f"{prompt.rstrip().rstrip(',')}, {word}" if prompt.strip() else word
+
+
+def _take_mask(service: Service, value: dict[str, Any] | None) -> str:
+    with saying(service):
+        return kept_mask(service, value)
+
+
+def _known(service: Service, draw: Draw) -> Draw:
+    """The drawing without a model that is not here any more."""
+    return draw if draw.model in service.models.names else draw.model_copy(update={"model": None})

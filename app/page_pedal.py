@@ -1,0 +1,129 @@
+"""A pedal of the board: one adapter with its knobs, and its two forms: text for boxes, an item of a blend."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorablend.adapters.errors import BlendError
+
+__all__ = ["Board", "Pedal", "blend_of", "board_of", "moved"]
+
+
+def _new_id() -> str:
+    return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pedal:
+    """One adapter. id tells two pedals of one adapter apart.
+
+    unet, text_encoder: None where the weight is for them too. The others are texts, "" for nothing: blocks a preset, a
+    list, or a blend's JSON form; start and stop a step's number, or a part of the run with a point in it; ramp two
+    factors; mask four edges, or the name of an upload.
+    """
+
+    adapter: str
+    id: str = field(default_factory=_new_id)
+    on: bool = True
+    weight: float = 1.0
+    unet: float | None = None
+    text_encoder: float | None = None
+    blocks: str = ""
+    start: str = ""
+    stop: str = ""
+    ramp: str = ""
+    mask: str = ""
+
+    def item(self) -> dict[str, Any]:
+        """The item of a blend. Raises BlendError for text that cannot be read."""
+        form: dict[str, Any] = {"adapter": self.adapter, "weight": self.weight}
+        form |= {"unet": self.unet, "text_encoder": self.text_encoder, "blocks": self._blocks(), "mask": self._mask()}
+        schedule = {"start": self._bound("start"), "stop": self._bound("stop"), "ramp": self._numbers("ramp", 2)}
+        form["schedule"] = {key: value for key, value in schedule.items() if value is not None} or None
+        return {key: value for key, value in form.items() if value is not None}
+
+    @classmethod
+    def of_item(cls, item: Mapping[str, Any]) -> Pedal:
+        """The pedal for an item in its JSON form."""
+        schedule, blocks, mask = item.get("schedule") or {}, item.get("blocks"), item.get("mask")
+        return cls(
+            adapter=str(item["adapter"]),
+            weight=float(item.get("weight", 1.0)),
+            unet=item.get("unet"),
+            text_encoder=item.get("text_encoder"),
+            blocks=_joined(blocks) if isinstance(blocks, list) else _json(blocks),
+            start=_text(schedule.get("start")),
+            stop=_text(schedule.get("stop")),
+            ramp=_joined(schedule.get("ramp") or ()),
+            mask=mask if isinstance(mask, str) else _joined(mask or ()),
+        )
+
+    def _blocks(self) -> Any:
+        text = self.blocks.strip()
+        if text.startswith("{"):
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise BlendError(f"{self.adapter}: blocks are no JSON ({error}); write OUTALL, or 12 numbers") from None
+        return self._numbers("blocks") if "," in text else text or None
+
+    def _mask(self) -> Any:
+        return self._numbers("mask", 4) if "," in self.mask else self.mask.strip() or None
+
+    def _bound(self, name: str) -> int | float | None:
+        text = str(getattr(self, name)).strip()
+        if text.isdecimal():
+            return int(text)
+        return self._number(name, text) if text else None
+
+    def _numbers(self, name: str, count: int = 0) -> list[float] | None:
+        texts = [part for part in str(getattr(self, name)).split(",") if part.strip()]
+        if count and texts and len(texts) != count:
+            raise BlendError(f"{self.adapter}: {name} has {len(texts)} numbers; give {count} with commas between them")
+        return [self._number(name, text) for text in texts] or None
+
+    def _number(self, name: str, text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise BlendError(f'{self.adapter}: {name} has "{text.strip()[:40]}"; give numbers') from None
+
+
+Board = list[Pedal]
+
+
+def blend_of(board: Board, mode: str, switch_steps: int) -> dict[str, Any]:
+    """The JSON form of the blend of the pedals that are on. Raises BlendError."""
+    form: dict[str, Any] = {"mode": mode} | ({"switch_steps": switch_steps} if mode == "switch" else {})
+    return form | {"items": [pedal.item() for pedal in board if pedal.on]}
+
+
+def board_of(blend: Mapping[str, Any]) -> Board:
+    """The pedals for a blend's JSON form."""
+    return [Pedal.of_item(item) for item in blend.get("items", ())]
+
+
+def moved(board: Board, index: int, by: int) -> Board:
+    """The board with one pedal in another place; the same at either end."""
+    other = index + by
+    if not 0 <= other < len(board):
+        return board
+    changed = list(board)
+    changed[index], changed[other] = changed[other], changed[index]
+    return changed
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else _text(value)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else repr(value)
+
+
+def _joined(numbers: Any) -> str:
+    return ", ".join(repr(number).removesuffix(".0") for number in numbers)

@@ -1,0 +1,39 @@
+"""What the page says when something is wrong: one line, without this machine's folders."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+from pydantic import ValidationError
+
+from lorablend.adapters.errors import LorablendError
+from lorablend.app.service import Service
+
+__all__ = ["AT_ONCE", "CHANGING", "saying", "size_text"]
+
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Of event listeners that raise no `gr.Error`, which a browser would take for a broken server without a queue."""
+CHANGING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+"""Of all others, and of those that change a State that others listen to: only Gradio's queue tells them."""
+
+
+@contextmanager
+def saying(service: Service) -> Iterator[None]:
+    """Turn errors into `gr.Error`: a person's mistakes by their own words, all else by Gradio's."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise gr.Error(html.escape(f"{place}: {first['msg'].lower()}"), print_exception=False) from None
+    except (LorablendError, OSError) as error:
+        raise gr.Error(html.escape(service.public(str(error))), print_exception=False) from None
+
+
+def size_text(size: int) -> str:
+    """Bytes for a person: "0.3 MB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 50_000 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,52 @@
+"""How many tokens a prompt has, so that nobody is surprised by what is cut."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import openvino as ov
+import openvino_tokenizers  # noqa: F401 - registers the operations that tokenizer graphs are made of
+
+from lorablend.adapters import parse_prompt
+from lorablend.adapters.errors import BlendError
+from lorablend.engine import ModelFolder
+
+__all__ = ["TokenCounter"]
+
+
+class TokenCounter:
+    """For one model; its first tokenizer is compiled with the first prompt. Words of bundled embeddings count as text.
+
+    For any number of threads.
+    """
+
+    def __init__(self, model: ModelFolder) -> None:
+        self._tokenizer = model.tokenizers["tokenizer"]
+        self._request: ov.InferRequest | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def room(self) -> int:
+        """Tokens that the model reads; the marks for begin and end are not among them."""
+        return self._tokenizer.max_length - 2
+
+    def count(self, text: str) -> int:
+        """Tokens of a text without tags."""
+        with self._lock:
+            if self._request is None:
+                self._request = ov.Core().compile_model(self._tokenizer.xml, "CPU").create_infer_request()
+            self._request.infer({0: np.array([text])})
+            return int(self._request.get_tensor("input_ids").shape[-1]) - 2
+
+    def line(self, prompt: str) -> str:
+        """What to show below the prompt: the count, and what is wrong with a tag."""
+        try:
+            text, tags = parse_prompt(prompt)
+        except BlendError as error:
+            return str(error)
+        count = self.count(text)
+        words = f"{count} of {self.room} tokens"
+        if count > self.room:
+            words += f"; the last {count - self.room} are cut off"
+        return words + (f" · {len(tags)} adapter{'s' if len(tags) > 1 else ''} by tag" if tags else "")

@@ -1,0 +1,109 @@
+"""The adapters that prompts can name, and how another one comes in."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from starlette.datastructures import UploadFile
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.library import Entry, Library
+from lorablend.app.page_shelf import Shelf
+from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
+from lorablend.app.rest_jobs import Served, in_thread, reply
+from lorablend.app.service import Service
+from lorablend.demo import adapters_dir
+
+__all__ = ["adapter_entries", "router"]
+
+_SUFFIX = ".safetensors"
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": text}
+    for status, text in ((400, "Wrong input"), (404, "Not there"), (413, "Too large"), (422, "Wrong input"))
+}
+router = APIRouter(prefix="/api/adapters", tags=["lorablend"], responses=_REFUSALS)
+_FILE = {"type": "string", "format": "binary"}
+_UPLOAD = {
+    "schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE, "name": {"type": "string"}}}
+}
+
+
+@router.get("")
+def list_adapters(service: Served, search: Annotated[str, Query(max_length=1000)] = "") -> Response:
+    """All adapters, broken ones with their error. search: words that are all in the name, title or trigger words."""
+    words = search.casefold().split()
+    entries = [entry for entry in adapter_entries(service) if all(word in _texts(entry) for word in words)]
+    return reply({"adapters": [_form(service, entry) for entry in entries]})
+
+
+@router.post(
+    "", status_code=201, openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": _UPLOAD}}}
+)
+async def add_adapter(request: Request, service: Served) -> Response:
+    """Add a .safetensors file, the field `file` of a multipart form; `name` is what to call it."""
+    async with request.form(max_files=2, max_fields=10) as form:
+        file, name = form.get("file"), form.get("name")
+        if not isinstance(file, UploadFile):
+            raise ParameterError("file", "the form has no file in the field file; send one")
+        given = PurePosixPath((file.filename or "").replace("\\", "/")).name
+        if not given.lower().endswith(_SUFFIX):
+            raise ParameterError("file", f"{given[:80]!r} is no .safetensors file; only those are taken")
+        wanted = name if isinstance(name, str) and name else given[: -len(_SUFFIX)]
+        entry = await in_thread(_add, service, file.file, wanted)
+    return reply(_form(service, entry), 201)
+
+
+@router.get("/{name:path}/preview")
+def preview(name: str, service: Served) -> Response:
+    """The picture that lies beside the adapter, or in it."""
+    address = Shelf(service).preview(_entry(service, name))
+    kind, _, data = address.removeprefix("data:").partition(";base64,")
+    if not data:
+        raise NotFoundError(f"the adapter {name[:80]!r} has no preview")
+    return Response(base64.b64decode(data), headers={"Cache-Control": "private, max-age=60"}, media_type=kind)
+
+
+@router.get("/{name:path}")
+def get_adapter(name: str, service: Served) -> Response:
+    return reply(_form(service, _entry(service, name)))
+
+
+def adapter_entries(service: Service) -> list[Entry]:
+    """As they are in the folder now."""
+    return Shelf(service).entries()
+
+
+def _entry(service: Service, name: str) -> Entry:
+    entry = Shelf(service).get(name)
+    if entry is None:
+        raise NotFoundError(f"there is no adapter {name[:80]!r}; /api/adapters lists what is")
+    return entry
+
+
+def _add(service: Service, content: BinaryIO, name: str) -> Entry:
+    folder = service.models.lora_dir
+    if folder is None or folder.resolve() == adapters_dir().resolve():
+        raise RequestError("adapters cannot be added here; start the server with --lora-dir and a folder of your own")
+    # Beside the uploads, so that no part of it is ever found as an adapter.
+    with tempfile.TemporaryDirectory(dir=service.data) as parts:
+        part = Path(parts) / f"part{_SUFFIX}"
+        with part.open("wb") as out:
+            while chunk := content.read(4 << 20):
+                out.write(chunk)
+        return Library(folder).add(part, name=name)
+
+
+def _texts(entry: Entry) -> str:
+    return "\n".join((entry.name, entry.title, *entry.trigger_words, *entry.tags)).casefold()
+
+
+def _form(service: Service, entry: Entry) -> dict[str, Any]:
+    """An entry for clients, who are told no paths."""
+    form = {name: value for name, value in asdict(entry).items() if name != "path"}
+    return {**form, "error": service.public(entry.error) if entry.error else None}

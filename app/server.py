@@ -1,0 +1,184 @@
+"""The server: REST for programs, and the page for people, in one process over one service."""
+
+from __future__ import annotations
+
+import os
+
+# Before Gradio is imported: nothing is reported to anybody, and no version is looked up.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+
+import signal
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+import uvicorn
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from filelock import FileLock, Timeout
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app import rest_a1111, rest_a1111_lists, rest_adapters, rest_api, rest_gallery, rest_health, rest_openai
+from lorablend.app.auth import Credentials, is_loopback, read_users
+from lorablend.app.png import check_folder
+from lorablend.app.rest_errors import handle_errors
+from lorablend.app.rest_guard import BODY_LIMIT, Guard
+from lorablend.app.rest_jobs import reply
+from lorablend.app.service import Service
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+__all__ = ["check_login", "create_app", "default_data", "hold", "is_loopback", "listen", "run_server"]
+
+FIRST_PORT = 7860
+_PORTS = 100  # tried from the first on
+_WAITING = 200  # threads for requests that wait; each is held for a second at most
+_PATIENCE = 5  # seconds that running requests get when the server ends
+
+
+def create_app(
+    service: Service,
+    *,
+    token: str | None = None,
+    users: Path | None = None,
+    page: Blocks | None = None,
+    page_options: Mapping[str, Any] | None = None,
+    hosts: Iterable[str] | None = ("localhost",),
+    offline: bool = False,
+    body_limit: int = BODY_LIMIT,
+) -> FastAPI:
+    """The app over a service, which the caller starts and closes.
+
+    token, users: who may use it; a file of `lorablend.app.auth`. page: shown at /, with page_options for Gradio. hosts:
+    names that requests may come to beside this machine's own, None for any. offline: said in /healthz. body_limit:
+    bytes. Raises RequestError for a users file that makes no sense, and for an empty token.
+    """
+    if token is not None and not token.strip():
+        raise RequestError("the token is empty; give one, such as 32 letters by chance")
+    # Its /docs, unlike FastAPI's own, loads no script from another server.
+    app = FastAPIOffline(title="lorablend", version=version("lorablend"), redoc_url=None)
+    app.state.service, app.state.offline = service, offline
+    app.state.a1111 = rest_a1111.A1111()
+    app.state.waiting = CapacityLimiter(_WAITING)
+    handle_errors(app)
+    for face in (rest_openai, rest_a1111, rest_a1111_lists, rest_api, rest_gallery, rest_adapters, rest_health):
+        app.include_router(face.router)
+    if page is None:
+        app.add_api_route("/", _index, include_in_schema=False)
+    else:
+        import gradio
+
+        app = gradio.mount_gradio_app(app, page, path="/", **{"ssr_mode": False, **(page_options or {})})
+    app.add_middleware(
+        Guard,
+        credentials=Credentials(token, read_users(users) if users else None),
+        hosts=hosts,
+        large=["/api/adapters"],
+        limit=body_limit,
+    )
+    return app
+
+
+def run_server(
+    app: FastAPI, service: Service, socket_: socket.socket, *, host: str, say: Callable[[str], object]
+) -> None:
+    """Serve until Ctrl-C, which is raised as KeyboardInterrupt, or SIGTERM; the service is started, and closed."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # addresses may hold the token
+        server_header=False,
+        timeout_graceful_shutdown=_PATIENCE,
+        lifespan="on",
+    )
+    shown = f"[{host}]" if ":" in host else host
+    server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
+    # uvicorn raises the signal again when it has ended in good order; the service is still to be closed.
+    before = signal.signal(signal.SIGTERM, _ignore)
+    try:
+        service.start()
+        server.run(sockets=[socket_])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        service.close()
+        socket_.close()
+
+
+def check_login(host: str, token: str | None, users: Path | None) -> None:
+    """Raise RequestError for an address that others can reach without a login, and for a broken file of users."""
+    if users is not None:
+        read_users(users)
+    if token is None and users is None and not is_loopback(host):
+        raise RequestError(f"{host} lets in the whole network; give --token, or --users with a file of passwords")
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket at that address; without a port, at the first free one from 7860 on.
+
+    Raises RequestError where it is taken or not ours.
+    """
+    ports = range(FIRST_PORT, FIRST_PORT + _PORTS) if port is None else [port]
+    problem = "no free port"
+    for one in ports:
+        found: socket.socket | None = None
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, one, type=socket.SOCK_STREAM)[0]
+            found = socket.socket(family, kind, protocol)
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(128)
+            return found
+        except OSError as error:
+            problem = str(error.strerror).lower()
+            if found:
+                found.close()
+    where = host if port is None else f"{host}, port {port}"
+    raise RequestError(f"cannot listen at {where}: {problem}")
+
+
+def hold(data: Path) -> FileLock:
+    """The data folder for this process alone, as long as the lock is held; two workers would draw every job twice.
+
+    Raises RequestError where another lorablend has it, or where it cannot be written to.
+    """
+    check_folder(data)
+    data.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(data / "server.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RequestError(
+            f"another lorablend serves from {data}; give this one a folder of its own with --data"
+        ) from None
+    return lock
+
+
+def default_data() -> Path:
+    """Where pictures and the queue are kept: $LORABLEND_DATA, else a folder of the user's own data."""
+    return Path(os.environ.get("LORABLEND_DATA") or Path(platformdirs.user_data_dir("lorablend")) / "server")
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listening()
+
+
+def _ignore(_signal: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _index() -> Any:
+    return reply({"name": "lorablend", "version": version("lorablend"), "interface": "/docs"})

@@ -1,0 +1,107 @@
+"""The program with its page, and a real browser in front of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+__all__ = ["PATIENCE", "browsing", "opened", "running", "set_slider"]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 90_000  # milliseconds: the first picture compiles the model
+
+# The program, with every address that its own process calls written down.
+_PROGRAM = """
+import sys
+def note(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        with open(sys.argv[1], "a") as calls:
+            print(details[1] if event == "socket.connect" else details[0], file=calls)
+sys.addaudithook(note)
+from lorablend.app.cli import run
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+@contextmanager
+def running(model: Path, adapters: Path, data: Path) -> Iterator[str]:
+    """The address of `lorablend ui`, which ends with the block. It must have called nobody but this machine."""
+    calls = data.with_name(f"{data.name} calls")
+    command = ["ui", str(model), "--lora-dir", str(adapters), "--data", str(data)]
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", _PROGRAM, str(calls), *command], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout
+        line = child.stdout.readline()
+        started = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
+        assert started, line
+        yield started[1]
+    finally:
+        child.terminate()
+        child.wait(timeout=60)
+        if child.stdout:
+            child.stdout.close()
+    called = set(calls.read_text().splitlines()) if calls.exists() else set()
+    outside = {call for call in called if "127.0.0.1" not in call and "localhost" not in call}
+    assert not outside, outside
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.fail("chromium is not installed; run: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser, address: str, *, width: int = 1360, height: int = 1400, dark: bool = False
+) -> Iterator[Page]:
+    """The page in a window of its own, with nothing remembered.
+
+    At the end there must have been no error in its console, and no request but to this machine.
+    """
+    troubles: list[str] = []
+    expect.set_options(timeout=PATIENCE)
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
+    )
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: troubles.append(request.url) if _is_outside(request.url) else None)
+    page.on("response", lambda reply: troubles.append(f"{reply.status} {reply.url}") if reply.status >= 400 else None)
+    page.goto(address)
+    page.locator("#board .empty, #board .pedal").first.wait_for()  # drawn last
+    try:
+        yield page
+    finally:
+        context.close()
+    assert not troubles, troubles
+
+
+def set_slider(page: Page, label: str, value: str) -> None:
+    box = page.get_by_label(f"number input for {label}", exact=True)
+    box.fill(value)
+    box.press("Tab")
+
+
+def _is_outside(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"

@@ -1,0 +1,100 @@
+"""The program that serves: it says where, ends in good order, and draws what it was asked for when it is back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+PROGRAM = [sys.executable, "-u", "-c", "from lorablend.app.cli import main; main()"]
+LINE = r"open (http://127\.0\.0\.1:\d+)/ \(Ctrl-C ends it\)\n"
+
+
+@contextmanager
+def program(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`lorablend serve`, and its address."""
+    command = [*PROGRAM, *arguments]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+    try:
+        assert child.stdout
+        line = child.stdout.readline()
+        found = re.fullmatch(LINE, line)
+        assert found, (line, child.communicate(timeout=30))
+        yield child, found[1]
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize(("end", "code", "said"), [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "stopped\n")])
+def test_it_ends_in_good_order_and_goes_on(
+    sdxl_model: Path, lora_dir: Path, tmp_path: Path, end: signal.Signals, code: int, said: str
+) -> None:
+    arguments = ["serve", str(sdxl_model), "--lora-dir", str(lora_dir), "--data", str(tmp_path / "data")]
+    asked = {"prompt": "a fox", "steps": 400, "width": 64, "height": 64, "count": 2, "seed": 5}
+    with program(*arguments) as (child, url):
+        job = httpx.post(f"{url}/api/jobs", timeout=60, json=asked).json()
+        with httpx.stream("GET", f"{url}/api/jobs/{job['id']}/events", timeout=60) as stream:
+            next(line for line in stream.iter_lines() if '"preview"' in line)
+            child.send_signal(end)
+        assert child.wait(timeout=40) == code
+        assert child.stderr
+        assert child.stderr.read() == said
+    with program(*arguments) as (child, url):
+        again = httpx.get(f"{url}/api/jobs/{job['id']}", timeout=60).json()
+        assert again["state"] in ("queued", "running", "done")
+        assert httpx.delete(f"{url}/api/jobs/{job['id']}", timeout=60).status_code == 200
+
+
+def test_two_of_them(sdxl_model: Path, tmp_path: Path) -> None:
+    """The second takes the next port, and a data folder of its own."""
+    with program("serve", str(sdxl_model), "--data", str(tmp_path / "one")) as (_, first):
+        with program("serve", str(sdxl_model), "--data", str(tmp_path / "two")) as (_, second):
+            assert first != second
+            assert (
+                httpx.get(f"{first}/healthz", timeout=60).json()["model"]
+                == httpx.get(f"{second}/healthz", timeout=60).json()["model"]
+            )
+        third = subprocess.run(
+            [*PROGRAM, "serve", str(sdxl_model), "--data", str(tmp_path / "one")], capture_output=True, text=True
+        )
+    assert third.returncode == 1
+    assert third.stderr == (
+        f"error: another lorablend serves from {tmp_path / 'one'}; give this one a folder of its own with --data\n"
+    )
+
+
+def test_the_token_of_the_environment(sdxl_model: Path, tmp_path: Path) -> None:
+    with program("serve", str(sdxl_model), "--data", str(tmp_path), LORABLEND_TOKEN="secret") as (_, url):
+        assert httpx.get(f"{url}/healthz", timeout=60).status_code == 401
+        health = httpx.get(f"{url}/healthz", timeout=60, headers={"Authorization": "Bearer secret"}).json()
+    assert health["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--listen"], "0.0.0.0 lets in the whole network; give --token, or --users with a file of passwords"),
+        (["--host", "192.0.2.1", "--token", "x"], "cannot listen at 192.0.2.1: cannot assign requested address"),
+        (["--lora-dir", "nosuch"], "nosuch is not a folder of adapters; give one that is there"),
+        (["--users", "nosuch"], "nosuch cannot be read: no such file or directory; give a file of users"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(sdxl_model: Path, tmp_path: Path, arguments: list[str], text: str) -> None:
+    ended = subprocess.run(
+        [*PROGRAM, "serve", str(sdxl_model), "--data", str(tmp_path / "data"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (ended.returncode, ended.stderr) == (1, f"error: {text}\n")
