@@ -19,7 +19,7 @@ NOT_HERE = re.compile(r"\bgenerate sdxl|\bhf:|\bsd_xl_base")  # what needs a lar
 
 def lines() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    part = text[text.index("## Any adapter file") : text.index("## What runs where")]
+    part = text[text.index("## Any adapter file") : text.index("## Page and server")]
     blocks = re.findall(r"```sh\n(.*?)```", part, re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if not NOT_HERE.search(line)]
 
