@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-PROGRAM = [sys.executable, "-u", "-c", "from lorablend.app.cli import main; main()"]
+# A program that a shell started in the background has Ctrl-C switched off, and so have those that it starts.
+_START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = [sys.executable, "-u", "-c", f"{_START}; from lorablend.app.cli import main; main()"]
 LINE = r"open (http://127\.0\.0\.1:\d+)/ \(Ctrl-C ends it\)\n"
 
 
