@@ -16,8 +16,8 @@ from lorablend.app.page_adapters import make_adapters
 from lorablend.app.page_create import make_create
 from lorablend.app.page_gallery import make_gallery
 from lorablend.app.page_settings import make_settings_tab
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 
 __all__ = ["build_page", "mount_options"]
 

@@ -15,8 +15,8 @@ from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_pedal import Pedal
 from lorablend.app.page_say import CHANGING, saying, size_text
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 
 __all__ = ["make_adapters"]
 

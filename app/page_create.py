@@ -18,11 +18,11 @@ from lorablend.app.page_pedal import Board, Pedal, blend_of, board_of, moved
 from lorablend.app.page_results import Results, make_results, wire_results
 from lorablend.app.page_reuse import Found, reuse
 from lorablend.app.page_say import AT_ONCE, CHANGING, saying
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.page_start import StartBoxes, kept_mask, make_start
 from lorablend.app.page_styles import Styles
 from lorablend.app.page_tokens import TokenCounter
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 
 __all__ = ["Create", "make_create"]
 

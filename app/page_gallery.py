@@ -18,8 +18,8 @@ from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_reuse import read_picture, reuse
 from lorablend.app.page_say import CHANGING, saying
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 
 __all__ = ["make_gallery"]
 

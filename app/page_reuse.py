@@ -15,10 +15,10 @@ from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.draw import Draw
 from lorablend.app.infotext import parse_infotext
 from lorablend.app.page_comfy import read_comfy
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.png import texts_of
 from lorablend.app.record import Record
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 from lorablend.engine.schedulers import SCHEDULERS
 
 __all__ = ["Found", "read_picture", "reuse"]

@@ -14,10 +14,10 @@ from starlette.datastructures import UploadFile
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.library import Entry, Library
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
 from lorablend.app.rest_jobs import Served, in_thread, reply
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 from lorablend.demo import adapters_dir
 
 __all__ = ["adapter_entries", "router"]

@@ -13,9 +13,9 @@ from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import RequestError
 from lorablend.app.draw import Draw
 from lorablend.app.page_reuse import read_picture, reuse
-from lorablend.app.page_shelf import Shelf
 from lorablend.app.png import encode
 from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The adapters that the page offers: of a library, or of a plain folder, which is left as it is."""
+"""The adapters that page and REST offer: of a library, or of a plain folder, which is left as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lorablend.app.library import Entry, Library
 from lorablend.app.library_preview import Preview, picture_beside, read_picture
 from lorablend.app.library_scan import read_facts
 from lorablend.app.service import Service
-from lorablend.demo import adapters_dir
 
 __all__ = ["Shelf"]
 
@@ -25,10 +24,7 @@ class Shelf:
     """What is in the folder of adapters, which may change at any time."""
 
     def __init__(self, service: Service) -> None:
-        folder = service.models.lora_dir
-        if folder is None and str(service.models.folder()) == "demo":
-            folder = adapters_dir()
-        self._folder = folder
+        self._folder = folder = service.models.lora_dir
         self.library = Library(folder) if folder is not None and Library.is_at(folder) else None
 
     def entries(self) -> list[Entry]:
