@@ -143,6 +143,8 @@ class GenaiRuntime:
             pipeline = _PIPELINES[wanted.kind](str(wanted.folder))
             pipeline.reshape(1, wanted.height, wanted.width, guidance_scale)
         with _openvino_errors(self._device_error):
+            # Each precision's in its own folder, see `Compiler.of`.
+            compiled_dir /= self._options.get("INFERENCE_PRECISION_HINT", "own")
             pipeline.compile(self._device, **self._options, CACHE_DIR=str(compiled_dir))
         self._compiled, self._pipeline = wanted, pipeline
 

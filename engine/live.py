@@ -15,7 +15,6 @@ from lorablend.adapters.errors import BlendError, Cancelled, ModelError
 from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.compiler import Compiler
-from lorablend.engine.disk_cache import make_room
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
@@ -49,11 +48,8 @@ class LiveRuntime:
         options: dict[str, str] = {}
         if precision is not None:
             options["INFERENCE_PRECISION_HINT"] = precision
-        compiled = cache_dir / "live"
-        compiled.mkdir(parents=True, exist_ok=True)
-        make_room(compiled)
         cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
-        self._compiler = Compiler.of(ov.Core(), device, {**options, "CACHE_DIR": str(compiled)}, cache, max_rank)
+        self._compiler = Compiler.of(ov.Core(), device, options, cache_dir / "live", cache, max_rank)
         self._baked = BlendCache(cache_dir / "baked")
         self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
         self._text: tuple[object, TextEncoders] | None = None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import openvino as ov
 
+from lorablend.adapters.errors import ModelError
 from lorablend.engine.model_folder import ModelFolder
 
 __all__ = ["Vae"]
@@ -21,9 +22,18 @@ class Vae:
         self._compiled: dict[str, tuple[list[int], ov.InferRequest]] = {}
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
-        """f32 [1, 4, h, w], in the UNet's scale -> uint8 [8h, 8w, 3]."""
+        """f32 [1, 4, h, w], in the UNet's scale -> uint8 [8h, 8w, 3].
+
+        Raises ModelError where numbers have overflowed, which would be a black picture.
+        """
         sample = latent / self._model.scaling_factor + self._model.shift_factor
         pixels = self._run("vae_decoder", sample.astype(np.float32))[0]
+        if not np.isfinite(pixels).all():
+            network = "VAE" if np.isfinite(latent).all() else "UNet"
+            raise ModelError(
+                f"there is no picture: numbers of the {network} of {self._model.path} overflow; "
+                "give precision f32, or adapters less weight"
+            )
         return (np.clip(pixels / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
 
     def encode(self, picture: np.ndarray) -> np.ndarray:
