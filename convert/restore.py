@@ -32,7 +32,11 @@ def restore(model_dir: Path, out: Path) -> None:
     weights in 8 bits, which have lost what was converted, and MissingExtraError without lorablend[convert].
     """
     require_extra("convert")
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
     model = ModelFolder(model_dir)
+    bars = is_progress_bar_enabled()  # of one file each: not worth a line
+    disable_progress_bar()
     work = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
         work.mkdir(parents=True)
@@ -47,6 +51,8 @@ def restore(model_dir: Path, out: Path) -> None:
                 _network(name, [model.path / part for part in parts]).save_pretrained(work / name)
         os.replace(work, out)
     finally:
+        if bars:
+            enable_progress_bar()
         shutil.rmtree(work, ignore_errors=True)
 
 

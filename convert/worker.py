@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorablend.convert.compress import compress_network
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -91,7 +93,7 @@ def _export(job: Job, network: str) -> None:
         text = xml.read_text("utf-8").replace("/ov_ext::", "/aten::").replace("._openvino_orig_", ".")
         xml.write_text(text, "utf-8")
         if job.weights == "int8":
-            _compress(xml)
+            compress_network(xml)
 
 
 def _trace(job: Job, network: str, names: tuple[str, ...]) -> None:
@@ -121,23 +123,6 @@ def _trace(job: Job, network: str, names: tuple[str, ...]) -> None:
         patch_16bit_model=job.weights != "fp32",
         library_name="diffusers",
     )
-
-
-def _compress(xml: Path) -> None:
-    """Weights to 8 bits, in place: i8 with one f16 scale per output channel.
-
-    Symmetric: these weights lie about zero, so a zero point would gain little; and without one a weight is a single
-    product, which `bake` can read, change and write again.
-    """
-    import nncf
-    import openvino
-
-    model = nncf.compress_weights(openvino.Core().read_model(xml), mode=nncf.CompressWeightsMode.INT8_SYM)
-    compressed = xml.with_name("compressed.xml")
-    openvino.save_model(model, compressed)
-    del model  # it maps the .bin that is replaced next
-    for suffix in (".xml", ".bin"):
-        compressed.with_suffix(suffix).replace(xml.with_suffix(suffix))
 
 
 def _load_pipeline(job: Job, network: str | None) -> DiffusionPipeline:
