@@ -21,19 +21,20 @@ __all__ = ["ADAPTERS", "train_adapter"]
 
 PICTURES = 40
 SEED = 7  # of the data sets; others than anybody draws who tries the trainer
-_COMMON = {"model": "demo", "steps": 400, "batch": 8, "learning_rate": 1e-3, "sample_every": 0, "checkpoints": 1}
+_COMMON = {"model": "demo", "steps": 800, "batch": 8, "learning_rate": 2e-3, "sample_every": 0, "checkpoints": 1}
 ADAPTERS = MappingProxyType(
     {
         "comic": {"algorithm": "lora", "rank": 8},
-        "blueprint": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 2e-3},
-        "watercolour": {"algorithm": "locon", "rank": 5},
-        "glass": {"algorithm": "lokr", "rank": 8},
-        "neon": {"algorithm": "dora", "rank": 8, "keys": "diffusers", "learning_rate": 6e-3, "steps": 800},
-        "pencil": {"algorithm": "loha", "rank": 4},
-        "riso": {"algorithm": "locon", "rank": 5},
+        "blueprint": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 3e-3, "steps": 1100},
+        "watercolour": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
+        # of rank 3 even the narrowest layer's larger matrix is factored: such a LoKr is live
+        "glass": {"algorithm": "lokr", "rank": 3, "learning_rate": 4e-3},
+        "neon": {"algorithm": "dora", "rank": 8, "keys": "diffusers", "learning_rate": 6e-3, "steps": 1000},
+        "pencil": {"algorithm": "loha", "rank": 4, "learning_rate": 1.5e-3, "steps": 900},
+        "riso": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
         "chalk": {"algorithm": "lora", "rank": 8},
-        "robot": {"algorithm": "lora", "rank": 8},
-        "cat": {"algorithm": "lora", "rank": 8, "keys": "diffusers"},
+        "robot": {"algorithm": "lora", "rank": 8, "learning_rate": 1e-3, "steps": 400},
+        "cat": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 1e-3, "steps": 400},
     }
 )
 """Name of a style or a subject -> settings of its training."""
