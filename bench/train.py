@@ -102,7 +102,7 @@ def ours(accelerator: Accelerator, settings: argparse.Namespace) -> list[float]:
     device, pixels, batch = accelerator.device, settings.pixels, settings.batch
     unet_sizes, _, text_1, text_2 = _sizes(settings.tiny)
     unet = _random(lambda: UNet2DConditionModel(**unet_sizes), torch.bfloat16, device)
-    config = TrainConfig(data=Path("."), model="random", out=Path("x.safetensors"), rank=RANK)
+    config = TrainConfig(data=Path("."), model="random", out=Path("x.safetensors"), rank=RANK, learning_rate=1e-4)
     models: Any = SimpleNamespace(unet=unet, vae=torch.nn.Module(), text_encoders=(), family="sdxl")
     network = attach(models, config)
     if settings.checkpointing:
