@@ -6,6 +6,7 @@ that gives neither is asked for everything.
 """
 
 import json
+import os
 import re
 import shutil
 import time
@@ -25,10 +26,11 @@ from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, Res
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Progress", "download", "fetch_small", "shown_address"]
+__all__ = ["OFFLINE", "Progress", "download", "fetch_small", "shown_address"]
 
 Progress = Callable[[int, "int | None"], object]  # (bytes so far, bytes in all or None); False stops
 
+OFFLINE = "LORABLEND_OFFLINE"  # an environment variable: set by --offline, also for the processes of long jobs
 _TIMEOUT = 30.0  # seconds without an answer, or without a byte
 _TRIES = 3  # in a row without a new byte
 _REDIRECTS = 10
@@ -195,6 +197,8 @@ def _receive(
 def _client() -> "httpx.Client":
     import httpx
 
+    if os.environ.get(OFFLINE):
+        raise RequestError("nothing is downloaded offline; start without --offline")
     return httpx.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=_TIMEOUT)
 
 

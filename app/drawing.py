@@ -46,12 +46,19 @@ class Models:
         with self._lock:
             self._folders[name] = folder
 
+    def remove(self, name: str) -> None:
+        """Forget a model, if it is there, and let its graphs go."""
+        with self._lock:
+            self._folders.pop(name, None)
+            self._open.pop(name, None)
+
     def folder(self, name: str | None = None) -> Path:
         """Raises RequestError for an unknown name."""
         name = name or self.names[0]
-        if name not in self._folders:
+        folder = self._folders.get(name)
+        if folder is None:
             raise RequestError(f"there is no model {name[:80]!r}; there are {', '.join(self.names)}")
-        return self._folders[name]
+        return folder
 
     def get(self, name: str | None = None) -> Pipeline:
         """To check a request with; drawing is for `take`. Raises RequestError, and ModelError for a broken folder."""

@@ -12,11 +12,12 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import LorablendError, RequestError
 from lorablend.app.database import open_database
 
@@ -45,7 +46,7 @@ CREATE INDEX by_state ON jobs (state, number);
 """
 # Of the clients that wait, the one whose last turn is longest ago; of its jobs, the oldest.
 _NEXT = """
-SELECT number FROM jobs AS waiting WHERE state = 'queued' ORDER BY
+SELECT number FROM jobs AS waiting WHERE state = 'queued' AND kind IN (SELECT value FROM json_each(?)) ORDER BY
     (SELECT coalesce(max(started), 0) FROM jobs WHERE jobs.client = waiting.client), number
 LIMIT 1
 """
@@ -96,7 +97,7 @@ class Jobs:
     """The jobs in the database `path`, which is made if it is not there; `limit` of them may wait.
 
     For any number of threads of one process. Jobs that an earlier process left running are queued again, or failed if
-    that was their third time.
+    that was their third time. Raises RequestError for a damaged database.
     """
 
     def __init__(self, path: Path, limit: int = 64) -> None:
@@ -104,7 +105,16 @@ class Jobs:
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, Progress] = {}
         self._stopped: set[str] = set()
-        self._db = open_database(path, _SCHEMA, _VERSION)
+        try:
+            self._db = open_database(path, _SCHEMA, _VERSION)
+            self._take_over()
+        except sqlite3.DatabaseError as error:
+            raise RequestError(
+                f"{shown(path)} is damaged ({error}); move it away, and the queue begins anew: no picture is lost"
+            ) from error
+
+    def _take_over(self) -> None:
+        """What an earlier process left running."""
         self._db.execute(
             "UPDATE jobs SET state = 'failed', ended = ?, reason = ? WHERE state = 'running' AND attempts >= ?",
             (time.time(), f"the program ended while it ran, {_ATTEMPTS} times; look at the log", _ATTEMPTS),
@@ -146,10 +156,16 @@ class Jobs:
             return self._job(row)
 
     def find(
-        self, *, state: str | None = None, client: str | None = None, limit: int = 100, before: int = 0
+        self,
+        *,
+        kind: str | None = None,
+        state: str | None = None,
+        client: str | None = None,
+        limit: int = 100,
+        before: int = 0,
     ) -> list[Job]:
         """The newest first. before: only jobs of smaller numbers, 0 for all."""
-        conditions = {"state = ?": state, "client = ?": client, "number < ?": before or None}
+        conditions = {"kind = ?": kind, "state = ?": state, "client = ?": client, "number < ?": before or None}
         asked = {text: value for text, value in conditions.items() if value is not None}
         where = f"WHERE {' AND '.join(asked)}" if asked else ""
         with self._changed:
@@ -188,20 +204,30 @@ class Jobs:
             with self._changed:
                 self._changed.wait_for(lambda before=seen: self.get(job) != before, every)
 
-    # The worker
+    # The workers
 
-    def take(self, timeout: float | None = None) -> Job | None:
-        """The next job, which runs from now on; None if there was none for `timeout` seconds."""
+    def refuse_others(self, kinds: Iterable[str]) -> None:
+        """Queued jobs of other kinds, which a newer lorablend left, fail: nobody would ever take them."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.count("queued") > 0, timeout):
+            self._db.execute(
+                "UPDATE jobs SET state = 'failed', ended = ?, reason = ? "
+                "WHERE state = 'queued' AND kind NOT IN (SELECT value FROM json_each(?))",
+                (time.time(), "jobs of this kind are unknown here; use a newer lorablend", json.dumps(list(kinds))),
+            )
+
+    def take(self, kinds: Iterable[str], timeout: float | None = None) -> Job | None:
+        """The next job of these kinds, which runs from now on; None if there was none for `timeout` seconds."""
+        wanted = json.dumps(list(kinds))
+        with self._changed:
+            found = self._changed.wait_for(lambda: self._db.execute(_NEXT, (wanted,)).fetchone(), timeout)
+            if found is None:
                 return None
-            (number,) = self._db.execute(_NEXT).fetchone()
             self._db.execute(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ? WHERE number = ?",
-                (time.time(), number),
+                (time.time(), found["number"]),
             )
             self._changed.notify_all()
-            return self._job(self._db.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone())
+            return self._job(self._db.execute("SELECT * FROM jobs WHERE number = ?", (found["number"],)).fetchone())
 
     def report(self, job: str, progress: Progress) -> bool:
         """How far a running job is. False: it is to end now."""

@@ -4,6 +4,10 @@ data/jobs.sqlite      the queue
 data/gallery.sqlite   an index that is made again if it is lost
 data/pictures/        by day
 data/uploads/         pictures that requests start from
+data/sheets/          of grids
+data/sets/            pictures to train on
+data/trainings/       checkpoints, samples and logs
+data/models/          converted and baked ones
 """
 
 from __future__ import annotations
@@ -12,11 +16,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorablend.app.building import Building
+from lorablend.app.datasets import Sets
 from lorablend.app.draw import Draw
 from lorablend.app.drawing import Drawing, Models
 from lorablend.app.gallery import Gallery
+from lorablend.app.grids import Grids
 from lorablend.app.jobs import ENDED, Job, Jobs
 from lorablend.app.png import check_folder
+from lorablend.app.training import Training
 from lorablend.app.uploads import Uploads
 from lorablend.app.worker import Worker, without_folders
 
@@ -41,14 +49,33 @@ class Service:
         self.uploads = Uploads(data / "uploads")
         self.drawing = Drawing(self.models, self.gallery, self.uploads)
         self.jobs = Jobs(data / "jobs.sqlite", limit)
-        self.worker = Worker(self.jobs, {"draw": self.drawing}, self.hide)
+        self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
+        self.building = Building(self.models, self.uploads, self.jobs, data)
+        self.hide += tuple(place for place in self.building.sources.places if place != place.parent)
+        self.sets = Sets(data / "sets")
+        self.training = Training(data, self.sets, self.models, self.jobs)
+        # What takes minutes or hours has a worker of its own, so that pictures are drawn meanwhile.
+        short = {"draw": self.drawing, "grid": self.grids}
+        long = self.building.runners
+        long["train"] = self.training
+        self.workers = (Worker(self.jobs, short, self.hide), Worker(self.jobs, long, self.hide))
+        self.jobs.refuse_others([*short, *long])
 
     def start(self) -> None:
-        self.worker.start()
+        for worker in self.workers:
+            worker.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether what is queued is going to be done."""
+        return all(worker.alive for worker in self.workers)
 
     def close(self) -> None:
-        """The running job ends after its present step, and is queued again at the next start."""
-        self.worker.stop(timeout=30)
+        """Running jobs end after their present step, and are queued again at the next start."""
+        for worker in self.workers:
+            worker.stop()
+        for worker in self.workers:
+            worker.join(timeout=120)
         self.jobs.close()
         self.gallery.close()
 

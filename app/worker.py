@@ -1,4 +1,4 @@
-"""The worker: takes one job after the other, for one device, in a thread of its own."""
+"""A worker: takes one job after the other, of some kinds, in a thread of its own."""
 
 import logging
 import os
@@ -22,7 +22,10 @@ Runner = Callable[[Job, Report], Mapping[str, Any]]
 
 
 class Worker:
-    """runners: what to do for each kind of job. hide: folders that no reason may name, for clients read it."""
+    """runners: what to do for each kind of job that it takes.
+
+    hide: folders that no reason may name, for clients read it.
+    """
 
     def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
         self._jobs, self._runners, self._hide = jobs, runners, hide
@@ -32,9 +35,12 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self) -> None:
         """End after the present step; the job that was running is queued again."""
         self._ending.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for that end, `timeout` seconds at most."""
         if self.alive:
             self._thread.join(timeout)
 
@@ -44,7 +50,7 @@ class Worker:
 
     def _work(self) -> None:
         while not self._ending.is_set():
-            job = self._jobs.take(timeout=0.5)
+            job = self._jobs.take(self._runners, timeout=0.5)
             if job is not None:
                 self._do(job)
 
@@ -55,8 +61,6 @@ class Worker:
             return self._jobs.report(job.id, progress) and not self._ending.is_set()
 
         try:
-            if job.kind not in self._runners:  # queued by a newer lorablend
-                raise LorablendError(f"jobs of the kind {job.kind!r} are unknown here; use a newer lorablend")
             result = self._runners[job.kind](job, report)
         except Cancelled:
             if self._ending.is_set():
