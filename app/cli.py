@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lorablend.adapters.errors import LorablendError, RequestError
-from lorablend.app import asked, grid_commands, options
+from lorablend.app import asked, grid_commands, model_commands, options
 from lorablend.app.adapter_commands import adapters_app
 from lorablend.app.dataset_commands import dataset_app
 from lorablend.app.train_commands import train
@@ -34,6 +34,7 @@ app.add_typer(dataset_app, name="dataset")
 
 def main() -> None:
     """The program `lorablend`."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # else it tells which of optimum's packages it has found
     sys.exit(run(sys.argv[1:]))
 
 
@@ -200,6 +201,7 @@ def generate(
 
 
 grid_commands.register(app)
+model_commands.register(app)
 app.command()(train)
 
 
@@ -352,7 +354,10 @@ def _serve(
 ) -> None:
     """What ui and serve have in common."""
     if offline:
-        os.environ.update(HF_HUB_OFFLINE="1")  # before the Hub's library is imported
+        from lorablend.app.download import OFFLINE
+
+        os.environ.update({OFFLINE: "1", "HF_HUB_OFFLINE": "1"})  # before the Hub's library is imported
+    own = model == "demo" and lora_dir is None
     folder, lora_dir = asked.folders(model, lora_dir)
     from lorablend.app import server  # after the quick checks: what it imports takes a second
     from lorablend.app.folder import adapter_files
@@ -366,6 +371,8 @@ def _serve(
     socket = server.listen(host, port)
     data = data or server.default_data()
     with server.hold(data):
+        if own:  # the shipped ones are not to be changed, and what is added or trained needs a place
+            lora_dir = server.own_adapters(data)
         service = Service(data, {name: folder}, lora_dir, **device_options)
         page: dict[str, Any] = {}
         if with_page:

@@ -18,7 +18,6 @@ from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
 from lorablend.app.rest_jobs import Served, in_thread, reply
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
-from lorablend.demo import adapters_dir
 
 __all__ = ["adapter_entries", "router"]
 
@@ -88,7 +87,7 @@ def _entry(service: Service, name: str) -> Entry:
 
 def _add(service: Service, content: BinaryIO, name: str) -> Entry:
     folder = service.models.lora_dir
-    if folder is None or folder.resolve() == adapters_dir().resolve():
+    if folder is None:
         raise RequestError("adapters cannot be added here; start the server with --lora-dir and a folder of your own")
     # Beside the uploads, so that no part of it is ever found as an adapter.
     with tempfile.TemporaryDirectory(dir=service.data) as parts:

@@ -101,9 +101,11 @@ def job_form(job: Job, *, preview: bool = False) -> dict[str, Any]:
     """A job for clients. preview: with the picture so far, as a data URL."""
     names = ("number", "id", "kind", "client", "state", "request", "submitted", "started", "ended", "reason", "result")
     form = {name: getattr(job, name) for name in names}
-    if job.result and job.kind == "draw":
+    if job.result and job.kind in ("draw", "grid"):
         drawn = [{**one, "url": f"/api/gallery/{one['file']}/picture"} for one in job.result["pictures"]]
         form["result"] = {**job.result, "pictures": drawn}
+    if job.result and job.kind == "grid":
+        form["result"]["sheet_url"] = f"/api/sheets/{job.result['sheet']}"
     progress = job.progress
     form["progress"] = None
     if progress:

@@ -18,8 +18,8 @@ _RECENT = 100  # jobs that the mean is of
 
 @router.get("/healthz")
 def health(request: Request, service: Served) -> Response:
-    """200 while the worker lives, else 503."""
-    alive = service.worker.alive
+    """200 while the workers live, else 503."""
+    alive = service.alive
     form = {
         "status": "ok" if alive else "down",
         "worker": alive,
@@ -43,9 +43,9 @@ def metrics(service: Served) -> Response:
         "# HELP lorablend_jobs Jobs by state.",
         "# TYPE lorablend_jobs gauge",
         *(f'lorablend_jobs{{state="{state}"}} {service.jobs.count(state)}' for state in STATES),
-        "# HELP lorablend_worker_up 1 while the worker lives.",
+        "# HELP lorablend_worker_up 1 while the workers live.",
         "# TYPE lorablend_worker_up gauge",
-        f"lorablend_worker_up {int(service.worker.alive)}",
+        f"lorablend_worker_up {int(service.alive)}",
         f"# HELP lorablend_job_seconds Mean time of the last {_RECENT} jobs that are done, while they ran.",
         "# TYPE lorablend_job_seconds gauge",
         f"lorablend_job_seconds {_mean(seconds):.6g}",

@@ -7,6 +7,7 @@ import os
 # Before Gradio is imported: nothing is reported to anybody, and no version is looked up.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -23,18 +24,31 @@ from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app import rest_a1111, rest_a1111_lists, rest_adapters, rest_api, rest_gallery, rest_health, rest_openai
+from lorablend.app import (
+    rest_a1111,
+    rest_a1111_lists,
+    rest_adapters,
+    rest_api,
+    rest_gallery,
+    rest_grid,
+    rest_health,
+    rest_models,
+    rest_openai,
+    rest_train,
+)
 from lorablend.app.auth import Credentials, is_loopback, read_users
+from lorablend.app.folder import adapter_files
 from lorablend.app.png import check_folder
 from lorablend.app.rest_errors import handle_errors
 from lorablend.app.rest_guard import BODY_LIMIT, Guard
 from lorablend.app.rest_jobs import reply
 from lorablend.app.service import Service
+from lorablend.demo import adapters_dir
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
-__all__ = ["check_login", "create_app", "default_data", "hold", "is_loopback", "listen", "run_server"]
+__all__ = ["check_login", "create_app", "default_data", "hold", "is_loopback", "listen", "own_adapters", "run_server"]
 
 FIRST_PORT = 7860
 _PORTS = 100  # tried from the first on
@@ -67,7 +81,9 @@ def create_app(
     app.state.a1111 = rest_a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
     handle_errors(app)
-    for face in (rest_openai, rest_a1111, rest_a1111_lists, rest_api, rest_gallery, rest_adapters, rest_health):
+    faces = [rest_openai, rest_a1111, rest_a1111_lists, rest_api, rest_gallery, rest_adapters, rest_health]
+    faces += [rest_grid, rest_models, rest_train]
+    for face in faces:
         app.include_router(face.router)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)
@@ -79,7 +95,7 @@ def create_app(
         Guard,
         credentials=Credentials(token, read_users(users) if users else None),
         hosts=hosts,
-        large=["/api/adapters"],
+        large=["/api/adapters", "/api/train/sets", "/gradio_api/upload"],
         limit=body_limit,
     )
     return app
@@ -162,6 +178,19 @@ def hold(data: Path) -> FileLock:
 def default_data() -> Path:
     """Where pictures and the queue are kept: $LORABLEND_DATA, else a folder of the user's own data."""
     return Path(os.environ.get("LORABLEND_DATA") or Path(platformdirs.user_data_dir("lorablend")) / "server")
+
+
+def own_adapters(data: Path) -> Path:
+    """A library in the data folder, which begins with a copy of the demo's adapters."""
+    folder = data / "adapters"
+    if not folder.exists():
+        part = data / ".adapters.partial"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for path in adapter_files(adapters_dir()):
+            shutil.copyfile(path, part / path.name)
+        part.rename(folder)
+    return folder
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,51 @@
+"""Grids: asked for here, watched at /api/jobs, and their sheets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.grids import DrawGrid
+from lorablend.app.rest_api import job_form
+from lorablend.app.rest_errors import NotFoundError, Refusal
+from lorablend.app.rest_jobs import Client, Served, in_thread, reply
+
+__all__ = ["router"]
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": text}
+    for status, text in ((400, "Wrong input"), (404, "Not there"), (422, "Wrong input"), (429, "Queue full"))
+}
+router = APIRouter(prefix="/api", tags=["lorablend"], responses=_REFUSALS)
+
+
+@router.post("/grid", status_code=202)
+async def submit_grid(grid: DrawGrid, service: Served, client: Client) -> Response:
+    """Queue a grid: every combination of the axes' values, on one sheet. Location says where it can be asked for."""
+    job = await in_thread(service.grids.submit, grid, client)
+    return reply(job_form(job), 202, {"Location": f"/api/jobs/{job.id}"})
+
+
+@router.get("/sheets")
+def list_sheets(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+    """The newest first."""
+    sheets = [{"file": file, "url": f"/api/sheets/{file}"} for file in service.grids.sheets(limit)]
+    return reply({"sheets": sheets})
+
+
+@router.get("/sheets/{file:path}")
+def get_sheet(file: str, service: Served) -> Response:
+    """The sheet as a PNG, with the settings of its pictures in the text chunk `lorablend-grid`."""
+    try:
+        path = service.grids.sheet(file)
+    except RequestError as error:
+        raise NotFoundError(str(error)) from error
+    headers = {
+        "Cache-Control": "private, max-age=3600",
+        "Content-Disposition": f'inline; filename="{path.name}"',
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return Response(path.read_bytes(), headers=headers, media_type="image/png")
