@@ -13,9 +13,12 @@ import gradio as gr
 from gradio.themes import Base
 
 from lorablend.app.page_adapters import make_adapters
+from lorablend.app.page_api import make_tools
 from lorablend.app.page_create import make_create
 from lorablend.app.page_gallery import make_gallery
-from lorablend.app.page_settings import make_settings_tab
+from lorablend.app.page_grid import make_grid
+from lorablend.app.page_models import make_models
+from lorablend.app.page_train import make_train
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 
@@ -41,8 +44,13 @@ def build_page(service: Service) -> gr.Blocks:
                 make_gallery(service, shelf, create, tabs, tab)
             with gr.Tab("Adapters", id="adapters") as tab:
                 make_adapters(service, shelf, create, tab)
-            with gr.Tab("Models and devices", id="settings"):
-                make_settings_tab(service, create)
+            with gr.Tab("Grid", id="grid") as tab:
+                make_grid(service, shelf, create, page, tab)
+            with gr.Tab("Train", id="train") as tab:
+                make_train(service, shelf, create, page, tab)
+            with gr.Tab("Models and devices", id="models") as tab:
+                make_models(service, create, page, tab)
+        make_tools(service, page)
     page.queue(max_size=64)
     return page
 
@@ -59,7 +67,7 @@ def mount_options() -> dict[str, Any]:
         "ssr_mode": False,
         "enable_monitoring": False,
         "pwa": False,
-        "mcp_server": False,
+        "mcp_server": True,
     }
 
 
@@ -72,11 +80,12 @@ def _theme() -> Base:
         block_shadow="none",
         block_title_text_color="*neutral_700",
         body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_400",
+        body_text_color_subdued_dark="*neutral_300",
         block_title_text_weight="500",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_primary_text_color="white",
         button_cancel_background_fill="*neutral_100",
         slider_color="*primary_500",
+        color_accent="*primary_600",  # its default is too pale for text; in the dark see page.css
     )

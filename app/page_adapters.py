@@ -118,7 +118,11 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         rows, filters, [table, name], **CHANGING
     )
     bring.click(
-        add, [upload, address, own_name], [brought, name, create.add, upload], api_visibility="private"
+        add,
+        [upload, address, own_name],
+        [brought, name, create.add, upload],
+        show_progress_on=brought,
+        api_visibility="private",
     ).success(rows, filters, [table, name], **CHANGING)
 
 

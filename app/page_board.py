@@ -30,8 +30,8 @@ class Card:
     pedal: Pedal
     on: gr.Checkbox
     weight: gr.Slider
-    unet: gr.Number
-    text_encoder: gr.Number
+    unet: gr.Textbox
+    text_encoder: gr.Textbox
     blocks: gr.Textbox
     start: gr.Textbox
     stop: gr.Textbox
@@ -57,7 +57,7 @@ class Card:
         return [field.name for field in fields(Pedal) if field.name not in ("adapter", "id")]
 
 
-_TEXTS = ("blocks", "start", "stop", "ramp", "mask")
+_TEXTS = ("unet", "text_encoder", "blocks", "start", "stop", "ramp", "mask")
 
 
 def make_card(pedal: Pedal, index: int, count: int, entry: Entry | None, preview: str, trouble: str) -> Card:
@@ -93,10 +93,10 @@ def make_card(pedal: Pedal, index: int, count: int, entry: Entry | None, preview
                     words[word] = gr.Button(word, size="sm", min_width=0, scale=0, key=key(f"word {word}"))
         with gr.Accordion(f"More of {name}", open=False, elem_classes="more", key=key("more")):
             with gr.Row(key=key("parts")):
-                unet = gr.Number(
+                unet = gr.Textbox(
                     pedal.unet, label="UNet weight", placeholder="as above", min_width=120, key=key("unet")
                 )
-                encoder = gr.Number(
+                encoder = gr.Textbox(
                     pedal.text_encoder,
                     label="Text encoder weight",
                     placeholder="as above",

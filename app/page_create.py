@@ -24,17 +24,21 @@ from lorablend.app.page_tokens import TokenCounter
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 
-__all__ = ["Create", "make_create"]
+__all__ = ["Create", "Taken", "make_create"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Create:
-    """What other tabs need of this one. note: where it says what of a picture is missing here."""
+    """What other tabs need of this one. note: where it says what of a picture is missing here.
+
+    takers: buttons of other tabs, each with the State that it fills with what the form says; see `Taken`.
+    """
 
     form: Form
     results: Results
     note: gr.HTML
     add: gr.Dropdown
+    takers: list[tuple[gr.Button, gr.State]]
 
     def outputs(self) -> list[Any]:
         """The components of `filled`."""
@@ -45,6 +49,13 @@ class Create:
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
         said = f'<p>Not quite the same here:</p><ul role="alert">{lines}</ul>' if lines else ""
         return self.form.filled(found.draw) | {self.note: said}
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What the form said when a button was pressed. No two are equal, so that each is a change of its State."""
+
+    draw: Draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +129,10 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     )
     for box in (*form.boxes(), add, tag, style, style_name):  # Gradio locks what only listeners in a render read
         box.interactive = True
-    create = Create(form=form, results=results, note=note, add=add)
+    create = Create(form=form, results=results, note=note, add=add, takers=[])
     wire_results(service, results, page)
     with board_place:
-        _wire_board(service, shelf, styles, form, results, buttons, started, note)
+        _wire_board(service, shelf, styles, form, results, buttons, started, note, create.takers)
     _wire_form(service, form, preset, dice, last_seed, tokens, styles, buttons)
     _wire_pictures(service, shelf, create)
 
@@ -147,6 +158,7 @@ def _wire_board(
     buttons: _Buttons,
     started: StartBoxes,
     note: gr.HTML,
+    takers: list[tuple[gr.Button, gr.State]],
 ) -> None:
     """The cards, and everything that needs to know what their knobs say."""
 
@@ -191,6 +203,10 @@ def _wire_board(
             gr.Info("saved", duration=2)
             return gr.Dropdown(styles.names())
 
+        def take(values: Values) -> Taken:
+            with saying(service):
+                return Taken(form.draw(values, read(values)))
+
         everything = form.boxes() | knobs
         drawn = [results.timer, results.seen, results.stop, buttons.last, note]
         gr.on([buttons.begin.click, form.prompt.submit], draw, everything, drawn, key="draw", **CHANGING)
@@ -201,6 +217,8 @@ def _wire_board(
         buttons.save.click(
             save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
         )
+        for button, taken in takers:
+            button.click(take, everything, taken, **CHANGING)
         for index, card in enumerate(cards):
             turns = (
                 (card.up, partial(moved, index=index, by=-1)),

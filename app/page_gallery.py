@@ -35,6 +35,7 @@ class _Boxes:
     seed: gr.Textbox
     favourites: gr.Checkbox
     grid: gr.Gallery
+    none: gr.HTML
     newer: gr.Button
     older: gr.Button
     zip: gr.DownloadButton
@@ -75,12 +76,15 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
                 limit=_PAGE + 1,
                 after=pages[-1] if pages else None,
             )
-        files = [picture.file for picture in found[:_PAGE] if service.gallery.path(picture.file).is_file()]
-        copies = [save_file_to_cache(service.gallery.path(file), boxes.grid.GRADIO_CACHE) for file in files]
-        captions = [picture.prompt[:60] or "no prompt" for picture in found[:_PAGE]]
+        there = [picture for picture in found[:_PAGE] if service.gallery.path(picture.file).is_file()]
+        copies = [
+            (save_file_to_cache(service.gallery.path(picture.file), boxes.grid.GRADIO_CACHE), _caption(picture))
+            for picture in there
+        ]
         return {
-            boxes.grid: gr.Gallery(list(zip(copies, captions, strict=False)), selected_index=None),
-            boxes.shown: files,
+            boxes.grid: gr.Gallery(copies, selected_index=None, visible=bool(copies)),
+            boxes.none: gr.HTML(visible=not copies),
+            boxes.shown: [picture.file for picture in there],
             boxes.pages: pages,
             boxes.newer: gr.Button(interactive=bool(pages)),
             boxes.older: gr.Button(interactive=len(found) > _PAGE),
@@ -167,7 +171,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
 
     asked = {boxes.search, boxes.adapter, boxes.seed, boxes.favourites, boxes.pages, boxes.shown, boxes.chosen}
     asked.add(boxes.bin)
-    listed = [boxes.grid, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.bin]
+    listed = [boxes.grid, boxes.none, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.bin]
     details = [boxes.chosen, boxes.facts, boxes.text, boxes.use, boxes.mark, boxes.keep, boxes.delete]
     tab.select(open_tab, asked, [*listed, boxes.adapter], **CHANGING)
     gr.on(
@@ -201,8 +205,10 @@ def _layout(shelf: Shelf) -> _Boxes:
         made["favourites"] = gr.Checkbox(False, label="Favourites only", min_width=130, scale=1)
     with gr.Row(equal_height=False, elem_id="shelf"):
         with gr.Column(scale=3, min_width=280):
+            made["none"] = gr.HTML('<p class="empty">No picture here, or none like that.</p>')
             made["grid"] = gr.Gallery(
                 label="All pictures",
+                visible=False,
                 columns=3,
                 height="auto",
                 object_fit="cover",
@@ -287,6 +293,10 @@ def _seed(text: str) -> int | None:
     if text and not text.isdecimal():
         raise RequestError(f'seed is "{text[:40]}"; give a whole number')
     return int(text) if text else None
+
+
+def _caption(picture: Picture) -> str:
+    return picture.prompt[:60] or "no prompt"
 
 
 def _cache(box: gr.Gallery) -> Path:

@@ -21,17 +21,17 @@ def _new_id() -> str:
 class Pedal:
     """One adapter. id tells two pedals of one adapter apart.
 
-    unet, text_encoder: None where the weight is for them too. The others are texts, "" for nothing: blocks a preset, a
-    list, or a blend's JSON form; start and stop a step's number, or a part of the run with a point in it; ramp two
-    factors; mask four edges, or the name of an upload.
+    The others are texts, "" for nothing: unet and text_encoder weights in place of `weight`; blocks a preset, a list,
+    or a blend's JSON form; start and stop a step's number, or a part of the run with a point in it; ramp two factors;
+    mask four edges, or the name of an upload.
     """
 
     adapter: str
     id: str = field(default_factory=_new_id)
     on: bool = True
     weight: float = 1.0
-    unet: float | None = None
-    text_encoder: float | None = None
+    unet: str = ""
+    text_encoder: str = ""
     blocks: str = ""
     start: str = ""
     stop: str = ""
@@ -41,7 +41,8 @@ class Pedal:
     def item(self) -> dict[str, Any]:
         """The item of a blend. Raises BlendError for text that cannot be read."""
         form: dict[str, Any] = {"adapter": self.adapter, "weight": self.weight}
-        form |= {"unet": self.unet, "text_encoder": self.text_encoder, "blocks": self._blocks(), "mask": self._mask()}
+        form |= {"unet": self._weight("unet"), "text_encoder": self._weight("text_encoder")}
+        form |= {"blocks": self._blocks(), "mask": self._mask()}
         schedule = {"start": self._bound("start"), "stop": self._bound("stop"), "ramp": self._numbers("ramp", 2)}
         form["schedule"] = {key: value for key, value in schedule.items() if value is not None} or None
         return {key: value for key, value in form.items() if value is not None}
@@ -53,8 +54,8 @@ class Pedal:
         return cls(
             adapter=str(item["adapter"]),
             weight=float(item.get("weight", 1.0)),
-            unet=item.get("unet"),
-            text_encoder=item.get("text_encoder"),
+            unet=_text(item.get("unet")),
+            text_encoder=_text(item.get("text_encoder")),
             blocks=_joined(blocks) if isinstance(blocks, list) else _json(blocks),
             start=_text(schedule.get("start")),
             stop=_text(schedule.get("stop")),
@@ -74,6 +75,10 @@ class Pedal:
     def _mask(self) -> Any:
         return self._numbers("mask", 4) if "," in self.mask else self.mask.strip() or None
 
+    def _weight(self, name: str) -> float | None:
+        text = str(getattr(self, name)).strip()
+        return self._number(name, text) if text else None
+
     def _bound(self, name: str) -> int | float | None:
         text = str(getattr(self, name)).strip()
         if text.isdecimal():
@@ -90,7 +95,9 @@ class Pedal:
         try:
             return float(text)
         except ValueError:
-            raise BlendError(f'{self.adapter}: {name} has "{text.strip()[:40]}"; give numbers') from None
+            raise BlendError(
+                f'{self.adapter}: {name.replace("_", " ")} has "{text.strip()[:40]}"; give numbers'
+            ) from None
 
 
 Board = list[Pedal]

@@ -18,6 +18,7 @@ from lorablend.app.stage import job_stage
 
 __all__ = ["Comparison", "Results", "make_results", "wire_results"]
 
+_KINDS = ("draw", "grid")
 _SHOWN = 12  # pictures
 _BUSY, _IDLE = 0.4, 3.0  # seconds between two looks at the jobs
 
@@ -133,14 +134,20 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
 
 
 def _current(service: Service) -> tuple[Job | None, int]:
-    """The running job, else the next that waits, else the last that ended; and how many wait behind it."""
-    queued = service.jobs.find(state="queued", limit=100)
-    if running := service.jobs.find(state="running", limit=1):
+    """The running job, else the next that waits, else the last that ended; and how many wait behind it.
+
+    Of those that draw: what makes a model or trains has a tab of its own, and is not stopped here.
+    """
+    queued, running = (
+        [job for job in service.jobs.find(state=state, limit=100) if job.kind in _KINDS]
+        for state in ("queued", "running")
+    )
+    if running:
         return running[0], len(queued)
     if queued:
         return queued[-1], len(queued) - 1
-    ended = service.jobs.find(limit=1)
-    return (ended[0] if ended else None), 0
+    ended = [job for kind in _KINDS for job in service.jobs.find(kind=kind, limit=1)]
+    return max(ended, key=lambda job: job.number, default=None), 0
 
 
 def _stage(job: Job | None, waiting: int) -> str:

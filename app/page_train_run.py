@@ -1,0 +1,255 @@
+"""A training on the page: checked, begun, stopped, gone on with; its curve, its samples, and what comes of it."""
+
+from __future__ import annotations
+
+import html
+import time
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.jobs import Job
+from lorablend.app.page_create import Create
+from lorablend.app.page_form import Values
+from lorablend.app.page_pedal import Board, Pedal
+from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_train_form import TrainForm
+from lorablend.app.service import Service
+from lorablend.app.shelf import Shelf
+from lorablend.app.stage import text_stage
+from lorablend.app.train_request import Train
+from lorablend.app.training import Loss
+
+__all__ = ["latest", "make_train_run"]
+
+_BUSY, _IDLE = 1.0, 4.0  # seconds between two looks at the jobs
+_SHEETS = 12  # of samples that are shown
+_CHECKING = '<p class="empty" role="status">checking; the first time this takes some seconds …</p>'
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Boxes:
+    """seen: what the last look found, so that nothing is sent twice."""
+
+    said: gr.HTML
+    stage: gr.HTML
+    start: gr.Button
+    stop: gr.Button
+    resume: gr.Button
+    plot: gr.LinePlot
+    samples: gr.HTML
+    use: gr.Button
+    seen: gr.State
+    timer: gr.Timer
+
+    def looked_at(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self) if field.name not in ("said", "start")]
+
+
+def make_train_run(
+    service: Service, shelf: Shelf, create: Create, form: TrainForm, name: gr.Dropdown, page: gr.Blocks
+) -> None:
+    """Lay it out and wire it. name: of the data set."""
+    with gr.Row(elem_classes="actions"):
+        check = gr.Button("Check", size="sm", min_width=80)
+        start = gr.Button("Start training", variant="primary", size="sm", min_width=130)
+        stop = gr.Button("Stop", variant="stop", size="sm", min_width=80, interactive=False, elem_id="train-stop")
+        resume = gr.Button("Resume", size="sm", min_width=90, visible=False)
+    said = gr.HTML("", elem_id="train-said")
+    stage = gr.HTML("", elem_id="train-stage")
+    use = gr.Button("Put it on the pedal board", size="sm", variant="primary", visible=False, min_width=180)
+    plot = gr.LinePlot(
+        x="step",
+        y="loss",
+        color="curve",
+        color_map={"each step": "#a5b4fc", "smoothed": "#4f46e5"},
+        label="Loss (light: each step, dark: smoothed)",
+        x_title="Step",
+        y_title="Loss",
+        colors_in_legend=[],
+        height=260,
+        visible=False,
+        buttons=[],
+        elem_id="losses",
+    )
+    samples = gr.HTML("", elem_id="samples")
+    boxes = _Boxes(
+        said=said,
+        stage=stage,
+        start=start,
+        stop=stop,
+        resume=resume,
+        plot=plot,
+        samples=samples,
+        use=use,
+        seen=gr.State(None),
+        timer=gr.Timer(_IDLE),
+    )
+    _wire(service, shelf, create, form, boxes, name, check, page)
+
+
+def _wire(
+    service: Service,
+    shelf: Shelf,
+    create: Create,
+    form: TrainForm,
+    boxes: _Boxes,
+    name: gr.Dropdown,
+    check: gr.Button,
+    page: gr.Blocks,
+) -> None:
+    def ask(values: Values) -> str:
+        with saying(service):
+            lines = service.training.check(form.train(values, values[name]))
+        rows = "".join(f"<li>{html.escape(service.public(line))}</li>" for line in lines)
+        return f'<div role="status"><p>Ready to train:</p><ul>{rows}</ul></div>'
+
+    def begin(values: Values, request: gr.Request) -> Values:
+        with saying(service):
+            service.training.submit(form.train(values, values[name]), str(request.session_hash))
+        return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY), form.boxes["anew"]: False}
+
+    def go_on(request: gr.Request) -> Values:
+        job, _ = latest(service)
+        with saying(service):
+            if job is None:
+                raise RequestError("there is no training to go on with; start one")
+            service.training.submit(Train.model_validate(job.request), str(request.session_hash))
+        return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY)}
+
+    def stop() -> gr.Button:
+        job, _ = latest(service)
+        if job is not None:
+            service.jobs.cancel(job.id)
+        return gr.Button(interactive=False)
+
+    def put(board: Board) -> Values:
+        job, _ = latest(service)
+        adapter = job.result["adapter"] if job and job.result else ""
+        if shelf.get(adapter) is None:
+            raise gr.Error(f"{html.escape(adapter) or 'the adapter'} is not in the library", print_exception=False)
+        gr.Info(f"{html.escape(adapter)} is on the board", duration=2)
+        return {create.form.board: [*board, Pedal(adapter=adapter)], create.add: gr.Dropdown(shelf.names())}
+
+    def look(seen: Any) -> Values:
+        job, waiting = latest(service)
+        if job is None:
+            return {boxes.stage: text_stage("The curve and the samples of a training appear here."), boxes.seen: seen}
+        return _look(service, boxes, job, waiting, seen)
+
+    def checking() -> str:
+        return _CHECKING
+
+    asked: set[Any] = {*form.boxes.values(), name}
+    begun = [boxes.said, boxes.seen, boxes.timer]
+    for button in (check, boxes.start, boxes.resume):
+        button.click(checking, None, boxes.said, **AT_ONCE)
+    check.click(ask, asked, boxes.said, **CHANGING).failure(_quiet, None, boxes.said, **CHANGING)
+    boxes.start.click(begin, asked, [*begun, form.boxes["anew"]], **CHANGING).failure(
+        _quiet, None, boxes.said, **CHANGING
+    )
+    boxes.resume.click(go_on, None, begun, **CHANGING).failure(_quiet, None, boxes.said, **CHANGING)
+    boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
+    boxes.use.click(put, create.form.board, [create.form.board, create.add], **CHANGING)
+    gr.on([page.load, boxes.timer.tick], look, boxes.seen, boxes.looked_at(), **AT_ONCE)
+
+
+def latest(service: Service) -> tuple[Job | None, int]:
+    """The training that runs, else the next that waits, else the last that ended; and how many wait behind it."""
+    queued = service.jobs.find(kind="train", state="queued", limit=100)
+    if running := service.jobs.find(kind="train", state="running", limit=1):
+        return running[0], len(queued)
+    if queued:
+        return queued[-1], len(queued) - 1
+    ended = service.jobs.find(kind="train", limit=1)
+    return (ended[0] if ended else None), 0
+
+
+def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any) -> Values:
+    busy, name = job.state in ("queued", "running"), str(job.request["name"])
+    losses, sheets = service.training.losses(name), service.training.samples(name)
+    now = (job.id, job.state, losses[-1].step if losses else 0, len(sheets))
+    said: Values = {boxes.stage: _stage(job, waiting), boxes.seen: now}
+    if seen is None or seen[:2] != now[:2]:
+        resumable = None if busy or job.state == "done" else service.training.resumable(name)
+        words = "Resume" if resumable is None else f"Resume after step {resumable}"
+        said |= {
+            boxes.timer: gr.Timer(_BUSY if busy else _IDLE),
+            boxes.stop: gr.Button(interactive=busy),
+            boxes.resume: gr.Button(words, visible=resumable is not None),
+            boxes.use: gr.Button(visible=job.state == "done"),
+        }
+    if seen is None or seen[0] != now[0] or seen[2] != now[2]:
+        said[boxes.plot] = _plot(losses)
+    if seen is None or seen[0] != now[0] or seen[3] != now[3]:
+        said[boxes.samples] = _samples(name, [(step, path.name) for step, path in sheets])
+    return said
+
+
+def _stage(job: Job, waiting: int) -> str:
+    name, behind = job.request["name"], f" · {waiting} waiting" if waiting else ""
+    if job.state == "failed":
+        return text_stage(f"{name} failed: {job.reason}", alarm=True)
+    if job.state == "cancelled":
+        return text_stage(f"{name} was stopped")
+    if job.state == "done":
+        result, seconds = job.result, _duration((job.ended or 0) - (job.started or 0))
+        words = (
+            f"{result['adapter']} is in the library: {result['steps']} steps in {seconds}, loss {result['loss']:.4f}"
+        )
+        trigger = job.request.get("trigger")
+        return text_stage(words + (f"; its trigger word is {trigger}" if trigger else ""))
+    progress, value = job.progress, ""
+    if job.state == "queued":
+        text = "waits for its turn"
+    else:
+        text = progress.text if progress else "getting ready"
+        text += f" · {_duration(time.time() - job.started) if job.started else '0 s'}"
+    if progress and progress.steps:
+        value = f' value="{progress.step}" max="{progress.steps}"'
+        if progress.eta:
+            text += f" · about {_duration(progress.eta)} to go"
+    line = html.escape(f"{name}: {text}{behind}")
+    return (
+        f'<div class="stage"><p role="status">{line}</p>'
+        f'<progress aria-label="Progress of the training"{value}></progress></div>'
+    )
+
+
+def _plot(losses: list[Loss]) -> gr.LinePlot:
+    import pandas as pd
+
+    rows = [(one.step, one.loss, "each step") for one in losses]
+    rows += [(one.step, one.smoothed, "smoothed") for one in losses]
+    frame = pd.DataFrame(rows, columns=pd.Index(["step", "loss", "curve"]))
+    return gr.LinePlot(frame, visible=len(losses) > 1)
+
+
+def _samples(name: str, sheets: list[tuple[int, str]]) -> str:
+    """The newest first; each opens in full in a tab of its own."""
+    figures = "".join(
+        f'<figure><a href="{_address(name, file)}" target="_blank"><img loading="lazy" src="{_address(name, file)}" '
+        f'alt="Samples of {html.escape(name)} after step {step}: left without it, right with it"></a>'
+        f"<figcaption>after step {step}</figcaption></figure>"
+        for step, file in reversed(sheets[-_SHEETS:])
+    )
+    return f"<h3>Samples: left without the adapter, right with it</h3><div>{figures}</div>" if figures else ""
+
+
+def _address(name: str, file: str) -> str:
+    return f"api/train/runs/{quote(name)}/samples/{file}"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(max(seconds, 0))
+    if whole < 120:
+        return f"{whole} s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def _quiet() -> str:
+    return ""
