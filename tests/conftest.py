@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before any import of the libraries they speak to; child processes inherit them.
 os.environ.update(
@@ -21,46 +23,59 @@ os.environ.update(
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `from tests.pipelines import …`
 
 from lorablend.convert import convert
-from lorablend.convert.conversion import Weights
 from tests import pipelines
 
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
 
 @pytest.fixture(scope="session")
-def sdxl_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """A folder that is built once per run, also where several processes (pytest-xdist) run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+    def build_once(name: str, build: Callable[[Path], object]) -> Path:
+        folder, part = root / name, root / f"{name} part"
+        with FileLock(root / f"{name}.lock"):
+            if not folder.exists():
+                build(part)
+                part.rename(folder)
+        return folder
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def sdxl_source(shared: Shared) -> Path:
     """Diffusers folder: an SDXL-shaped pipeline, f32, random weights, 64×64 pixels."""
-    return pipelines.write_sdxl(tmp_path_factory.mktemp("sdxl_source"))
+    return shared("sdxl_source", pipelines.write_sdxl)
 
 
 @pytest.fixture(scope="session")
-def sd15_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sd15_source(shared: Shared) -> Path:
     """Diffusers folder: an SD 1.5-shaped pipeline, f32, random weights, 64×64 pixels."""
-    return pipelines.write_sd15(tmp_path_factory.mktemp("sd15_source"))
+    return shared("sd15_source", pipelines.write_sd15)
 
 
 @pytest.fixture(scope="session")
-def sdxl_model(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdxl_model(sdxl_source: Path, shared: Shared) -> Path:
     """`sdxl_source` as OpenVINO IR, f32."""
-    return _convert(sdxl_source, tmp_path_factory.mktemp("sdxl_model"), "fp32")
+    return shared("sdxl_model", lambda folder: convert(sdxl_source, folder, weights="fp32"))
 
 
 @pytest.fixture(scope="session")
-def sdxl_fp16(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdxl_fp16(sdxl_source: Path, shared: Shared) -> Path:
     """`sdxl_source` as OpenVINO IR, f16 weights."""
-    return _convert(sdxl_source, tmp_path_factory.mktemp("sdxl_fp16"), "fp16")
+    return shared("sdxl_fp16", lambda folder: convert(sdxl_source, folder, weights="fp16"))
 
 
 @pytest.fixture(scope="session")
-def sdxl_int8(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdxl_int8(sdxl_source: Path, shared: Shared) -> Path:
     """`sdxl_source` as OpenVINO IR, 8-bit weights."""
-    return _convert(sdxl_source, tmp_path_factory.mktemp("sdxl_int8"), "int8")
+    return shared("sdxl_int8", lambda folder: convert(sdxl_source, folder, weights="int8"))
 
 
 @pytest.fixture(scope="session")
-def sd15_model(sd15_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sd15_model(sd15_source: Path, shared: Shared) -> Path:
     """`sd15_source` as OpenVINO IR, f32."""
-    return _convert(sd15_source, tmp_path_factory.mktemp("sd15_model"), "fp32")
-
-
-def _convert(source: Path, folder: Path, weights: Weights) -> Path:
-    convert(source, folder, weights=weights)
-    return folder
+    return shared("sd15_model", lambda folder: convert(sd15_source, folder, weights="fp32"))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-__all__ = ["PATIENCE", "browsing", "opened", "running", "set_slider"]
+__all__ = ["PATIENCE", "browsing", "choose", "opened", "running", "set_slider"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -100,6 +100,12 @@ def set_slider(page: Page, label: str, value: str) -> None:
     box = page.get_by_label(f"number input for {label}", exact=True)
     box.fill(value)
     box.press("Tab")
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Open the list of that label and click on an option. Once: a list that closes by itself is a fault."""
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=option, exact=True).click()
 
 
 def _is_outside(url: str) -> bool:

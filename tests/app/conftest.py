@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorablend.app.library import Library
+from lorablend.app.service import Service
 from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, random_factors, write_kohya, write_peft
 from tests.app.file_server import FileServer, serving
 from tests.app.library_files import write
@@ -37,6 +38,15 @@ def lora_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_kohya(folder / "ink.safetensors", ink, metadata={"modelspec.trigger_phrase": "ink drawing"})
     write_peft(folder / "neon glow.safetensors", random_factors(_SHAPES, seed=2, size=0.5))
     return folder
+
+
+@pytest.fixture(scope="module")
+def service(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Started, on the small SDXL model and `lora_dir`."""
+    service = Service(tmp_path_factory.mktemp("data"), {"small": sdxl_model}, lora_dir)
+    service.start()
+    yield service
+    service.close()
 
 
 @pytest.fixture

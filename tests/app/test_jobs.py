@@ -24,7 +24,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 
 def taken(jobs: Jobs) -> Job:
-    job = jobs.take(0)
+    job = jobs.take(["picture"], 0)
     assert job is not None
     return job
 
@@ -42,7 +42,7 @@ def test_a_job_from_end_to_end(jobs: Jobs) -> None:
     assert done.started
     assert done.ended
     assert job.submitted <= done.started <= done.ended
-    assert jobs.take(0) is None
+    assert jobs.take(["picture"], 0) is None
 
 
 def test_failed_says_why(jobs: Jobs) -> None:
@@ -82,7 +82,7 @@ def test_cancel(jobs: Jobs) -> None:
     assert not jobs.report(first.id, Progress(step=1, steps=9))
     assert jobs.stop(first.id).state == "cancelled"
     assert jobs.cancel(first.id).state == "cancelled"  # again is no error
-    assert jobs.take(0) is None
+    assert jobs.take(["picture"], 0) is None
 
 
 def test_lists(jobs: Jobs) -> None:
@@ -132,7 +132,7 @@ def test_two_workers_never_take_the_same(tmp_path: Path) -> None:
     done: list[int] = []
 
     def work() -> None:
-        while job := jobs.take(0):
+        while job := jobs.take(["picture"], 0):
             done.append(job.request)
             jobs.finish(job.id, {})
 
@@ -153,7 +153,7 @@ jobs = Jobs(Path(sys.argv[1]))
 if not jobs.find():
     jobs.finish(jobs.submit("picture", "first").id, {"pictures": ["a.png"]})
     jobs.submit("picture", "second"), jobs.submit("picture", "third")
-assert jobs.take(0).request == "second"
+assert jobs.take(["picture"], 0).request == "second"
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -170,3 +170,31 @@ def test_after_a_kill_nothing_is_lost_and_nothing_runs_for_ever(tmp_path: Path) 
         assert third.state == "queued"
         assert ("3 times" in second.reason) == (attempt == 2)
         jobs.close()
+
+
+def test_a_worker_takes_its_own_kinds_only(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs.sqlite")
+    long = jobs.submit("train", 1)
+    assert jobs.take(["draw"], 0) is None
+    short = jobs.submit("draw", 2)
+    taken = [jobs.take(kinds, 0) for kinds in (["draw"], ["bake", "train"])]
+    assert [job and job.number for job in taken] == [short.number, long.number]
+    assert [job.number for job in jobs.find(kind="train")] == [long.number]
+
+
+def test_jobs_of_unknown_kinds_fail(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs.sqlite")
+    strange, known = jobs.submit("dream", 1), jobs.submit("draw", 2)
+    jobs.refuse_others(["draw"])
+    assert jobs.get(strange.id).state == "failed"
+    assert "newer lorablend" in jobs.get(strange.id).reason
+    assert jobs.get(known.id).state == "queued"
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + bytes(4080)])
+def test_a_damaged_database(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "jobs.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=r"jobs\.sqlite is damaged .* move it away"):
+        Jobs(path)
+    assert path.read_bytes() == content

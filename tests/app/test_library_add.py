@@ -14,6 +14,7 @@ import pytest
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
 from lorablend.app import download
+from lorablend.app.download import OFFLINE
 from lorablend.app.library import Library
 from lorablend.app.library_place import clean_name
 from tests.adapter_files import SDXL_SHAPES, message_of, random_factors, write_kohya, write_peft
@@ -244,6 +245,13 @@ def test_a_server_that_refuses(status: int, message: str, empty: Library, server
     assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors?token=secret")) == (
         f"{server.url}/ink.safetensors: {message}"
     )
+
+
+def test_offline_nothing_is_asked_for(empty: Library, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OFFLINE, "1")
+    with pytest.raises(RequestError, match="without --offline"):
+        empty.add(f"{server.url}/ink.safetensors")
+    assert not server.asked
 
 
 def test_redirects(empty: Library, server: FileServer, adapter: Path) -> None:

@@ -15,7 +15,7 @@ from lorablend.app.library import Library
 from lorablend.app.png import open_picture, read_png
 from lorablend.app.uploads import Uploads
 from tests.adapter_files import random_factors, write_kohya
-from tests.app.browser import browsing, opened, running, set_slider
+from tests.app.browser import browsing, choose, opened, running, set_slider
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,7 @@ def fill(page: Page, prompt: str, *, seed: int = 7, steps: int = 2) -> None:
 
 
 def add_pedal(page: Page, name: str) -> None:
-    page.get_by_label("Add an adapter").click()
-    page.get_by_role("option", name=name, exact=True).click()
+    choose(page, "Add an adapter", name)
     page.locator("#board").get_by_label(name, exact=True).wait_for()
 
 
@@ -219,12 +218,10 @@ def test_compare_styles_and_presets(page: Page, data: Path) -> None:
     page.get_by_text("saved").wait_for()
     page.get_by_role("button", name="Remove ink").click()
     page.locator("#board .empty").wait_for()
-    page.get_by_label("Load a style").click()
-    page.get_by_role("option", name="Quiet ink").click()
+    choose(page, "Load a style", "Quiet ink")
     expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.7")
 
-    page.get_by_label("Preset (steps, guidance, scheduler)").click()
-    page.get_by_role("option", name="lcm", exact=True).click()
+    choose(page, "Preset (steps, guidance, scheduler)", "lcm")
     expect(page.get_by_label("number input for Steps", exact=True)).to_have_value("4")
 
 
@@ -232,7 +229,7 @@ def test_compare_styles_and_presets(page: Page, data: Path) -> None:
 def test_a_phone(browser: Browser, address: str, tmp_path: Path, dark: bool) -> None:
     """Nothing is wider than the screen, in no tab; every control has a name."""
     with opened(browser, address, width=390, height=844, dark=dark) as page:
-        for tab in ("Create", "Gallery", "Adapters", "Models and devices"):
+        for tab in ("Create", "Gallery", "Adapters", "Grid", "Train", "Models and devices"):
             if not page.get_by_role("tab", name=tab, exact=True).is_visible():
                 page.get_by_role("button", name="More tabs").or_(page.locator(".overflow-menu > button")).first.click()
             page.get_by_role("tab", name=tab, exact=True).or_(
@@ -258,9 +255,15 @@ def test_found_again_after_a_restart(browser: Browser, sdxl_model: Path, adapter
         add_pedal(page, "ink")
         set_slider(page, "Weight of ink", "0.65")
         page.get_by_role("button", name="More of ink").click()
+        expect(page.get_by_label("UNet weight", exact=True)).to_have_value("")
+        page.get_by_label("Text encoder weight").fill("0.25")
         page.get_by_label("Weights by block").fill("OUTALL")
         page.get_by_label("Mask: left, top, right, bottom").fill("0, 0, 0.5, 1")
         first = draw(page, data)
+    record = read_png(first).record
+    assert record
+    (item,) = record.request.blend["items"]
+    assert (item["weight"], item.get("unet"), item["text_encoder"], item["blocks"]) == (0.65, None, 0.25, "OUTALL")
     with running(sdxl_model, adapters, data) as address, opened(browser, address) as page:
         page.get_by_role("tab", name="Gallery").click()
         page.get_by_label("Words of the prompt").fill("lighthouse")

@@ -40,6 +40,7 @@ def test_a_pedal_says_what_its_item_said(item: dict[str, Any]) -> None:
         ({"ramp": "0, one"}, 'ink: ramp has "one"; give numbers'),
         ({"start": "soon"}, 'ink: start has "soon"; give numbers'),
         ({"blocks": "{no"}, "ink: blocks are no JSON"),
+        ({"text_encoder": "half"}, 'ink: text encoder has "half"; give numbers'),
     ],
 )
 def test_text_that_makes_no_sense(texts: dict[str, str], message: str) -> None:

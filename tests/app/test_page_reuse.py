@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,6 @@ from lorablend.app.page_reuse import read_picture, reuse
 from lorablend.app.png import encode
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
-
-
-@pytest.fixture(scope="module")
-def service(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("data"), {"small": sdxl_model}, lora_dir)
-    service.start()
-    yield service
-    service.close()
 
 
 @pytest.fixture

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +18,6 @@ from lorablend.engine import Pipeline
 from tests.adapter_files import random_factors, write_kohya
 
 FAST = {"steps": 2, "width": 64, "height": 64}
-
-
-@pytest.fixture(scope="module")
-def service(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("data"), {"small": sdxl_model}, lora_dir)
-    service.start()
-    yield service
-    service.close()
 
 
 def drawn(service: Service, **fields: object) -> Job:
@@ -169,55 +156,3 @@ def test_a_closed_service_goes_on_where_it_was(sdxl_model: Path, tmp_path: Path)
 def test_a_broken_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         Service(tmp_path, {"broken": tmp_path})
-
-
-_UNDER_LOAD = """
-import sys, time
-from pathlib import Path
-from lorablend.app.draw import Draw
-from lorablend.app.service import Service
-service = Service(Path(sys.argv[2]), {"small": Path(sys.argv[1])})
-if not service.jobs.find():
-    for seed in range(12):
-        fields = {"prompt": "a fox", "steps": 3, "width": 64, "height": 64, "seed": 100 * seed, "count": 2}
-        service.draw(Draw.model_validate(fields), client=str(seed % 3))
-service.start()
-print("up", flush=True)
-while any(job.state not in ("done", "failed", "cancelled") for job in service.jobs.find()):
-    time.sleep(0.05)
-print("finished", flush=True)
-service.close()
-"""
-
-
-@pytest.mark.slow
-def test_kills_lose_nothing_and_leave_nothing(sdxl_model: Path, tmp_path: Path) -> None:
-    """kill -9 at moments spread over the work: in the end every picture is there once, whole, and nothing else."""
-    command = [sys.executable, "-c", _UNDER_LOAD, str(sdxl_model), str(tmp_path)]
-    for kill in range(21):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert child.stdout
-        assert child.stdout.readline() == "up\n"
-        if kill < 20:
-            time.sleep(0.11 * kill % 1.3)
-            os.kill(child.pid, signal.SIGKILL)
-        else:
-            assert child.stdout.readline() == "finished\n"
-        child.wait()
-        child.stdout.close()
-    service = Service(tmp_path, {"small": sdxl_model})
-    jobs = service.jobs.find()
-    assert {job.state for job in jobs} <= {"done", "failed"}
-    done = [job for job in jobs if job.state == "done"]
-    assert all("times" in job.reason for job in jobs if job.state == "failed")
-    files = [picture["file"] for job in done for picture in job.result["pictures"]]
-    assert len(set(files)) == len(files) == 2 * len(done)
-    for job in done:
-        for picture in job.result["pictures"]:
-            record = read_png(service.gallery.path(picture["file"])).record
-            assert record is not None
-            assert record.seed == picture["seed"]
-    of_failed = [p.file for p in service.gallery.find(limit=1000) if p.file not in files]
-    assert all(any(f"-{job.number}-" in file for job in jobs if job.state == "failed") for file in of_failed)
-    assert not list(tmp_path.rglob("*.partial"))
-    service.close()

@@ -1,0 +1,63 @@
+"""The tab of models and devices in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from lorablend.engine import ModelFolder
+from tests.app.browser import browsing, choose, opened, running, set_slider
+
+
+@pytest.mark.slow
+def test_bake_the_board_and_draw_with_it(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
+    """And remove it again; what is wrong is one line."""
+    adapters, data = tmp_path / "adapters", tmp_path / "data"
+    shutil.copytree(lora_dir, adapters)
+    with running(sdxl_model, adapters, data) as address, browsing() as browser, opened(browser, address) as page:
+        page.get_by_label("Prompt", exact=True).fill("a fox")
+        choose(page, "Add an adapter", "ink")
+        set_slider(page, "Weight of ink", "0.8")
+        set_slider(page, "Steps", "2")
+        page.get_by_role("tab", name="Models and devices").click()
+        page.locator("#models").get_by_text(sdxl_model.name).wait_for()
+        page.locator("#models").get_by_text(re.compile(r"MB used, [\d.]+ [GM]B free")).wait_for()
+        page.get_by_role("button", name="Bake", exact=True).click()
+        page.get_by_text("no board is taken; press the button above").wait_for()
+        page.get_by_role("button", name="Take the board from Create").click()
+        page.get_by_text("ink 0.8", exact=True).wait_for()
+        page.get_by_label("Name of the baked model").fill(sdxl_model.name)
+        page.get_by_role("button", name="Bake", exact=True).click()
+        page.get_by_text(f"there is a model {sdxl_model.name} already").wait_for()
+        page.get_by_label("Name of the baked model").fill("inked")
+        page.get_by_label("Name of the baked model").press("Enter")
+        page.locator("#model-stage").get_by_text("inked is ready").wait_for()
+        assert ModelFolder(data / "models" / "inked").family == "sdxl"
+
+        # A source that is a path is refused.
+        source = page.get_by_label("Hugging Face id (owner/name), or what lies in the folder sources")
+        source.fill("/etc")
+        page.get_by_label("Name of the new model").fill("new")
+        page.get_by_role("button", name="Convert", exact=True).click()
+        page.get_by_text("/etc is no Hugging Face id (owner/name) and does not lie on the server").wait_for()
+
+        page.get_by_label("inked", exact=True).check()
+        page.get_by_text("with ink 0.8").wait_for()
+        page.screenshot(path=tmp_path / "models.png", full_page=True)
+        page.get_by_role("tab", name="Create").click()
+        page.get_by_role("button", name="Draw", exact=True).click()
+        page.get_by_text(re.compile(r"^1 picture in")).wait_for()
+        expect(page.get_by_label("Settings of the picture")).to_have_value(re.compile("Model: inked"))
+
+        page.get_by_role("tab", name="Models and devices").click()
+        choose(page, "Remove a model made here", "inked")
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.get_by_text(re.compile(r"Remove inked and free [\d.]+ MB\? It cannot be brought back\.")).wait_for()
+        assert (data / "models" / "inked").is_dir()
+        page.get_by_role("button", name="Remove it for good").click()
+        expect(page.get_by_label("inked", exact=True)).to_have_count(0)
+        assert not (data / "models" / "inked").exists()
