@@ -23,6 +23,7 @@ __all__ = ["make_adapters"]
 _HEADERS = ["Name", "Model", "Algorithm", "Rank", "Trigger words", "Size", "★", "Trouble"]
 _WIDTHS: list[str | int] = ["170px", "80px", "100px", "60px", "190px", "90px", "40px", "260px"]
 _SHOWN_LIST = 5  # entries of a long list in the report
+_NONE = '<p class="empty">No adapter here that fits.</p>'
 _NOTHING = '<p class="empty">Choose an adapter to see what is in it.</p>'
 
 
@@ -44,8 +45,10 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
                 column_widths=_WIDTHS,
                 max_height=560,
                 buttons=[],
+                visible=False,
                 elem_id="library",
             )
+            none = gr.HTML(_NONE)
         with gr.Column(scale=2, min_width=280):
             name = gr.Dropdown(shelf.names(), value=None, label="Adapter")
             with gr.Row(elem_classes="actions"):
@@ -65,7 +68,11 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     def rows(text: str, model: str, only: bool) -> Values:
         found = _found(shelf, text or "", model or "", only)
         names = [entry.name for entry in shelf.entries()]
-        return {table: [_row(service, entry) for entry in found], name: gr.Dropdown(names)}
+        return {
+            table: gr.Dataframe([_row(service, entry) for entry in found], visible=bool(found)),
+            none: gr.HTML(_NONE, visible=not found),
+            name: gr.Dropdown(names),
+        }
 
     def select(text: str, model: str, only: bool, event: gr.SelectData) -> str:
         return _found(shelf, text or "", model or "", only)[event.index[0]].name
@@ -109,13 +116,13 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         }
 
     filters = [search, base, favourites]
-    gr.on([tab.select, base.input, favourites.input], rows, filters, [table, name], **CHANGING)
-    search.change(rows, filters, [table, name], trigger_mode="always_last", **CHANGING)
+    gr.on([tab.select, base.input, favourites.input], rows, filters, [table, none, name], **CHANGING)
+    search.change(rows, filters, [table, none, name], trigger_mode="always_last", **CHANGING)
     table.select(select, filters, name, **CHANGING)
     name.change(show, name, [facts, mark], **CHANGING)
     use.click(put, [name, create.form.board], create.form.board, **CHANGING)
     mark.click(toggle, name, None, **CHANGING).then(show, name, [facts, mark], **CHANGING).then(
-        rows, filters, [table, name], **CHANGING
+        rows, filters, [table, none, name], **CHANGING
     )
     bring.click(
         add,
@@ -123,7 +130,7 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         [brought, name, create.add, upload],
         show_progress_on=brought,
         api_visibility="private",
-    ).success(rows, filters, [table, name], **CHANGING)
+    ).success(rows, filters, [table, none, name], **CHANGING)
 
 
 _PROGRESS = gr.Progress()

@@ -79,7 +79,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")  # of this browser alone, and no secret
     with gr.Row(elem_id="columns", equal_height=False):
         with gr.Column(elem_id="compose", min_width=280):
-            prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, autofocus=True, elem_id="prompt")
+            prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, elem_id="prompt")
             tokens = gr.HTML("", elem_id="tokens")
             negative = gr.Textbox(label="Negative prompt", lines=1, max_lines=6)
             with gr.Row(elem_classes="actions", elem_id="actions"):

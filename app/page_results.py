@@ -28,13 +28,17 @@ Comparison = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """shown: the files in the gallery box, the newest first. chosen: the file whose settings are in `text`.
+    """picture: one of them large. gallery: a strip of the newest, without Gradio's own large view: that takes the
+    keyboard's focus whenever a picture comes in, from whatever is being written or chosen.
+
+    shown: the files in the strip, the newest first. chosen: the file that is large, whose settings are in `text`.
 
     seen: what the last look found, so that nothing is sent twice.
     """
 
     stage: gr.HTML
     stop: gr.Button
+    picture: gr.Image
     gallery: gr.Gallery
     text: gr.Textbox
     reuse: gr.Button
@@ -62,14 +66,25 @@ def make_results(stop: gr.Button) -> Results:
         height="auto",
         elem_id="row",
     )
-    gallery = gr.Gallery(
-        label="Newest pictures",
-        columns=4,
-        height=560,
-        object_fit="contain",
+    picture = gr.Image(
+        label="Picture",
+        type="filepath",
+        height=480,
         interactive=False,
         visible=False,
         buttons=["download", "fullscreen"],
+        elem_id="picture",
+    )
+    gallery = gr.Gallery(
+        label="Newest pictures",
+        show_label=False,
+        columns=6,
+        fit_columns=False,
+        object_fit="cover",
+        allow_preview=False,
+        interactive=False,
+        visible=False,
+        buttons=[],
         elem_id="newest",
     )
     with gr.Row(elem_classes="actions"):
@@ -79,6 +94,7 @@ def make_results(stop: gr.Button) -> Results:
     return Results(
         stage=stage,
         stop=stop,
+        picture=picture,
         gallery=gallery,
         text=text,
         reuse=reuse,
@@ -123,10 +139,14 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
 
     def select(shown: list[str], event: gr.SelectData) -> Values:
         file = shown[event.index]
-        return {results.chosen: file, results.text: service.gallery.get(file).parameters}
+        try:
+            text = service.gallery.get(file).parameters
+            return {results.chosen: file, results.picture: _large(service, results, file), results.text: text}
+        except (RequestError, FileNotFoundError):  # deleted meanwhile
+            return {results.chosen: gr.skip()}
 
     results.stop.click(stop, None, results.stop, **AT_ONCE)
-    results.gallery.select(select, results.shown, [results.chosen, results.text], **AT_ONCE)
+    results.gallery.select(select, results.shown, [results.chosen, results.picture, results.text], **AT_ONCE)
     outputs = results.boxes() - {results.compared}
     gr.on(
         [page.load, results.timer.tick], look, [results.seen, results.compared, results.chosen], [*outputs], **AT_ONCE
@@ -156,7 +176,7 @@ def _stage(job: Job | None, waiting: int) -> str:
 
 
 def _pictures(service: Service, results: Results, files: list[str], busy: bool) -> Values:
-    """The box of the newest pictures: all of them small while one is being drawn, the newest large afterwards.
+    """The strip of the newest pictures, and, unless one is being drawn, the newest large.
 
     Copies that Gradio may serve, byte for byte; the folder itself stays closed to browsers.
     """
@@ -164,10 +184,11 @@ def _pictures(service: Service, results: Results, files: list[str], busy: bool) 
     first = files[0] if files else ""
     there = bool(files)
     return {
+        results.picture: _large(service, results, first) if first and not busy else gr.Image(visible=False),
         results.gallery: gr.Gallery(
             [(copy, _words(service, file)) for copy, file in zip(copies, files, strict=True)],
-            selected_index=None if busy else 0,
-            visible=there,
+            selected_index=0 if there else None,
+            visible=len(files) > 1,
         ),
         results.shown: files,
         results.chosen: first,
@@ -175,6 +196,11 @@ def _pictures(service: Service, results: Results, files: list[str], busy: bool) 
         results.reuse: gr.Button(visible=there),
         results.begin: gr.Button(visible=there),
     }
+
+
+def _large(service: Service, results: Results, file: str) -> gr.Image:
+    copy = save_file_to_cache(service.gallery.path(file), results.picture.GRADIO_CACHE)
+    return gr.Image(copy, alt_text=_words(service, file) or "The picture", visible=True)
 
 
 def _words(service: Service, file: str) -> str:

@@ -42,11 +42,21 @@ def test_no_serious_finding(browser: Browser, address: str, width: int, dark: bo
         choose(page, "Add an adapter", "ink")
         page.locator("#board").get_by_label("ink", exact=True).wait_for()
         findings = [finding for name in _tabs(page) for finding in _findings(page, name)]
+        _open(page, "Adapters")
+        page.get_by_label("Search names, trigger words, tags, hashes").fill("nothing like this")
+        page.get_by_text("No adapter here that fits.").wait_for()
+        findings += _serious(page, "no adapters")
         assert not findings, "\n".join(findings)
 
 
 def _findings(page: Page, name: str) -> list[str]:
     _open(page, name)
+    if name == "Adapters":
+        page.locator("#library").get_by_text("ink").filter(visible=True).first.wait_for()  # the table is filled when its tab is opened
+    return _serious(page, name)
+
+
+def _serious(page: Page, name: str) -> list[str]:
     return [
         f"{name}: {node['html'][:160]}: {node['failureSummary']}"
         for one in Axe().run(page).response["violations"]

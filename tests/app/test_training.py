@@ -256,7 +256,7 @@ def test_stopped_and_gone_on_with_it_is_the_same_file(whole: tuple[Service, Job]
     done, _ = whole
     with opened(tmp_path, drawn) as service:
         service.start()
-        job = service.training.submit(asked(sample_every=STEPS))
+        job = service.training.submit(asked(sample_every=1))  # drawn after each step, so that there is time to stop it
         until(service, job, training)
         service.jobs.cancel(job.id)
         assert service.wait(job).state == "cancelled"
