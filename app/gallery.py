@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters import parse_prompt
+from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.database import open_database
 from lorablend.app.infotext import parse_infotext
 from lorablend.app.png import open_picture, read_png
@@ -227,12 +228,23 @@ class Gallery:
             found = parse_infotext(texts.parameters or "")
             seed = found.settings.get("Seed", "")
             number = int(seed) if seed.isdecimal() and int(seed) < 2**63 else None
-            values = (found.prompt, found.negative_prompt, number, "[]", found.settings.get("Model", ""))
+            prompt, adapters = _without_tags(found.prompt)
+            model = found.settings.get("Model", "")
+            values = (prompt, found.negative_prompt, number, json.dumps(adapters), model)
         self._db.execute(
             "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (file) DO UPDATE SET "
             + ", ".join(f"{column} = excluded.{column}" for column in _READ),
             (name, stat.st_mtime_ns, stat.st_size, *values, width, height, texts.parameters or ""),
         )
+
+
+def _without_tags(prompt: str) -> tuple[str, list[str]]:
+    """Another program's prompt, and the adapters that its tags name."""
+    try:
+        text, tags = parse_prompt(prompt)
+    except BlendError:
+        return prompt, []
+    return text, [tag[0] if isinstance(tag, tuple) else tag["adapter"] for tag in tags if "items" not in tag]
 
 
 _READ = ("mtime_ns", "size", "prompt", "negative_prompt", "seed", "adapters", "model", "width", "height", "parameters")

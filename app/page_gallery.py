@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-import tempfile
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
@@ -38,7 +38,7 @@ class _Boxes:
     none: gr.HTML
     newer: gr.Button
     older: gr.Button
-    zip: gr.DownloadButton
+    zip: gr.Button
     shown: gr.State
     pages: gr.State
     chosen: gr.State
@@ -88,6 +88,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
             boxes.pages: pages,
             boxes.newer: gr.Button(interactive=bool(pages)),
             boxes.older: gr.Button(interactive=len(found) > _PAGE),
+            boxes.zip: gr.Button(interactive=bool(copies), link=_zip([picture.file for picture in there])),
             boxes.bin: gr.Dropdown(service.gallery.bin(), value=[]),
         }
 
@@ -147,13 +148,6 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
         service.gallery.empty_bin()
         return find(values, values[boxes.pages])
 
-    def pack(shown: list[str]) -> str:
-        folder = Path(tempfile.mkdtemp(dir=_cache(boxes.grid)))
-        path = folder / f"lorablend-{time.strftime('%Y%m%d-%H%M%S')}.zip"
-        with saying(service):
-            path.write_bytes(service.gallery.zip(shown))
-        return str(path)
-
     def read(path: str | None) -> Values:
         if path is None:
             return {boxes.said: "", boxes.use_drop: gr.Button(interactive=False)}
@@ -171,7 +165,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
 
     asked = {boxes.search, boxes.adapter, boxes.seed, boxes.favourites, boxes.pages, boxes.shown, boxes.chosen}
     asked.add(boxes.bin)
-    listed = [boxes.grid, boxes.none, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.bin]
+    listed = [boxes.grid, boxes.none, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.zip, boxes.bin]
     details = [boxes.chosen, boxes.facts, boxes.text, boxes.use, boxes.mark, boxes.keep, boxes.delete]
     tab.select(open_tab, asked, [*listed, boxes.adapter], **CHANGING)
     gr.on(
@@ -190,7 +184,6 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     boxes.delete.click(delete, asked, [*listed, *details], **CHANGING)
     boxes.restore.click(restore, asked, listed, **CHANGING)
     boxes.empty.click(empty, asked, listed, **CHANGING)
-    boxes.zip.click(pack, boxes.shown, boxes.zip, **CHANGING)
     boxes.drop.change(read, boxes.drop, [boxes.said, boxes.use_drop], **CHANGING)
     boxes.use_drop.click(use_drop, boxes.drop, [*create.outputs(), tabs], **CHANGING)
 
@@ -219,7 +212,7 @@ def _layout(shelf: Shelf) -> _Boxes:
             with gr.Row(elem_classes="actions"):
                 made["newer"] = gr.Button("Newer", size="sm", interactive=False, min_width=80)
                 made["older"] = gr.Button("Older", size="sm", interactive=False, min_width=80)
-                made["zip"] = gr.DownloadButton("Download this page as zip", size="sm", min_width=160)
+                made["zip"] = gr.Button("Download this page as zip", size="sm", min_width=160)
         with gr.Column(scale=2, min_width=280, elem_id="details"):
             made["facts"] = gr.HTML(_NOTHING)
             with gr.Row(elem_classes="actions"):
@@ -228,7 +221,9 @@ def _layout(shelf: Shelf) -> _Boxes:
                 made["keep"] = gr.Button("Compare", size="sm", interactive=False, min_width=90)
                 made["delete"] = gr.Button("Delete", size="sm", interactive=False, min_width=80)
             made["text"] = gr.Textbox(label="Metadata", lines=4, max_lines=12)
-            made["pair"] = gr.ImageSlider(label="The two pictures", interactive=False, visible=False, buttons=[])
+            made["pair"] = gr.ImageSlider(
+                label="The two pictures", interactive=False, visible=False, buttons=[], elem_id="pair"
+            )
             with gr.Accordion("Drop a picture of A1111, ComfyUI or lorablend", open=False):
                 made["drop"] = gr.File(label="Picture file", file_types=[".png", ".webp", ".jpg", ".jpeg"], height=120)
                 made["said"] = gr.HTML("")
@@ -299,7 +294,6 @@ def _caption(picture: Picture) -> str:
     return picture.prompt[:60] or "no prompt"
 
 
-def _cache(box: gr.Gallery) -> Path:
-    folder = Path(box.GRADIO_CACHE)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _zip(files: list[str]) -> str:
+    """A link: of Gradio's download button, the first press only asks for the file."""
+    return "api/gallery/zip?" + urlencode([("file", file) for file in files])

@@ -6,13 +6,14 @@ A picture's name is that of the gallery's index, and never a path; what is serve
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.gallery import Picture
@@ -31,12 +32,6 @@ router = APIRouter(prefix="/api/gallery", tags=["lorablend"], responses=_REFUSAL
 
 class Mark(BaseModel):
     favourite: bool
-
-
-class Files(BaseModel):
-    """Names of pictures, each once or more."""
-
-    files: Annotated[list[str], Field(min_length=1, max_length=200)]
 
 
 @router.get("")
@@ -69,13 +64,15 @@ def scan(service: Served) -> Response:
     return reply({})
 
 
-@router.post("/zip")
-def archive(files: Files, service: Served) -> Response:
-    """The pictures in one archive."""
-    names = list(dict.fromkeys(files.files))
+@router.get("/zip")
+def archive(
+    service: Served, file: Annotated[list[Annotated[str, Query(max_length=1000)]], Query(min_length=1, max_length=200)]
+) -> Response:
+    """The pictures of these names, each given once or more, in one archive."""
+    names = list(dict.fromkeys(file))
     for name in names:
         _picture(service, name)
-    headers = {"Content-Disposition": 'attachment; filename="pictures.zip"'}
+    headers = {"Content-Disposition": f'attachment; filename="lorablend-{time.strftime("%Y%m%d-%H%M%S")}.zip"'}
     return Response(service.gallery.zip(names), headers=headers, media_type="application/zip")
 
 

@@ -102,9 +102,9 @@ def set_slider(page: Page, label: str, value: str) -> None:
     box.press("Tab")
 
 
-def choose(page: Page, label: str, option: str) -> None:
+def choose(page: Page, label: str, option: str, *, within: str = "body") -> None:
     """Open the list of that label and click on an option. Once: a list that closes by itself is a fault."""
-    page.get_by_label(label, exact=True).click()
+    page.locator(within).get_by_label(label, exact=True).click()
     page.get_by_role("option", name=option, exact=True).click()
 
 

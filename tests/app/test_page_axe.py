@@ -52,7 +52,9 @@ def test_no_serious_finding(browser: Browser, address: str, width: int, dark: bo
 def _findings(page: Page, name: str) -> list[str]:
     _open(page, name)
     if name == "Adapters":
-        page.locator("#library").get_by_text("ink").filter(visible=True).first.wait_for()  # the table is filled when its tab is opened
+        page.locator("#library").get_by_text("ink").filter(
+            visible=True
+        ).first.wait_for()  # the table is filled when its tab is opened
     return _serious(page, name)
 
 

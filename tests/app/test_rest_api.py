@@ -125,7 +125,7 @@ def test_a_full_queue(server: Running) -> None:
         ("POST", "gallery/nosuch.png/restore", None, 404, "the bin has no picture 'nosuch.png'"),
         ("POST", "gallery/nosuch.png/mark", {"favourite": True}, 404, "the gallery has no picture"),
         ("DELETE", "gallery/nosuch.png", None, 404, "the gallery has no picture"),
-        ("POST", "gallery/zip", {"files": ["nosuch.png"]}, 404, "the gallery has no picture"),
+        ("GET", "gallery/zip?file=nosuch.png", None, 404, "the gallery has no picture"),
         ("GET", "gallery?after=nosuch.png", None, 404, "the gallery has no picture"),
         ("GET", "adapters/nosuch", None, 404, "there is no adapter 'nosuch'"),
         ("GET", "adapters/neon glow/preview", None, 404, "the adapter 'neon glow' has no preview"),
@@ -157,7 +157,7 @@ def test_the_gallery(server: Running) -> None:
     assert server.http.post(f"/api/gallery/{boat['file']}/mark", json={"favourite": True}).json()["favourite"]
     assert [one["seed"] for one in find(favourite=True)] == [11]
     names = [boat["file"], house["file"], boat["file"]]
-    archive = server.http.post("/api/gallery/zip", json={"files": names})
+    archive = server.http.get("/api/gallery/zip", params={"file": names})
     with zipfile.ZipFile(io.BytesIO(archive.content)) as found:
         assert found.namelist() == names[:2]
         assert found.read(boat["file"]) == picture.content
