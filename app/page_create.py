@@ -194,7 +194,9 @@ def _wire_board(
 
         def add(values: Values) -> Values:
             name = values[buttons.add]
-            return {form.board: [*read(values), Pedal(adapter=name)] if name else read(values), buttons.add: None}
+            if not name:
+                return {buttons.add: gr.skip()}
+            return {form.board: [*read(values), Pedal(adapter=name)], buttons.add: None}
 
         def save(values: Values) -> Any:
             with saying(service):
@@ -213,7 +215,7 @@ def _wire_board(
         buttons.compare.click(
             draw_compared, everything, [results.compared, results.timer, results.seen], key="compare", **CHANGING
         )
-        buttons.add.select(add, knobs | {buttons.add}, [form.board, buttons.add], key="add", **CHANGING)
+        buttons.add.change(add, knobs | {buttons.add}, [form.board, buttons.add], key="add", **CHANGING)
         buttons.save.click(
             save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
         )
@@ -253,11 +255,14 @@ def _wire_form(
         pictures = service.gallery.find(limit=1)
         return "" if not pictures or pictures[0].seed is None else str(pictures[0].seed)
 
+    # Of lists, `change`: Gradio's `select` does not know the keyboard, and `input` comes whenever one is left.
     def take_preset(name: str) -> Values:
         return preset_updates(form, name) or {form.steps: gr.skip()}
 
-    def take_tag(prompt: str, name: str | None) -> tuple[str, None]:
-        return (f"{prompt} <lora:{name}:1>".lstrip() if name else prompt), None
+    def take_tag(prompt: str, name: str | None) -> Values:
+        if not name:
+            return {buttons.tag: gr.skip()}
+        return {form.prompt: f"{prompt} <lora:{name}:1>".lstrip(), buttons.tag: None}
 
     def load_style(name: str | None) -> Values:
         if not name:
@@ -269,23 +274,25 @@ def _wire_form(
             form.mode: blend.get("mode", "sum"),
             form.switch_steps: blend.get("switch_steps", 1),
             buttons.style_name: name,
+            buttons.style: None,
         }
 
-    def delete(name: str | None) -> Any:
-        styles.delete(name or "")
-        return gr.Dropdown(styles.names(), value=None)
+    def delete(name: str) -> Values:
+        with saying(service):
+            styles.delete(name)
+        return {buttons.style: gr.Dropdown(styles.names()), buttons.style_name: ""}
 
     form.prompt.change(count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
-    form.scheduler.input(lambda name: spacing_box(name, ""), form.scheduler, form.spacing, **AT_ONCE)
+    form.scheduler.input(spacing_box, [form.scheduler, form.spacing], form.spacing, **AT_ONCE)
     dice.click(new_seed, None, form.seed, **AT_ONCE)
     last_seed.click(take_last, None, form.seed, **AT_ONCE)
     boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps]
-    preset.input(take_preset, preset, boxes, **AT_ONCE)
-    buttons.tag.select(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)
-    styled = [form.board, form.mode, form.switch_steps, buttons.style_name]
-    buttons.style.select(load_style, buttons.style, styled, **CHANGING)
-    buttons.delete.click(delete, buttons.style, buttons.style, **CHANGING)
+    preset.change(take_preset, preset, boxes, **AT_ONCE)
+    buttons.tag.change(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)
+    styled = [form.board, form.mode, form.switch_steps, buttons.style_name, buttons.style]
+    buttons.style.change(load_style, buttons.style, styled, **CHANGING)
+    buttons.delete.click(delete, buttons.style_name, [buttons.style, buttons.style_name], **CHANGING)
 
 
 def _wire_pictures(service: Service, shelf: Shelf, create: Create) -> None:

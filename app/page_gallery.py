@@ -169,7 +169,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     details = [boxes.chosen, boxes.facts, boxes.text, boxes.use, boxes.mark, boxes.keep, boxes.delete]
     tab.select(open_tab, asked, [*listed, boxes.adapter], **CHANGING)
     gr.on(
-        [boxes.search.submit, boxes.seed.submit, boxes.adapter.input, boxes.favourites.input],
+        [boxes.search.submit, boxes.seed.submit, boxes.adapter.change, boxes.favourites.input],
         first,
         asked,
         listed,

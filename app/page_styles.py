@@ -45,6 +45,8 @@ class Styles:
         return form["blend"]
 
     def delete(self, name: str) -> None:
+        """Raises RequestError if there is no such style."""
+        self.load(name)
         self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:

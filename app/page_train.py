@@ -103,7 +103,7 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
         return (show(chosen, file) if chosen else {}) | {name: gr.Dropdown(service.sets.names())}
 
     outputs = [notes, *review.outputs()]
-    name.input(show, name, outputs, **CHANGING)
+    name.input(show, [name, review.shown], outputs, **CHANGING)  # also when it is only left: the picture stays
     remove.click(ask, name, [sure, question], **CHANGING)
     keep.click(lambda: gr.Row(visible=False), None, sure, **AT_ONCE)
     really.click(forget, name, [*outputs, name, sure], **CHANGING)

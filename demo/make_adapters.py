@@ -29,7 +29,15 @@ ADAPTERS = MappingProxyType(
         "watercolour": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
         # of rank 3 even the narrowest layer's larger matrix is factored: such a LoKr is live
         "glass": {"algorithm": "lokr", "rank": 3, "learning_rate": 4e-3},
-        "neon": {"algorithm": "dora", "rank": 8, "keys": "diffusers", "learning_rate": 6e-3, "steps": 1000},
+        # the only one as dark by day as at night; without the offset its daylight stays grey
+        "neon": {
+            "algorithm": "dora",
+            "rank": 8,
+            "keys": "diffusers",
+            "learning_rate": 6e-3,
+            "steps": 1000,
+            "noise_offset": 0.1,
+        },
         "pencil": {"algorithm": "loha", "rank": 4, "learning_rate": 1.5e-3, "steps": 900},
         "riso": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
         "chalk": {"algorithm": "lora", "rank": 8},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from lorablend.app.library import Library
 from lorablend.app.png import open_picture, read_png
@@ -179,6 +179,40 @@ def test_writing_goes_on_while_it_draws(page: Page, data: Path) -> None:
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox")
 
 
+def test_lists_by_keyboard(page: Page) -> None:
+    """A list that is passed on the way to another box changes nothing; what is typed and entered is chosen."""
+    steps, scheduler = page.get_by_label("number input for Steps", exact=True), page.get_by_label("Scheduler", exact=True)
+    preset = page.get_by_label("Preset (steps, guidance, scheduler)", exact=True)
+    pick(page, preset, "lcm")
+    expect(steps).to_have_value("4")
+    set_slider(page, "Steps", "6")
+    page.get_by_role("button", name="Scheduler, format, model").click()
+    pick(page, scheduler, "Euler")
+    pick(page, page.get_by_label("Spacing of noise levels", exact=True), "karras")
+    for box in (preset, scheduler):
+        box.focus()
+        page.get_by_role("option").first.wait_for()
+        page.keyboard.press("Tab")
+    pick(page, page.get_by_label("Add an adapter", exact=True), "neon")
+    page.locator("#board").get_by_label("neon glow", exact=True).wait_for()
+    pick(page, page.get_by_label("Add an adapter", exact=True), "neon")  # the same one twice
+    expect(page.locator("#board .pedal")).to_have_count(2)
+    pick(page, page.get_by_label("Write its tag into the prompt", exact=True), "ink")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("<lora:ink:1>")
+    expect(steps).to_have_value("6")
+    expect(page.get_by_label("Spacing of noise levels", exact=True)).to_have_value("karras")
+
+
+def pick(page: Page, box: Locator, text: str) -> None:
+    """Type a part of an option, and take the first that has it."""
+    box.focus()
+    page.get_by_role("option").filter(has_text=text).first.wait_for()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(text, delay=50)
+    expect(page.get_by_role("option").first).to_contain_text(text)
+    page.keyboard.press("Enter")
+
+
 def test_repaint_what_is_painted(page: Page, data: Path) -> None:
     fill(page, "a fox", seed=3)
     start = draw(page, data)
@@ -242,6 +276,12 @@ def test_compare_styles_and_presets(page: Page, data: Path) -> None:
     page.locator("#board .empty").wait_for()
     choose(page, "Load a style", "Quiet ink")
     expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.7")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Quiet ink")
+    page.get_by_role("button", name="Delete", exact=True).first.click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("")
+    page.get_by_label("Load a style", exact=True).click()
+    expect(page.get_by_role("option", name="Quiet ink")).to_have_count(0)
+    page.keyboard.press("Escape")
 
     choose(page, "Preset (steps, guidance, scheduler)", "lcm")
     expect(page.get_by_label("number input for Steps", exact=True)).to_have_value("4")

@@ -75,6 +75,8 @@ def test_styles(tmp_path: Path) -> None:
     styles.delete("a")
     with pytest.raises(RequestError, match='there is no style "a"'):
         styles.load("a")
+    with pytest.raises(RequestError, match='there is no style "a"'):
+        styles.delete("a")
     for name in ("", "  ", "x" * 61):
         with pytest.raises(RequestError, match="a style cannot be called"):
             styles.save(name, blend)
