@@ -29,7 +29,7 @@ ADAPTERS = MappingProxyType(
         "watercolour": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
         # of rank 3 even the narrowest layer's larger matrix is factored: such a LoKr is live
         "glass": {"algorithm": "lokr", "rank": 3, "learning_rate": 4e-3},
-        # the only one as dark by day as at night; without the offset its daylight stays grey
+        # nearly black by day as well, which the offset teaches; without it daylight stays grey
         "neon": {
             "algorithm": "dora",
             "rank": 8,

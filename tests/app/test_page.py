@@ -181,7 +181,8 @@ def test_writing_goes_on_while_it_draws(page: Page, data: Path) -> None:
 
 def test_lists_by_keyboard(page: Page) -> None:
     """A list that is passed on the way to another box changes nothing; what is typed and entered is chosen."""
-    steps, scheduler = page.get_by_label("number input for Steps", exact=True), page.get_by_label("Scheduler", exact=True)
+    steps = page.get_by_label("number input for Steps", exact=True)
+    scheduler = page.get_by_label("Scheduler", exact=True)
     preset = page.get_by_label("Preset (steps, guidance, scheduler)", exact=True)
     pick(page, preset, "lcm")
     expect(steps).to_have_value("4")
@@ -213,12 +214,8 @@ def pick(page: Page, box: Locator, text: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_repaint_what_is_painted(page: Page, data: Path) -> None:
-    fill(page, "a fox", seed=3)
-    start = draw(page, data)
-    page.get_by_role("button", name="Start from a picture, paint masks").click()
-    page.get_by_role("button", name="Repaint what is painted").click()
-    page.get_by_text("there is no picture; drop one into the box, or take the newest").wait_for()
+def paint_over_the_newest(page: Page) -> None:
+    """One stroke in the middle of the newest picture."""
     page.get_by_role("button", name="Take the newest picture").click()
     canvas = page.locator("#editor canvas").first
     canvas.scroll_into_view_if_needed()
@@ -231,6 +228,73 @@ def test_repaint_what_is_painted(page: Page, data: Path) -> None:
     page.mouse.down()
     page.mouse.move(x + 20, y, steps=10)
     page.mouse.up()
+
+
+def test_a_pedal_acts_where_it_is_painted(page: Page, data: Path) -> None:
+    fill(page, "a fox", seed=5)
+    plain = draw(page, data)
+    add_pedal(page, "ink")
+    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    page.get_by_role("button", name="More of ink").click()
+    page.get_by_role("button", name="Use the painted mask").click()
+    page.get_by_text("nothing is painted; paint over the part that is meant").wait_for()
+    paint_over_the_newest(page)
+    page.get_by_role("button", name="Use the painted mask").click()
+    box = page.get_by_label("Mask: left, top, right, bottom")
+    expect(box).to_have_value(re.compile("^[0-9a-f]{64}$"))
+    white = np.asarray(Uploads(data / "uploads").open(box.input_value())) > 0
+    assert 0.01 < white.mean() < 0.9
+    masked = draw(page, data)
+    box.fill("")
+    everywhere = draw(page, data)
+    assert len({open_picture(path).tobytes() for path in (plain, masked, everywhere)}) == 3
+    page.locator("#newest").get_by_role("button", name=re.compile("^Thumbnail 2 of")).click()
+    page.get_by_role("button", name="Use these settings").first.click()
+    expect(page.get_by_label("Mask: left, top, right, bottom")).to_have_value(re.compile("^[0-9a-f]{64}$"))
+    assert draw(page, data).read_bytes() == masked.read_bytes()
+
+
+def test_start_from_a_picture(page: Page, data: Path) -> None:
+    fill(page, "a fox", seed=6)
+    start = draw(page, data)
+    page.get_by_role("button", name="Start from this picture").click()
+    page.get_by_alt_text("The picture to start from").wait_for()
+    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    set_slider(page, "Strength (1: nothing is kept)", "0.5")
+    page.get_by_label("Prompt", exact=True).fill("a boat")
+    record = read_png(draw(page, data)).record
+    assert record
+    assert record.request.strength == 0.5
+    kept = [open_picture(path) for path in (data / "uploads").glob("*.png")]
+    assert open_picture(start).convert("RGB").tobytes() in {one.convert("RGB").tobytes() for one in kept}
+
+
+def test_seeds(page: Page, data: Path) -> None:
+    """A new one by the dice, that of the last picture by its button, one of its own for each picture without."""
+    fill(page, "a fox")
+    seed = page.get_by_label("Seed", exact=True).first
+    page.get_by_role("button", name="Dice").click()
+    expect(seed).not_to_have_value("7")
+    thrown = seed.input_value()
+    record = read_png(draw(page, data)).record
+    assert record
+    assert str(record.seed) == thrown
+    seed.fill("")
+    record = read_png(draw(page, data)).record
+    assert record
+    assert str(record.seed) != thrown
+    expect(seed).to_have_value("")
+    page.get_by_role("button", name="Last seed").click()
+    expect(seed).to_have_value(str(record.seed))
+
+
+def test_repaint_what_is_painted(page: Page, data: Path) -> None:
+    fill(page, "a fox", seed=3)
+    start = draw(page, data)
+    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    page.get_by_role("button", name="Repaint what is painted").click()
+    page.get_by_text("there is no picture; drop one into the box, or take the newest").wait_for()
+    paint_over_the_newest(page)
     page.get_by_role("button", name="Repaint what is painted").click()
     page.get_by_alt_text("The mask: white is repainted").wait_for()
     set_slider(page, "Strength (1: nothing is kept)", "0.9")
