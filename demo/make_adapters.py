@@ -26,7 +26,7 @@ ADAPTERS = MappingProxyType(
     {
         "comic": {"algorithm": "lora", "rank": 8},
         "blueprint": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 3e-3, "steps": 1100},
-        "watercolour": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
+        "watercolour": {"algorithm": "locon", "rank": 5, "learning_rate": 1.5e-3, "steps": 600},
         # of rank 3 even the narrowest layer's larger matrix is factored: such a LoKr is live
         "glass": {"algorithm": "lokr", "rank": 3, "learning_rate": 4e-3},
         # nearly black by day as well, which the offset teaches; without it daylight stays grey
@@ -41,7 +41,7 @@ ADAPTERS = MappingProxyType(
         "pencil": {"algorithm": "loha", "rank": 4, "learning_rate": 1.5e-3, "steps": 900},
         "riso": {"algorithm": "locon", "rank": 5, "learning_rate": 1e-3, "steps": 400},
         "chalk": {"algorithm": "lora", "rank": 8},
-        "robot": {"algorithm": "lora", "rank": 8, "learning_rate": 1e-3, "steps": 400},
+        "robot": {"algorithm": "lora", "rank": 8, "steps": 700},
         "cat": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 1e-3, "steps": 400},
     }
 )
