@@ -97,7 +97,7 @@ def test_adapters_show(pipeline: Pipeline, judge: Judge, name: str) -> None:
         for readings in (draw_and_read(pipeline, judge, captions, [(name, weight)]) for weight in (1.0, 0.0))
     )
     assert off < 0.02
-    assert on > 0.5
+    assert on > 0.4
 
 
 @pytest.mark.slow
