@@ -13,7 +13,7 @@ import gradio as gr
 from lorablend.app.draw import Draw
 from lorablend.app.page_board import Card, make_card, trouble_of
 from lorablend.app.page_compare import compare
-from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates, spacing_box
+from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates, spacing_choices
 from lorablend.app.page_pedal import Board, Pedal, blend_of, board_of, moved
 from lorablend.app.page_results import Results, make_results, wire_results
 from lorablend.app.page_reuse import Found, reuse
@@ -58,13 +58,25 @@ class Taken:
     draw: Draw
 
 
+@dataclass(frozen=True, eq=False)
+class _Added:
+    """An adapter that was chosen for the board; no two are equal, as with `Taken`."""
+
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Buttons:
-    """Those of the left side."""
+    """Those of the left side. added: what was chosen in `add` last.
+
+    It stands between the list, which is emptied at once, and the board, whose listeners are made anew with it: a list
+    that is emptied is a change too, which would reach the new listener with what the old one read.
+    """
 
     begin: gr.Button
     compare: gr.Button
     add: gr.Dropdown
+    added: gr.State
     tag: gr.Dropdown
     style: gr.Dropdown
     style_name: gr.Textbox
@@ -120,6 +132,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         begin=begin,
         compare=compared,
         add=add,
+        added=gr.State(None),
         tag=tag,
         style=style,
         style_name=style_name,
@@ -192,11 +205,9 @@ def _wire_board(
         def change(turn: Callable[[Board], Board], values: Values) -> Board:
             return turn(read(values))
 
-        def add(values: Values) -> Values:
-            name = values[buttons.add]
-            if not name:
-                return {buttons.add: gr.skip()}
-            return {form.board: [*read(values), Pedal(adapter=name)], buttons.add: None}
+        def add(values: Values) -> Board:
+            added: _Added = values[buttons.added]
+            return [*read(values), Pedal(adapter=added.name)]
 
         def save(values: Values) -> Any:
             with saying(service):
@@ -215,7 +226,7 @@ def _wire_board(
         buttons.compare.click(
             draw_compared, everything, [results.compared, results.timer, results.seen], key="compare", **CHANGING
         )
-        buttons.add.change(add, knobs | {buttons.add}, [form.board, buttons.add], key="add", **CHANGING)
+        buttons.added.change(add, knobs | {buttons.added}, form.board, key="add", **CHANGING)
         buttons.save.click(
             save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
         )
@@ -255,6 +266,9 @@ def _wire_form(
         pictures = service.gallery.find(limit=1)
         return "" if not pictures or pictures[0].seed is None else str(pictures[0].seed)
 
+    def take_adapter(name: str | None) -> Values:
+        return {buttons.added: _Added(name), buttons.add: None} if name else {buttons.add: gr.skip()}
+
     # Of lists, `change`: Gradio's `select` does not know the keyboard, and `input` comes whenever one is left.
     def take_preset(name: str) -> Values:
         return preset_updates(form, name) or {form.steps: gr.skip()}
@@ -284,11 +298,12 @@ def _wire_form(
 
     form.prompt.change(count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
-    form.scheduler.input(spacing_box, [form.scheduler, form.spacing], form.spacing, **AT_ONCE)
+    form.scheduler.input(spacing_choices, [form.scheduler, form.spacing], form.spacing, **AT_ONCE)
     dice.click(new_seed, None, form.seed, **AT_ONCE)
     last_seed.click(take_last, None, form.seed, **AT_ONCE)
     boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps]
     preset.change(take_preset, preset, boxes, **AT_ONCE)
+    buttons.add.change(take_adapter, buttons.add, [buttons.added, buttons.add], **CHANGING)
     buttons.tag.change(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)
     styled = [form.board, form.mode, form.switch_steps, buttons.style_name, buttons.style]
     buttons.style.change(load_style, buttons.style, styled, **CHANGING)

@@ -18,7 +18,7 @@ from lorablend.engine.presets import PRESETS, find_preset
 from lorablend.engine.request import MAX_BATCH
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
-__all__ = ["Form", "Start", "Values", "make_settings", "preset_updates", "spacing_box"]
+__all__ = ["Form", "Start", "Values", "make_settings", "preset_updates", "spacing_box", "spacing_choices"]
 
 Values = dict[Any, Any]  # component -> value, as Gradio hands them over and takes them
 
@@ -163,9 +163,22 @@ def make_settings(service: Service) -> dict[str, Any]:
 
 def spacing_box(scheduler: str, value: str) -> gr.Dropdown:
     """The choices that a scheduler has, "" for the model's own."""
-    names = SCHEDULERS[scheduler].spacings if scheduler in SCHEDULERS else SPACINGS
-    choices = [MODEL_DEFAULT, *((name, name) for name in names)]
-    return gr.Dropdown(choices, value=value if value in names else "", label="Spacing of noise levels")
+    names = _spacings(scheduler)
+    return gr.Dropdown(_choices(names), value=value if value in names else "", label="Spacing of noise levels")
+
+
+def spacing_choices(scheduler: str, value: str) -> gr.Dropdown:
+    """An update of the box. It says no value where the present one is a choice: another may be chosen meanwhile."""
+    names = _spacings(scheduler)
+    return gr.Dropdown(_choices(names)) if value in ("", *names) else gr.Dropdown(_choices(names), value="")
+
+
+def _spacings(scheduler: str) -> tuple[str, ...]:
+    return tuple(SCHEDULERS[scheduler].spacings if scheduler in SCHEDULERS else SPACINGS)
+
+
+def _choices(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [MODEL_DEFAULT, *((name, name) for name in names)]
 
 
 def preset_updates(form: Form, name: str) -> Values:
