@@ -13,7 +13,7 @@ import gradio as gr
 from lorablend.app.draw import Draw
 from lorablend.app.page_board import Card, make_card, trouble_of
 from lorablend.app.page_compare import compare
-from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates, spacing_choices
+from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates
 from lorablend.app.page_pedal import Board, Pedal, blend_of, board_of, moved
 from lorablend.app.page_results import Results, make_results, wire_results
 from lorablend.app.page_reuse import Found, reuse
@@ -298,7 +298,6 @@ def _wire_form(
 
     form.prompt.change(count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
-    form.scheduler.input(spacing_choices, [form.scheduler, form.spacing], form.spacing, **AT_ONCE)
     dice.click(new_seed, None, form.seed, **AT_ONCE)
     last_seed.click(take_last, None, form.seed, **AT_ONCE)
     boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps]

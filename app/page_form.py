@@ -18,7 +18,7 @@ from lorablend.engine.presets import PRESETS, find_preset
 from lorablend.engine.request import MAX_BATCH
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
-__all__ = ["Form", "Start", "Values", "make_settings", "preset_updates", "spacing_box", "spacing_choices"]
+__all__ = ["Form", "Start", "Values", "make_settings", "preset_updates"]
 
 Values = dict[Any, Any]  # component -> value, as Gradio hands them over and takes them
 
@@ -102,7 +102,7 @@ class Form:
             self.start: Start(image=draw.image, mask=draw.mask),
             self.guidance: _reaching(draw.guidance_scale, 0, 20, 0.1),
             self.scheduler: draw.scheduler or "",
-            self.spacing: spacing_box(draw.scheduler or "", draw.spacing or ""),
+            self.spacing: draw.spacing or "",
             self.timesteps: ", ".join(f"{value:.12g}" for value in draw.timesteps or ()),
             self.count: draw.count,
             self.seed: "" if draw.seed is None else str(draw.seed),
@@ -128,6 +128,8 @@ def make_settings(service: Service) -> dict[str, Any]:
     width, height = pipe.model.default_size
     names = service.models.names
     schedulers = [MODEL_DEFAULT, *((info.label, name) for name, info in SCHEDULERS.items())]
+    # All of them with every scheduler: one that does not have the spacing says so, before anything waits.
+    spacings = [MODEL_DEFAULT, *((name, name) for name in SPACINGS)]
     made: dict[str, Any] = {}
     with gr.Group(elem_classes="settings"):
         with gr.Row():
@@ -146,7 +148,7 @@ def make_settings(service: Service) -> dict[str, Any]:
     with gr.Accordion("Scheduler, format, model", open=False):
         with gr.Row():
             made["scheduler"] = gr.Dropdown(schedulers, value="", label="Scheduler")
-            made["spacing"] = spacing_box("", "")
+            made["spacing"] = gr.Dropdown(spacings, value="", label="Spacing of noise levels")
         with gr.Row():
             made["timesteps"] = gr.Textbox(
                 "", label="Timesteps, in place of steps and spacing", placeholder="999, 749, 499, 249"
@@ -161,26 +163,6 @@ def make_settings(service: Service) -> dict[str, Any]:
     return made
 
 
-def spacing_box(scheduler: str, value: str) -> gr.Dropdown:
-    """The choices that a scheduler has, "" for the model's own."""
-    names = _spacings(scheduler)
-    return gr.Dropdown(_choices(names), value=value if value in names else "", label="Spacing of noise levels")
-
-
-def spacing_choices(scheduler: str, value: str) -> gr.Dropdown:
-    """An update of the box. It says no value where the present one is a choice: another may be chosen meanwhile."""
-    names = _spacings(scheduler)
-    return gr.Dropdown(_choices(names)) if value in ("", *names) else gr.Dropdown(_choices(names), value="")
-
-
-def _spacings(scheduler: str) -> tuple[str, ...]:
-    return tuple(SCHEDULERS[scheduler].spacings if scheduler in SCHEDULERS else SPACINGS)
-
-
-def _choices(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [MODEL_DEFAULT, *((name, name) for name in names)]
-
-
 def preset_updates(form: Form, name: str) -> Values:
     """The boxes that a preset sets; none for ""."""
     if not name:
@@ -190,7 +172,7 @@ def preset_updates(form: Form, name: str) -> Values:
         form.steps: preset.steps,
         form.guidance: preset.guidance_scale,
         form.scheduler: preset.scheduler,
-        form.spacing: spacing_box(preset.scheduler, "" if preset.timesteps else preset.spacing),
+        form.spacing: "" if preset.timesteps else preset.spacing,
         form.timesteps: ", ".join(map(str, preset.timesteps or ())),
     }
 

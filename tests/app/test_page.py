@@ -186,9 +186,14 @@ def test_lists_by_keyboard(page: Page) -> None:
     pick(page, preset, "lcm")
     expect(steps).to_have_value("4")
     set_slider(page, "Steps", "6")
-    preset.focus()
-    page.get_by_role("option").first.wait_for()
-    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Scheduler, format, model").click()
+    scheduler, spacing = (page.get_by_label(name, exact=True) for name in ("Scheduler", "Spacing of noise levels"))
+    pick(page, scheduler, "Euler")
+    pick(page, spacing, "karras")
+    for box in (preset, scheduler):
+        box.focus()
+        page.get_by_role("option").first.wait_for()
+        page.keyboard.press("Tab")
     pick(page, page.get_by_label("Add an adapter", exact=True), "neon")
     page.locator("#board").get_by_label("neon glow", exact=True).wait_for()
     pick(page, page.get_by_label("Add an adapter", exact=True), "neon")  # the same one twice
@@ -196,6 +201,7 @@ def test_lists_by_keyboard(page: Page) -> None:
     pick(page, page.get_by_label("Write its tag into the prompt", exact=True), "ink")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("<lora:ink:1>")
     expect(steps).to_have_value("6")
+    expect(spacing).to_have_value("karras")
 
 
 def pick(page: Page, box: Locator, text: str) -> None:
