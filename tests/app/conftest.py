@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from lorablend.app.library import Library
 from lorablend.app.service import Service
 from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, random_factors, write_kohya, write_peft
+from tests.app.browser import browsing
 from tests.app.file_server import FileServer, serving
 from tests.app.library_files import write
 
@@ -47,6 +49,12 @@ def service(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathF
     service.start()
     yield service
     service.close()
+
+
+@pytest.fixture(scope="module")  # no wider: playwright's event loop runs as long as its browser
+def browser() -> Iterator[Browser]:
+    with browsing() as browser:
+        yield browser
 
 
 @pytest.fixture

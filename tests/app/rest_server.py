@@ -36,6 +36,13 @@ class Running:
         assert job.status_code == 202, job.text
         return self.until_drawing(job.json()["id"])
 
+    def refuses(self, path: str) -> None:
+        """Nothing is there, and nothing of what lies beside it is told. Sent as written: httpx would take dots out."""
+        answer = self.http.get(httpx.URL(self.url).copy_with(raw_path=path.encode()))
+        assert answer.status_code == 404
+        assert b"root:" not in answer.content
+        assert b"SQLite" not in answer.content
+
     def until_drawing(self, job: str) -> Job:
         for seen in self.service.jobs.watch(job, 60):
             if seen.progress and seen.progress.preview:

@@ -15,7 +15,7 @@ from lorablend.app.library import Library
 from lorablend.app.png import open_picture, read_png
 from lorablend.app.uploads import Uploads
 from tests.adapter_files import random_factors, write_kohya
-from tests.app.browser import browsing, choose, opened, running, set_slider
+from tests.app.browser import choose, opened, running, set_slider
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(sdxl_model: Path, adapters: Path, data: Path) -> Iterator[str]:
     with running(sdxl_model, adapters, data) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture

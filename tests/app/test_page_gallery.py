@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.browser import browsing, choose, opened, running
+from tests.app.browser import choose, opened, running
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(sdxl_model: Path, lora_dir: Path, folder: Path) -> Iterator[str]:
     with running(sdxl_model, lora_dir, folder.parents[1]) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture

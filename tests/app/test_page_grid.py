@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.app.browser import browsing, choose, opened, running, set_slider
+from tests.app.browser import choose, opened, running, set_slider
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +28,6 @@ def address(sdxl_model: Path, lora_dir: Path, data: Path) -> Iterator[str]:
     shutil.copytree(lora_dir, adapters)
     with running(sdxl_model, adapters, data) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_path: Path) -> None:

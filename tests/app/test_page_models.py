@@ -7,18 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from lorablend.engine import ModelFolder
-from tests.app.browser import browsing, choose, opened, running, set_slider
+from tests.app.browser import choose, opened, running, set_slider
 
 
 @pytest.mark.slow
-def test_bake_the_board_and_draw_with_it(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
+def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     """And remove it again; what is wrong is one line."""
     adapters, data = tmp_path / "adapters", tmp_path / "data"
     shutil.copytree(lora_dir, adapters)
-    with running(sdxl_model, adapters, data) as address, browsing() as browser, opened(browser, address) as page:
+    with running(sdxl_model, adapters, data) as address, opened(browser, address) as page:
         page.get_by_label("Prompt", exact=True).fill("a fox")
         choose(page, "Add an adapter", "ink")
         set_slider(page, "Weight of ink", "0.8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,9 @@ from lorablend.app.datasets import Sets
 from lorablend.app.library import Library
 from lorablend.app.png import open_picture
 from lorablend.demo.data_set import draw_data_set
-from tests.app.browser import PATIENCE, browsing, opened, running, set_slider
+from tests.app.browser import PATIENCE, opened, running, set_slider
 
 TRAINED = 4 * PATIENCE  # a process of its own that loads torch, trains, draws and checks, on a busy machine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture
