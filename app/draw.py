@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorablend.adapters import parse_prompt
+from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import BlendError
 from lorablend.adapters.tags import checked_name
 from lorablend.app.uploads import Uploads
@@ -21,8 +23,8 @@ Text = Annotated[str, Field(max_length=20_000)]
 class Draw(BaseModel):
     """Fields of `Pipeline.generate`, whose defaults hold for what is left out.
 
-    blend: a blend's JSON form, or a list of its items, or of [name, weight]. Adapters are names in the library, never
-    paths; a mask is a box, or the name of an upload. seed: None draws one when the job is submitted. count: pictures
+    blend: a blend's JSON form, or a list of its items, of [name, weight], or of texts of tags. Adapters are names in the
+    library, never paths; a mask is a box, or the name of an upload. seed: None draws one when the job is submitted. count: pictures
     with the seeds from there on. image, mask: names of uploads. model: a name of the server's models, None for the
     first one.
     """
@@ -70,13 +72,24 @@ def _named(blend: dict[str, Any] | list[Any], uploads: Uploads) -> dict[str, Any
         items = blend.get("items", [])
         if not isinstance(items, list):
             raise BlendError("the blend's items are no list; give a list of adapters")
-        return blend | {"items": [_named_item(item, uploads) for item in items]}
-    return [_named_item(item, uploads) for item in blend]
+        return blend | {"items": _named_items(items, uploads)}
+    return _named_items(blend, uploads)
+
+
+def _named_items(items: list[Any], uploads: Uploads) -> list[Any]:
+    named: list[Any] = []
+    for item in items:
+        if isinstance(item, str):  # a stranger's, like the prompt: as there, a tag has no paths
+            rest, entries = parse_prompt(item)
+            if rest or not entries:
+                raise BlendError(f'"{shown(item)}" is more than tags; write <lora:ink:0.8>, one after the other')
+            named += entries
+        else:
+            named.append(_named_item(item, uploads))
+    return named
 
 
 def _named_item(item: Any, uploads: Uploads) -> Any:
-    if isinstance(item, str):  # a tag, whose reader takes no paths either
-        return item
     if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str):
         return (checked_name(item[0]), item[1])
     if isinstance(item, Mapping) and isinstance(item.get("adapter"), str):

@@ -140,6 +140,23 @@ def test_what_is_wrong(server: Running, method: str, path: str, body: Any, statu
     assert text in answer.json()["detail"]
 
 
+def test_a_tag_in_a_request_names_no_path(server: Running, tmp_path: Path, lora_dir: Path) -> None:
+    """What is there and could be drawn with must be refused too, as in a prompt."""
+    own, mask = tmp_path / "own.safetensors", tmp_path / "mask.png"
+    shutil.copyfile(lora_dir / "ink.safetensors", own)
+    mask.write_bytes(png(np.zeros((8, 8, 3), np.uint8)))
+    axes = ["seed=1,2"]
+    for tag in (f"<lora:{own}:1>", f"<lora:ink:1:mask={mask}>"):
+        for blend in ([tag], {"items": [tag]}, [f"<lora:neon glow> {tag}"]):
+            asked = {**FOX, "blend": blend}
+            bake = {"blend": blend, "name": "baked"}
+            for path, body in (("jobs", asked), ("grid", {**asked, "axes": axes}), ("models/bake", bake)):
+                answer = server.http.post(f"/api/{path}", json=body)
+                assert answer.status_code == 400, (path, blend, answer.text)
+                assert "is a path; a prompt takes a name, not a path" in answer.json()["detail"]
+    assert drawn(server, blend=["<lora:ink:0.5> <lora:neon glow:0.5>", "<blend:composite>"])["state"] == "done"
+
+
 def test_the_gallery(server: Running) -> None:
     for seed, prompt in ((11, "a red boat"), (12, "a red house"), (13, "a green boat")):
         drawn(server, seed=seed, prompt=prompt)
