@@ -23,10 +23,10 @@ Text = Annotated[str, Field(max_length=20_000)]
 class Draw(BaseModel):
     """Fields of `Pipeline.generate`, whose defaults hold for what is left out.
 
-    blend: a blend's JSON form, or a list of its items, of [name, weight], or of texts of tags. Adapters are names in the
-    library, never paths; a mask is a box, or the name of an upload. seed: None draws one when the job is submitted. count: pictures
-    with the seeds from there on. image, mask: names of uploads. model: a name of the server's models, None for the
-    first one.
+    blend: a blend's JSON form, or a list of its items, of [name, weight], or of texts of tags. Adapters are names in
+    the library, never paths; a mask is a box, or the name of an upload. seed: None draws one when the job is submitted.
+    count: pictures with the seeds from there on. image, mask: names of uploads. model: a name of the server's models,
+    None for the first one.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

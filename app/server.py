@@ -38,6 +38,7 @@ from lorablend.app import (
 )
 from lorablend.app.auth import Credentials, is_loopback, read_users
 from lorablend.app.folder import adapter_files
+from lorablend.app.library import Library
 from lorablend.app.png import check_folder
 from lorablend.app.rest_errors import handle_errors
 from lorablend.app.rest_guard import BODY_LIMIT, Guard
@@ -190,6 +191,7 @@ def own_adapters(data: Path) -> Path:
         for path in adapter_files(adapters_dir()):
             shutil.copyfile(path, part / path.name)
         part.rename(folder)
+    Library(folder)  # so that the page offers what a library can do; in a folder from before it was one, too
     return folder
 
 

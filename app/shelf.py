@@ -24,8 +24,15 @@ class Shelf:
     """What is in the folder of adapters, which may change at any time."""
 
     def __init__(self, service: Service) -> None:
-        self._folder = folder = service.models.lora_dir
-        self.library = Library(folder) if folder is not None and Library.is_at(folder) else None
+        self._folder = service.models.lora_dir
+        self._library: Library | None = None
+
+    @property
+    def library(self) -> Library | None:
+        """None while the folder is a plain one; what is added to it through REST makes it a library."""
+        if self._library is None and self._folder is not None and Library.is_at(self._folder):
+            self._library = Library(self._folder)
+        return self._library
 
     def entries(self) -> list[Entry]:
         """All adapters, broken ones with their error included."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from lorablend.app.library import Library
+from lorablend.app.server import own_adapters
 
 # A program that a shell started in the background has Ctrl-C switched off, and so have those that it starts.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -56,6 +60,18 @@ def test_it_ends_in_good_order_and_goes_on(
         again = httpx.get(f"{url}/api/jobs/{job['id']}", timeout=60).json()
         assert again["state"] in ("queued", "running", "done")
         assert httpx.delete(f"{url}/api/jobs/{job['id']}", timeout=60).status_code == 200
+
+
+def test_without_options_the_library_takes_more(tmp_path: Path) -> None:
+    """As "lorablend ui" alone: the folder begins as a copy, or is from before it was a library."""
+    data = tmp_path / "data"
+    with program("ui", "--data", str(data)) as (_, url):
+        parts = httpx.get(f"{url}/config", timeout=60).json()["components"]
+    words = [(part["props"].get("label"), part["props"].get("value"), part["props"].get("visible")) for part in parts]
+    assert ("Add to the library", None, True) in words
+    assert (None, "Favourite", True) in words
+    shutil.rmtree(data / "adapters" / ".lorablend")
+    assert Library.is_at(own_adapters(data))
 
 
 def test_two_of_them(sdxl_model: Path, tmp_path: Path) -> None:
