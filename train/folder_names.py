@@ -8,9 +8,9 @@ from lorablend.adapters._wording import listed, shown
 from lorablend.train.captions import words_of_name
 from lorablend.train.found import Found, Picture, counted
 
-__all__ = ["kohya_name", "nearest_words", "read_folder_names"]
+__all__ = ["REGULARIZATION", "kohya_folder", "kohya_name", "nearest_words", "read_folder_names"]
 
-_REGULARIZATION = {"reg", "regularization", "regularisation"}
+REGULARIZATION = ("reg", "regularization", "regularisation")  # the first is the one that is written
 _KOHYA_SIBLINGS = {"model", "log", "logs", "sample", "samples"}  # beside img in the folders of kohya's GUI
 
 
@@ -20,9 +20,23 @@ def kohya_name(folder: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2].strip()) if match else None
 
 
+def kohya_folder(repeats: int, trigger: str | None) -> str:
+    """The name of a folder that is read as these; without the trigger where a name cannot carry it."""
+    return f"{repeats}_{trigger if trigger and _carried(trigger) else 'data'}"
+
+
+def _carried(trigger: str) -> bool:
+    """One word, which is read again as the same, and which file systems take."""
+    return _words(trigger) == [trigger] and bool(words_of_name(trigger)) and not set(trigger) & set('<>:"/\\|?*')
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[_\s]+", text) if word]
+
+
 def trigger_name(folder: str) -> tuple[str, str] | None:
     """(trigger, class) of `[TriggerWord]_[ClassDescription]`; both separators are `_` or a space."""
-    words = [word for word in re.split(r"[_\s]+", folder) if word]
+    words = _words(folder)
     if len(words) < 2 or not words_of_name(folder) or not re.search(r"[^\W\d_]", "".join(words[1:])):
         return None
     return words[0], " ".join(words[1:])
@@ -74,8 +88,8 @@ def _read_kohya(found: Found, above: Mapping[Path, list[str]], kohya: Mapping[Pa
                 plain.append(picture.name)
             continue
         picture.repeats, rest = kohya_name(folder) or (1, "")
-        words = [word for word in re.split(r"[_\s]+", rest) if word]
-        picture.regularization = any(part.lower() in _REGULARIZATION for part in above[picture.path])
+        words = _words(rest)
+        picture.regularization = any(part.lower() in REGULARIZATION for part in above[picture.path])
         if words_of_name(rest):
             picture.folder_caption = " ".join(words)
             picture.trigger = None if picture.regularization else words[0]
@@ -109,4 +123,5 @@ def folders_of(picture: Picture, root: Path) -> list[str]:
 
 
 def nearest_words(picture: Picture, root: Path) -> str:
-    return next((text for folder in folders_of(picture, root) if (text := words_of_name(folder))), "")
+    folders = (folder for folder in folders_of(picture, root) if folder.lower() not in REGULARIZATION)
+    return next((text for folder in folders if (text := words_of_name(folder))), "")

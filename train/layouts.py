@@ -51,7 +51,7 @@ class Example:
 
     captions: alternatives, () where there is none; repeats: how often in each epoch; size: (width, height) in pixels
     after EXIF rotation; mask: a grey picture where white counts, or `path` itself for its alpha channel; trigger: what
-    goes before a caption that lacks it, None for regularization pictures.
+    goes before a caption that lacks it, None for regularization pictures, which show the class and not the subject.
     """
 
     path: Path
@@ -60,6 +60,7 @@ class Example:
     size: tuple[int, int]
     mask: Path | None
     trigger: str | None = None
+    regularization: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,15 @@ def _measure(found: Found) -> tuple[Example, ...]:
                 )
         transparent += result.alpha and picture.mask != picture.path
         examples.append(
-            Example(picture.path, picture.captions, picture.repeats, result.size, picture.mask, picture.trigger)
+            Example(
+                picture.path,
+                picture.captions,
+                picture.repeats,
+                result.size,
+                picture.mask,
+                picture.trigger,
+                picture.regularization,
+            )
         )
     if transparent:
         found.notes.append(f"{counted(transparent, 'picture')} with transparent parts, put on white")

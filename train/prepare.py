@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import uuid
 from collections import Counter
@@ -17,6 +18,7 @@ from lorablend.adapters.errors import DataError, InputError, ResourceError
 from lorablend.train.buckets import Crop, assign, bucket_step
 from lorablend.train.captions import with_trigger
 from lorablend.train.duplicates import near_duplicates
+from lorablend.train.folder_names import REGULARIZATION, kohya_folder
 from lorablend.train.layouts import CaptionFrom, DataSet, Example, find_examples
 from lorablend.train.mosaic import PER_SHEET, draw_sheet
 from lorablend.train.pictures import load_mask, load_picture
@@ -50,7 +52,8 @@ def prepare(
     """Write the data set to `out`, a folder that is new or empty: PNG and .txt files, masks, nothing else.
 
     It appears whole or not at all; `data` stays as it is. skip_bad: leave out, and list, what is damaged, instead of
-    raising DataError. Captions get the trigger word; pictures with repeats lie in `<repeats>_data` folders.
+    raising DataError. Captions get the trigger word. Where there is a trigger, repeats or regularization, the pictures
+    lie in kohya's folders, which are read as the same again: `<repeats>_<trigger>`, and reg/`<repeats>_data`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{shown(out)} is already there; choose another name or delete it")
@@ -76,8 +79,9 @@ def prepare(
     if enlarged:
         lines.append(f"{enlarged} picture{'s' * (enlarged != 1)} smaller than the bucket, enlarged")
     sheets = _sheet_paths(out, len(kept))
+    names, lost = _names(kept)
+    lines += [f"no folder's name can carry the trigger; train with --trigger {shlex.quote(word)}" for word in lost]
     with _new_folder(out) as work:
-        names = _names(kept)
         for done, (example, crop, name) in enumerate(zip(kept, crops, names, strict=True), 1):
             _write_example(work, name, example, crop)
             if progress:
@@ -87,24 +91,27 @@ def prepare(
     return Prepared(out, tuple(sheets), tuple(lines))
 
 
-def _names(examples: list[Example]) -> list[str]:
-    """A new name without a suffix for each, unique on any file system."""
+def _names(examples: list[Example]) -> tuple[list[str], list[str]]:
+    """A new name without a suffix for each, unique on any file system; the triggers that no folder's name carries."""
     taken: set[str] = set()
     names: list[str] = []
-    nested = any(example.repeats != 1 for example in examples)
-    for example in examples:
-        folder = f"{example.repeats}_data/" if nested else ""
+    folders = {example: kohya_folder(example.repeats, example.trigger) for example in examples}
+    lost = {e.trigger: None for e, folder in folders.items() if e.trigger and folder != f"{e.repeats}_{e.trigger}"}
+    nested = set(folders.values()) != {kohya_folder(1, None)} or any(example.regularization for example in examples)
+    for example, kohya in folders.items():
+        above = f"{REGULARIZATION[0]}/" if example.regularization else ""
+        folder = f"{above}{kohya}/" if nested else ""
         name, number = f"{folder}{example.path.stem}", 1
         while name.casefold() in taken:
             number += 1
             name = f"{folder}{example.path.stem}-{number}"
         taken.add(name.casefold())
         names.append(name)
-    return names
+    return names, list(lost)
 
 
 def _write_example(work: Path, name: str, example: Example, crop: Crop) -> None:
-    (work / name).parent.mkdir(exist_ok=True)
+    (work / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(load_picture(example.path, crop)).save(work / f"{name}.png")
     if captions := [text for text in _captions(example) if text]:
         (work / f"{name}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")

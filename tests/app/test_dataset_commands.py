@@ -36,8 +36,8 @@ def test_prepare(here: Path, capsys: Capture) -> None:
         "a folder of pictures; 3 pictures; captions: 2 from .txt files",
     ]
     assert err.splitlines()[-3:] == ["128×128: 1 picture", "160×96: 1 picture", "2 of 3 pictures in ready"]
-    assert Path("ready/a.txt").read_text() == "sks, a fox\n"
-    assert Image.open("ready/b.png").size == (160, 96)
+    assert Path("ready/1_sks/a.txt").read_text() == "sks, a fox\n"
+    assert Image.open("ready/1_sks/b.png").size == (160, 96)
     assert run(["dataset", "prepare", "data", "ready"]) == 1
     assert capsys.readouterr().err == "error: ready is already there; choose another name or delete it\n"
     assert run(["dataset", "prepare", "data", "square", "--resolution", "128", "--square"]) == 0
@@ -49,7 +49,7 @@ def test_prepare_with_captions_from_names(here: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err == "error: captions is names; give files or folders\n"
     save(Path("more/red foxes/IMG_1.png"), 1)
     assert run(["dataset", "prepare", "more", "ready", "--resolution", "64", "--captions", "folders"]) == 0
-    assert Path("ready/IMG_1.txt").read_text() == "red foxes\n"
+    assert Path("ready/1_red/IMG_1.txt").read_text() == "red foxes\n"
 
 
 def test_prepare_with_damaged_pictures(here: Path, capsys: Capture) -> None:

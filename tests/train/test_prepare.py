@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,18 +43,19 @@ def test_prepare(data: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     result = prepare(data, tmp_path / "ready", resolution=128, trigger="sks", progress=lambda *args: seen.append(args))
     assert files(tmp_path / "ready") == [
-        "A-2.png",
-        "A-2.txt",
-        "a-3.png",
-        "a-3.txt",
-        "a-masklabel.png",
-        "a.png",
-        "a.txt",
+        "1_sks/A-2.png",
+        "1_sks/A-2.txt",
+        "1_sks/a-3.png",
+        "1_sks/a-3.txt",
+        "1_sks/a-masklabel.png",
+        "1_sks/a.png",
+        "1_sks/a.txt",
     ]
-    assert (tmp_path / "ready" / "a.txt").read_text() == "sks, a fox\nsks, it\n"
-    assert (tmp_path / "ready" / "a-3.txt").read_text() == "sks hare\n"
-    assert Image.open(tmp_path / "ready" / "a.png").size == (160, 96)
-    mask = np.asarray(Image.open(tmp_path / "ready" / "a-masklabel.png"))
+    ready = tmp_path / "ready" / "1_sks"
+    assert (ready / "a.txt").read_text() == "sks, a fox\nsks, it\n"
+    assert (ready / "a-3.txt").read_text() == "sks hare\n"
+    assert Image.open(ready / "a.png").size == (160, 96)
+    mask = np.asarray(Image.open(ready / "a-masklabel.png"))
     assert mask.shape == (96, 160)
     assert (mask[0, 0], mask[0, -1]) == (0, 255)
     assert result.lines[-5:] == (
@@ -68,6 +70,7 @@ def test_prepare(data: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     again = find_examples(tmp_path / "ready")
     assert again.problems == ()
+    assert again.trigger == "sks"
     assert {example.size for example in again.examples} == {(160, 96), (96, 160), (128, 128)}
 
 
@@ -87,15 +90,32 @@ def test_many_pictures_take_several_sheets(tmp_path: Path) -> None:
     assert [path.name for path in result.sheets] == ["ready-sheet.png", "ready-sheet-2.png"]
 
 
-def test_repeats_are_kept(tmp_path: Path) -> None:
-    save(tmp_path / "data" / "5_sks fox" / "a.png", 1)
-    save(tmp_path / "data" / "1_sks hare" / "a.png", 2)
+def test_repeats_triggers_and_regularization_are_kept(tmp_path: Path) -> None:
+    save(tmp_path / "data" / "img" / "5_sks fox" / "a.png", 1)
+    save(tmp_path / "data" / "img" / "1_sks hare" / "a.png", 2)
+    save(tmp_path / "data" / "img" / "1_data" / "a.png", 3)
+    save(tmp_path / "data" / "reg" / "2_fox" / "a.png", 4)
     prepare(tmp_path / "data", tmp_path / "ready", resolution=64)
     again = find_examples(tmp_path / "ready")
-    assert {(e.repeats, e.captions, e.trigger) for e in again.examples} == {
-        (5, ("sks fox",), None),
-        (1, ("sks hare",), None),
+    assert {again.name(e.path): (e.repeats, e.captions, e.trigger, e.regularization) for e in again.examples} == {
+        "5_sks/a.png": (5, ("sks fox",), "sks", False),
+        "1_sks/a.png": (1, ("sks hare",), "sks", False),
+        "1_data/a.png": (1, (), None, False),
+        "reg/2_data/a.png": (2, ("fox",), None, True),
     }
+    assert {
+        again.name(e.path): (e.repeats, e.captions, e.trigger, e.regularization) for e in again.examples
+    } == expected
+
+
+@pytest.mark.parametrize("trigger", ["paper style", "ohwx_cat", "x7", "a/b", "photo"])
+def test_a_trigger_that_no_folder_name_carries_is_told(tmp_path: Path, trigger: str) -> None:
+    """kohya's names end the trigger at a space or _, and words such as photo are no caption in any name."""
+    save(tmp_path / "data" / "a.png", 1, caption="a fox")
+    lines = prepare(tmp_path / "data", tmp_path / "ready", resolution=64, trigger=trigger).lines
+    assert files(tmp_path / "ready") == ["a.png", "a.txt"]
+    assert (tmp_path / "ready" / "a.txt").read_text() == f"{trigger}, a fox\n"
+    assert f"no folder's name can carry the trigger; train with --trigger {shlex.quote(trigger)}" in lines
 
 
 def test_captions_from_names(tmp_path: Path) -> None:
