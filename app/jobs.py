@@ -2,7 +2,7 @@
 
 A job is queued, running, and then done, failed or cancelled. The database has all that must outlive the process; how
 far a running job is, and its preview, is in memory. After a kill the queued jobs are still queued, and one that was
-running is queued again, at most twice.
+running is queued again, at most twice, unless it was cancelled.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ STATES = ("queued", "running", "done", "failed", "cancelled")
 ENDED = ("done", "failed", "cancelled")
 _ATTEMPTS = 3  # a job that takes the process down with it must not do so for ever
 _VERSION = 1
+# A running job that was cancelled has `ended` already: a worker that is killed before it stops must not revive it.
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -104,7 +105,6 @@ class Jobs:
         self._limit = limit
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, Progress] = {}
-        self._stopped: set[str] = set()
         try:
             self._db = open_database(path, _SCHEMA, _VERSION)
             self._take_over()
@@ -115,6 +115,7 @@ class Jobs:
 
     def _take_over(self) -> None:
         """What an earlier process left running."""
+        self._db.execute("UPDATE jobs SET state = 'cancelled' WHERE state = 'running' AND ended IS NOT NULL")
         self._db.execute(
             "UPDATE jobs SET state = 'failed', ended = ?, reason = ? WHERE state = 'running' AND attempts >= ?",
             (time.time(), f"the program ended while it ran, {_ATTEMPTS} times; look at the log", _ATTEMPTS),
@@ -138,7 +139,7 @@ class Jobs:
             raise RequestError(f"the request cannot be kept ({error}); give numbers, text and lists") from error
         with self._changed:
             if self.count("queued") >= self._limit:
-                raise QueueFullError(self._limit, self._retry_after())
+                raise QueueFullError(self._limit, self._retry_after(kind))
             name = uuid.uuid4().hex
             self._db.execute(
                 "INSERT INTO jobs (id, kind, client, request, submitted) VALUES (?, ?, ?, ?, ?)",
@@ -187,7 +188,7 @@ class Jobs:
             if found.state == "queued":
                 return self._end(job, "cancelled")
             if found.state == "running":
-                self._stopped.add(job)
+                self._db.execute("UPDATE jobs SET ended = ? WHERE id = ?", (time.time(), job))
             return found
 
     def watch(self, job: str, every: float = 15.0) -> Iterator[Job]:
@@ -234,7 +235,8 @@ class Jobs:
         with self._changed:
             self._progress[job] = progress
             self._changed.notify_all()
-            return job not in self._stopped
+            row = self._db.execute("SELECT ended IS NULL FROM jobs WHERE id = ?", (job,)).fetchone()
+            return row is not None and bool(row[0])
 
     def finish(self, job: str, result: Mapping[str, Any]) -> Job:
         return self._end(job, "done", result=dict(result))
@@ -242,12 +244,20 @@ class Jobs:
     def fail(self, job: str, reason: str) -> Job:
         return self._end(job, "failed", reason=reason)
 
-    def put_back(self, job: str) -> None:
-        """The worker ends in good order, and the job was not at fault: it is queued again as if it had never begun."""
+    def put_back(self, job: str) -> Job:
+        """The worker ends in good order, and the job was not at fault: it is queued again as if it had never begun.
+
+        One that was cancelled meanwhile is not.
+        """
         with self._changed:
-            self._db.execute("UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ?", (job,))
+            self._db.execute(
+                "UPDATE jobs SET state = CASE WHEN ended IS NULL THEN 'queued' ELSE 'cancelled' END, "
+                "attempts = attempts - 1 WHERE id = ?",
+                (job,),
+            )
             self._progress.pop(job, None)
             self._changed.notify_all()
+            return self.get(job)
 
     def stop(self, job: str) -> Job:
         """The running job was cancelled, and has ended."""
@@ -260,18 +270,20 @@ class Jobs:
                 (state, time.time(), reason, json.dumps(result, ensure_ascii=False), job),
             )
             self._progress.pop(job, None)
-            self._stopped.discard(job)
             self._changed.notify_all()
             return self.get(job)
 
-    def _retry_after(self) -> int:
-        """Seconds that a job took lately, at least one."""
+    def _retry_after(self, kind: str) -> int:
+        """Seconds that a job of this kind took lately, at least one."""
         times = self._db.execute(
-            "SELECT avg(ended - started) FROM (SELECT * FROM jobs WHERE state = 'done' ORDER BY number DESC LIMIT 10)"
+            "SELECT avg(ended - started) FROM "
+            "(SELECT * FROM jobs WHERE state = 'done' AND kind = ? ORDER BY number DESC LIMIT 10)",
+            (kind,),
         ).fetchone()[0]
         return max(1, round(times or 1))
 
     def _job(self, row: sqlite3.Row) -> Job:
         values = dict(row)
-        job = Job(**values | {"request": json.loads(values["request"]), "result": json.loads(values["result"])})
+        values |= {"request": json.loads(values["request"]), "result": json.loads(values["result"])}
+        job = Job(**values | {"ended": values["ended"] if values["state"] in ENDED else None})
         return replace(job, progress=self._progress.get(job.id))

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ Report = Callable[[Progress], bool]
 """How far the job is; False means that it shall end, by raising Cancelled."""
 Runner = Callable[[Job, Report], Mapping[str, Any]]
 """Does a job, and returns its result, as JSON can say it."""
+
+_PAUSE = 2.0  # seconds until the queue is asked again that could not be written
 
 
 class Worker:
@@ -50,9 +54,19 @@ class Worker:
 
     def _work(self) -> None:
         while not self._ending.is_set():
-            job = self._jobs.take(self._runners, timeout=0.5)
+            job = self._insist(lambda: self._jobs.take(self._runners, timeout=0.5))
             if job is not None:
                 self._do(job)
+
+    def _insist(self, act: Callable[[], Job | None]) -> Job | None:
+        """A full disk neither ends the worker nor leaves a job that runs for ever; None where the worker ends first."""
+        while True:
+            try:
+                return act()
+            except sqlite3.Error as error:
+                _LOG.error("the queue cannot be written to (%s); make room on the disk, it is tried again", error)
+                if self._ending.wait(_PAUSE):
+                    return None
 
     def _do(self, job: Job) -> None:
         started = time.perf_counter()
@@ -63,25 +77,27 @@ class Worker:
         try:
             result = self._runners[job.kind](job, report)
         except Cancelled:
-            if self._ending.is_set():
-                self._jobs.put_back(job.id)
-                return
-            ended = self._jobs.stop(job.id)
+            end = partial(self._jobs.put_back if self._ending.is_set() else self._jobs.stop, job.id)
         except LorablendError as error:
-            ended = self._jobs.fail(job.id, without_folders(str(error), self._hide))
+            end = partial(self._jobs.fail, job.id, without_folders(str(error), self._hide))
         except Exception as error:
             _LOG.exception("job %d", job.number)
             text = f"an error that is lorablend's own fault ({type(error).__name__}); the server's log says more"
-            ended = self._jobs.fail(job.id, text)
+            if isinstance(error, OSError) and error.strerror:  # a full disk, most likely
+                text = f"a file could not be read or written: {error.strerror}; the server's log says which"
+            end = partial(self._jobs.fail, job.id, text)
         else:
-            ended = self._jobs.finish(job.id, result)
-        seconds = time.perf_counter() - started
-        _LOG.info("job %d %s %s in %.2f s %s", job.number, job.kind, ended.state, seconds, ended.reason)
+            end = partial(self._jobs.finish, job.id, result)
+        ended = self._insist(end)
+        if ended is not None:
+            seconds = time.perf_counter() - started
+            _LOG.info("job %d %s %s in %.2f s %s", job.number, job.kind, ended.state, seconds, ended.reason)
 
 
 def without_folders(text: str, folders: tuple[Path, ...]) -> str:
     """The message without this machine's folders, which are no business of clients."""
     for folder in folders:
-        for path in (folder, folder.resolve()):
-            text = text.replace(f"{path}{os.sep}", "").replace(str(path), path.name)
+        for path in (folder.absolute(), folder.resolve()):
+            if path.name:  # "/" is in every path
+                text = text.replace(f"{path}{os.sep}", "").replace(str(path), path.name)
     return text

@@ -74,6 +74,21 @@ def test_no_more_than_the_limit_wait(jobs: Jobs) -> None:
     assert len(jobs.find()) == 6
 
 
+def test_when_to_try_again_is_told_by_jobs_of_the_same_kind(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 7000.0, *[7001.0] * 10])
+    monkeypatch.setattr("lorablend.app.jobs.time.time", lambda: next(clock))
+    jobs.submit("train", 0)
+    trained = jobs.take(["train"], 0)
+    assert trained is not None
+    assert jobs.finish(trained.id, {}).ended == 7000.0
+    for number in range(5):
+        jobs.submit("picture", number)
+    for kind, seconds in (("picture", 1), ("train", 7000)):
+        with pytest.raises(QueueFullError) as error:
+            jobs.submit(kind, 5)
+        assert error.value.retry_after == seconds
+
+
 def test_cancel(jobs: Jobs) -> None:
     first, second = jobs.submit("picture", 1), jobs.submit("picture", 2)
     taken(jobs)
@@ -83,6 +98,22 @@ def test_cancel(jobs: Jobs) -> None:
     assert jobs.stop(first.id).state == "cancelled"
     assert jobs.cancel(first.id).state == "cancelled"  # again is no error
     assert jobs.take(["picture"], 0) is None
+
+
+@pytest.mark.parametrize("end", ["killed", "in good order"])
+def test_a_cancelled_job_does_not_come_back(tmp_path: Path, end: str) -> None:
+    """The program ends before the worker has seen it."""
+    first = Jobs(tmp_path / "jobs.sqlite")
+    job, other = first.submit("picture", 1), first.submit("picture", 2)
+    taken(first), taken(first)
+    assert first.cancel(job.id).ended is None  # it still runs
+    if end == "in good order":
+        assert [first.put_back(one.id).state for one in (job, other)] == ["cancelled", "queued"]
+    first.close()
+    second = Jobs(tmp_path / "jobs.sqlite")
+    assert [second.get(one.id).state for one in (job, other)] == ["cancelled", "queued"]
+    assert second.get(job.id).ended
+    second.close()
 
 
 def test_lists(jobs: Jobs) -> None:
