@@ -14,7 +14,7 @@ from lorablend.adapters.errors import DataError, InputError
 from lorablend.train.duplicates import near_duplicates
 from lorablend.train.layouts import Example, find_examples
 from lorablend.train.prepare import prepare
-from tests.train.data_files import pattern, save
+from tests.train.data_files import by_name, pattern, save
 
 
 @pytest.fixture
@@ -96,16 +96,13 @@ def test_repeats_triggers_and_regularization_are_kept(tmp_path: Path) -> None:
     save(tmp_path / "data" / "img" / "1_data" / "a.png", 3)
     save(tmp_path / "data" / "reg" / "2_fox" / "a.png", 4)
     prepare(tmp_path / "data", tmp_path / "ready", resolution=64)
-    again = find_examples(tmp_path / "ready")
-    assert {again.name(e.path): (e.repeats, e.captions, e.trigger, e.regularization) for e in again.examples} == {
+    again = by_name(find_examples(tmp_path / "ready"))
+    assert {name: (e.repeats, e.captions, e.trigger, e.regularization) for name, e in again.items()} == {
         "5_sks/a.png": (5, ("sks fox",), "sks", False),
         "1_sks/a.png": (1, ("sks hare",), "sks", False),
         "1_data/a.png": (1, (), None, False),
         "reg/2_data/a.png": (2, ("fox",), None, True),
     }
-    assert {
-        again.name(e.path): (e.repeats, e.captions, e.trigger, e.regularization) for e in again.examples
-    } == expected
 
 
 @pytest.mark.parametrize("trigger", ["paper style", "ohwx_cat", "x7", "a/b", "photo"])
