@@ -256,9 +256,24 @@ def attach(models: Models, config: TrainConfig) -> Network:
     for model in components.values():
         for _, parameter in _trainable(model):
             parameter.data = parameter.data.float()
+    if config.algorithm == "dora":
+        _set_magnitudes(targets)
     settings = models.unet.config
     two_layers = settings["layers_per_block"] == 2 and len(settings["block_out_channels"]) == 3
     return Network(targets, components, config, alpha, models.family, two_layers)
+
+
+def _set_magnitudes(targets: tuple[_Target, ...]) -> None:
+    """DoRA's magnitudes: the f32 lengths of the weights' rows, which the forward pass divides by.
+
+    PEFT (0.21) computes them in the base model's type: of bf16 each would be off by up to 0.2 %, a change of its own.
+    """
+    from peft.utils.integrations import dequantize_module_weight
+
+    for target in targets:
+        vector = target.adapter.lora_magnitude_vector[_ADAPTER]
+        weight = dequantize_module_weight(target.layer).detach().float()
+        vector.weight.data = vector.get_weight_norm(weight, 0, 1).detach()
 
 
 def _check_keys(keys: str, algorithm: str) -> None:
