@@ -6,6 +6,7 @@ trainings/NAME.training/     the pictures as they were, checkpoints, samples and
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -75,6 +76,10 @@ class Training:
         self._check_name(config.out.stem)
         if not self._sets.pictures(train.set):
             raise RequestError(f"the data set {train.set} has no pictures; add some")
+        if config.out.exists() and not train.anew:  # only its way into the library failed
+            if self._settings(config).read_text(encoding="utf-8") != _with_own_data(config, train).to_toml():
+                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or begin anew")
+            return (f"{config.out.stem} is trained already, and goes into the library as it is",)
         self._folder.mkdir(parents=True, exist_ok=True)
         found = [] if train.anew else find_checkpoints(config.folder)
         if train.anew:  # checked as if nothing were there
@@ -140,19 +145,22 @@ class Training:
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: adapter (its name in the library), steps, loss (smoothed, at the end)."""
         train = Train.model_validate(job.request)
-        config = self._config(train, Path())
-        config = config.model_copy(update={"data": config.folder / "data" / train.set})
+        config = _with_own_data(self._config(train, Path()), train)
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = self._folder / "lock"
         _wait_for(lock, report)
-        self._check_name(config.out.stem)
-        if not config.out.exists():  # else the program ended between its last two steps
-            self._train(train, config, lock, report)
         target = self._library() / place_of(config.out.stem, with_config=False)
-        _settle(config.out, target)
+        # Where the program ended right before the job did, what is left to do is less.
+        is_there = job.attempts > 1 and target.exists() and config.folder.exists() and not config.data.exists()
+        if not config.out.exists() and not is_there:
+            self._check_name(config.out.stem)
+            self._train(train, config, lock, report)
+        if config.out.exists():
+            _settle(config.out, target)
         for path in find_checkpoints(config.folder):
             path.unlink()
         shutil.rmtree(config.folder / "data", ignore_errors=True)
+        config.out.unlink(missing_ok=True)
         last = self.losses(config.out.stem)[-1]
         return {"adapter": config.out.stem, "steps": last.step, "loss": round(last.smoothed, 6)}
 
@@ -161,7 +169,7 @@ class Training:
         if not resume:
             shutil.rmtree(config.folder, ignore_errors=True)
             self._sets.link(train.set, config.data)
-        settings = self._folder / f"{config.out.stem}.toml"
+        settings = self._settings(config)
         part = settings.with_name(f".{settings.name}")
         part.write_text(config.to_toml(), encoding="utf-8")
         os.replace(part, settings)
@@ -218,6 +226,9 @@ class Training:
         check_captions(dataset)
         notes = [f"note: {note}" for note in dataset.notes]
         return (dataset.layout, *notes, f"{config.model} is downloaded first; only then it is known whether it fits")
+
+    def _settings(self, config: TrainConfig) -> Path:
+        return self._folder / f"{config.out.stem}.toml"
 
     def _place(self, name: str) -> Path:
         return self._folder / f"{check_name(name)}.training"
@@ -283,16 +294,23 @@ def _wait_for(lock: Path, report: Report) -> None:
                 raise Cancelled("stopped before it began") from None
 
 
+def _with_own_data(config: TrainConfig, train: Train) -> TrainConfig:
+    """With the pictures that are linked for this training, which later edits of the set do not reach."""
+    return config.model_copy(update={"data": config.folder / "data" / train.set})
+
+
 def _settle(made: Path, target: Path) -> None:
-    """Move a file into the library, which may lie on another disk. Raises RequestError where its name is taken."""
+    """Copy a file into the library, which may lie on another disk; one with the same bytes may be there already.
+
+    Raises RequestError where another has its name.
+    """
     part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.part")
     try:
         shutil.copyfile(made, part)
-        if not move_in(part, target):
+        if not move_in(part, target) and not filecmp.cmp(made, target, shallow=False):
             raise RequestError(f"{target.stem}: an adapter of that name is in the library; choose another name")
     finally:
         part.unlink(missing_ok=True)
-    made.unlink()
 
 
 def _step(checkpoint: Path) -> int:

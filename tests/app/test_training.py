@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,6 +246,39 @@ def test_a_file_that_was_not_moved_yet(whole: tuple[Service, Job]) -> None:
     assert (again.state, again.result) == ("done", job.result)
     assert file.read_bytes() == content
     assert not (service.data / "trainings" / "knit.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_file_that_could_not_be_moved(whole: tuple[Service, Job]) -> None:
+    """Another has its name in the library; once that is gone, the same training asked for again moves the file in."""
+    service, job = whole
+    file, made = library(service) / "knit.safetensors", service.data / "trainings" / "knit.safetensors"
+    content = file.read_bytes()
+    file.rename(made)
+    file.write_bytes(b"another")
+    with pytest.raises(RequestError, match="knit: an adapter of that name is in the library"):
+        service.training(job, lambda progress: True)
+    assert (file.read_bytes(), made.read_bytes()) == (b"another", content)
+    file.unlink()
+    with pytest.raises(RequestError, match="knit is trained with other settings; give those, or begin anew"):
+        service.training.check(asked(rank=4))
+    same = asked(sample_every=STEPS)
+    assert service.training.check(same) == ("knit is trained already, and goes into the library as it is",)
+    again = service.wait(service.training.submit(same))
+    assert (again.state, again.result) == ("done", job.result)
+    assert (file.read_bytes(), made.exists()) == (content, False)
+
+
+@pytest.mark.slow
+def test_a_job_that_a_kill_kept_from_its_end(whole: tuple[Service, Job]) -> None:
+    """The file is in the library already: it is this job's own."""
+    service, job = whole
+    file, made = library(service) / "knit.safetensors", service.data / "trainings" / "knit.safetensors"
+    second = dataclasses.replace(job, attempts=2)
+    assert service.training(second, lambda progress: True) == job.result
+    shutil.copyfile(file, made)  # killed a little earlier
+    assert service.training(second, lambda progress: True) == job.result
+    assert not made.exists()
 
 
 @pytest.mark.slow
