@@ -15,7 +15,7 @@ from lorablend.app.draw import Draw
 from lorablend.app.gallery import Gallery
 from lorablend.app.jobs import Job, Progress
 from lorablend.app.library_use import note_used
-from lorablend.app.png import save_picture, text_chunks
+from lorablend.app.png import check_texts, save_picture, text_chunks
 from lorablend.app.uploads import Uploads
 from lorablend.app.worker import Report
 from lorablend.engine import Pipeline, Request, Step
@@ -83,8 +83,10 @@ class Drawing:
         self._models, self._gallery, self._uploads = models, gallery, uploads
 
     def check(self, draw: Draw) -> Request:
-        """What would be drawn. Raises what `Pipeline.check` raises; asked when a job is submitted."""
-        return self._models.get(draw.model).check(**draw.settings(self._uploads))
+        """What would be drawn. Raises what `Pipeline.check` and `check_texts` raise; asked when a job is submitted."""
+        request = self._models.get(draw.model).check(**draw.settings(self._uploads))
+        check_texts(request, draw.format)
+        return request
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: pictures (file in the gallery, seed, seconds), warnings."""

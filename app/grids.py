@@ -27,7 +27,7 @@ from lorablend.app.grid import Cell, draw_grid
 from lorablend.app.grid_plan import check_axes, plan_grid
 from lorablend.app.jobs import Job, Jobs, Progress
 from lorablend.app.library_use import note_used
-from lorablend.app.png import open_picture, save_picture, text_chunks
+from lorablend.app.png import check_texts, open_picture, save_picture, text_chunks
 from lorablend.app.uploads import Uploads
 from lorablend.app.worker import Report
 from lorablend.engine import Step
@@ -81,7 +81,7 @@ class Grids:
             own = dict(one.settings)
             if index and own["image"] is not None:  # to scale it once is enough
                 own |= {"image": Image.new("RGB", (64, 64)), "mask": None}
-            pipe.check(one.prompt, one.negative_prompt, blend=one.blend, **own)
+            check_texts(pipe.check(one.prompt, one.negative_prompt, blend=one.blend, **own), asked.format)
         return len(planned)
 
     def axes(self, asked: DrawGrid) -> list[Axis]:

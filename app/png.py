@@ -1,10 +1,11 @@
-"""Pictures as files that know how they were made, and are never half-written and never written over.
+"""Pictures as files that know how they were made, and are never half-written.
 
 Two text chunks: `parameters` is AUTOMATIC1111's text, `lorablend` is the record as JSON.
 """
 
 import io
 import itertools
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.infotext import write_infotext
 from lorablend.app.record import Record, record_of
 from lorablend.engine import Pipeline
-from lorablend.engine.request import Result
+from lorablend.engine.request import Request, Result
 
 __all__ = [
     "PngTexts",
     "check_folder",
+    "check_texts",
     "encode",
     "open_picture",
     "read_png",
@@ -37,6 +39,7 @@ __all__ = [
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _OPTIONS: dict[str, dict[str, Any]] = {"jpeg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
 _UNICODE = b"UNICODE\0"
+_MOST_EXIF = 65_533  # bytes, in a JPEG: the length of a segment has 16 bits
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def open_picture(path: Path) -> Image.Image:
         raise RequestError(f"{path} is not a picture; give a PNG, JPEG or WebP file") from None
     except Image.DecompressionBombError:
         raise RequestError(f"{path} has too many pixels; give a smaller picture") from None
-    except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's words for a broken PNG, and for too long a text
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RequestError(f"{path} cannot be read: {reason}") from error
 
@@ -152,6 +155,18 @@ def check_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise RequestError(f"{existing} cannot be written to ({error.strerror}); give another folder") from error
+
+
+def check_texts(request: Request, kind: str) -> None:
+    """Raise RequestError if the texts of a picture may be longer than its kind of file holds. Ask before the work."""
+    text = request.to_json()
+    plain, items = json.dumps(json.loads(text)), len(request.blend["items"])
+    longest = len(plain) + len(text.encode("utf-16-be")) + 500 * items + 2000  # hashes, versions, names of settings
+    if kind == "jpeg" and longest > _MOST_EXIF:
+        raise RequestError(
+            f"the prompts and settings take up to {longest:,} bytes, a JPEG holds {_MOST_EXIF:,}; shorten them, or "
+            "choose png or webp"
+        )
 
 
 def _exif_texts(picture: Image.Image) -> tuple[str | None, str | None]:

@@ -43,7 +43,8 @@ class Record:
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self) | {"request": json.loads(self.request.to_json())}, ensure_ascii=False)
+        """In ASCII: EXIF, where JPEG and WebP keep it, has no other text."""
+        return json.dumps(asdict(self) | {"request": json.loads(self.request.to_json())})
 
     @classmethod
     def from_json(cls, text: str) -> "Record":

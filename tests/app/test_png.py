@@ -1,4 +1,4 @@
-"""PNG files: what they say comes back whole, and none is ever half there or written over."""
+"""Picture files: what they say comes back whole, and none is ever half there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lorablend.adapters import resolve_blend
 from lorablend.adapters.errors import RequestError
@@ -163,6 +164,14 @@ def test_a_truncated_picture(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(RequestError, match=r"a\.png cannot be read: .*truncated"):
         open_picture(path)
+
+
+def test_a_text_that_unpacks_to_more_than_pillow_takes(tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("workflow", "x" * 2_000_000, zip=True)
+    RED.save(tmp_path / "a.png", pnginfo=texts)
+    with pytest.raises(RequestError, match=r"a\.png cannot be read: Decompressed data too large"):
+        open_picture(tmp_path / "a.png")
 
 
 def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

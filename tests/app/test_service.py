@@ -39,13 +39,27 @@ def test_pictures_are_the_librarys_own(service: Service, sdxl_model: Path, lora_
 
 def test_every_format_keeps_its_settings(service: Service) -> None:
     kept = []
+    prompt = "ein Füchslein 🦊"
     for kind, suffix in (("png", ".png"), ("webp", ".webp"), ("jpeg", ".jpg")):
-        (picture,) = drawn(service, seed=3, format=kind).result["pictures"]
+        (picture,) = drawn(service, prompt=prompt, seed=3, format=kind).result["pictures"]
         path = service.gallery.path(picture["file"])
         assert path.suffix == suffix
         kept.append(read_png(path))
     assert kept[0] == kept[1] == kept[2]
     assert kept[0].record is not None
+    assert kept[0].record.request.prompt == prompt
+
+
+def test_texts_that_are_too_long_for_a_jpeg(service: Service) -> None:
+    long = "a fox " * 3333
+    (picture,) = drawn(service, prompt=long, format="jpeg").result["pictures"]
+    record = read_png(service.gallery.path(picture["file"])).record
+    assert record is not None
+    assert record.request.prompt == long
+    draw = Draw.model_validate({"prompt": long, "negative_prompt": long, **FAST})
+    service.drawing.check(draw)
+    with pytest.raises(RequestError, match=r"up to 12\d,\d{3} bytes, a JPEG holds 65,533; .* choose png or webp"):
+        service.drawing.check(draw.model_copy(update={"format": "jpeg"}))
 
 
 def test_from_a_picture_with_a_mask(service: Service) -> None:
