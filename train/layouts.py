@@ -14,7 +14,7 @@ from typing import Literal
 from lorablend.adapters._wording import listed, shown
 from lorablend.adapters.errors import DataError
 from lorablend.train.archives import ARCHIVES, unpack
-from lorablend.train.captions import has_word, needs_trigger, words_of_name
+from lorablend.train.captions import has_word, needs_trigger, read_captions, words_of_name
 from lorablend.train.folder_names import nearest_words, read_folder_names
 from lorablend.train.found import (
     MASK,
@@ -30,7 +30,7 @@ from lorablend.train.found import (
     walk,
 )
 from lorablend.train.listings import is_listing, read_tables, read_toml
-from lorablend.train.manifests import is_dataset_toml
+from lorablend.train.manifests import is_dataset_toml, read_text
 from lorablend.train.pictures import SUFFIXES, Measured, measure_all
 
 __all__ = ["UNDERSTOOD", "DataSet", "Example", "find_examples"]
@@ -40,6 +40,7 @@ UNDERSTOOD = (
     "<trigger>_<class> folders, kohya's .toml and .json files, metadata.jsonl or .csv, and .zip or .tar files of these"
 )
 _UNREADABLE = {".heic", ".heif", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
+_NO_CAPTIONS = {"readme", "license", "licence", "copying", "notes", "requirements"}  # text files of other uses
 _ASPECT_ERROR = 0.02  # of a mask's shape against its picture's
 
 CaptionFrom = Literal["files", "folders"]
@@ -170,7 +171,28 @@ def _read_tree(found: Found, files: Sequence[Path], manifest: Path | None, *, ow
         found.pictures.append(picture)
     read_folder_names(found, own_name=own_name and not manifest)
     if not manifest:
-        _note_others(found, files)
+        shared = _read_shared(found, files)
+        _note_others(found, [file for file in files if file != shared])
+
+
+def _read_shared(found: Found, files: Sequence[Path]) -> Path | None:
+    """OneTrainer's one text file for all pictures: the only one there is, of several lines, where nothing else captions
+    any picture."""
+    texts = [file for file in files if file.suffix.lower() == ".txt" and file.stem.lower() not in _NO_CAPTIONS]
+    if len(texts) != 1 or any(picture.captions or picture.folder_caption for picture in found.pictures):
+        return None
+    (file,) = texts
+    name = name_of(file, found.root)
+    try:
+        captions = read_captions(read_text(file, name))
+    except DataError:
+        return None
+    if len(captions) < 2 or not all(picture.path.is_relative_to(file.parent) for picture in found.pictures):
+        return None
+    for picture in found.pictures:
+        picture.captions, picture.written = captions, name
+    found.notes.append(f"{name} is the only text: each of its {len(captions)} lines captions every picture")
+    return file
 
 
 def _name_captions(found: Found, caption_from: CaptionFrom | None) -> None:
@@ -312,6 +334,12 @@ def _note_others(found: Found, files: Sequence[Path]) -> None:
     for lone, what in ((orphans, "text file"), (masks, "mask")):
         if lone:
             found.notes.append(f"{listed([name_of(file, found.root) for file in lone], what)} without a picture")
+    parquet = [name_of(file, found.root) for file in files if file.suffix.lower() == ".parquet"]
+    if parquet and not all(picture.captions for picture in found.pictures):
+        found.problems.append(
+            f"{listed(parquet, 'parquet file')} is not read here; write the captions to metadata.jsonl beside the "
+            'pictures, a line {"file_name": "a.png", "text": "…"} for each, and move it out of the folder'
+        )
     known = SUFFIXES | _UNREADABLE | {*SIDECARS}
     others = [file for file in files if file.suffix.lower() not in known and not is_listing(file, found.root)]
     if others:

@@ -20,21 +20,41 @@ def read_toml(found: Found, manifest: Path, files: Sequence[Path]) -> None:
     if others:
         found.notes.append(f"{manifest.name}: {', '.join(others)} are settings of the training, not used from there")
     used: set[Path] = set()
+    deeper: list[Path] = []
     for subset in subsets:
-        folder = _folder(subset.image_dir, manifest)
-        inside = [file for file in walk(folder) if is_picture(file)]
+        listing = _file(subset.metadata_file, manifest) if subset.metadata_file else None
+        folder = listing.parent if listing and not subset.image_dir else _folder(subset.image_dir or "", manifest)
+        masks = walk(_folder(subset.mask_dir, manifest)) if subset.mask_dir else []
+        used |= {file.resolve() for file in masks}
+        below = [file for file in walk(folder) if is_picture(file) and file not in masks]
+        table: Mapping[Path, tuple[str, ...]] = {}
+        if listing:  # as in kohya, the list alone says which pictures there are
+            entries = read_fine_tune(listing, listing.name)
+            table = _match(found, entries, folder, below, listing.name, anywhere=True)
+            inside = list(table)
+            if subset.image_dir and (unlisted := [file for file in below if file not in table]):
+                names = [name_of(file, found.root) for file in unlisted]
+                found.notes.append(f"{listed(names, 'picture')} not in {listing.name}, left out")
+                used |= {file.resolve() for file in unlisted}
+        else:
+            inside = [file for file in below if file.parent == folder]
+            deeper += [file for file in below if file.parent != folder]
         if not inside:
-            found.problems.append(f"{manifest.name}: {shown(subset.image_dir)} has no pictures")
+            found.problems.append(f"{manifest.name}: {shown(subset.name)} has no pictures")
         used |= {file.resolve() for file in inside}
-        if subset.mask_dir:
-            used |= {file.resolve() for file in walk(_folder(subset.mask_dir, manifest))}
-        named = kohya_name(folder.name)
+        named = kohya_name(folder.name) if subset.image_dir else None
         if named and named[0] != subset.repeats:
             found.notes.append(
                 f"{folder.name} says {counted(named[0], 'repeat')} by its name, {manifest.name} says {subset.repeats}; "
                 "the file holds"
             )
-        found.pictures += _subset_pictures(found, subset, folder, inside, manifest)
+        found.pictures += _subset_pictures(found, subset, inside, table, masks, manifest)
+    left = [name_of(file, found.root) for file in dict.fromkeys(deeper) if file.resolve() not in used]
+    if left:
+        found.notes.append(
+            f"{listed(left, 'picture')} in folders below those of {manifest.name}, where kohya does not look, left out"
+        )
+        used |= {file.resolve() for file in deeper}
     outside = [file for file in files if is_picture(file) and file.resolve() not in used]
     if outside:
         names = [name_of(file, found.root) for file in outside]
@@ -42,13 +62,14 @@ def read_toml(found: Found, manifest: Path, files: Sequence[Path]) -> None:
 
 
 def _subset_pictures(
-    found: Found, subset: Subset, folder: Path, inside: Sequence[Path], manifest: Path
+    found: Found,
+    subset: Subset,
+    inside: Sequence[Path],
+    table: Mapping[Path, tuple[str, ...]],
+    masks: Sequence[Path],
+    manifest: Path,
 ) -> list[Picture]:
-    table: Mapping[Path, tuple[str, ...]] = {}
-    if subset.metadata_file:
-        listing = _file(subset.metadata_file, manifest)
-        table = _match(found, read_fine_tune(listing, listing.name), folder, inside, listing.name)
-    masks = {file.stem: file for file in walk(_folder(subset.mask_dir, manifest))} if subset.mask_dir else {}
+    mask_by_stem = {file.stem: file for file in masks}
     if subset.extension and (
         unused := [
             name_of(file, found.root)
@@ -58,13 +79,13 @@ def _subset_pictures(
         ]
     ):
         found.notes.append(
-            f"{manifest.name} takes only {subset.extension} files for {shown(subset.image_dir)}; "
+            f"{manifest.name} takes only {subset.extension} files for {shown(subset.name)}; "
             f"{listed(unused, 'text file')} not used"
         )
     pictures: list[Picture] = []
     for path in inside:
         picture = Picture(path, name_of(path, found.root), repeats=subset.repeats, regularization=subset.regularization)
-        picture.mask = masks.get(path.stem) or mask_of(path) or (path if subset.alpha_mask else None)
+        picture.mask = mask_by_stem.get(path.stem) or mask_of(path) or (path if subset.alpha_mask else None)
         if path in table:
             picture.captions, picture.written = table[path], subset.metadata_file or ""
         else:

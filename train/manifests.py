@@ -51,9 +51,9 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Subset:
-    """One folder of a kohya TOML file; folders as written there."""
+    """Pictures of a kohya TOML file; folders as written there. One of image_dir and metadata_file is always given."""
 
-    image_dir: str
+    image_dir: str | None
     repeats: int
     class_tokens: str
     extension: str | None
@@ -63,6 +63,10 @@ class Subset:
     mask_dir: str | None
     alpha_mask: bool
     metadata_file: str | None
+
+    @property
+    def name(self) -> str:
+        return self.image_dir or self.metadata_file or ""
 
 
 def read_text(path: Path, name: str) -> str:
@@ -183,11 +187,12 @@ def _subset(settings: Mapping[str, Any], name: str) -> Subset:
         raise DataError(f"{name}: {key} is {shown(value)}, which is no {kind.__name__}; mend it")
 
     image_dir = get("image_dir", str, None)
-    if image_dir is None:
+    metadata_file = get("metadata_file", str, None)
+    if not (image_dir or metadata_file):
         raise DataError(f"{name} has a subset without image_dir; add the folder of its pictures")
     repeats = get("num_repeats", int, 1)
     if repeats < 1:
-        raise DataError(f"{name}: num_repeats is {repeats} for {shown(image_dir)}; give 1 or more")
+        raise DataError(f"{name}: num_repeats is {repeats} for {shown(image_dir or metadata_file)}; give 1 or more")
     extension = get("caption_extension", str, None)
     return Subset(
         image_dir,
@@ -199,7 +204,7 @@ def _subset(settings: Mapping[str, Any], name: str) -> Subset:
         get("is_reg", bool, False),
         get("conditioning_data_dir", str, None),
         get("alpha_mask", bool, False),
-        get("metadata_file", str, None),
+        metadata_file,
     )
 
 

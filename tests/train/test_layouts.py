@@ -189,6 +189,38 @@ def test_trigger_and_class_folders(data: Path) -> None:
 # lists
 
 
+def test_one_text_for_all_pictures(data: Path) -> None:
+    """OneTrainer's third way; one line alone is more likely a text whose picture has gone."""
+    save(data / "a.png", 1)
+    save(data / "1" / "b.png", 2)
+    (data / "README.txt").write_text("Drawn by me.\nFree to use.\n")
+    text = data / "prompts.txt"
+    text.write_text("a fox\na red animal\n\n")
+    dataset = clean(find_examples(data))
+    assert captions(dataset) == dict.fromkeys(("a.png", "1/b.png"), ("a fox", "a red animal"))
+    assert dataset.layout == "a tree of folders; 2 pictures; captions: 2 from prompts.txt"
+    assert dataset.notes == (
+        "prompts.txt is the only text: each of its 2 lines captions every picture",
+        "1 text file: README.txt without a picture",
+        "2 pictures with several lines of caption, each an alternative",
+    )
+    text.write_text("a fox\n")
+    assert captions(clean(find_examples(data))) == dict.fromkeys(("a.png", "1/b.png"), ())
+    text.rename(data / "1" / "prompts.txt").write_text("a fox\na red animal\n")
+    assert captions(clean(find_examples(data))) == dict.fromkeys(("a.png", "1/b.png"), ())
+
+
+def test_parquet(data: Path) -> None:
+    save(data / "a.png", 1, caption="a fox")
+    (data / "photo.parquet").write_bytes(b"PAR1")
+    assert clean(find_examples(data)).notes == ("1 other file: photo.parquet not read",)
+    save(data / "b.png", 2)
+    assert find_examples(data).problems == (
+        "1 parquet file: photo.parquet is not read here; write the captions to metadata.jsonl beside the pictures, "
+        'a line {"file_name": "a.png", "text": "…"} for each, and move it out of the folder',
+    )
+
+
 def test_metadata_jsonl(data: Path) -> None:
     save(data / "train" / "a.png", 1)
     save(data / "train" / "b.png", 2, caption="other words")
@@ -323,6 +355,43 @@ def test_kohya_toml(data: Path) -> None:
             "1 regularization picture: trained on like the others, with no trigger",
             "sks is put before the captions of 1 picture that lack it",
         )
+
+
+def test_kohya_toml_takes_no_pictures_of_folders_below(data: Path) -> None:
+    """As kohya: masks in such a folder are no pictures, and the same folder may stand in two data sets."""
+    save(data / "img" / "a.png", 1, caption="a cat")
+    save(data / "img" / "masks" / "a.png", 2)
+    save(data / "img" / "old" / "b.png", 3)
+    subset = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'img'\nconditioning_data_dir = 'img/masks'\n"
+    (data / "set.toml").write_text(subset * 2)
+    dataset = clean(find_examples(data))
+    assert [dataset.name(example.path) for example in dataset.examples] == ["img/a.png", "img/a.png"]
+    assert dataset.examples[0].mask == data / "img" / "masks" / "a.png"
+    assert dataset.notes == (
+        "1 picture: img/old/b.png in folders below those of set.toml, where kohya does not look, left out",
+    )
+    (data / "set.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '.'\n")
+    assert find_examples(data).problems == ("set.toml: . has no pictures",)
+
+
+def test_kohya_toml_of_lists(data: Path, tmp_path: Path) -> None:
+    """Fine-tuning subsets: the list says which pictures there are, by whole paths where it names no folder."""
+    far = save(tmp_path / "far" / "a.png", 1)
+    save(data / "img" / "deep" / "b.png", 2)
+    save(data / "img" / "c.png", 3, caption="not listed")
+    (data / "far.json").write_text(json.dumps({str(far): {"caption": "a fox"}, "img/deep/b": {"tags": "x"}}))
+    (data / "near.json").write_text(json.dumps({"deep/b.png": {"tags": "hare"}}))
+    (data / "set.toml").write_text(
+        "[[datasets]]\n[[datasets.subsets]]\nmetadata_file = 'far.json'\nnum_repeats = 2\n"
+        "[[datasets.subsets]]\nmetadata_file = 'near.json'\nimage_dir = 'img'\n"
+    )
+    dataset = clean(find_examples(data))
+    assert [(example.path, example.captions, example.repeats) for example in dataset.examples] == [
+        (far, ("a fox",), 2),
+        (data / "img" / "deep" / "b.png", ("x",), 2),
+        (data / "img" / "deep" / "b.png", ("hare",), 1),
+    ]
+    assert dataset.notes == ("1 picture: img/c.png not in near.json, left out",)
 
 
 @pytest.mark.parametrize(
