@@ -20,11 +20,11 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from anyio import CapacityLimiter, to_thread
+from starlette.requests import cookie_parser
 
 from lorablend.adapters.errors import RequestError
 
@@ -40,6 +40,10 @@ _LONGEST = 1000  # characters of a password
 class _User:
     salt: bytes
     hash: bytes
+
+
+# Hashed against for an unknown name, so that the time of an answer does not tell which names are known.
+_NOBODY = _User(secrets.token_bytes(16), b"")
 
 
 class Credentials:
@@ -70,9 +74,9 @@ class Credentials:
             return ""
         if not name:  # a bearer's, or in an address
             name, _, password = password.partition(":")
-        user = self._users.get(name)
-        if user is None or not 0 < len(password) <= _LONGEST:
+        if not self._users or not 0 < len(password) <= _LONGEST:
             return None
+        user = self._users.get(name, _NOBODY)
         key = hashlib.sha256(f"{name}\n{password}".encode()).digest()
         if self._known.get(key) == name:
             return name
@@ -85,17 +89,20 @@ class Credentials:
         return name
 
     def cookie(self, user: str) -> str:
-        """The cookie of somebody who has logged in, which holds no password."""
-        return f"{COOKIE}={quote(user, safe='')}.{self._sign(user)}; Path=/; HttpOnly; SameSite=Strict"
+        """The cookie of somebody who has logged in, which holds no password.
+
+        Lax, so that it comes along when a link to the page is followed; the guard refuses changes by other sites.
+        """
+        return f"{COOKIE}={quote(user, safe='')}.{self._sign(user)}; Path=/; HttpOnly; SameSite=Lax"
 
     def _of_cookie(self, header: str) -> str | None:
-        try:
-            morsel = SimpleCookie(header).get(COOKIE)
-        except CookieError:
-            return None
-        name, dot, signature = (morsel.value if morsel else "").rpartition(".")
+        name, dot, signature = cookie_parser(header).get(COOKIE, "").rpartition(".")
         for user in ("", *self._users):
-            if dot and name == quote(user, safe="") and hmac.compare_digest(signature, self._sign(user)):
+            if (
+                dot
+                and name == quote(user, safe="")
+                and hmac.compare_digest(signature.encode(), self._sign(user).encode())
+            ):
                 return user
         return None
 
@@ -182,4 +189,7 @@ def _scrypt(password: str, salt: bytes) -> bytes:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m lorablend.app.auth NAME >> users")
-    print(hash_password(sys.argv[1], getpass.getpass(f"password of {sys.argv[1]}: ")))  # noqa: T201
+    try:
+        print(hash_password(sys.argv[1], getpass.getpass(f"password of {sys.argv[1]}: ")))  # noqa: T201
+    except RequestError as error:
+        sys.exit(f"error: {error}")

@@ -52,7 +52,7 @@ class Guard:
         answer = self._strange(scope, headers)
         if answer is None and self._credentials.needed:
             user = await self._credentials.user(headers)
-            answer = await self._log_in(scope) if user is None else None
+            answer = await self._log_in(scope, user)
             scope["lorablend.user"] = user
         if answer is None and _is_foreign(scope, headers):
             answer = refusal(scope["path"], 403, "a page of another site may change nothing here")
@@ -78,17 +78,20 @@ class Guard:
         text = f"the host {host[:80]!r} is not this server's; use the address that it printed when it started"
         return refusal(scope["path"], 421, text)
 
-    async def _log_in(self, scope: Scope) -> Response:
-        """The way in for a browser with ?token=, else 401."""
+    async def _log_in(self, scope: Scope, user: str | None) -> Response | None:
+        """The way in for a browser with ?token=, which is taken out of its address bar; 401 for who is not known."""
         token, rest = without_token(scope["query_string"].decode("latin-1"))
-        if token and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            user = await self._credentials.check("", token)
-            if user is not None:
+        if token is not None and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            found = await self._credentials.check("", token)
+            if found is not None or user is not None:
                 # A path of two slashes would be another server's name.
                 path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/")
-                there = f"{path}?{rest}" if rest else path
-                cookie = self._credentials.cookie(user)
-                return Response(status_code=303, headers={"Location": there, "Set-Cookie": cookie})
+                headers = {"Location": f"{path}?{rest}" if rest else path}
+                if found is not None:
+                    headers["Set-Cookie"] = self._credentials.cookie(found)
+                return Response(status_code=303, headers=headers)
+        if user is not None:
+            return None
         text = "no valid token; send it as Authorization: Bearer TOKEN, or as the password"
         return refusal(scope["path"], 401, text, {"WWW-Authenticate": 'Basic realm="lorablend", charset="UTF-8"'})
 

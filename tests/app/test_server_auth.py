@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import gradio as gr
 import httpx
 import pytest
 
 from lorablend.adapters.errors import RequestError
+from lorablend.app import auth
 from lorablend.app.auth import hash_password, is_loopback, read_users
 from lorablend.app.server import check_login, create_app
 from lorablend.app.service import Service
@@ -79,7 +83,7 @@ def routes(server: Running) -> list[tuple[str, str]]:
     ]
 
 
-WRONG: list[dict[str, str]] = [
+WRONG: list[dict[str, Any]] = [
     {},
     bearer("wrong"),
     {"Authorization": "Bearer"},
@@ -89,6 +93,7 @@ WRONG: list[dict[str, str]] = [
     {"Authorization": TOKEN},
     {"Cookie": f"lorablend={TOKEN}"},
     {"Cookie": "lorablend=.0000"},
+    {"Cookie": "lorablend=.é".encode("latin-1")},
 ]
 
 
@@ -126,9 +131,15 @@ def test_a_browser_comes_with_the_token_once(server: Running) -> None:
         assert (first.status_code, first.headers["location"]) == (303, "/healthz?x=1")
         cookie = first.headers["set-cookie"]
         assert TOKEN not in cookie
-        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+        assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
         assert browser.get("/healthz").status_code == 200
-        assert browser.get("/healthz", params={"token": "wrong"}).status_code == 200  # it has the cookie
+        for token in (TOKEN, "wrong", ""):  # it has the cookie; no token stays in its address bar
+            again = browser.get("/healthz", params={"token": token, "x": "1"})
+            assert (again.status_code, again.headers["location"]) == (303, "/healthz?x=1")
+            assert ("set-cookie" in again.headers) == (token == TOKEN)
+        odd = 'theme="dark; other:key={"a": 1}; '  # cookies of other programs of this machine come along
+        own = {"Cookie": odd + cookie.partition(";")[0]}
+        assert httpx.get(f"{server.url}/healthz", timeout=60, headers=own).status_code == 200
     assert httpx.get(f"{server.url}/healthz", timeout=60, params={"token": "wrong"}).status_code == 401
     assert (
         httpx.post(f"{server.url}/api/jobs", timeout=60, params={"token": TOKEN}, json={"prompt": "a"}).status_code
@@ -160,6 +171,18 @@ def test_users(users_server: str, server: Running) -> None:
 ANN, BOB = ("ann", "Ann's own"), ("bob", "Bob: ü")
 
 
+def test_an_unknown_user_is_as_slow_as_a_wrong_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hashed: list[str] = []
+    real = auth._scrypt
+    monkeypatch.setattr(auth, "_scrypt", lambda password, salt: hashed.append(password) or real(password, salt))
+    (tmp_path / "users").write_text(hash_password("ann", "Ann's own"))
+    credentials = auth.Credentials(users=read_users(tmp_path / "users"))
+    hashed.clear()
+    for name in ("ann", "nobody"):
+        assert anyio.run(credentials.check, name, "wrong") is None
+    assert hashed == ["wrong", "wrong"]
+
+
 def test_other_sites_change_nothing(open_server: str) -> None:
     host = urlsplit(open_server).netloc
     with httpx.Client(base_url=open_server, timeout=60) as http:
@@ -167,6 +190,8 @@ def test_other_sites_change_nothing(open_server: str) -> None:
             answer = http.post("/api/gallery/scan", headers={"Origin": origin})
             assert answer.status_code == 403, origin
             assert not [name for name in answer.headers if name.startswith("access-control-")]
+        for method, path in (("POST", "/api/jobs"), ("DELETE", "/api/gallery/x.png"), ("POST", "/sdapi/v1/interrupt")):
+            assert http.request(method, path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
         assert http.post("/api/gallery/scan", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
         preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
         answer = http.options("/api/gallery/scan", headers=preflight)
@@ -236,6 +261,12 @@ def test_names_and_passwords_that_cannot_be_used() -> None:
     for name, password in (("a:b", "x"), ("", "x"), ("a\nb", "x"), ("ann", ""), ("ann", "x" * 1001)):
         with pytest.raises(RequestError):
             hash_password(name, password)
+    ended = subprocess.run(
+        [sys.executable, "-m", "lorablend.app.auth", "a:b"], input="x\n", capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("error: the name 'a:b' cannot be used; give one without a colon\n")
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
@@ -245,6 +276,9 @@ def test_the_network_is_let_in_only_with_a_login(host: str) -> None:
         check_login(host, None, None)
     assert str(caught.value) == f"{host} lets in the whole network; give --token, or --users with a file of passwords"
     check_login(host, "token", None)
+    with pytest.raises(RequestError) as caught:
+        check_login(host, "", None)
+    assert str(caught.value) == "the token is empty; give one, such as 32 letters by chance"
 
 
 def test_an_empty_token(server: Running) -> None:
