@@ -8,7 +8,18 @@ from lorablend.adapters.errors import BlendError, RequestError
 if TYPE_CHECKING:
     from lorablend.engine import Pipeline, Result
 
-__all__ = ["entries", "folders", "notes", "open_pipeline", "parse_size", "parse_timesteps", "said", "with_preset"]
+__all__ = [
+    "entries",
+    "folders",
+    "host",
+    "notes",
+    "open_pipeline",
+    "parse_size",
+    "parse_timesteps",
+    "said",
+    "served_model",
+    "with_preset",
+]
 
 
 def open_pipeline(
@@ -80,6 +91,20 @@ def folders(model: str, lora_dir: Path | None) -> tuple[Path, Path | None]:
 
     library = default_folder()
     return Path(model), lora_dir or (library if library.is_dir() else None)
+
+
+def served_model(model: str | None, named: str | None) -> str:
+    """What MODEL or --model says, else the word demo."""
+    if model is not None and named is not None and model != named:
+        raise RequestError(f"the model is {model} and --model {named}; give one of the two")
+    return model or named or "demo"
+
+
+def host(address: str | None, listen: bool) -> str:
+    """What --host or --listen says, else this machine alone."""
+    if address is not None and listen:
+        raise RequestError(f"--host {address} and --listen are both given; --listen means --host 0.0.0.0, give one")
+    return "0.0.0.0" if listen else address or "127.0.0.1"
 
 
 def parse_size(text: str) -> tuple[int, int]:

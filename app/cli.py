@@ -279,14 +279,14 @@ def demo(out: options.Out = Path("demo")) -> None:
 
 @app.command()
 def ui(
-    model: options.Model = "demo",
+    model: options.AnyModel = None,
     served: options.ServedModel = None,
     lora_dir: options.LoraDir = None,
     data: options.Data = None,
     device: options.Device = "CPU",
     runtime: options.Runtime = "auto",
     precision: options.Precision = None,
-    host: options.Host = "127.0.0.1",
+    host: options.Host = None,
     port: options.Port = None,
     listen: options.Listen = False,
     token: options.Token = None,
@@ -304,20 +304,20 @@ def ui(
       lorablend ui sdxl-int8 --lora-dir adapters
     """
     device_options = {"device": device, "runtime": runtime, "precision": precision}
-    where = {"host": "0.0.0.0" if listen else host, "port": port, "token": token, "users": users, "offline": offline}
-    _serve(served or model, lora_dir, data, device_options, with_page=True, **where)
+    where = {"host": asked.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    _serve(asked.served_model(model, served), lora_dir, data, device_options, with_page=True, **where)
 
 
 @app.command()
 def serve(
-    model: options.Model = "demo",
+    model: options.AnyModel = None,
     served: options.ServedModel = None,
     lora_dir: options.LoraDir = None,
     data: options.Data = None,
     device: options.Device = "CPU",
     runtime: options.Runtime = "auto",
     precision: options.Precision = None,
-    host: options.Host = "127.0.0.1",
+    host: options.Host = None,
     port: options.Port = None,
     listen: options.Listen = False,
     token: options.Token = None,
@@ -335,8 +335,8 @@ def serve(
       lorablend serve sdxl-int8 --lora-dir adapters --port 8000
     """
     device_options = {"device": device, "runtime": runtime, "precision": precision}
-    where = {"host": "0.0.0.0" if listen else host, "port": port, "token": token, "users": users, "offline": offline}
-    _serve(served or model, lora_dir, data, device_options, with_page=False, **where)
+    where = {"host": asked.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    _serve(asked.served_model(model, served), lora_dir, data, device_options, with_page=False, **where)
 
 
 def _serve(

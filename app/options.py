@@ -20,6 +20,7 @@ def option(flag: str, metavar: str | None, text: str, **more: Any) -> Any:
 
 
 Model = Annotated[str, argument("MODEL")]
+AnyModel = Annotated[str | None, argument("MODEL")]
 Prompt = Annotated[str, argument("PROMPT")]
 Source = Annotated[str, argument("SOURCE")]
 NewFolder = Annotated[Path, argument("OUT")]
@@ -167,8 +168,12 @@ Precision = Annotated[
 ]
 AsJson = Annotated[bool, option("--json", None, "Print all there is to know as JSON, module names included.")]
 Host = Annotated[
-    str,
-    option("--host", "ADDRESS", "Where to listen. Any but this machine's own needs --token or --users."),
+    str | None,
+    option(
+        "--host",
+        "ADDRESS",
+        "Where to listen. Any but this machine's own needs --token or --users. Default: 127.0.0.1.",
+    ),
 ]
 Port = Annotated[
     int | None, option("--port", "N", "1 to 65535. Default: the first free one from 7860 on.", min=1, max=65535)

@@ -74,8 +74,7 @@ def create_app(
     names that requests may come to beside this machine's own, None for any. offline: said in /healthz. body_limit:
     bytes. Raises RequestError for a users file that makes no sense, and for an empty token.
     """
-    if token is not None and not token.strip():
-        raise RequestError("the token is empty; give one, such as 32 letters by chance")
+    _check_token(token)
     # Its /docs, unlike FastAPI's own, loads no script from another server.
     app = FastAPIOffline(title="lorablend", version=version("lorablend"), redoc_url=None)
     app.state.service, app.state.offline = service, offline
@@ -114,7 +113,9 @@ def run_server(
         timeout_graceful_shutdown=_PATIENCE,
         lifespan="on",
     )
-    shown = f"[{host}]" if ":" in host else host
+    # No browser finds "every address of this machine".
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    shown = f"[{name}]" if ":" in name else name
     server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
     # uvicorn raises the signal again when it has ended in good order; the service is still to be closed.
     before = signal.signal(signal.SIGTERM, _ignore)
@@ -128,7 +129,8 @@ def run_server(
 
 
 def check_login(host: str, token: str | None, users: Path | None) -> None:
-    """Raise RequestError for an address that others can reach without a login, and for a broken file of users."""
+    """Raise RequestError for an address that others can reach without a login, an empty token, a broken file of users."""
+    _check_token(token)
     if users is not None:
         read_users(users)
     if token is None and users is None and not is_loopback(host):
@@ -193,6 +195,11 @@ def own_adapters(data: Path) -> Path:
         part.rename(folder)
     Library(folder)  # so that the page offers what a library can do; in a folder from before it was one, too
     return folder
+
+
+def _check_token(token: str | None) -> None:
+    if token is not None and not token.strip():
+        raise RequestError("the token is empty; give one, such as 32 letters by chance")
 
 
 class _Server(uvicorn.Server):

@@ -409,6 +409,11 @@ ERRORS = {
     "adapters inspect nosuch": "nosuch: cannot be read (No such file or directory)",
     "ui nosuch": "nosuch does not exist; give a model folder written by `lorablend convert`",
     "ui MODEL --lora-dir nosuch": "nosuch is not a folder of adapters; give one that is there",
+    "serve MODEL --host 127.0.0.2 --listen --token x": (
+        "--host 127.0.0.2 and --listen are both given; --listen means --host 0.0.0.0, give one"
+    ),
+    "serve demo --model nosuch": "the model is demo and --model nosuch; give one of the two",
+    "ui MODEL --data data --token=": "the token is empty; give one, such as 32 letters by chance",
     "ui MODEL --host 192.0.2.1 --token x": "cannot listen at 192.0.2.1: cannot assign requested address",
 }
 

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,7 +23,7 @@ from lorablend.app.server import own_adapters
 # A program that a shell started in the background has Ctrl-C switched off, and so have those that it starts.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 PROGRAM = [sys.executable, "-u", "-c", f"{_START}; from lorablend.app.cli import main; main()"]
-LINE = r"open (http://127\.0\.0\.1:\d+)/ \(Ctrl-C ends it\)\n"
+LINE = r"open (http://([^/:]+):\d+)/ \(Ctrl-C ends it\)\n"
 
 
 @contextmanager
@@ -97,6 +99,16 @@ def test_the_token_of_the_environment(sdxl_model: Path, tmp_path: Path) -> None:
         assert httpx.get(f"{url}/healthz", timeout=60).status_code == 401
         health = httpx.get(f"{url}/healthz", timeout=60, headers={"Authorization": "Bearer secret"}).json()
     assert health["status"] == "ok"
+
+
+def test_the_address_for_others(sdxl_model: Path, tmp_path: Path) -> None:
+    """0.0.0.0 is no address that a browser could open."""
+    arguments = ["serve", str(sdxl_model), "--data", str(tmp_path), "--listen", "--token", "secret"]
+    with program(*arguments) as (_, url):
+        assert urlsplit(url).hostname == socket.gethostname().lower()
+        here = f"http://127.0.0.1:{urlsplit(url).port}/healthz"
+        headers = {"Authorization": "Bearer secret", "Host": urlsplit(url).netloc}
+        assert httpx.get(here, timeout=60, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
