@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -94,15 +95,15 @@ class Gallery:
 
     def scan(self) -> None:
         """Take over what was added, changed or removed on disk."""
-        there = {self._name(path): path.stat() for path in self._files()}
-        with self._lock:
-            known = {row["file"]: row for row in self._db.execute("SELECT file, mtime_ns, size FROM pictures")}
+        with self._lock:  # the listing too: what is added after it must not count as gone
+            there = self._there()
+            rows = self._db.execute("SELECT file, mtime_ns, size FROM pictures")
+            known = {row["file"]: (row["mtime_ns"], row["size"]) for row in rows}
             gone = [(name,) for name in known.keys() - there.keys()]
             self._db.executemany("DELETE FROM pictures WHERE file = ?", gone)
-            for name, stat in there.items():
-                row = known.get(name)
-                if row is None or (row["mtime_ns"], row["size"]) != (stat.st_mtime_ns, stat.st_size):
-                    self._index(name)
+        for name in [name for name, seen in there.items() if known.get(name) != seen]:
+            with self._lock:  # for one picture, so that nobody waits for all of them
+                self._index(name)
 
     def add(self, path: Path) -> Picture:
         """Take in a picture that was just written below the gallery's folder."""
@@ -193,9 +194,15 @@ class Gallery:
                 archive.write(self.path(file), file)
         return buffer.getvalue()
 
-    def _files(self) -> list[Path]:
+    def _there(self) -> dict[str, tuple[int, int]]:
+        """Of each picture on disk: when it was changed, in ns, and its size in bytes."""
         days = [path for path in self._folder.iterdir() if path.is_dir() and path.name != _BIN]
-        return [path for day in days for path in _pictures(day)]
+        found: dict[str, tuple[int, int]] = {}
+        for path in [path for day in days for path in _pictures(day)]:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                stat = path.stat()
+                found[self._name(path)] = stat.st_mtime_ns, stat.st_size
+        return found
 
     def _name(self, path: Path, root: Path | None = None) -> str:
         return PurePosixPath(path.relative_to(root or self._folder)).as_posix()
@@ -210,12 +217,13 @@ class Gallery:
         """Read the file's own words; a file that is no picture is left out."""
         path = self._folder / name
         try:
+            stat = path.stat()
             width, height = open_picture(path).size
             texts = read_png(path)
-        except RequestError:
+        except (RequestError, FileNotFoundError):
             self._db.execute("DELETE FROM pictures WHERE file = ?", (name,))
             return
-        stat, record = path.stat(), texts.record
+        record = texts.record
         if record is not None:
             values: tuple[Any, ...] = (
                 record.request.prompt,

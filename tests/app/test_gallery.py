@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,32 @@ def test_files_are_the_truth(filled: Gallery, tmp_path: Path) -> None:
     (filled.day() / "link.png").symlink_to(filled.path(old[1].file))
     filled.scan()
     assert prompts(filled) == ["a late guest", old[1].prompt, old[2].prompt]
+
+
+def test_what_is_added_during_a_scan_stays(filled: Gallery) -> None:
+    """Threads save, delete and scan at once; the index is then what is on disk."""
+    stop = threading.Event()
+
+    def scan() -> None:
+        while not stop.is_set():
+            filled.scan()
+
+    with ThreadPoolExecutor(2) as pool:
+        scanning = pool.submit(scan)
+        try:
+            for seed in range(60):
+                path = save_png(RED, filled.day(), f"q{seed}", words("a fox", seed))
+                file = filled.add(path).file
+                assert filled.get(file).seed == seed
+                if seed % 3 == 0:
+                    path.unlink()
+                elif seed % 3 == 1:
+                    filled.delete(file)
+        finally:
+            stop.set()
+        scanning.result(60)
+    filled.scan()
+    assert {picture.seed for picture in filled.find("a fox") if "/q" in picture.file} == set(range(2, 60, 3))
 
 
 @pytest.mark.parametrize("loss", ["gone", "damaged"])
