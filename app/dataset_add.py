@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from lorablend.adapters._wording import listed, shown
 from lorablend.adapters.errors import DataError
 from lorablend.app.library_place import clean_name
-from lorablend.app.uploads import MAX_PIXELS
+from lorablend.app.uploads import MAX_PIXELS, eight_bits
 from lorablend.app.worker import without_folders
 from lorablend.train.archives import ARCHIVES
 from lorablend.train.captions import read_captions, with_trigger
@@ -35,10 +35,12 @@ TEXT = ".txt"
 def receive(files: Iterable[tuple[str, BinaryIO]], folder: Path) -> Path | None:
     """Write the files to a folder under names that are names; the archive, if it is one."""
     for theirs, content in files:
-        name = clean_name(theirs)
-        if not name.lower().endswith((*SUFFIXES, TEXT, *ARCHIVES)):
+        suffix = next((one for one in (*SUFFIXES, TEXT, *ARCHIVES) if theirs.strip(" .").lower().endswith(one)), None)
+        if suffix is None:
             kinds = "PNG, JPEG, WebP and other pictures, .txt files, or one .zip or .tar"
             raise DataError(f"{shown(theirs)} is of a kind that is not taken; send {kinds}")
+        # The stem alone, for a long name is cut at its end.
+        name = (clean_name(theirs.strip(" .")[: -len(suffix)]) or "picture") + suffix
         if (folder / name).exists():
             raise DataError(f"{shown(name)} is there twice; give one of the two another name")
         with (folder / name).open("xb") as file:
@@ -109,7 +111,7 @@ def keep(example: Example, folder: Path) -> None:
     write_text(folder / f"picture{TEXT}", "\n".join(captions))
     if example.mask:
         with Image.open(example.mask) as file:
-            mask = ImageOps.exif_transpose(file)
+            mask = eight_bits(ImageOps.exif_transpose(file))
             grey = mask.convert("RGBA").getchannel("A") if example.mask == example.path else mask.convert("L")
         (grey.resize(scaled) if scaled else grey).save(folder / f"picture{MASK}.png")
 

@@ -189,7 +189,7 @@ class Sets:
             archive = receive(files, came)
             texts, found = {}, None
             if archive:
-                found = read(unpack(archive))
+                found = read(unpack(archive, Path(work) / "unpacked" / "data"))
             else:
                 texts = self._lone_texts(name, came)
                 if any(path.suffix.lower() in SUFFIXES for path in came.iterdir()):

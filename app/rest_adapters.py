@@ -16,7 +16,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.library import Entry, Library
 from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
 from lorablend.app.rest_jobs import Served, in_thread, reply
-from lorablend.app.service import Service
+from lorablend.app.service import RECEIVING, Service
 from lorablend.app.shelf import Shelf
 
 __all__ = ["adapter_entries", "router"]
@@ -90,7 +90,7 @@ def _add(service: Service, content: BinaryIO, name: str) -> Entry:
     if folder is None:
         raise RequestError("adapters cannot be added here; start the server with --lora-dir and a folder of your own")
     # Beside the uploads, so that no part of it is ever found as an adapter.
-    with tempfile.TemporaryDirectory(dir=service.data) as parts:
+    with tempfile.TemporaryDirectory(prefix=RECEIVING, dir=service.data) as parts:
         part = Path(parts) / f"part{_SUFFIX}"
         with part.open("wb") as out:
             while chunk := content.read(4 << 20):

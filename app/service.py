@@ -3,7 +3,7 @@
 data/jobs.sqlite      the queue
 data/gallery.sqlite   an index that is made again if it is lost
 data/pictures/        by day
-data/uploads/         pictures that requests start from
+data/uploads/         pictures that requests start from, for a week
 data/sheets/          of grids
 data/sets/            pictures to train on
 data/trainings/       checkpoints, samples and logs
@@ -12,6 +12,9 @@ data/models/          converted and baked ones
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,10 @@ from lorablend.app.training import Training
 from lorablend.app.uploads import Uploads
 from lorablend.app.worker import Worker, without_folders
 
-__all__ = ["Service"]
+__all__ = ["RECEIVING", "Service"]
+
+RECEIVING = ".receiving-"
+"""What folders begin with that hold a file while it is sent; removed at the next start after a kill."""
 
 
 class Service:
@@ -41,6 +47,9 @@ class Service:
         self, data: Path, models: Mapping[str, Path], lora_dir: Path | None = None, *, limit: int = 64, **options: Any
     ) -> None:
         check_folder(data)
+        # Absolute, for messages are searched for them: of "." only the dots would be found.
+        data, lora_dir = data.absolute(), None if lora_dir is None else lora_dir.absolute()
+        models = {name: folder.absolute() for name, folder in models.items()}
         self.data = data
         self.hide = tuple(folder for folder in (data, lora_dir, *models.values()) if folder is not None)
         self.models = Models(models, lora_dir, **options)
@@ -48,7 +57,11 @@ class Service:
         self.gallery = Gallery(data / "pictures", data / "gallery.sqlite")
         self.uploads = Uploads(data / "uploads")
         self.drawing = Drawing(self.models, self.gallery, self.uploads)
+        for left in data.glob(f"{RECEIVING}*"):
+            shutil.rmtree(left, ignore_errors=True)
         self.jobs = Jobs(data / "jobs.sqlite", limit)
+        waiting = self.jobs.find(state="queued", limit=sys.maxsize)
+        self.uploads.drop_old(json.dumps([job.request for job in waiting]))
         self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
         self.building = Building(self.models, self.uploads, self.jobs, data)
         self.hide += tuple(place for place in self.building.sources.places if place != place.parent)

@@ -5,18 +5,22 @@ import io
 import os
 import re
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from lorablend.adapters.errors import RequestError
+from lorablend.engine.mask import greys
 
-__all__ = ["MAX_PIXELS", "Uploads"]
+__all__ = ["MAX_PIXELS", "Uploads", "eight_bits"]
 
 MAX_PIXELS = 4096 * 4096  # no more than can be drawn
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _NAME = re.compile(r"[0-9a-f]{64}")
+_LIFE = 7 * 86_400  # seconds
 
 
 class Uploads:
@@ -38,11 +42,19 @@ class Uploads:
         picture.save(buffer, "PNG", compress_level=1)
         name = hashlib.sha256(buffer.getvalue()).hexdigest()
         path = self._path(name)
-        if not path.exists():
+        try:
+            os.utime(path)  # it lives on from now
+        except FileNotFoundError:
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".partial", delete=False) as partial:
                 partial.write(buffer.getvalue())
             os.replace(partial.name, path)
         return name
+
+    def drop_old(self, used: str) -> None:
+        """Delete what was sent more than a week ago, but for the names that occur in the text `used`."""
+        for path in self._folder.glob("*.png"):
+            if path.stem not in used and time.time() - path.stat().st_mtime > _LIFE:
+                path.unlink()
 
     def path(self, name: str) -> Path:
         """Where the picture lies. Raises RequestError if there is none of that name."""
@@ -60,6 +72,13 @@ class Uploads:
         return self._folder / f"{name}.png"
 
 
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Greys of 16 bits in 8; Pillow's own conversion would cut them off at 255."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((greys(picture) * 255).round().astype(np.uint8))
+
+
 def _decode(content: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
@@ -70,7 +89,7 @@ def _decode(content: bytes) -> Image.Image:
                     raise RequestError(
                         f"the picture has {width} × {height} pixels, more than {MAX_PIXELS:,}; give a smaller one"
                     )
-                upright = ImageOps.exif_transpose(picture)
+                upright = eight_bits(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError("not a picture that can be read; give a whole PNG, JPEG or WebP file") from error
     has_alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info

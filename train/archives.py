@@ -1,4 +1,4 @@
-"""Data sets in one file: zip and tar, unpacked once into the cache; no member ever leaves its folder."""
+"""Data sets in one file: zip and tar, unpacked once into the cache or elsewhere; no member ever leaves its folder."""
 
 import hashlib
 import os
@@ -33,17 +33,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend")) / "train"
 
 
-def unpack(archive: Path) -> Path:
-    """The folder with the archive's files, in the cache under the hash of its bytes; unpacked where it is not there.
+def unpack(archive: Path, folder: Path | None = None) -> Path:
+    """The folder with the archive's files; unpacked where it is not there.
+
+    By default it lies in the cache, under the hash of the archive's bytes.
 
     Raises DataError for a damaged or encrypted archive, links, and names that lead out of it; ResourceError where the
     disk is too small for what it says to hold.
     """
-    digest = hashlib.sha256()
-    with archive.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    folder = cache_folder() / "archives" / digest.hexdigest()[:32]
+    folder = folder or _place_of(archive)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +57,14 @@ def unpack(archive: Path) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _place_of(archive: Path) -> Path:
+    digest = hashlib.sha256()
+    with archive.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return cache_folder() / "archives" / digest.hexdigest()[:32]
 
 
 def is_ignored(path: PurePosixPath) -> bool:
@@ -89,8 +95,8 @@ def _unpack_to(archive: Path, work: Path) -> None:
 def _check_room(name: str, size: int, room: int) -> None:
     if size > room:
         raise ResourceError(
-            f"{name} holds {size / 1e9:.1f} GB or more, the cache's disk has room for {room / 1e9:.1f} GB; make room, "
-            "or set LORABLEND_CACHE to a folder on another disk"
+            f"{name} holds {size / 1e9:.1f} GB or more, the disk has room for {room / 1e9:.1f} GB; make room, or "
+            "unpack it on another disk and give the folder"
         )
 
 

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -116,6 +117,30 @@ def blank(size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     Image.new("1", size).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_an_archive_leaves_nothing_behind(sets: Sets, tmp_path: Path) -> None:
+    sets.add("foxes", zipped(**{"a.png": picture(1)}))
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["a.png"]
+
+
+def test_long_names(sets: Sets) -> None:
+    """What they end with stays: the kind of the file."""
+    long = "ä" * 200
+    sets.add("foxes", [(f"{long}.PNG", io.BytesIO(picture(1))), (f"{long}.txt", io.BytesIO(b"a fox"))])
+    (only,) = sets.pictures("foxes")
+    assert only.file == "ä" * 90 + ".png"
+    assert only.caption == "a fox"
+
+
+def test_a_mask_of_16_bits(sets: Sets) -> None:
+    mask = io.BytesIO()
+    Image.fromarray(np.full((64, 64), 0x4000, np.uint16)).save(mask, "PNG")
+    sets.add("foxes", zipped(**{"a.png": picture(1), "a.txt": "a fox", "a-masklabel.png": mask.getvalue()}))
+    (example,) = find_examples(sets.folder("foxes")).examples
+    assert example.mask
+    with Image.open(example.mask) as kept:
+        assert (kept.mode, kept.getextrema()) == ("L", (64, 64))
 
 
 def test_a_cameras_largest_are_scaled_down(sets: Sets) -> None:

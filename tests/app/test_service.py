@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +165,24 @@ def test_a_closed_service_goes_on_where_it_was(sdxl_model: Path, tmp_path: Path)
     done = second.wait(job)
     assert [picture["seed"] for picture in done.result["pictures"]] == [5, 6, 7]
     assert len(second.gallery.find()) == 3
+    second.close()
+
+
+def test_what_is_removed_at_the_start(sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old uploads that no job waits for, and what a kill left of an adapter that was sent. The data folder is "."."""
+    monkeypatch.chdir(tmp_path)
+    first = Service(Path("."), {"small": sdxl_model})
+    contents = [encode(Image.new("RGB", (64, 64), color), "png", {}) for color in ("red", "blue")]
+    waited_for, old = (first.uploads.keep(content) for content in contents)
+    submit(first, image=waited_for, strength=0.5)()
+    for name in (waited_for, old):
+        os.utime(first.uploads.path(name), (0, 0))
+    (tmp_path / ".receiving-abc").mkdir()
+    first.close()
+    second = Service(Path("."), {"small": sdxl_model})
+    assert [path.stem for path in (tmp_path / "uploads").iterdir()] == [waited_for]
+    assert not (tmp_path / ".receiving-abc").exists()
+    assert second.public(f"{tmp_path}/jobs.sqlite has 1.5 MB.") == "jobs.sqlite has 1.5 MB."
     second.close()
 
 
