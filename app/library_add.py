@@ -19,7 +19,7 @@ from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
 from lorablend.adapters.file import read_file
 from lorablend.app.download import Progress, download, fetch_small, shown_address
-from lorablend.app.library_place import CONFIG, PEFT_NAME, SUFFIX, check_name, clean_name, move_in, place_of
+from lorablend.app.library_place import CONFIG, PEFT_NAME, SUFFIX, check_name, clean_name, drop_parts, move_in, place_of
 from lorablend.app.library_scan import hash_whole
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def fetch(
         return file
     parts.mkdir(exist_ok=True)
     _drop_old(parts)
+    drop_parts(folder)
     text = os.fspath(source)
     if text.startswith(_HUB):
         arrived, wanted = _from_hub(text[len(_HUB) :], folder, parts, known, name, wanted, progress)

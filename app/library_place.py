@@ -2,14 +2,29 @@
 
 import os
 import re
+import shutil
+import time
 import unicodedata
+import uuid
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import RequestError
 
-__all__ = ["CONFIG", "PEFT_NAME", "SUFFIX", "check_name", "clean_name", "move_in", "move_to_bin", "place_of"]
+__all__ = [
+    "CONFIG",
+    "PEFT_NAME",
+    "SUFFIX",
+    "check_name",
+    "clean_name",
+    "drop_parts",
+    "move_in",
+    "move_to_bin",
+    "part_of",
+    "place_of",
+]
 
 SUFFIX = ".safetensors"
 # PEFT's two files belong together under these very names: the scale of the first is in the second.
@@ -19,6 +34,8 @@ CONFIG = "adapter_config.json"
 _LONGEST = 180  # bytes of UTF-8: a file system takes 255 with all suffixes
 _FORBIDDEN = re.compile(r'[<>:"|?*/\\]')  # to Windows, or to the tag of a prompt
 _WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")
+_PART_LIFE = 86_400  # seconds; no copy takes a day
 _REMOVED = ".removed"  # so that no program that looks for adapters finds one in the bin
 
 
@@ -46,15 +63,38 @@ def place_of(name: str, *, with_config: bool) -> str:
     return f"{name}/{PEFT_NAME}" if with_config else name + SUFFIX
 
 
+def part_of(target: Path) -> Path:
+    """Where something is made that gets its place in one step: beside it, hidden, under a name of its own."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+
+
+def drop_parts(folder: Path) -> None:
+    """Delete what killed programs left of `part_of` in a library's folder."""
+    for path in folder.glob(".*.part"):
+        with suppress(OSError):  # somebody else has just done it
+            if _PART.fullmatch(path.name) and time.time() - path.stat().st_mtime > _PART_LIFE:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def move_in(part: Path, target: Path, config: bytes | None = None) -> bool:
     """Give a finished file its place, with PEFT's settings beside it; False if something is there already.
 
-    The name is claimed first, so that of two programs only one gets it, and nothing is ever replaced.
+    In one step: of two programs only one gets the name, nothing is ever replaced, and a kill leaves no half of it.
     """
+    if config is not None:
+        return _move_in_pair(part, target, config)
     try:
-        if config is not None:
-            target.parent.mkdir()
-            target.with_name(CONFIG).write_bytes(config)
+        os.link(part, target)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links, such as a memory card's
+        return _claim(part, target)
+    part.unlink()
+    return True
+
+
+def _claim(part: Path, target: Path) -> bool:
+    try:
         target.open("xb").close()
     except FileExistsError:
         return False
@@ -63,6 +103,26 @@ def move_in(part: Path, target: Path, config: bytes | None = None) -> bool:
     except BaseException:
         target.unlink()
         raise
+    return True
+
+
+def _move_in_pair(part: Path, target: Path, config: bytes) -> bool:
+    if os.path.lexists(target.parent):
+        return False
+    work = part_of(target.parent)
+    work.mkdir()
+    try:
+        (work / CONFIG).write_bytes(config)
+        os.replace(part, work / target.name)
+        try:
+            os.rename(work, target.parent)
+        except OSError:
+            os.replace(work / target.name, part)  # only the name is refused
+            if not os.path.lexists(target.parent):
+                raise
+            return False
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return True
 
 

@@ -27,7 +27,7 @@ from lorablend.app.child import run_child
 from lorablend.app.datasets import Sets
 from lorablend.app.drawing import Models
 from lorablend.app.jobs import Job, Jobs, Progress
-from lorablend.app.library_place import check_name, move_in, place_of
+from lorablend.app.library_place import check_name, drop_parts, move_in, part_of, place_of
 from lorablend.app.train_request import Train
 from lorablend.app.worker import Report
 from lorablend.convert import require_extra
@@ -304,7 +304,8 @@ def _settle(made: Path, target: Path) -> None:
 
     Raises RequestError where another has its name.
     """
-    part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.part")
+    drop_parts(target.parent)
+    part = part_of(target)
     try:
         shutil.copyfile(made, part)
         if not move_in(part, target) and not filecmp.cmp(made, target, shallow=False):
