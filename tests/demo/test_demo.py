@@ -100,6 +100,23 @@ def test_adapters_show(pipeline: Pipeline, judge: Judge, name: str) -> None:
     assert on > 0.4
 
 
+def test_a_blend_scores_between_its_styles(pipeline: Pipeline, judge: Judge) -> None:
+    """Eight pairs with 40 captions each are in demo/README.md."""
+    captions = [scene.caption(i) for i, scene in enumerate(FEW)]
+    riso, watercolour = zip(
+        *(
+            [float(np.mean([reading.style[name] for reading in readings])) for name in ("riso", "watercolour")]
+            for readings in (
+                draw_and_read(pipeline, judge, captions, [("riso", 1 - share), ("watercolour", share)])
+                for share in (0.0, 0.5, 1.0)
+            )
+        ),
+        strict=True,
+    )
+    assert riso[0] > riso[1] > riso[2]
+    assert watercolour[0] < watercolour[1] < watercolour[2]
+
+
 @pytest.mark.slow
 def test_script_writes_what_is_shipped(tmp_path: Path) -> None:
     """From the diffusers weights that the trainer gets: nothing is lost on either way."""
