@@ -1,4 +1,4 @@
-"""A folder of adapters that knows what is in it: listed at once, hashed in the background, searched, marked, added to.
+"""A folder of adapters that knows what is in it: listed at once, hashed when asked, searched, marked, added to.
 
 Beside the adapters there is one hidden folder of ours, `.lorablend/`:
 
@@ -11,7 +11,6 @@ Beside the adapters there is one hidden folder of ours, `.lorablend/`:
 import difflib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -23,7 +22,7 @@ import platformdirs
 
 from lorablend.adapters import Adapter
 from lorablend.adapters._wording import shown
-from lorablend.adapters.errors import AdapterError, BlendError, LorablendError, RequestError
+from lorablend.adapters.errors import AdapterError, BlendError, RequestError
 from lorablend.adapters.file import read_file
 from lorablend.app.library_add import Progress, fetch
 from lorablend.app.library_index import HASHED, HEADER, Changes, Index, Row
@@ -77,9 +76,8 @@ class Entry:
 class Library:
     """The library in a folder, which must be there.
 
-    Any number of threads and programs may use the same folder at once. Nothing runs in the background before `watch`;
-    `close`, or leaving `with Library(folder) as library:`, ends it. Where the folder cannot be written to, the index is
-    kept in the user's cache, and marks, additions and removals are refused.
+    Any number of threads and programs may use the same folder at once. Where it cannot be written to, the index is kept
+    in the user's cache, and marks, additions and removals are refused.
 
     Raises BlendError if there is no such folder.
     """
@@ -93,15 +91,6 @@ class Library:
         self._index = Index(place / "index.sqlite", place / "index.lock")
         self._marks = Marks(self._own / "marks.json", self._own / "marks.lock")
         self._looking = threading.Lock()
-        self._stop = threading.Event()
-        self._watcher: threading.Thread | None = None
-        self._problem: str | None = None
-
-    def __enter__(self) -> "Library":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @staticmethod
     def is_at(folder: Path) -> bool:
@@ -112,11 +101,6 @@ class Library:
     def folder(self) -> Path:
         """Where the adapters are, with links resolved."""
         return self._folder
-
-    @property
-    def problem(self) -> str | None:
-        """What the watcher met in its last round, such as a disk that is gone; None if all went well."""
-        return self._problem
 
     # looking at the files
 
@@ -131,43 +115,12 @@ class Library:
         self._look(HEADER, _read_header, progress)
         return changes
 
-    def hash_files(self, progress: Callable[[int, int], object] | None = None, *, seconds: float | None = None) -> int:
-        """Read the files that were not hashed yet, and return how many are left.
+    def hash_files(self, progress: Callable[[int, int], object] | None = None) -> None:
+        """Read the files that were not hashed yet.
 
-        Each is kept when it is done, so that a stopped call loses one file at most. `progress` as in `scan`; `seconds`
-        ends it after the file that takes it over that time.
+        Each is kept when it is done, so that a stopped call loses one file at most. `progress` as in `scan`.
         """
-        return self._look(HASHED, self._read_whole, progress, seconds)
-
-    def watch(self, interval: float = 3.0) -> None:
-        """Look at the folder every so many seconds from now on, in a thread, and hash what is new.
-
-        Looking is a walk with one `stat` per file, some milliseconds for a thousand: it needs no other package, and
-        sees changes on network drives and in containers, which notifications of the operating system do not.
-        """
-        if self._watcher is None:
-            self._stop.clear()
-            self._watcher = threading.Thread(target=self._watch, args=(interval,), name="library", daemon=True)
-            self._watcher.start()
-
-    def close(self) -> None:
-        """End `watch`. The library can be used again afterwards."""
-        self._stop.set()
-        if self._watcher is not None:
-            self._watcher.join()
-            self._watcher = None
-        self._stop.clear()
-
-    def _watch(self, interval: float) -> None:
-        while not self._stop.is_set():
-            try:
-                self.scan()
-                waiting = self.hash_files(seconds=interval)
-                self._problem = None
-            except (LorablendError, OSError) as error:  # the next round may find it mended
-                waiting, self._problem = 0, str(error)
-            if not waiting:
-                self._stop.wait(interval)
+        self._look(HASHED, self._read_whole, progress)
 
     def _list(self) -> Changes:
         if not self._folder.is_dir():
@@ -182,22 +135,17 @@ class Library:
         self,
         stage: int,
         look: Callable[[Path, Row], Row],
-        progress: Callable[[int, int], object] | None = None,
-        seconds: float | None = None,
-    ) -> int:
-        """Bring all files to a stage, one after the other; returns how many have not reached it."""
-        end = None if seconds is None else time.monotonic() + seconds
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        """Bring all files to a stage, one after the other."""
         with self._looking:
             waiting = self._index.waiting(stage)
             for done, row in enumerate(waiting):
-                if self._stop.is_set() or (end is not None and time.monotonic() > end):
-                    return len(waiting) - done
                 if progress:
                     progress(done, len(waiting))
                 self._look_at(row, look)
             if progress and waiting:
                 progress(len(waiting), len(waiting))
-        return 0
 
     def _look_at(self, row: Row, look: Callable[[Path, Row], Row]) -> None:
         path = self._folder / row.found.file
@@ -367,12 +315,8 @@ class Library:
                 raise RequestError(f"tag {shown(repr(tag))}: give 1 to {_LONGEST_TAG} characters on one line")
         return self._mark(name, tags=tuple(clean))
 
-    def touch_used(self, name: str) -> Entry:
-        """Note that it is used now."""
-        return self._mark(name, last_used=_now())
-
     def note_used(self, adapters: Iterable[Adapter]) -> None:
-        """`touch_used` for those whose file is in this folder; by their own hash, so that none is looked at again."""
+        """Note that those whose file is in this folder are used now; by their own hash, so that none is read again."""
         self._writable()
         for adapter in adapters:
             path = adapter.path.resolve()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError, RequestError
 from lorablend.app.library import Library
 from lorablend.app.library_index import Changes
@@ -17,14 +18,14 @@ from tests.adapter_files import message_of
 def test_marks(library: Library) -> None:
     library.set_tags("ink", ["  Drawing ", "black & white", "Drawing"])
     library.set_favourite("ink")
-    used = library.touch_used("ink")
+    library.note_used([load_adapter(library.get("ink").path)])
     ink = library.get("ink")
-    assert (ink.tags, ink.favourite, ink.last_used) == (("Drawing", "black & white"), True, used.last_used)
-    assert used.last_used
-    assert used.last_used.endswith("+00:00")
+    assert (ink.tags, ink.favourite) == (("Drawing", "black & white"), True)
+    assert ink.last_used
+    assert ink.last_used.endswith("+00:00")
     assert library.set_favourite("ink", False).favourite is False
     assert library.set_tags("ink", ()).tags == ()
-    assert library.get("ink").last_used == used.last_used
+    assert library.get("ink").last_used == ink.last_used
 
 
 @pytest.mark.parametrize("tag", ["", "  ", "two\nlines", "x" * 101])
@@ -77,7 +78,8 @@ def test_broken_marks_are_not_written_over(library: Library, folder: Path) -> No
     library.set_favourite("ink")
     path = folder / ".lorablend" / "marks.json"
     path.write_text("{")
-    for act in (library.entries, lambda: library.set_favourite("ink"), lambda: library.touch_used("ink")):
+    ink = load_adapter(folder / "ink.safetensors")
+    for act in (library.entries, lambda: library.set_favourite("ink"), lambda: library.note_used([ink])):
         message = message_of(AdapterError, act)
         assert message.startswith(f"{path}: not readable as marks (")
         assert message.endswith("; mend it or move it away")
