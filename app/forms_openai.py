@@ -1,8 +1,8 @@
 """What clients of OpenAI's image API send, and how it becomes a `Draw`.
 
 Beside OpenAI's own fields there are ours, at the top level, which `extra_body` of its client fills in; those of
-OpenVINO Model Server (rng_seed, lora_alphas) are taken too. Fields that change nothing here, such as quality, are
-ignored.
+OpenVINO Model Server (width, height, num_images_per_prompt, rng_seed, lora_alphas) are taken too. Fields that change
+nothing here, such as quality, are ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from PIL import Image, ImageOps
@@ -22,10 +22,12 @@ from lorablend.app.rest_errors import NotFoundError, ParameterError, draw_of
 from lorablend.app.uploads import Uploads
 from lorablend.engine.request import MAX_BATCH, MAX_SEED
 
-__all__ = ["ImageForm", "edit_schema", "mask_of"]
+__all__ = ["ImageForm", "edit_schema", "fields_of", "mask_of"]
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _AS_JSON = ("loras", "lora_alphas", "timesteps")  # where a form has only text
+_WORDS = ("name", "adapter", "mask")  # of an entry of loras; never numbers, whatever they look like
+Count = Annotated[int, Field(ge=1, le=10)]
 
 
 class ImageForm(BaseModel):
@@ -38,7 +40,7 @@ class ImageForm(BaseModel):
 
     prompt: Annotated[str, Field(max_length=20_000)]
     model: str | None = None
-    n: Annotated[int, Field(ge=1, le=10)] | None = None
+    n: Count | None = None
     size: str | None = None
     background: str | None = None
     quality: str | None = None
@@ -47,6 +49,9 @@ class ImageForm(BaseModel):
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
 
+    width: int | None = None
+    height: int | None = None
+    num_images_per_prompt: Count | None = None
     negative_prompt: Annotated[str, Field(max_length=20_000)] | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -94,7 +99,7 @@ class ImageForm(BaseModel):
             "strength": self.strength if self.strength is not None or mask is None else 1.0,
             "width": width,
             "height": height,
-            "count": self.n,
+            "count": _one("num_images_per_prompt", self.num_images_per_prompt, f"n is {self.n}", self.n),
             "image": image,
             "mask": mask,
             "model": self.model,
@@ -105,19 +110,68 @@ class ImageForm(BaseModel):
 
     def _size(self) -> tuple[int | None, int | None]:
         if self.size in (None, "auto"):
-            return None, None
+            return self.width, self.height
         found = _SIZE.fullmatch(str(self.size))
         if not found:
             raise ParameterError(
                 "size", f"size is {str(self.size)[:40]!r}; write WIDTHxHEIGHT, such as 1024x1024, or auto"
             )
-        return int(found[1]), int(found[2])
+        said = f"size is {self.size}"
+        return _one("width", self.width, said, int(found[1])), _one("height", self.height, said, int(found[2]))
 
     def _blend(self) -> list[Any]:
         asked = self.loras or []
         entries = [[name, weight] for name, weight in asked.items()] if isinstance(asked, dict) else list(asked)
         entries += [[name, weight] for name, weight in (self.lora_alphas or {}).items()]
         return [_entry(entry) for entry in entries]
+
+
+def _one(name: str, value: int | None, said: str, other: int | None) -> int | None:
+    """What two fields say alike. Raises ParameterError where they differ."""
+    if value is not None and other is not None and value != other:
+        raise ParameterError(name, f"{name} is {value}, but {said}; give one of the two")
+    return other if value is None else value
+
+
+def fields_of(sent: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The fields of a multipart form for `ImageForm`.
+
+    OpenAI's client spells lists and dicts with brackets: timesteps[]=999, loras[ink]=0.8, loras[][name]=ink. Raises
+    ParameterError where that cannot be read back.
+    """
+    fields: dict[str, Any] = {}
+    spelled: dict[str, dict[str, list[str]]] = {}
+    for key, value in sent:
+        name, bracket, rest = key.partition("[")
+        if name in _AS_JSON:
+            spelled.setdefault(name, {}).setdefault(bracket + rest, []).append(value)
+        else:
+            fields[key] = value
+    return fields | {name: _from_brackets(name, columns) for name, columns in spelled.items()}
+
+
+def _from_brackets(name: str, columns: Mapping[str, list[str]]) -> Any:
+    """columns: the values, in their order, by what follows the field's name."""
+    lengths = {len(values) for values in columns.values()}
+    if list(columns) == ["[]"]:
+        return columns["[]"]
+    if lengths == {1} and list(columns) == [""]:
+        return columns[""][0]
+    if lengths == {1} and all(re.fullmatch(r"\[[^\[\]]+\]", key) for key in columns):
+        return {key[1:-1]: _number(values[0]) for key, values in columns.items()}
+    # Entries come apart into columns, which fit together again only where every entry has the same keys.
+    if len(lengths) == 1 and all(re.fullmatch(r"\[\]\[\w+\]", key) for key in columns):
+        keys = [key[3:-1] for key in columns]
+        rows = [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return [{key: text if key in _WORDS else _number(text) for key, text in row.items()} for row in rows]
+    raise ParameterError(name, f"{name} cannot be read from the fields of this form; write {name} as JSON text")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the blend's reader says what is wrong with it
 
 
 def _entry(entry: Any) -> Any:

@@ -11,15 +11,14 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
 from lorablend.adapters.errors import RequestError
+from lorablend.app import rest_jobs
 from lorablend.app.draw import Draw
 from lorablend.app.jobs import ENDED, Job
 from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
-from lorablend.app.rest_jobs import Client, Served, changes, keep_upload, message, reply, submit, to_base64
+from lorablend.app.rest_jobs import Client, Served, changes, in_thread, keep_upload, message, reply, submit, to_base64
 from lorablend.app.service import Service
 
 __all__ = ["job_form", "router"]
-
-_KEEP_ALIVE = 15.0  # seconds after which a stream without news says that it lives
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": text}
@@ -93,7 +92,7 @@ async def upload(request: Request, service: Served) -> Response:
     else:
         content = await request.body()
     name = await keep_upload(service, content)
-    width, height = service.uploads.open(name).size
+    width, height = (await in_thread(service.uploads.open, name)).size
     return reply({"name": name, "width": width, "height": height}, 201)
 
 
@@ -124,8 +123,8 @@ async def _events(request: Request, service: Service, job: str) -> AsyncIterator
         if seen != last or seen.state in ENDED:
             yield message("job", job_form(seen, preview=True))
             last, said = seen, now()
-        elif now() - said > _KEEP_ALIVE:
-            yield ": still here\n\n"
+        elif now() - said > rest_jobs.KEEP_ALIVE:
+            yield rest_jobs.STILL_HERE
             said = now()
 
 

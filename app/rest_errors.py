@@ -139,7 +139,8 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, JobFailedError)
         # A job that failed for a reason of its own fails again; a fault of ours is another matter.
         status = 409 if error.job.state == "cancelled" else 500 if "lorablend's own fault" in str(error) else 422
-        return refusal(request.url.path, status, str(error))
+        # OpenAI's client would ask twice more, and have drawn anew what somebody has stopped.
+        return refusal(request.url.path, status, str(error), {"x-should-retry": "false"})
 
     def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it

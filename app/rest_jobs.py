@@ -19,7 +19,9 @@ from lorablend.app.jobs import ENDED, Job
 from lorablend.app.service import Service
 
 __all__ = [
+    "KEEP_ALIVE",
     "MEDIA_TYPES",
+    "STILL_HERE",
     "Client",
     "ClientGoneError",
     "JobFailedError",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+KEEP_ALIVE = 15.0  # seconds after which a stream without news says that it lives
+STILL_HERE = ": still here\n\n"
 _LOOK = 1.0  # seconds after which a waiting request looks whether its client is still there
 
 

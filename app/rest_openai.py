@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from lorablend.adapters.errors import RequestError
+from lorablend.app import rest_jobs
 from lorablend.app.draw import Draw
-from lorablend.app.forms_openai import ImageForm, edit_schema, mask_of
+from lorablend.app.forms_openai import ImageForm, edit_schema, fields_of, mask_of
 from lorablend.app.jobs import Job
 from lorablend.app.rest_errors import NotFoundError, OpenAIRefusal, ParameterError, describe
 from lorablend.app.rest_jobs import (
@@ -75,9 +77,9 @@ async def edits(request: Request, service: Served, client: Client) -> Response:
         image = await _file(service, "image", files)
         masks = [value for value in sent.getlist("mask") if value != ""]
         mask = await _file(service, "mask", masks) if masks else None
-        texts = {key: value for key, value in sent.items() if isinstance(value, str)}
+        texts = [(key, value) for key, value in sent.multi_items() if isinstance(value, str)]
     try:
-        form = ImageForm.model_validate(texts)
+        form = ImageForm.model_validate(fields_of(texts))
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
     mask = await in_thread(mask_of, service.uploads, mask) if mask else await in_thread(_own_mask, service, image)
@@ -106,7 +108,7 @@ async def _drawn(form: ImageForm, draw: Draw, request: Request, service: Service
         events = _events(form, job, request, service, kind)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     job = await finished(request, service, job)
-    facts = _facts(form, job, service)
+    facts = await in_thread(_facts, form, job, service)
     return reply({"created": facts.pop("created_at"), "data": await _data(form, job, request, service), **facts})
 
 
@@ -137,24 +139,29 @@ def _facts(form: ImageForm, job: Job, service: Service) -> dict[str, Any]:
 async def _events(form: ImageForm, job: Job, request: Request, service: Service, kind: str) -> AsyncIterator[str]:
     """Previews at even distances, then every picture. When the client goes away, the job is cancelled."""
     wanted, sent = form.partial_images or 0, 0
+    now = asyncio.get_running_loop().time
+    said = now()
     try:
         async for seen in changes(request, service, job.id):
             job, progress = seen, seen.progress
+            if now() - said > rest_jobs.KEEP_ALIVE:
+                yield rest_jobs.STILL_HERE
+                said = now()
             if not progress or not progress.preview or sent == wanted:
                 continue
             if progress.step * (wanted + 1) >= progress.steps * (sent + 1):
                 partial = {"b64_json": to_base64(progress.preview), "partial_image_index": sent}
                 name = f"{kind}.partial_image"
                 yield message(name, {"type": name, **partial, **_facts(form, job, service)})
-                sent += 1
+                sent, said = sent + 1, now()
         if job.state != "done":
             error = describe(500 if job.state == "failed" else 409, str(JobFailedError(job)))
             yield message("error", {"type": "error", **error})
             return
-        name = f"{kind}.completed"
+        name, facts = f"{kind}.completed", await in_thread(_facts, form, job, service)
         for content, picture in zip(await pictures(service, job), job.result["pictures"], strict=True):
             own = {"b64_json": to_base64(content), "seed": picture["seed"]}
-            yield message(name, {"type": name, **own, **_facts(form, job, service)})
+            yield message(name, {"type": name, **own, **facts})
     finally:
         service.jobs.cancel(job.id)  # without effect on one that has ended
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import openai
 import pytest
 from PIL import Image
 
+from lorablend.app import rest_jobs
 from lorablend.app.png import encode, texts_of
 from lorablend.app.record import Record
 from tests.app.rest_server import Running, running
@@ -147,6 +149,68 @@ def test_an_edit_without_a_mask_starts_from_the_picture(client: openai.OpenAI) -
     found = record(contents(answer)[0])
     assert (found.request.width, found.request.height, found.request.strength) == (128, 64, 0.5)
     assert [adapter.name for adapter in found.adapters] == ["ink"]
+
+
+def test_an_edit_with_what_the_client_spells_with_brackets(client: openai.OpenAI) -> None:
+    """Lists and dicts in a multipart form: loras[][name]=ink, loras[ink]=0.8, timesteps[]=999."""
+    both = {"ink": 0.5, "neon glow": 0.0}
+    for extra, used in (
+        ({"loras": [{"name": name, "weight": weight} for name, weight in both.items()]}, both),
+        ({"loras": {"ink": 0.5}, "lora_alphas": {"neon glow": 0.0}}, both),
+        ({"loras": ["<lora:ink:0.5>", "<lora:neon glow:0>"]}, both),
+        ({"loras": [{"name": "ink", "weight": 0.5}]}, {"ink": 0.5}),
+    ):
+        sent = {"timesteps": [999, 499], "scheduler": "lcm", **extra}
+        answer = client.images.edit(prompt="a fox", image=png(picture((9, 99, 199))), extra_body=sent)
+        found = record(contents(answer)[0])
+        assert {adapter.name: adapter.weight for adapter in found.adapters} == used, extra
+        assert found.request.timesteps == (999, 499)
+    for loras in ([["ink", 0.8]], [{"name": "ink", "weight": 1}, {"name": "neon glow"}], {"ink": {"weight": 1}}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.images.edit(prompt="a fox", image=png(picture((9, 99, 199))), extra_body={**FAST, "loras": loras})
+        assert "loras cannot be read from the fields of this form; write loras as JSON text" in caught.value.message
+
+
+def test_the_fields_of_openvino_model_server(server: Running) -> None:
+    asked = {"prompt": "a fox", "width": 128, "height": 64, "num_images_per_prompt": 2, **FAST, "size": "auto"}
+    answer = server.http.post("/v1/images/generations", json=asked).json()
+    assert (answer["size"], len(answer["data"])) == ("128x64", 2)
+    for more, text in (
+        ({"size": "64x64"}, "width is 128, but size is 64x64; give one of the two"),
+        ({"n": 1}, "num_images_per_prompt is 2, but n is 1; give one of the two"),
+    ):
+        error = server.http.post("/v1/images/generations", json=asked | more)
+        assert (error.status_code, error.json()["error"]["message"]) == (400, text)
+
+
+def test_a_drawing_that_was_stopped_is_not_asked_for_again(server: Running) -> None:
+    last = server.service.jobs.find(limit=1)[0].number
+    stopper = threading.Thread(target=_stop_next, args=(server, last))
+    stopper.start()
+    patient = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2)
+    with patient, pytest.raises(openai.ConflictError):
+        draw(patient, num_inference_steps=400, n=10)
+    stopper.join(60)
+    assert server.service.jobs.find(limit=1)[0].number == last + 1
+
+
+def _stop_next(server: Running, last: int) -> None:
+    changed = server.service.jobs._changed
+    with changed:
+        assert changed.wait_for(lambda: server.service.jobs.find(limit=1)[0].number > last, 30)
+    server.service.jobs.cancel(server.service.jobs.find(limit=1)[0].id)
+
+
+def test_a_stream_that_waits_says_that_it_lives(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_jobs, "KEEP_ALIVE", 0.0)
+    job = server.long_job()
+    asked = {"prompt": "a fox", "stream": True, **FAST}
+    try:
+        with server.http.stream("POST", "/v1/images/generations", json=asked) as answer:
+            assert next(answer.iter_lines()) == ": still here"
+    finally:
+        server.service.jobs.cancel(job.id)
+        server.service.wait(job)
 
 
 def test_partial_pictures(client: openai.OpenAI) -> None:
