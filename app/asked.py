@@ -102,7 +102,7 @@ def served_model(model: str | None, named: str | None) -> str:
 
 def host(address: str | None, listen: bool) -> str:
     """What --host or --listen says, else this machine alone."""
-    if address is not None and listen:
+    if address not in (None, "0.0.0.0") and listen:
         raise RequestError(f"--host {address} and --listen are both given; --listen means --host 0.0.0.0, give one")
     return "0.0.0.0" if listen else address or "127.0.0.1"
 

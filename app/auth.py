@@ -96,13 +96,10 @@ class Credentials:
         return f"{COOKIE}={quote(user, safe='')}.{self._sign(user)}; Path=/; HttpOnly; SameSite=Lax"
 
     def _of_cookie(self, header: str) -> str | None:
-        name, dot, signature = cookie_parser(header).get(COOKIE, "").rpartition(".")
+        name, dot, signature = cookie_parser(header).get(COOKIE, "").encode().rpartition(b".")
         for user in ("", *self._users):
-            if (
-                dot
-                and name == quote(user, safe="")
-                and hmac.compare_digest(signature.encode(), self._sign(user).encode())
-            ):
+            own = quote(user, safe="").encode()
+            if dot and name == own and hmac.compare_digest(signature, self._sign(user).encode()):
                 return user
         return None
 

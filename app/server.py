@@ -129,7 +129,7 @@ def run_server(
 
 
 def check_login(host: str, token: str | None, users: Path | None) -> None:
-    """Raise RequestError for an address that others can reach without a login, an empty token, a broken file of users."""
+    """Raise RequestError for an empty token, a broken file of users, and an address open to others without a login."""
     _check_token(token)
     if users is not None:
         read_users(users)

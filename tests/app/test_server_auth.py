@@ -261,9 +261,8 @@ def test_names_and_passwords_that_cannot_be_used() -> None:
     for name, password in (("a:b", "x"), ("", "x"), ("a\nb", "x"), ("ann", ""), ("ann", "x" * 1001)):
         with pytest.raises(RequestError):
             hash_password(name, password)
-    ended = subprocess.run(
-        [sys.executable, "-m", "lorablend.app.auth", "a:b"], input="x\n", capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "lorablend.app.auth", "a:b"]  # in a session without a terminal to ask at
+    ended = subprocess.run(command, input="x\n", capture_output=True, text=True, start_new_session=True)
     assert ended.returncode == 1
     assert ended.stderr.endswith("error: the name 'a:b' cannot be used; give one without a colon\n")
     assert "Traceback" not in ended.stderr
