@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 from PIL import Image, ImageFilter, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorablend.adapters import parse_prompt
 from lorablend.app.draw import Draw
 from lorablend.app.rest_errors import ParameterError, draw_of
 from lorablend.app.service import Service
@@ -37,6 +39,8 @@ SCHEDULE_TYPES: dict[str, tuple[str, str | None]] = {
     "normal": ("Normal", "linspace"),
     "ddim": ("DDIM", "leading"),
 }
+# A backslash makes a bracket plain text in A1111 too.
+_WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
 _CROP, _FILL = 1, 2  # values of resize_mode; the others stretch
 
 
@@ -91,6 +95,7 @@ class TextToImage(BaseModel):
             raise ParameterError("seed", f"seed is {self.seed}; give at most {MAX_SEED - MAX_BATCH}")
         overrides = self.override_settings or {}
         asked = overrides.get("sd_model_checkpoint")
+        chosen = chosen if chosen in service.models.names else None  # it may have been removed since
         model = model_named(service, asked) if isinstance(asked, str) and asked else chosen
         self._check_clip_skip(service, model, overrides)
         sampler, of_name = sampler_of(self.sampler_name or self.sampler_index)
@@ -107,6 +112,13 @@ class TextToImage(BaseModel):
         }
         own = {name: value for name, value in given.items() if value is not None}
         return {"prompt": self.prompt or "", "count": self.count, **own}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What A1111 reads in a prompt, and is drawn as plain text here."""
+        found = _WEIGHTS.search(f"{parse_prompt(self.prompt or '')[0]}\n{self.negative_prompt or ''}")
+        text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
+        return [f"{found[0][:80]!r} {text}"] if found else []
 
     def _refuse(self) -> None:
         """Raise ParameterError for what is asked for and cannot be done; a picture without it would be another one."""

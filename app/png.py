@@ -122,13 +122,16 @@ def read_png(path: Path) -> PngTexts:
 
 def texts_of(picture: Image.Image, path: str) -> PngTexts:
     """As `read_png`; path: what to call the picture."""
-    parameters, record = picture.info.get("parameters"), picture.info.get("lorablend")
-    if parameters is None and record is None:
-        parameters, record = _exif_texts(picture)
+    parameters, record = _texts(picture)
     try:
         return PngTexts(parameters, None if record is None else Record.from_json(record))
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
+
+
+def parameters_of(picture: Image.Image) -> str | None:
+    """A1111's text alone, which is read whatever a newer lorablend wrote beside it."""
+    return _texts(picture)[0]
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -167,6 +170,11 @@ def check_texts(request: Request, kind: str) -> None:
             f"the prompts and settings take up to {longest:,} bytes, a JPEG holds {_MOST_EXIF:,}; shorten them, or "
             "choose png or webp"
         )
+
+
+def _texts(picture: Image.Image) -> tuple[str | None, str | None]:
+    parameters, record = picture.info.get("parameters"), picture.info.get("lorablend")
+    return _exif_texts(picture) if parameters is None and record is None else (parameters, record)
 
 
 def _exif_texts(picture: Image.Image) -> tuple[str | None, str | None]:

@@ -15,11 +15,10 @@ from fastapi.responses import Response
 from PIL import Image
 from pydantic import BaseModel
 
-from lorablend.adapters.errors import RequestError
 from lorablend.app.forms_a1111 import ImageToImage, TextToImage, decode
 from lorablend.app.infotext import parse_infotext
 from lorablend.app.jobs import ENDED, Job
-from lorablend.app.png import texts_of
+from lorablend.app.png import parameters_of
 from lorablend.app.rest_errors import ParameterError, Refusal
 from lorablend.app.rest_jobs import (
     Client,
@@ -208,7 +207,7 @@ def _info(form: TextToImage, job: Job, service: Service) -> dict[str, Any]:
         "clip_skip": 1,
         "is_using_inpainting_conditioning": False,
         "version": f"lorablend {version('lorablend')}",
-        "warnings": job.result["warnings"] if job.result else ["interrupted"],
+        "warnings": [*(job.result["warnings"] if job.result else ["interrupted"]), *form.warnings],
     }
 
 
@@ -227,9 +226,7 @@ def _settings_in(content: bytes) -> str:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ParameterError("image", f"the picture has more than {MAX_PIXELS:,} pixels; give a smaller one")
             picture.load()
-            return texts_of(picture, "the picture").parameters or ""
+            return parameters_of(picture) or ""
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, RequestError):
-            raise
         text = "image is no picture that can be read; give a whole PNG, JPEG or WebP file"
         raise ParameterError("image", text) from error

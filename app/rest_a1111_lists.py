@@ -129,8 +129,10 @@ def nothing() -> Response:
 
 
 def _options(request: Request, service: Service, client: str) -> dict[str, Any]:
+    names = service.models.names
+    chosen = state_of(request).chosen.get(client)
     return {
-        "sd_model_checkpoint": state_of(request).chosen.get(client, service.models.names[0]),
+        "sd_model_checkpoint": chosen if chosen in names else names[0],  # it may have been removed since
         "sd_checkpoint_hash": None,
         "sd_vae": "Automatic",
         "CLIP_stop_at_last_layers": 1,

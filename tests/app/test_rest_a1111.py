@@ -381,9 +381,38 @@ def test_png_info(server: Running) -> None:
     parameters = found["parameters"]
     assert (parameters["Prompt"], parameters["Negative prompt"], parameters["Seed"]) == ("a fox", "blurry", "7")
     assert (parameters["Size-1"], parameters["Size-2"]) == ("64", "64")
+    newer = {"parameters": found["info"], "lorablend": '{"request": {"newer": 1}}'}
+    for kind in ("png", "jpeg"):
+        sent = base64.b64encode(encode(opened(image), kind, newer)).decode()
+        assert post(server, "png-info", {"image": sent}) == found
     plain = picture(np.zeros((8, 8, 3), np.uint8))
     assert post(server, "png-info", {"image": plain}) == {"info": "", "items": {}, "parameters": {}}
     assert server.http.post("/sdapi/v1/png-info", json={"image": "aGVsbG8="}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("a (red:1.3) fox", "(red:1.3)"),
+        ("a [red] fox", "[red]"),
+        ("a fox BREAK a hill", "BREAK"),
+        (r"a fox \(red\), breakfast <lora:ink:0>", None),
+    ],
+)
+def test_weights_of_words_are_said_to_be_plain_text(server: Running, prompt: str, shown: str | None) -> None:
+    info = json.loads(post(server, "txt2img", {**SDWEBUIAPI, "prompt": prompt, "steps": 1})["info"])
+    text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
+    assert info["warnings"] == ([f"{shown!r} {text}"] if shown else [])
+
+
+def test_a_chosen_model_that_was_removed(server: Running) -> None:
+    server.service.models.add("other", server.service.models.folder("small"))
+    post(server, "options", {"sd_model_checkpoint": "other"})
+    assert get(server, "options")["sd_model_checkpoint"] == "other"
+    server.service.models.remove("other")
+    assert get(server, "options")["sd_model_checkpoint"] == "small"
+    answer = post(server, "txt2img", {**SDWEBUIAPI, "override_settings": {}, "steps": 1})
+    assert json.loads(answer["info"])["sd_model_name"] == "small"
 
 
 def test_lists(server: Running, lora_dir: Path) -> None:
