@@ -93,7 +93,8 @@ def list_adapters(
     Example:
       lorablend adapters list --lora-dir loras
     """
-    _print(_open(lora_dir, hashes).entries(), as_json)
+    library = _open(lora_dir, hashes)
+    _print(library, library.entries(), as_json)
 
 
 @adapters_app.command()
@@ -115,10 +116,11 @@ def search(
     Example:
       lorablend adapters search ink --base-model sdxl
     """
-    found = _open(lora_dir, hashes).search(
+    library = _open(lora_dir, hashes)
+    found = library.search(
         " ".join(words or ()), base_model=base_model, algorithm=algorithm, tag=tag, favourite=favourite or None
     )
-    _print(found, as_json)
+    _print(library, found, as_json)
 
 
 @adapters_app.command()
@@ -182,9 +184,13 @@ def _open(folder: Path | None, hashes: bool = False, make: bool = False) -> "Lib
     return library
 
 
-def _print(entries: "Sequence[Entry]", as_json: bool) -> None:
+def _print(library: "Library", entries: "Sequence[Entry]", as_json: bool) -> None:
     from lorablend.app.report import library_report
 
+    if not entries:
+        count = len(library.entries())
+        more = f"none of the {count} fits" if count else 'there is none; bring one in with "lorablend adapters add"'
+        typer.echo(f"adapters in {library.folder}: {more}", err=True)
     found: list[dict[str, Any]] = [entry.to_dict() for entry in entries]
     text = json.dumps(found, indent=2, ensure_ascii=False) if as_json else library_report(entries)
     if text:

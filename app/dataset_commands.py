@@ -36,7 +36,9 @@ SkipBad = Annotated[bool, options.option("--skip-bad", None, "Leave out, and lis
 ModelName = Annotated[
     str,
     options.option(
-        "--model", "MODEL", "What is to be trained: a diffusers folder, a Hugging Face id or a .safetensors checkpoint."
+        "--model",
+        "MODEL",
+        "What is to be trained: a diffusers folder, a Hugging Face id, a .safetensors checkpoint, or the word demo.",
     ),
 ]
 Repeats = Annotated[

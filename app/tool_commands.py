@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorablend.adapters.errors import RequestError
 from lorablend.app.options import AdapterFile
 
 if TYPE_CHECKING:
@@ -109,11 +110,11 @@ def merge(
     Example:
       lorablend adapters merge ink.safetensors:0.8 neon.safetensors:0.4 --rank 32 --out both.safetensors
     """
-    from lorablend.adapters import load_adapter, parse_lora_option
+    from lorablend.adapters import load_adapter
     from lorablend.adapters.merge import merge as merge_adapters
     from lorablend.app.progress import stage_bar
 
-    items = [(load_adapter(name), weight) for name, weight in map(parse_lora_option, files)]
+    items = [(load_adapter(name), weight) for name, weight in map(_weighted, files)]
     with stage_bar() as progress:
         report = merge_adapters(
             items,
@@ -231,6 +232,15 @@ def compare(
         _print_table(comparison)
     if png:
         typer.echo(png, err=as_json)
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    from lorablend.adapters import parse_lora_option
+
+    entry = parse_lora_option(text)
+    if not isinstance(entry, tuple):
+        raise RequestError(f"{text}: a merge has one weight for all of a file; write FILE:WEIGHT")
+    return entry
 
 
 def _weights(model: str | None) -> "Weights | None":

@@ -45,7 +45,10 @@ def error(capsys: Capture, *arguments: str) -> str:
 
 
 def test_add_list_search_remove(source: Path, folder: Path, capsys: Capture) -> None:
-    assert lines(capsys, "list") == []
+    for command in ("list", "search"):
+        assert run(["adapters", command]) == 0
+        none = 'there is none; bring one in with "lorablend adapters add"'
+        assert capsys.readouterr() == ("", f"adapters in {folder}: {none}\n")
     assert lines(capsys, "add", str(source)) == [str(folder / "ink.safetensors")]
     write_kohya(source, random_factors(SDXL_SHAPES, rank=16, seed=1))
     assert lines(capsys, "add", str(source), "--name", "water") == [str(folder / "water.safetensors")]
@@ -64,7 +67,8 @@ def test_add_list_search_remove(source: Path, folder: Path, capsys: Capture) -> 
         f"ink   sdxl        lora       4     {size}  ink drawing",
     ]
     assert [line.split()[0] for line in lines(capsys, "search", "--tag", "wet", "--favourite")] == ["name", "water"]
-    assert lines(capsys, "search", "nothing", "like", "it") == []
+    assert run(["adapters", "search", "nothing", "like", "it"]) == 0
+    assert capsys.readouterr() == ("", f"adapters in {folder}: none of the 3 fits\n")
     assert lines(capsys, "search", "--base-model", "sd15") == []
     moved = Path(lines(capsys, "remove", "ink")[0])
     assert (moved / "ink.safetensors.removed").is_file()

@@ -46,6 +46,10 @@ def test_merge(lora_dir: Path, here: Path, capsys: Capture) -> None:
     assert json.loads(merged.metadata["lorablend.made_by"])["seed"] == 3
     assert run(["adapters", "merge", *files, "--method", "slerp", "--out", "e.safetensors"]) == 1
     assert capsys.readouterr().err.endswith("error: method is slerp; give svd, concat, ties or dare\n")
+    tag = f"<lora:{files[1]}:0.5:0.8>"
+    assert run(["adapters", "merge", tag, files[1], "--out", "e.safetensors"]) == 1
+    refused = f"error: {tag}: a merge has one weight for all of a file; write FILE:WEIGHT\n"
+    assert capsys.readouterr().err == refused
 
 
 def test_resize(lora_dir: Path, here: Path, capsys: Capture) -> None:
