@@ -137,8 +137,8 @@ def handle_errors(app: FastAPI) -> None:
 
     def failed(request: Request, error: Exception) -> Response:
         assert isinstance(error, JobFailedError)
-        # A job that failed for a reason of its own fails again; a fault of ours is another matter.
-        status = 409 if error.job.state == "cancelled" else 500 if "lorablend's own fault" in str(error) else 422
+        # A job that failed for a reason of its own fails again; a fault of ours or of the disk is another matter.
+        status = 409 if error.job.state == "cancelled" else 500 if "the server's log says" in str(error) else 422
         # OpenAI's client would ask twice more, and have drawn anew what somebody has stopped.
         return refusal(request.url.path, status, str(error), {"x-should-retry": "false"})
 

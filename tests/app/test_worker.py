@@ -14,6 +14,7 @@ import pytest
 
 from lorablend.app.jobs import Job, Jobs
 from lorablend.app.worker import Report, Worker, without_folders
+from tests.app.rest_server import FAST, running
 
 
 @pytest.fixture
@@ -38,6 +39,14 @@ def test_a_full_disk_is_the_reason(jobs: Jobs) -> None:
     worker.join()
     reason = "a file could not be read or written: No space left on device; the server's log says which"
     assert (failed.state, failed.reason) == ("failed", reason)
+
+
+def test_a_picture_that_cannot_be_saved_is_not_the_clients_fault(sdxl_model: Path, tmp_path: Path) -> None:
+    with running(tmp_path, sdxl_model) as server:
+        server.service.gallery.day().write_text("a file in the folder's place")
+        answer = server.http.post("/sdapi/v1/txt2img", json={"prompt": "a fox", **FAST})
+    assert answer.status_code == 500
+    assert "a file could not be read or written: File exists; the server's log says which" in answer.text
 
 
 def test_a_queue_that_cannot_be_written_ends_no_worker(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
