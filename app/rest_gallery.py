@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
@@ -46,7 +47,7 @@ def find(
 ) -> Response:
     """The newest first. search: words that are all in the prompt. after: the last picture of the page before."""
     if after is not None:
-        _picture(service, after)
+        _known(service, after)
     found = service.gallery.find(search, adapter=adapter, seed=seed, favourite=favourite, limit=limit, after=after)
     return reply({"pictures": [_form(picture) for picture in found]})
 
@@ -83,7 +84,7 @@ def picture(file: str, service: Served) -> Response:
     path = service.gallery.path(file)
     headers = {
         "Cache-Control": "private, max-age=3600",
-        "Content-Disposition": f'inline; filename="{PurePosixPath(file).name}"',
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(PurePosixPath(file).name, safe='')}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
     return Response(path.read_bytes(), headers=headers, media_type=MEDIA_TYPES[path.suffix.lower()])
@@ -122,10 +123,18 @@ def settings(file: str, service: Served) -> Response:
 
 
 def _form(picture: Picture) -> dict[str, Any]:
-    return {**asdict(picture), "url": f"/api/gallery/{picture.file}/picture"}
+    return {**asdict(picture), "url": f"/api/gallery/{quote(picture.file)}/picture"}
 
 
 def _picture(service: Service, file: str) -> Picture:
+    """One whose file is there; somebody may have deleted it on the disk since the gallery last looked."""
+    found = _known(service, file)
+    if not service.gallery.path(file).is_file():
+        raise NotFoundError(f"the picture {file[:80]!r} is gone from the disk; POST /api/gallery/scan takes it out")
+    return found
+
+
+def _known(service: Service, file: str) -> Picture:
     try:
         return service.gallery.get(file)
     except RequestError as error:

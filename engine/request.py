@@ -102,10 +102,10 @@ def _check_text(name: str, value: str) -> None:
 
 def _check_side(name: str, value: int) -> None:
     _check_whole(name, value)
-    nearest = min(max(round(value / 8) * 8, 64), MAX_SIDE)
+    nearest = round(min(max(value, 64), MAX_SIDE) / 8) * 8  # first clamped: beyond all floats there are ints
     if value != nearest:
         raise RequestError(
-            f"{name} is {value}; it must be a multiple of 8 from 64 to {MAX_SIDE}, the nearest is {nearest}"
+            f"{name} is {shown(value)}; it must be a multiple of 8 from 64 to {MAX_SIDE}, the nearest is {nearest}"
         )
 
 

@@ -185,6 +185,27 @@ def test_the_gallery(server: Running) -> None:
     assert server.http.get(boat["url"]).content == picture.content
 
 
+def test_a_picture_with_a_name_of_its_own_and_one_that_is_gone(server: Running) -> None:
+    (file,) = (one["file"] for one in drawn(server, seed=21)["result"]["pictures"])
+    path = server.service.gallery.path(file)
+    other = path.with_name("雪 #1?.png")
+    shutil.copyfile(path, other)
+    server.http.post("/api/gallery/scan")
+    (found,) = (one for one in server.http.get("/api/gallery").json()["pictures"] if one["file"].endswith(other.name))
+    assert found["url"].endswith("/%E9%9B%AA%20%231%3F.png/picture")
+    answer = server.http.get(found["url"])
+    assert answer.content == path.read_bytes()
+    assert answer.headers["content-disposition"] == "inline; filename*=UTF-8''%E9%9B%AA%20%231%3F.png"
+    path.unlink()
+    gone = f"/api/gallery/{file}"
+    for method, place in (("GET", gone), ("GET", f"{gone}/picture"), ("DELETE", gone)):
+        answer = server.http.request(method, place)
+        assert answer.status_code == 404, place
+        assert "is gone from the disk" in answer.json()["detail"]
+    assert server.http.get("/api/gallery/zip", params={"file": file}).status_code == 404
+    assert server.http.get("/api/gallery", params={"after": file}).status_code == 200
+
+
 OUTSIDE = ["../jobs.sqlite", "../../etc/passwd", "/etc/passwd", "bin/../../jobs.sqlite", "%2e%2e/jobs.sqlite"]
 OUTSIDE += ["..%2fjobs.sqlite", "%2fetc%2fpasswd", "..\\jobs.sqlite", "a%00b", "%ff", "x/../../../../etc/passwd"]
 

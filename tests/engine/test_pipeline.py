@@ -26,6 +26,10 @@ GREY = Image.new("RGB", (64, 64), "grey")
         ({"width": 100}, "width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96"),
         ({"height": 8}, "height is 8; it must be a multiple of 8 from 64 to 4096, the nearest is 64"),
         ({"width": 5000}, "width is 5000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"),
+        (
+            {"width": 10**400},
+            f"width is 1{'0' * 79}…{'0' * 80}; it must be a multiple of 8 from 64 to 4096, the nearest is 4096",
+        ),
         ({"negative_prompt": "a\udcff"}, "negative_prompt has a broken character at place 2; give text in UTF-8"),
         ({"width": 64.5}, "width is 64.5; give a whole number"),
         ({"steps": 0}, "steps is 0; give 1 to 1000"),
