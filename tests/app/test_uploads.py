@@ -37,7 +37,7 @@ def test_old_ones_are_deleted(tmp_path: Path) -> None:
         uploads.keep(png(Image.new("RGB", (8, 8), color))) for color in ("red", "green", "blue", "white")
     )
     for name in (old, used, again):
-        os.utime(uploads.path(name), (time.time() - WEEK - 60,) * 2)
+        os.utime(uploads.path(name), (0.0, time.time() - WEEK - 60))
     assert uploads.keep(png(Image.new("RGB", (8, 8), "blue"))) == again
     uploads.drop_old(f'[{{"image": "{used}"}}]')
     for name in (used, again, new):
