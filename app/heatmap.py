@@ -1,4 +1,4 @@
-"""A comparison of adapters as a picture: a row for each part of the model; left the sizes, right the cosines."""
+"""A comparison of adapters as a picture: a row for each part, left the sizes, right the cosines; and as a table."""
 
 from itertools import combinations
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lorablend.adapters.compare import Block, Comparison
 
-__all__ = ["draw_heatmap"]
+__all__ = ["draw_heatmap", "numbers", "suggestions"]
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -75,6 +75,28 @@ def draw_heatmap(comparison: Comparison, path: Path) -> None:
         words = ("-1 opposed", "0", "+1 the same")
         _legend(draw, left + legend_width, top, legend_width - _GAP, _COSINE_COLOURS, words, small)
     picture.save(path, "PNG")
+
+
+def suggestions(comparison: Comparison) -> list[str]:
+    """A line for each adapter: its letter, its name, the weight that makes all of one size."""
+    texts = ("changes nothing" if one is None else f"weight {one:.2f} for equal size" for one in comparison.weights)
+    return [f"{letter}  {name}: {text}" for letter, name, text in zip(_LETTERS, comparison.names, texts, strict=False)]
+
+
+def numbers(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """What the cells say, as a table: the heads of its columns, the first two of them texts, and its rows."""
+    pairs = list(combinations(range(len(comparison.names)), 2))
+    size = "size/weights" if comparison.relative else "size"
+    heads = ["component", "block", "modules"]
+    heads += [f"{letter} {size}" for letter in _LETTERS[: len(comparison.names)]]
+    heads += [f"{_LETTERS[i]}{_LETTERS[j]} cosine" for i, j in pairs]
+    rows = []
+    for block in (*comparison.blocks, comparison.total):
+        norms = [f"{value:.4g}" if value else "-" for value in block.norms]
+        cosines = [block.cosines[pair] for pair in pairs]
+        texts = ["-" if np.isnan(value) else f"{round(value, 3) + 0.0:+.3f}" for value in cosines]
+        rows.append([block.component, block.name, str(block.modules), *norms, *texts])
+    return heads, rows
 
 
 def _label(block: Block) -> str:

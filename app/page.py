@@ -18,6 +18,7 @@ from lorablend.app.page_create import make_create
 from lorablend.app.page_gallery import make_gallery
 from lorablend.app.page_grid import make_grid
 from lorablend.app.page_models import make_models
+from lorablend.app.page_say import CHANGING
 from lorablend.app.page_train import make_train
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
@@ -38,8 +39,10 @@ def build_page(service: Service) -> gr.Blocks:
     with gr.Blocks(title="lorablend", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.HTML(f"<h1>lorablend</h1><p>{what}</p>", elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Create", id="create"):
+            with gr.Tab("Create", id="create") as tab:
                 create = make_create(service, shelf, page)
+            # Adapters come in by other tabs, trainings and programs.
+            tab.select(lambda: [gr.Dropdown(shelf.names())] * 2, None, [create.add, create.tag], **CHANGING)
             with gr.Tab("Gallery", id="gallery") as tab:
                 make_gallery(service, shelf, create, tabs, tab)
             with gr.Tab("Adapters", id="adapters") as tab:

@@ -10,9 +10,11 @@ import gradio as gr
 
 from lorablend.adapters import inspect_adapter, load_adapter
 from lorablend.adapters.errors import RequestError
-from lorablend.app.library import Entry
+from lorablend.app.library import Entry, Library
+from lorablend.app.page_cards import CARD_CHOSEN, MARK_CHOSEN, cards_html
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
+from lorablend.app.page_heatmap import make_heatmap
 from lorablend.app.page_pedal import Pedal
 from lorablend.app.page_say import CHANGING, saying, size_text
 from lorablend.app.service import Service
@@ -22,20 +24,31 @@ __all__ = ["make_adapters"]
 
 _HEADERS = ["Name", "Model", "Algorithm", "Rank", "Trigger words", "Size", "★", "Trouble"]
 _WIDTHS: list[str | int] = ["170px", "80px", "100px", "60px", "190px", "90px", "40px", "260px"]
+_VIEWS = [("Cards", "cards"), ("Table", "table")]
+_CARDS = 60  # shown at first, and added by each press for more
 _SHOWN_LIST = 5  # entries of a long list in the report
 _NONE = '<p class="empty">No adapter here that fits.</p>'
+_NO_FAVOURITE = '<p class="empty">No favourite yet: choose an adapter, and press Favourite.</p>'
 _NOTHING = '<p class="empty">Choose an adapter to see what is in it.</p>'
+_PROGRESS = gr.Progress()
 
 
 def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
-    writable = shelf.library is not None
+    writable = service.models.lora_dir is not None
+    kept_view = gr.BrowserState("cards", storage_key="lorablend-library", secret="lorablend")  # no secret
+    limit = gr.State(_CARDS)
     with gr.Row(elem_classes="end"):
-        search = gr.Textbox(label="Search names, trigger words, tags, hashes", min_width=180, scale=3)
+        search = gr.Textbox(label="Search names, trigger words, tags, hashes", min_width=320, scale=3)
         base = gr.Dropdown(["", "sdxl", "sd15", "sd2", "unknown"], value="", label="Model", min_width=110, scale=1)
-        favourites = gr.Checkbox(False, label="Favourites only", min_width=130, scale=1)
+        favourites = gr.Checkbox(False, label="Favourites only", min_width=160, scale=1)
+        view = gr.Radio(_VIEWS, value="cards", label="Show as", min_width=180, scale=1)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=280):
+        with gr.Column(scale=3, min_width=280, elem_id="library"):
+            cards = gr.HTML("", visible=False, elem_id="cards", js_on_load=CARD_CHOSEN)
+            with gr.Row(visible=False, elem_classes="actions") as rest:
+                count = gr.HTML("")
+                more = gr.Button("Show more", size="sm", scale=0, min_width=110)
             table = gr.Dataframe(
                 headers=_HEADERS,
                 datatype="str",
@@ -46,7 +59,6 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
                 max_height=560,
                 buttons=[],
                 visible=False,
-                elem_id="library",
             )
             none = gr.HTML(_NONE)
         with gr.Column(scale=2, min_width=280):
@@ -64,37 +76,56 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
                 own_name = gr.Textbox(label="Name (if another than the file's)")
                 bring = gr.Button("Add", size="sm")
                 brought = gr.HTML("")
+    make_heatmap(service, shelf, create.form, name)
 
-    def rows(text: str, model: str, only: bool) -> Values:
-        found = _found(shelf, text or "", model or "", only)
-        names = [entry.name for entry in shelf.entries()]
+    def rows(values: Values) -> Values:
+        only, shown, as_cards = values[favourites], values[limit], values[view] == "cards"
+        with saying(service):
+            names = shelf.names()  # looks at the folder
+            found = _found(shelf, values[search] or "", values[base] or "", only)
+        left, drawn = len(found) - shown, found[:shown] if as_cards else []
         return {
-            table: gr.Dataframe([_row(service, entry) for entry in found], visible=bool(found)),
-            none: gr.HTML(_NONE, visible=not found),
+            cards: gr.HTML(cards_html(drawn, values[name]), visible=bool(drawn)),
+            rest: gr.Row(visible=as_cards and left > 0),
+            count: f'<p class="empty">{shown} of {len(found)} adapters; {left} more</p>',
+            table: gr.Dataframe(
+                [] if as_cards else [_row(service, entry) for entry in found], visible=bool(found and not as_cards)
+            ),
+            none: gr.HTML(_NO_FAVOURITE if only and not _marked(shelf) else _NONE, visible=not found),
             name: gr.Dropdown(names),
         }
 
-    def select(text: str, model: str, only: bool, event: gr.SelectData) -> str:
-        return _found(shelf, text or "", model or "", only)[event.index[0]].name
+    def open_tab(values: Values) -> Values:
+        """In the view that this browser was left in."""
+        return {view: values[kept_view]} | rows(values | {view: values[kept_view]})
+
+    def select(event: gr.SelectData) -> str:
+        """The name is sent along: what is here, and where it stands, may have changed since the table was drawn."""
+        return event.row_value[0]
+
+    def select_card(event: gr.SelectData) -> str:
+        return event.value
 
     def show(chosen: str | None) -> Values:
         entry = shelf.get(chosen) if chosen else None
         if entry is None:
-            return {facts: _NOTHING, mark: gr.skip()}
+            return {facts: _NOTHING, mark: gr.Button("Favourite")}
         words = "No favourite" if entry.favourite else "Favourite"
         return {facts: _facts(service, shelf, entry), mark: gr.Button(words)}
 
     def put(chosen: str | None, board: list[Pedal]) -> list[Pedal]:
         if not chosen:
-            raise gr.Error("no adapter is chosen; choose one from the list", print_exception=False)
+            raise gr.Error(_NOT_CHOSEN, print_exception=False)
         gr.Info(f"{html.escape(chosen)} is on the board", duration=2)
         return [*board, Pedal(adapter=chosen)]
 
     def toggle(chosen: str | None) -> None:
-        entry = shelf.get(chosen) if chosen else None
-        if entry is not None and shelf.library is not None:
-            with saying(service):
-                shelf.library.set_favourite(entry.name, not entry.favourite)
+        if not chosen:
+            raise gr.Error(_NOT_CHOSEN, print_exception=False)
+        with saying(service):
+            library = _library(service, shelf)
+            library.scan()
+            library.set_favourite(chosen, not library.get(chosen).favourite)
 
     def add(path: str | None, text: str, wanted: str, progress: gr.Progress = _PROGRESS) -> Values:
         def report(done: int, total: int | None) -> bool:
@@ -102,43 +133,61 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
             return True
 
         with saying(service):
-            if shelf.library is None:
-                raise RequestError("this folder of adapters is no library; start with one to add to it")
             source = Path(path) if path else _checked(text)
             own = wanted.strip() or (Path(path).stem if path else "")
-            entry = shelf.library.add(str(source), name=own or None, progress=report)
-        names = shelf.names()
+            entry = _library(service, shelf).add(str(source), name=own or None, progress=report)
+            names = shelf.names()
         return {
             brought: f"<p>{html.escape(entry.name)} is in the library</p>",
             name: gr.Dropdown(names, value=entry.name),
             create.add: gr.Dropdown(names),
+            create.tag: gr.Dropdown(names),
             upload: None,
+            address: "",
+            own_name: "",
         }
 
-    filters = [search, base, favourites]
-    gr.on([tab.select, base.input, favourites.input], rows, filters, [table, none, name], **CHANGING)
-    search.change(rows, filters, [table, none, name], trigger_mode="always_last", **CHANGING)
-    table.select(select, filters, name, **CHANGING)
+    asked = {search, base, favourites, view, limit, name}
+    listed = [cards, rest, count, table, none, name]
+    tab.select(open_tab, asked | {kept_view}, [view, *listed], **CHANGING)
+    gr.on([base.input, favourites.input, view.input, limit.change], rows, asked, listed, **CHANGING)
+    search.change(rows, asked, listed, trigger_mode="always_last", **CHANGING)
+    view.input(lambda chosen: chosen, view, kept_view, **CHANGING)
+    more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
+    table.select(select, None, name, **CHANGING)
+    cards.select(select_card, None, name, **CHANGING)
     name.change(show, name, [facts, mark], **CHANGING)
+    name.change(None, name, None, js=MARK_CHOSEN)
     use.click(put, [name, create.form.board], create.form.board, **CHANGING)
-    mark.click(toggle, name, None, **CHANGING).then(show, name, [facts, mark], **CHANGING).then(
-        rows, filters, [table, none, name], **CHANGING
+    mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
+        rows, asked, listed, **CHANGING
     )
     bring.click(
         add,
         [upload, address, own_name],
-        [brought, name, create.add, upload],
+        [brought, name, create.add, create.tag, upload, address, own_name],
         show_progress_on=brought,
         api_visibility="private",
-    ).success(rows, filters, [table, none, name], **CHANGING)
+    ).success(rows, asked, listed, **CHANGING)
 
 
-_PROGRESS = gr.Progress()
+_NOT_CHOSEN = "no adapter is chosen; choose one from the list"
+
+
+def _library(service: Service, shelf: Shelf) -> Library:
+    """To change something in it: a plain folder becomes a library with that. Raises RequestError without a folder."""
+    folder = service.models.lora_dir
+    if folder is None:
+        raise RequestError("adapters cannot be added here; start the server with --lora-dir and a folder of your own")
+    return shelf.library or Library(folder)
+
+
+def _marked(shelf: Shelf) -> bool:
+    return any(entry.favourite for entry in shelf.entries())
 
 
 def _found(shelf: Shelf, text: str, model: str, only: bool) -> list[Entry]:
     if shelf.library is not None:
-        shelf.library.scan()
         return shelf.library.search(text, base_model=model or None, favourite=True if only else None)
     words = text.casefold().split()
     return [

@@ -13,6 +13,7 @@ import gradio as gr
 from lorablend.app.draw import Draw
 from lorablend.app.page_board import Card, make_card, trouble_of
 from lorablend.app.page_compare import compare
+from lorablend.app.page_complete import make_completion
 from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates
 from lorablend.app.page_pedal import Board, Pedal, blend_of, board_of, moved
 from lorablend.app.page_results import Results, make_results, wire_results
@@ -38,6 +39,7 @@ class Create:
     results: Results
     note: gr.HTML
     add: gr.Dropdown
+    tag: gr.Dropdown
     takers: list[tuple[gr.Button, gr.State]]
 
     def outputs(self) -> list[Any]:
@@ -92,6 +94,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     with gr.Row(elem_id="columns", equal_height=False):
         with gr.Column(elem_id="compose", min_width=280):
             prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, elem_id="prompt")
+            make_completion(shelf)
             tokens = gr.HTML("", elem_id="tokens")
             negative = gr.Textbox(label="Negative prompt", lines=1, max_lines=6)
             with gr.Row(elem_classes="actions", elem_id="actions"):
@@ -142,7 +145,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     )
     for box in (*form.boxes(), add, tag, style, style_name):  # Gradio locks what only listeners in a render read
         box.interactive = True
-    create = Create(form=form, results=results, note=note, add=add, takers=[])
+    create = Create(form=form, results=results, note=note, add=add, tag=tag, takers=[])
     wire_results(service, results, page)
     with board_place:
         _wire_board(service, shelf, styles, form, results, buttons, started, note, create.takers)

@@ -271,36 +271,24 @@ def _say(report: "LoraReport") -> None:
 
 
 def _print_table(comparison: "Comparison") -> None:
-    from itertools import combinations
-
-    import numpy as np
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    letters = "ABCDEFGHIJKLMNOP"
+    from lorablend.app.heatmap import numbers, suggestions
+
     console = Console(highlight=False)
     if not console.is_terminal:  # a file or a pipe has no width; nothing may be cut off
         console = Console(highlight=False, width=240)
-    pairs = list(combinations(range(len(comparison.names)), 2))
     write: Callable[..., None] = console.print
-    for letter, name, weight in zip(letters, comparison.names, comparison.weights, strict=False):
-        suggestion = "changes nothing" if weight is None else f"weight {weight:.2f} for equal size"
-        write(Text(f"{letter}  {name}: {suggestion}"))
+    for text in suggestions(comparison):
+        write(Text(text))
+    heads, rows = numbers(comparison)
     table = Table(box=None, pad_edge=False)
-    table.add_column("component")
-    table.add_column("block")
-    table.add_column("modules", justify="right")
-    size = "{} size/weights" if comparison.relative else "{} size"
-    for letter in letters[: len(comparison.names)]:
-        table.add_column(size.format(letter), justify="right")
-    for i, j in pairs:
-        table.add_column(f"{letters[i]}{letters[j]} cosine", justify="right")
-    for block in (*comparison.blocks, comparison.total):
-        numbers = [f"{value:.4g}" if value else "-" for value in block.norms]
-        cosines = [block.cosines[pair] for pair in pairs]
-        numbers += ["-" if np.isnan(value) else f"{round(value, 3) + 0.0:+.3f}" for value in cosines]
-        table.add_row(block.component, block.name, str(block.modules), *numbers)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
     write(table)
     for text in comparison.left_out:
         write(Text(f"left out: {text}"))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from lorablend.app.library import Library
 from lorablend.app.png import open_picture, read_png
 from lorablend.app.uploads import Uploads
 from tests.adapter_files import random_factors, write_kohya
@@ -407,37 +406,3 @@ def test_found_again_after_a_restart(browser: Browser, sdxl_model: Path, adapter
         page.get_by_role("button", name="Restore").click()
         page.locator("#grid").get_by_role("button", name="Thumbnail 2 of 2").wait_for()
         assert first.exists()
-
-
-def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter: Path, tmp_path: Path) -> None:
-    """Search it, look into a file, mark one, add one, put it on the board."""
-    folder = tmp_path / "library"
-    shutil.copytree(lora_dir, folder)
-    Library(folder).scan()
-    adapter = adapter.rename(adapter.with_name("brush.safetensors"))
-    with running(sdxl_model, folder, tmp_path / "data") as address, opened(browser, address) as page:
-        page.get_by_role("tab", name="Adapters").click()
-        table = page.locator("#library").get_by_role("gridcell").or_(page.locator("#library td")).filter(visible=True)
-        table.get_by_text("neon glow").first.wait_for()
-        page.get_by_label("Search names, trigger words, tags, hashes").fill("drawing")
-        expect(table.get_by_text("neon glow")).to_have_count(0)
-        table.get_by_text("ink", exact=True).filter(visible=True).first.click()
-        page.locator("#facts").get_by_text("modules, rank").first.wait_for()
-        page.get_by_role("button", name="Favourite", exact=True).filter(visible=True).click()
-        page.get_by_role("button", name="No favourite").wait_for()
-        assert Library(folder).get("ink").favourite
-
-        page.get_by_label("Search names, trigger words, tags, hashes").fill("")
-        page.get_by_role("button", name="Add to the library").click()
-        page.get_by_label("Or an address, or hf:").fill("/etc/passwd")
-        page.get_by_role("button", name="Add", exact=True).click()
-        page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()
-        page.locator("#upload input[type=file]").set_input_files(adapter)
-        page.get_by_text("brush.safetensors").wait_for()
-        page.get_by_role("button", name="Add", exact=True).click()
-        page.get_by_text("brush is in the library").wait_for()
-        assert (folder / "brush.safetensors").read_bytes() == adapter.read_bytes()
-        page.get_by_role("button", name="Add to the board").click()
-        page.get_by_role("tab", name="Create").click()
-        page.locator("#board").get_by_label("brush", exact=True).wait_for()
-        page.screenshot(path=tmp_path / "library.png", full_page=True)

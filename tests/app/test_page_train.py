@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from lorablend.app.datasets import Sets
-from lorablend.app.library import Library
 from lorablend.app.png import open_picture
 from lorablend.demo.data_set import draw_data_set
 from tests.app.browser import PATIENCE, opened, running, set_slider
@@ -133,7 +132,6 @@ def test_from_pictures_to_an_adapter(browser: Browser, drawn: Path, tmp_path: Pa
     """Ten pictures, one of them dropped, one with another caption; twenty steps, stopped and gone on with; drawn."""
     library, data = tmp_path / "library", tmp_path / "data"
     library.mkdir()
-    Library(library).scan()
     sets = Sets(data / "sets")
     with running(Path("demo"), library, data) as address, opened(browser, address) as page:
         go_to_train(page)
