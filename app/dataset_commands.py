@@ -125,6 +125,7 @@ def check(
     from lorablend.train.base import find_base
     from lorablend.train.config import TrainConfig
     from lorablend.train.duplicates import near_duplicates
+    from lorablend.train.duration import measure_speed
     from lorablend.train.layouts import find_examples
     from lorablend.train.plan import make_plan
     from lorablend.train.preflight import check_captions, check_files, preflight
@@ -136,7 +137,11 @@ def check(
     config = TrainConfig(data=data, model=model, out=Path("adapter.safetensors"), **given)
     base = find_base(model)
     plan = make_plan(config, base, len(dataset.examples), _machine())
-    for line in preflight(dataset, config, base, plan).lines:
+    try:
+        speed = measure_speed(plan.precision)
+    except ImportError:  # no torch
+        speed = None
+    for line in preflight(dataset, config, base, plan, speed=speed).lines:
         typer.echo(line)
     examples = list(dict.fromkeys(dataset.examples))
     twins = near_duplicates(examples)

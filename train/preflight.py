@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lorablend.adapters._wording import listed, shown
 from lorablend.adapters.errors import DataError
 from lorablend.train.buckets import Crop, assign, bucket_step
+from lorablend.train.duration import SPREAD, Speed, estimate_seconds
 from lorablend.train.layouts import DataSet, Example
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lorablend.train.config import TrainConfig
     from lorablend.train.plan import Plan
 
-__all__ = ["Preflight", "check_captions", "check_files", "preflight"]
+__all__ = ["Preflight", "check_captions", "check_files", "duration", "preflight"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,19 @@ def check_captions(dataset: DataSet) -> None:
 
 
 def preflight(
-    dataset: DataSet, config: TrainConfig, base: Base, plan: Plan, *, seconds_per_step: float | None = None
+    dataset: DataSet,
+    config: TrainConfig,
+    base: Base,
+    plan: Plan,
+    *,
+    held_out: int = 0,
+    speed: Speed | None = None,
 ) -> Preflight:
-    """What will be trained. Raises DataError for a data set with problems, or with no captions and no trigger."""
+    """What will be trained: `dataset`, beside which `held_out` pictures are kept to measure with.
+
+    speed: the machine's, as `duration.measure_speed` has it; None: it is not known, and no time is told. Raises
+    DataError for a data set with problems, or with no captions and no trigger.
+    """
     check_files(dataset)
     check_captions(dataset)
     examples = dataset.examples
@@ -74,11 +85,14 @@ def preflight(
     partial = sum(count % plan.batch > 0 for count in per_epoch.values())
     buckets = dict(sorted(Counter(crop.bucket for crop in crops).items()))
     epochs = plan.steps * plan.accumulation * plan.processes / batches
-    seconds = None if seconds_per_step is None else seconds_per_step * plan.steps
+    seen = sum(per_epoch.values())
+    seconds = speed and estimate_seconds(config, base, plan, mean_batch=seen / batches, held_out=held_out, speed=speed)
 
     lines = [dataset.layout]
     lines += [f"note: {note}" for note in dataset.notes]
     lines += _folders(dataset)
+    if held_out:
+        lines.append(f"held out for the validation loss: {_many(held_out, 'more picture')}")
     lines.append(_captions(examples))
     if dataset.trigger:
         lines.append(f"trigger: {dataset.trigger}")
@@ -87,7 +101,6 @@ def preflight(
     enlarged = [dataset.name(e.path) for e, crop in zip(examples, crops, strict=True) if crop.enlarged]
     if enlarged:
         lines.append(f"note: {listed(enlarged, 'picture')} smaller than the bucket, enlarged")
-    seen = sum(per_epoch.values())
     few = f", {partial} of them not full" if partial else ""
     lines.append(
         f"an epoch: {_many(seen, 'picture')} with repeats, {_many(batches, 'batch', 'batches')} of {plan.batch}{few}; "
@@ -96,7 +109,8 @@ def preflight(
     lines.append(f"training: {_many(plan.steps, 'step')}, {epochs:.1f} epochs")
     lines += list(plan.lines())
     if seconds is not None:
-        lines.append(f"time: about {_duration(seconds)}")
+        shortest, longest = duration(seconds / SPREAD), duration(seconds * SPREAD)
+        lines.append(f"time: about {duration(seconds)} once all is ready, between {shortest} and {longest}")
     return Preflight(tuple(lines), plan.steps, crops, buckets, batches, epochs, plan.memory, seconds)
 
 
@@ -127,7 +141,8 @@ def _many(number: int, unit: str, plural: str | None = None) -> str:
     return f"{number:,} {unit if number == 1 else plural or unit + 's'}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from lorablend.adapters.errors import DataError
-from lorablend.train.base import Base, find_base
+from lorablend.train.base import Base, find_base, load_base
 from lorablend.train.config import TrainConfig
+from lorablend.train.duration import Speed, forward_operations
 from lorablend.train.layouts import find_examples
 from lorablend.train.order import Order
 from lorablend.train.plan import Machine, Plan, make_plan
-from lorablend.train.preflight import Preflight, check_captions, preflight
+from lorablend.train.preflight import Preflight, check_captions, duration, preflight
 from tests.train.data_files import save
 
 MACHINE = Machine("cpu", "2 CPU threads", 16 * 10**9, True)
@@ -35,19 +36,21 @@ def plan_for(base: Base, config: TrainConfig) -> Plan:
 def run(data: Path, model: Path, **settings: object) -> Preflight:
     config = TrainConfig(data=data, model=str(model), out=Path("x.safetensors"), **settings)
     base = find_base(str(model))
-    return preflight(find_examples(data), config, base, plan_for(base, config), seconds_per_step=2.0)
+    return preflight(find_examples(data), config, base, plan_for(base, config), held_out=2, speed=Speed(1e9, 5e8))
 
 
 def test_what_is_said(data: Path, sdxl_source: Path) -> None:
     result = run(data, sdxl_source, batch=4, steps=30, resolution=128)
+    operations = forward_operations(find_base(str(sdxl_source)).unet, 16, 16)
     assert result.buckets == {(128, 128): 5, (160, 96): 2}
     assert [crop.bucket for crop in result.crops].count((160, 96)) == 2
-    assert (result.steps, result.batches_per_epoch, result.epochs, result.seconds) == (30, 4, 7.5, 60.0)
+    assert (result.steps, result.batches_per_epoch, result.epochs) == (30, 4, 7.5)
     assert result.lines[:-3] == (
         "kohya's <repeats>_<trigger> <class> folders (1_wide: 1 repeat, 2_sks fox: 2 repeats); 7 pictures; "
         "captions: 4 from .txt files, 3 from folder names",
         "folder 1_wide: 2 pictures",
         "folder 2_sks fox: 5 pictures × 2",
+        "held out for the validation loss: 2 more pictures",
         'captions: 7 of 7 pictures; such as "wide"',
         "trigger: wide, sks",
         "buckets: 128×128: 5, 160×96: 2",
@@ -56,7 +59,27 @@ def test_what_is_said(data: Path, sdxl_source: Path) -> None:
         "training: 30 steps, 7.5 epochs",
     )
     assert result.lines[-3].startswith("30 steps of 4 pictures: ")  # the plan's own two lines
-    assert result.lines[-1] == "time: about 60 s"
+    # 30 steps of 3 pictures forwards and backwards, 9 validations, 8 samples three times as fast on half the speed
+    seconds = (30 * 3 * 2 + 9 * 4 * 10 + 8 * 120 / 3 * 2) * operations / (0.6 * (128 / 1280) ** 0.5 * 1e9)
+    assert result.seconds == pytest.approx(seconds)
+    assert result.lines[-1] == (
+        f"time: about {duration(seconds)} once all is ready, between {duration(seconds / 1.8)} and "
+        f"{duration(seconds * 1.8)}"
+    )
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15"])
+def test_operations_are_those_that_torch_counts(family: str, request: pytest.FixtureRequest) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    unet = load_base(str(request.getfixturevalue(f"{family}_source"))).unet.to("meta")
+    config = unet.config
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        added = {"text_embeds": torch.ones(1, 64), "time_ids": torch.ones(1, 6)} if family == "sdxl" else None
+        text = torch.ones(1, 77, config["cross_attention_dim"])
+        unet(torch.ones(1, 4, 32, 48), torch.ones(1), text, added_cond_kwargs=added)
+    assert forward_operations(config, 32, 48) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_batches_are_those_of_the_order(data: Path, sdxl_source: Path) -> None:

@@ -1,0 +1,119 @@
+"""How long a training takes: the arithmetic of its steps, over how fast this machine multiplies large matrices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from lorablend.train.base import Base
+    from lorablend.train.config import TrainConfig
+    from lorablend.train.plan import Plan
+
+__all__ = ["SPREAD", "Speed", "estimate_seconds", "forward_operations", "measure_speed"]
+
+SPREAD = 1.8  # the range that is told is the estimate divided and multiplied by this
+# What a step reaches of the speed of one large product in the same precision, on the CPU: measured with SDXL
+# (bench/RESULTS.md, "One training step") and the demo model, whose narrow layers take longer to feed. A GPU's was not
+# measured by us.
+_EFFICIENCY = {"bf16": 0.6, "f32": 0.6}
+_WIDE = 1280
+_DORA = 1.4  # the lengths of all rows, in each pass; measured with the demo model
+_SAMPLE_PASSES = 3 * 20 * 2  # prompts, steps, with and without the prompt
+_DRAWING = 3  # times as fast as torch: 2.0 s a pass of SDXL, in the same file
+_VALIDATION_PASSES = 4  # of each picture
+_VALIDATED = 8, 32  # pictures of the probe, of those held out
+
+_PROBE_SECONDS = 0.15
+_PROBE_WIDTH = {"cpu": 1024, "cuda": 4096}  # wide enough for the device's full speed
+_TOKENS = 77
+
+
+class Speed(NamedTuple):
+    """Additions and multiplications in a second: of the device that trains, and of the CPU, which draws the samples."""
+
+    device: float
+    cpu: float
+
+
+def estimate_seconds(
+    config: TrainConfig, base: Base, plan: Plan, *, mean_batch: float, held_out: int, speed: Speed
+) -> float:
+    """Of all steps, validations and samples; getting ready is not in it."""
+    cells = plan.resolution // base.cell
+    width = max(base.unet["block_out_channels"])
+    # the forward pass, and the backward pass to the frozen layers' inputs, which is as long; nothing else is computed
+    passes = 3 if plan.gradient_checkpointing else 2
+    done = passes * plan.steps * plan.accumulation * mean_batch * (_DORA if config.algorithm == "dora" else 1)
+    probe, most = _VALIDATED
+    done += (1 + ceil(plan.steps / plan.checkpoint_every)) * _VALIDATION_PASSES * (probe + min(most, held_out))
+    drawn = ceil(plan.steps / plan.sample_every) * _SAMPLE_PASSES / _DRAWING if plan.sample_every else 0.0
+    efficiency = _EFFICIENCY[plan.precision]
+    if plan.precision == "bf16":
+        efficiency *= min(1.0, width / _WIDE) ** 0.5
+    return (done / speed.device + drawn / speed.cpu) * forward_operations(base.unet, cells, cells) / efficiency
+
+
+def forward_operations(unet: Mapping[str, Any], height: int, width: int) -> float:
+    """Additions and multiplications of one pass of a UNet, told from its configuration, over latents of this size."""
+    channels = unet["block_out_channels"]
+    last = len(channels) - 1
+    layers = unet.get("layers_per_block", 2)
+    depths = unet.get("transformer_layers_per_block", 1)
+    depths = [depths] * len(channels) if isinstance(depths, int) else list(depths)
+    depths = [depth * ("CrossAttn" in kind) for depth, kind in zip(depths, unet["down_block_types"], strict=True)]
+    context = unet.get("cross_attention_dim", 1280)
+    cells = [-(-height // 2**level) * -(-width // 2**level) for level in range(len(channels))]
+
+    def resnet(inner: int, outer: int, level: int) -> float:
+        shortcut = inner * outer * (inner != outer)
+        return cells[level] * (9 * outer * (inner + outer) + shortcut) + 4 * channels[0] * outer
+
+    def attentions(level: int, depth: int) -> float:
+        size, positions = channels[level], cells[level]
+        itself = 4 * positions * size**2 + 2 * positions**2 * size
+        text = 2 * positions * size**2 + 2 * _TOKENS * context * size + 2 * positions * _TOKENS * size
+        feed_forward = 12 * positions * size**2
+        return (2 * positions * size**2 + depth * (itself + text + feed_forward)) * (depth > 0)
+
+    # the samplers between levels, and the convolutions at both ends
+    total = 9.0 * cells[0] * channels[0] * (unet.get("in_channels", 4) + unet.get("out_channels", 4))
+    total += sum(9 * channels[level] ** 2 * cells[level + 1] for level in range(last))
+    total += sum(9 * channels[level + 1] ** 2 * cells[level] for level in range(last))
+    # the middle
+    total += 2 * resnet(channels[last], channels[last], last) + attentions(last, depths[last] or 1)
+    for level, size in enumerate(channels):
+        below = channels[max(0, level - 1)]
+        total += resnet(below, size, level) + (layers - 1) * resnet(size, size, level)
+        above = channels[min(last, level + 1)]
+        skips = [size] * layers + [below]  # what the way down has kept, the last first
+        inputs = [above] + [size] * layers
+        total += sum(resnet(inner + skip, size, level) for inner, skip in zip(inputs, skips, strict=True))
+        total += (2 * layers + 1) * attentions(level, depths[level])
+    return 2 * total
+
+
+def measure_speed(precision: str) -> Speed:
+    """What this machine does now in "bf16" or "f32". Needs torch."""
+    import torch
+
+    cpu = _speed_of("cpu", precision)
+    return Speed(_speed_of("cuda", precision) if torch.cuda.is_available() else cpu, cpu)
+
+
+def _speed_of(device: str, precision: str) -> float:
+    import torch
+
+    width = _PROBE_WIDTH[device]
+    square = torch.ones(width, width, dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
+    products, started = -1, time.perf_counter()
+    while (seconds := time.perf_counter() - started) < _PROBE_SECONDS:
+        _ = square @ square
+        if device == "cuda":
+            torch.cuda.synchronize()
+        products += 1
+        if products == 0:  # the first one sets things up
+            started = time.perf_counter()
+    return 2.0 * products * width**3 / seconds
