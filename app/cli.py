@@ -382,3 +382,7 @@ def _serve(
         hosts = [host] if server.is_loopback(host) else None
         app = server.create_app(service, token=token, users=users, hosts=hosts, offline=offline, **page)
         server.run_server(app, service, socket, host=host, say=typer.echo)
+
+
+if __name__ == "__main__":  # python -m lorablend.app.cli, as "accelerate launch -m" needs it
+    main()

@@ -203,9 +203,13 @@ def train(
 
 
 def _echo_once(text: object, *, err: bool = True) -> None:
-    """By the first of the processes that `accelerate launch` starts."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         typer.echo(text, err=err)
+
+
+def _is_first() -> bool:
+    """Of the processes that `accelerate launch` starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -219,7 +223,8 @@ def _bar(config: "TrainConfig") -> Iterator[tuple[Callable[["Progress"], None], 
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}", markup=False),
     )
-    with Bar(*columns, console=console, disable=not console.is_terminal, redirect_stdout=False) as bar:
+    silent = not (console.is_terminal and _is_first())
+    with Bar(*columns, console=console, disable=silent, redirect_stdout=False) as bar:
         task = bar.add_task("getting ready", total=None, state="")
         last = 0
 

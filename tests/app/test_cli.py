@@ -267,11 +267,10 @@ def test_a_warning_is_shown(sdxl_model: Path, here: Path, capsys: Capture) -> No
 def test_ctrl_c_leaves_nothing(sdxl_model: Path, tmp_path: Path) -> None:
     """With a terminal, so that the bar is seen too."""
     terminal, theirs = pty.openpty()
-    code = "from lorablend.app.cli import main; main()"
     command = ["generate", str(sdxl_model), "a fox", "--steps", "500", "--out", "out"]
     env = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *command],
+        [sys.executable, "-m", "lorablend.app.cli", *command],  # as accelerate launch -m starts it
         stderr=theirs,
         cwd=tmp_path,
         env=env,
