@@ -77,7 +77,7 @@ class Models:
 
 
 class Drawing:
-    """The runner of jobs of the kind "draw", whose request is a `Draw`."""
+    """The runner of jobs of the kind "draw", whose request is a `Draw`; `comparison` beside it is the page's own."""
 
     def __init__(self, models: Models, gallery: Gallery, uploads: Uploads) -> None:
         self._models, self._gallery, self._uploads = models, gallery, uploads
@@ -90,7 +90,7 @@ class Drawing:
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: pictures (file in the gallery, seed, seconds), warnings."""
-        draw = Draw.model_validate(job.request)
+        draw = Draw.model_validate({key: value for key, value in job.request.items() if key != "comparison"})
         assert draw.seed is not None  # given when it was submitted
         pipeline = self._models.take(draw.model)
         settings = draw.settings(self._uploads)

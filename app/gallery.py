@@ -155,6 +155,12 @@ class Gallery:
         with self._lock:
             return [_picture(row) for row in self._db.execute(query, (*values, limit))]
 
+    def adapters(self) -> list[str]:
+        """The names of all that the pictures say, as `find` takes them."""
+        query = "SELECT DISTINCT value FROM pictures, json_each(pictures.adapters) ORDER BY value COLLATE NOCASE"
+        with self._lock:
+            return [row["value"] for row in self._db.execute(query)]
+
     def mark(self, file: str, *, favourite: bool) -> Picture:
         with self._lock:
             self.get(file)

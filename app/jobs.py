@@ -138,7 +138,7 @@ class Jobs:
         except (TypeError, ValueError) as error:
             raise RequestError(f"the request cannot be kept ({error}); give numbers, text and lists") from error
         with self._changed:
-            if self.count("queued") >= self._limit:
+            if not self.room:
                 raise QueueFullError(self._limit, self._retry_after(kind))
             name = uuid.uuid4().hex
             self._db.execute(
@@ -175,6 +175,11 @@ class Jobs:
                 (*asked.values(), limit),
             ).fetchall()
             return [self._job(row) for row in rows]
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may wait."""
+        return max(0, self._limit - self.count("queued"))
 
     def count(self, state: str) -> int:
         """How many jobs are in a state."""

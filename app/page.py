@@ -52,7 +52,7 @@ def build_page(service: Service) -> gr.Blocks:
             with gr.Tab("Train", id="train") as tab:
                 make_train(service, shelf, create, page, tab)
             with gr.Tab("Models and devices", id="models") as tab:
-                make_models(service, create, page, tab)
+                make_models(service, create, tab)
         make_tools(service, page)
     page.queue(max_size=64)
     return page

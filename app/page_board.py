@@ -13,7 +13,7 @@ import gradio as gr
 from lorablend.adapters import Adapter, Blend, BlendItem, load_adapter
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.library import Entry
-from lorablend.app.page_form import Values
+from lorablend.app.page_form import Values, fitting_step
 from lorablend.app.page_pedal import Pedal
 from lorablend.engine import ModelFolder
 from lorablend.engine.attach import check_attach
@@ -79,7 +79,7 @@ def make_card(pedal: Pedal, index: int, count: int, entry: Entry | None, preview
             min(-2, pedal.weight),
             max(2, pedal.weight),
             pedal.weight,
-            step=0.05 if _between(pedal.weight) else 0.000001,
+            step=fitting_step(pedal.weight, 0.05),
             label=f"Weight of {name}",
             container=False,
             key=key("weight"),
@@ -168,8 +168,3 @@ def _header(path: Path, modified: float) -> Adapter:
 def _button(sign: str, words: str, key: tuple[str, str], *, enabled: bool = True) -> gr.Button:
     """A small button that shows a sign, see page.css; its words are for screen readers."""
     return gr.Button(words, size="sm", min_width=0, scale=0, interactive=enabled, elem_classes=["sign", sign], key=key)
-
-
-def _between(weight: float) -> bool:
-    """Is it a multiple of the slider's step?"""
-    return abs(weight / 0.05 - round(weight / 0.05)) < 1e-9

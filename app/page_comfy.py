@@ -27,6 +27,7 @@ _SPACINGS = {
     "sgm_uniform": "trailing",
     "ddim_uniform": "leading",
 }
+_HOLDING = ("value", "seed", "int", "float", "string")  # inputs of nodes that hold one value
 _DEEPEST = 200  # nodes from the sampler to where a text or a model is; a graph may be a circle
 
 
@@ -45,34 +46,47 @@ def read_comfy(text: str) -> tuple[dict[str, Any], list[str]]:
     if sampler is None:
         raise RequestError("the picture's ComfyUI graph has no sampler with a prompt; drop another picture")
     inputs, missing = sampler["inputs"], list[str]()
+
+    def said(own: Mapping[str, Any], key: str, what: str, kind: Any) -> Any:
+        """The value of a node's input, where it is of that kind."""
+        value = _constant(nodes, own.get(key), key)
+        if isinstance(value, list):
+            missing.append(f"{what} is computed in the graph")
+        return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+    prompt, negative = (_text(nodes, inputs.get(key)) for key in ("positive", "negative"))
+    missing += ["the prompt is computed in the graph"] if prompt is None else []
+    missing += ["the negative prompt is computed in the graph"] if negative is None and "negative" in inputs else []
     fields: dict[str, Any] = {
-        "prompt": _text(nodes, inputs.get("positive")),
-        "negative_prompt": _text(nodes, inputs.get("negative")) or None,
-        "seed": _whole(inputs.get("seed", inputs.get("noise_seed"))),
-        "steps": _whole(inputs.get("steps")),
+        "prompt": prompt or "",
+        "negative_prompt": negative or None,
+        "seed": said(inputs, "seed" if "seed" in inputs else "noise_seed", "the seed", int),
+        "steps": said(inputs, "steps", "the number of steps", int),
+        "guidance_scale": said(inputs, "cfg", "the guidance", int | float),
     }
-    if isinstance(inputs.get("cfg"), int | float):
-        fields["guidance_scale"] = inputs["cfg"]
     for key, names, what in (("sampler_name", _SAMPLERS, "sampler"), ("scheduler", _SPACINGS, "spacing")):
-        name = inputs.get(key)
-        if isinstance(name, str) and name in names:
+        name = said(inputs, key, f"the {what}", str)
+        if name in names:
             fields["scheduler" if what == "sampler" else "spacing"] = names[name]
-        elif isinstance(name, str):
+        elif name:
             missing.append(f"the {what} {name} is not here; the model's own is taken")
     items: list[dict[str, Any]] = []
     for node in _upwards(nodes, inputs.get("model"), "model"):
         own, kind = node["inputs"], str(node.get("class_type"))
-        if isinstance(own.get("lora_name"), str):
-            unet, text_encoder = own.get("strength_model", 1.0), own.get("strength_clip")
-            items.insert(0, {"adapter": _stem(own["lora_name"]), "weight": unet, "text_encoder": text_encoder})
-        elif isinstance(own.get("ckpt_name"), str):
-            fields["model"] = _stem(own["ckpt_name"])
+        if "lora_name" in own:
+            if name := said(own, "lora_name", "the name of an adapter", str):
+                unet = said(own, "strength_model", f"the weight of {_stem(name)}", int | float)
+                text_encoder = said(own, "strength_clip", f"the text encoder weight of {_stem(name)}", int | float)
+                items.insert(0, {"adapter": _stem(name), "weight": unet, "text_encoder": text_encoder})
+        elif "ckpt_name" in own:
+            name = said(own, "ckpt_name", "the name of the model", str)
+            fields["model"] = _stem(name) if name else None
         elif own.get("model") is not None:
             missing.append(f"the node {kind} between model and sampler has no counterpart here")
     fields["blend"] = [{key: value for key, value in item.items() if value is not None} for item in items]
     latent = _node(nodes, inputs.get("latent_image"))
     if latent and {"width", "height"} <= latent["inputs"].keys():
-        fields |= {"width": _whole(latent["inputs"]["width"]), "height": _whole(latent["inputs"]["height"])}
+        fields |= {key: said(latent["inputs"], key, f"the {key}", int) for key in ("width", "height")}
     elif latent:
         missing.append("the picture that it started from is not in the file")
     return {key: value for key, value in fields.items() if value is not None}, missing
@@ -91,22 +105,28 @@ def _upwards(nodes: Mapping[str, Any], link: Any, name: str) -> list[dict[str, A
     return found
 
 
-def _text(nodes: Mapping[str, Any], link: Any, depth: int = 0) -> str:
-    """The text that a link leads to, through nodes that hand it on."""
+def _constant(nodes: Mapping[str, Any], value: Any, key: str) -> Any:
+    """What a link to a node that holds one value leads to, through nodes that hand it on; else the link."""
+    found = value
+    for _ in range(_DEEPEST):
+        if (node := _node(nodes, found)) is None:
+            break
+        found = next((node["inputs"][name] for name in (key, *_HOLDING) if name in node["inputs"]), None)
+    return value if found is None or isinstance(found, list) else found
+
+
+def _text(nodes: Mapping[str, Any], link: Any, depth: int = 0) -> str | None:
+    """The text that a link leads to, through nodes that hand it on; None where there is none."""
     node = _node(nodes, link)
     if node is None or depth > _DEEPEST:
-        return link if isinstance(link, str) else ""
+        return link if isinstance(link, str) else None
     for key in ("text", "text_g", "string", "value", "conditioning", "positive"):
         value = node["inputs"].get(key)
         if isinstance(value, str):
             return value
-        if isinstance(value, list) and (text := _text(nodes, value, depth + 1)):
+        if isinstance(value, list) and (text := _text(nodes, value, depth + 1)) is not None:
             return text
-    return ""
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return None
 
 
 def _stem(name: str) -> str:

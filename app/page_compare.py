@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.draw import Draw
-from lorablend.app.page_results import Comparison
 from lorablend.app.service import Service
 
 __all__ = ["compare"]
 
 
-def compare(service: Service, draw: Draw, client: str) -> Comparison:
-    """Queue the drawings. Raises RequestError where no pedal is on, and what `Service.draw` raises."""
+def compare(service: Service, draw: Draw, client: str) -> None:
+    """Queue the drawings, each with `comparison` in its request: a name that they share, and a label of its own.
+
+    Raises RequestError where no pedal is on, or the queue has no room for all, and what `Service.draw` raises.
+    """
     blend: dict[str, Any] = draw.blend if isinstance(draw.blend, dict) else {"items": draw.blend}
     items = blend["items"]
     if not items:
@@ -23,8 +26,14 @@ def compare(service: Service, draw: Draw, client: str) -> Comparison:
     if len(items) > 1:
         variants += [(f"without {item['adapter']}", items[:i] + items[i + 1 :]) for i, item in enumerate(items)]
     variants.append(("no pedal", []))
-    row: Comparison = []
-    for label, left in variants:
-        job = service.draw(draw.model_copy(update={"blend": blend | {"items": left}}), client)
-        row.append((label, job.id))
-    return row
+    if (room := service.jobs.room) < len(variants):
+        raise RequestError(
+            f"the comparison has {len(variants)} pictures, the queue has room for {room}; try again when some are done"
+        )
+    drawings = [(label, draw.model_copy(update={"blend": blend | {"items": left}})) for label, left in variants]
+    for _, drawing in drawings:  # before any of them waits
+        service.drawing.check(drawing)
+    name = secrets.token_hex(8)
+    for label, drawing in drawings:
+        mark = {"comparison": {"name": name, "label": label}}
+        service.jobs.submit("draw", drawing.model_dump(exclude_defaults=True) | mark, client)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import gradio as gr
 
+from lorablend.adapters.errors import LorablendError
 from lorablend.app.draw import Draw
 from lorablend.app.page_board import Card, make_card, trouble_of
 from lorablend.app.page_compare import compare
 from lorablend.app.page_complete import make_completion
-from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates
-from lorablend.app.page_pedal import Board, Pedal, blend_of, board_of, moved
+from lorablend.app.page_form import Form, Start, Values, make_settings, model_box, new_seed, preset_updates
+from lorablend.app.page_pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page_results import Results, make_results, wire_results
 from lorablend.app.page_reuse import Found, reuse
 from lorablend.app.page_say import AT_ONCE, CHANGING, saying
@@ -24,8 +26,10 @@ from lorablend.app.page_styles import Styles
 from lorablend.app.page_tokens import TokenCounter
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
+from lorablend.app.showcase import read_showcase
+from lorablend.demo import adapters_dir, model_dir
 
-__all__ = ["Create", "Taken", "make_create"]
+__all__ = ["Create", "Taken", "first_prompt", "make_create"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Create:
     takers: buttons of other tabs, each with the State that it fills with what the form says; see `Taken`.
     """
 
+    service: Service
     form: Form
     results: Results
     note: gr.HTML
@@ -50,7 +55,7 @@ class Create:
         """The form as a picture says."""
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
         said = f'<p>Not quite the same here:</p><ul role="alert">{lines}</ul>' if lines else ""
-        return self.form.filled(found.draw) | {self.note: said}
+        return self.form.filled(found.draw, self.service.models.names) | {self.note: said}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +90,19 @@ class _Buttons:
     save: gr.Button
     delete: gr.Button
     last: gr.BrowserState
+    last_board: gr.BrowserState
 
 
 def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     """Lay out the tab and wire it."""
     styles = Styles(service.data / "styles")
-    last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")  # of this browser alone, and no secret
+    # Of this browser alone, and no secret. Two: the knobs' listeners are made anew with the cards, and Gradio calls no
+    # others of the same event, so that none of theirs may be one of the form's.
+    last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")
+    last_board = gr.BrowserState(None, storage_key="lorablend board", secret="lorablend")
     with gr.Row(elem_id="columns", equal_height=False):
         with gr.Column(elem_id="compose", min_width=280):
-            prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, elem_id="prompt")
+            prompt = gr.Textbox(first_prompt(service), label="Prompt", lines=3, max_lines=12, elem_id="prompt")
             make_completion(shelf)
             tokens = gr.HTML("", elem_id="tokens")
             negative = gr.Textbox(label="Negative prompt", lines=1, max_lines=6)
@@ -120,7 +129,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
                     delete = gr.Button("Delete", size="sm", min_width=70, scale=1)
             gr.HTML("<h2>Settings</h2>")
             made = make_settings(service)
-            started = make_start(service, start)
+            started = make_start(service, start, made["width"], made["height"])
     dice, last_seed, preset = made.pop("dice"), made.pop("last"), made.pop("preset")
     form = Form(
         prompt=prompt,
@@ -142,26 +151,30 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         save=save,
         delete=delete,
         last=last,
+        last_board=last_board,
     )
     for box in (*form.boxes(), add, tag, style, style_name):  # Gradio locks what only listeners in a render read
         box.interactive = True
-    create = Create(form=form, results=results, note=note, add=add, tag=tag, takers=[])
+    create = Create(service=service, form=form, results=results, note=note, add=add, tag=tag, takers=[])
     wire_results(service, results, page)
     with board_place:
         _wire_board(service, shelf, styles, form, results, buttons, started, note, create.takers)
     _wire_form(service, form, preset, dice, last_seed, tokens, styles, buttons)
-    _wire_pictures(service, shelf, create)
+    _wire_pictures(service, shelf, create, started)
 
-    def load(kept: dict[str, Any] | None) -> Values:
+    def load(kept: dict[str, Any] | None, items: list[Any] | None) -> Values:
         """The form as this browser left it, and what there is now to choose from."""
         said: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names())}
-        said[style] = gr.Dropdown(styles.names())
-        try:
-            return said | (form.filled(_known(service, Draw.model_validate(kept))) if kept else {})
-        except ValueError:  # of another version
+        said |= {style: gr.Dropdown(styles.names()), form.model: model_box(service.models.names, None)}
+        if kept is None and items is None:
             return said
+        with suppress(ValueError, TypeError):  # of another version
+            kept = {"prompt": first_prompt(service)} if kept is None else kept
+            blend = kept.get("blend", {}) | ({} if items is None else {"items": items})
+            said |= form.filled(Draw.model_validate(kept | {"blend": blend}), service.models.names)
+        return said
 
-    page.load(load, last, [*form.boxes(), add, tag, style], **CHANGING)
+    page.load(load, [last, last_board], [*form.boxes(), add, tag, style], **CHANGING)
     return create
 
 
@@ -178,11 +191,11 @@ def _wire_board(
 ) -> None:
     """The cards, and everything that needs to know what their knobs say."""
 
-    @gr.render(inputs=[form.board], concurrency_limit=None, show_progress="hidden")
-    def show(board: Board) -> None:
+    @gr.render(inputs=[form.board, form.model], concurrency_limit=None, show_progress="hidden")
+    def show(board: Board, model: str) -> None:
         if not board:
             gr.HTML('<p class="empty">No pedal yet. Add an adapter below; it acts on the next picture.</p>')
-        cards = [_card(service, shelf, pedal, index, len(board)) for index, pedal in enumerate(board)]
+        cards = [_card(service, shelf, model, pedal, index, len(board)) for index, pedal in enumerate(board)]
         knobs = {box for card in cards for box in card.boxes()}
 
         def read(values: Values) -> Board:
@@ -190,20 +203,22 @@ def _wire_board(
 
         def draw(values: Values, request: gr.Request) -> Values:
             with saying(service):
-                asked = form.draw(values, read(values))
-                service.draw(asked, client=str(request.session_hash))
+                service.draw(form.draw(values, read(values)), client=str(request.session_hash))
             return {
                 results.timer: gr.Timer(0.4),
                 results.seen: None,
                 results.stop: gr.Button(interactive=True),
-                buttons.last: asked.model_dump(exclude_defaults=True),
                 note: "",
             }
 
         def draw_compared(values: Values, request: gr.Request) -> Values:
             with saying(service):
-                row = compare(service, form.draw(values, read(values)), str(request.session_hash))
-            return {results.compared: row, results.timer: gr.Timer(0.4), results.seen: None}
+                compare(service, form.draw(values, read(values)), str(request.session_hash))
+            return {results.timer: gr.Timer(0.4), results.seen: None}
+
+        def remember(values: Values) -> Any:
+            known = [pedal.id for pedal in board] == [pedal.id for pedal in values[form.board]]
+            return _kept(lambda: _items(read(values))) if known else gr.skip()  # else these cards are about to go
 
         def change(turn: Callable[[Board], Board], values: Values) -> Board:
             return turn(read(values))
@@ -214,7 +229,7 @@ def _wire_board(
 
         def save(values: Values) -> Any:
             with saying(service):
-                blend = blend_of(read(values), values[form.mode], int(values[form.switch_steps]))
+                blend = style_of(read(values), values[form.mode], int(values[form.switch_steps]))
                 styles.save(values[buttons.style_name], blend)
             gr.Info("saved", duration=2)
             return gr.Dropdown(styles.names())
@@ -224,11 +239,12 @@ def _wire_board(
                 return Taken(form.draw(values, read(values)))
 
         everything = form.boxes() | knobs
-        drawn = [results.timer, results.seen, results.stop, buttons.last, note]
+        drawn = [results.timer, results.seen, results.stop, note]
         gr.on([buttons.begin.click, form.prompt.submit], draw, everything, drawn, key="draw", **CHANGING)
-        buttons.compare.click(
-            draw_compared, everything, [results.compared, results.timer, results.seen], key="compare", **CHANGING
-        )
+        buttons.compare.click(draw_compared, everything, [results.timer, results.seen], key="compare", **CHANGING)
+        if knobs:
+            remembering: dict[str, Any] = {"key": "remember", "trigger_mode": "always_last", **AT_ONCE}
+            gr.on([box.change for box in knobs], remember, knobs | {form.board}, buttons.last_board, **remembering)
         buttons.added.change(add, knobs | {buttons.added}, form.board, key="add", **CHANGING)
         buttons.save.click(
             save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
@@ -263,7 +279,10 @@ def _wire_form(
         return TokenCounter(service.models.get(model).model)
 
     def count(prompt: str, model: str) -> str:
-        return html.escape(counter(model or service.models.names[0]).line(prompt or ""))
+        return html.escape(counter(_known(service, model)).line(prompt or ""))
+
+    def remember(values: Values) -> Any:
+        return _kept(lambda: form.draw(values, []).model_dump(exclude_defaults=True))
 
     def take_last() -> str:
         pictures = service.gallery.find(limit=1)
@@ -274,7 +293,7 @@ def _wire_form(
 
     # Of lists, `change`: Gradio's `select` does not know the keyboard, and `input` comes whenever one is left.
     def take_preset(name: str) -> Values:
-        return preset_updates(form, name) or {form.steps: gr.skip()}
+        return preset_updates(form, name) | {preset: None} if name else {preset: gr.skip()}
 
     def take_tag(prompt: str, name: str | None) -> Values:
         if not name:
@@ -301,9 +320,12 @@ def _wire_form(
 
     form.prompt.change(count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
+    form.board.change(lambda board: _kept(lambda: _items(board)), form.board, buttons.last_board, **AT_ONCE)
+    changes = [box.change for box in form.boxes() - {form.board}]
+    gr.on(changes, remember, form.boxes(), buttons.last, trigger_mode="always_last", **AT_ONCE)
     dice.click(new_seed, None, form.seed, **AT_ONCE)
     last_seed.click(take_last, None, form.seed, **AT_ONCE)
-    boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps]
+    boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps, preset]
     preset.change(take_preset, preset, boxes, **AT_ONCE)
     buttons.add.change(take_adapter, buttons.add, [buttons.added, buttons.add], **CHANGING)
     buttons.tag.change(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)
@@ -312,24 +334,26 @@ def _wire_form(
     buttons.delete.click(delete, buttons.style_name, [buttons.style, buttons.style_name], **CHANGING)
 
 
-def _wire_pictures(service: Service, shelf: Shelf, create: Create) -> None:
+def _wire_pictures(service: Service, shelf: Shelf, create: Create, started: StartBoxes) -> None:
     """The buttons below the newest pictures."""
 
     def use(file: str) -> Values:
         with saying(service):
             return create.filled(reuse(service, shelf, file))
 
-    def begin(file: str) -> Start:
+    def begin(file: str) -> Values:
         with saying(service):
-            return Start(image=service.uploads.keep(service.gallery.path(file).read_bytes()))
+            image = service.uploads.keep(service.gallery.path(file).read_bytes())
+            return started.begun(service, Start(image=image))
 
     create.results.reuse.click(use, create.results.chosen, create.outputs(), **CHANGING)
-    create.results.begin.click(begin, create.results.chosen, create.form.start, **CHANGING)
+    begun = [started.start, started.width, started.height]
+    create.results.begin.click(begin, create.results.chosen, begun, **CHANGING)
 
 
-def _card(service: Service, shelf: Shelf, pedal: Pedal, index: int, count: int) -> Card:
+def _card(service: Service, shelf: Shelf, model: str, pedal: Pedal, index: int, count: int) -> Card:
     entry = shelf.get(pedal.adapter)
-    trouble = service.public(trouble_of(entry, service.models.get().model))
+    trouble = service.public(trouble_of(entry, service.models.get(_known(service, model)).model))
     return make_card(pedal, index, count, entry, shelf.preview(entry) if entry else "", trouble)
 
 
@@ -346,6 +370,25 @@ def _take_mask(service: Service, value: dict[str, Any] | None) -> str:
         return kept_mask(service, value)
 
 
-def _known(service: Service, draw: Draw) -> Draw:
-    """The drawing without a model that is not here any more."""
-    return draw if draw.model in service.models.names else draw.model_copy(update={"model": None})
+def _known(service: Service, model: str | None) -> str:
+    """The model, or the first one in place of one that was removed meanwhile."""
+    return model if model and model in service.models.names else service.models.names[0]
+
+
+def _items(board: Board) -> list[Any]:
+    return style_of(board, "sum", 1)["items"]
+
+
+def _kept(say: Callable[[], Any]) -> Any:
+    """What the browser is to remember; as before where the boxes make no sense, such as half of a number."""
+    try:
+        return say()
+    except (LorablendError, ValueError, TypeError):
+        return gr.skip()
+
+
+def first_prompt(service: Service) -> str:
+    """Of the demo the prompt that its adapters are shown with, so that one click draws a picture; else ""."""
+    if service.models.folder().resolve() != model_dir():
+        return ""
+    return read_showcase(adapters_dir() / "showcase.json").prompt

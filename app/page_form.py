@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,12 +18,23 @@ from lorablend.engine.presets import PRESETS, find_preset
 from lorablend.engine.request import MAX_BATCH
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
-__all__ = ["Form", "Start", "Values", "make_settings", "preset_updates"]
+__all__ = [
+    "Form",
+    "Start",
+    "Values",
+    "fitting_step",
+    "make_settings",
+    "model_box",
+    "new_seed",
+    "preset_updates",
+    "size_of",
+]
 
 Values = dict[Any, Any]  # component -> value, as Gradio hands them over and takes them
 
 MODEL_DEFAULT = ("the model's own", "")
 _MODE_LABELS = {"sum": "together", "switch": "taking turns", "composite": "averaged"}
+_LOWEST = 64  # pixels: width and height
 _FORMATS = [("PNG", "png"), ("JPEG", "jpeg"), ("WebP", "webp")]
 
 
@@ -89,8 +100,8 @@ class Form:
             }
         )
 
-    def filled(self, draw: Draw) -> Values:
-        """All boxes as the drawing says; what it does not say stays as it is."""
+    def filled(self, draw: Draw, models: Sequence[str]) -> Values:
+        """All boxes as the drawing says; what it does not say stays as it is. models: the names of those there are."""
         blend: Mapping[str, Any] = draw.blend if isinstance(draw.blend, dict) else {"items": draw.blend}
         said: Values = {
             self.prompt: draw.prompt,
@@ -114,11 +125,10 @@ class Form:
             (self.steps, draw.steps, 100),
         ):
             if value is not None:
-                said[box] = _reaching(value, 1 if box is self.steps else 64, high, 1 if box is self.steps else 8)
+                said[box] = _reaching(value, 1 if box is self.steps else _LOWEST, high, 1 if box is self.steps else 8)
         if draw.strength is not None:
             said[self.strength] = _reaching(draw.strength, 0.05, 1, 0.05)
-        if draw.model:
-            said[self.model] = draw.model
+        said[self.model] = model_box(models, draw.model)
         return said
 
 
@@ -133,8 +143,8 @@ def make_settings(service: Service) -> dict[str, Any]:
     made: dict[str, Any] = {}
     with gr.Group(elem_classes="settings"):
         with gr.Row():
-            made["width"] = gr.Slider(64, max(2048, width), width, step=8, label="Width (pixels)")
-            made["height"] = gr.Slider(64, max(2048, height), height, step=8, label="Height (pixels)")
+            made["width"] = gr.Slider(_LOWEST, max(2048, width), width, step=8, label="Width (pixels)")
+            made["height"] = gr.Slider(_LOWEST, max(2048, height), height, step=8, label="Height (pixels)")
         with gr.Row():
             made["steps"] = gr.Slider(1, 100, 20, step=1, label="Steps")
             made["guidance"] = gr.Slider(0, 20, 5, step=0.1, label="Guidance")
@@ -144,7 +154,7 @@ def make_settings(service: Service) -> dict[str, Any]:
             made["last"] = gr.Button("Last seed", size="sm", min_width=90, scale=0)
         with gr.Row():
             made["count"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Pictures")
-            made["preset"] = gr.Dropdown(["", *PRESETS], value="", label="Preset (steps, guidance, scheduler)")
+            made["preset"] = gr.Dropdown(list(PRESETS), value=None, label="Preset (steps, guidance, scheduler)")
     with gr.Accordion("Scheduler, format, model", open=False):
         with gr.Row():
             made["scheduler"] = gr.Dropdown(schedulers, value="", label="Scheduler")
@@ -164,9 +174,7 @@ def make_settings(service: Service) -> dict[str, Any]:
 
 
 def preset_updates(form: Form, name: str) -> Values:
-    """The boxes that a preset sets; none for ""."""
-    if not name:
-        return {}
+    """The boxes that a preset sets."""
     preset = find_preset(name)
     return {
         form.steps: preset.steps,
@@ -177,14 +185,32 @@ def preset_updates(form: Form, name: str) -> Values:
     }
 
 
+def model_box(names: Sequence[str], chosen: str | None) -> gr.Dropdown:
+    """The list of models as it is now; the first one is chosen where `chosen` is none of them."""
+    value = chosen if chosen in names else names[0]
+    return gr.Dropdown(list(names), value=value, visible=True if len(names) > 1 else "hidden")
+
+
+def size_of(picture: tuple[int, int], highest: int) -> tuple[int, int]:
+    """Width and height to draw at, of a picture's shape: multiples of 8, and none above `highest`."""
+    scale = max(min(1.0, highest / max(picture)), _LOWEST / min(picture))
+    width, height = (min(max(int(side * scale) // 8 * 8, _LOWEST), highest) for side in picture)
+    return width, height
+
+
 def new_seed() -> str:
     return str(secrets.randbelow(2**32))
 
 
 def _reaching(value: float, low: float, high: float, step: float) -> gr.Slider:
     """The slider's new value; it grows where the value lies outside, and gets finer where it lies between steps."""
-    between = abs(value / step - round(value / step)) > 1e-9
-    return gr.Slider(minimum=min(low, value), maximum=max(high, value), step=0.000001 if between else step, value=value)
+    return gr.Slider(minimum=min(low, value), maximum=max(high, value), step=fitting_step(value, step), value=value)
+
+
+def fitting_step(value: float, step: float) -> float:
+    """The slider's step, or a finer one that the value is a multiple of: large enough for the arrow keys to move it."""
+    steps = (step, *(finer for finer in (1, 0.01, 0.001) if finer < step))
+    return next((one for one in steps if abs(value / one - round(value / one)) < 1e-9), 0.000001)
 
 
 def _seed(text: str) -> int | None:

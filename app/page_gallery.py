@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,18 +17,22 @@ from lorablend.app.gallery import Picture
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_reuse import read_picture, reuse
-from lorablend.app.page_say import CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 
 __all__ = ["make_gallery"]
 
 _PAGE = 24  # pictures
+_ANY = ("any", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Boxes:
-    """pages: the last file of each page before the present one. shown: the files of the present page."""
+    """pages: the last file of each page before the present one. shown: the files of the present page.
+
+    sure: the question before the bin is emptied, answered by `really` or `spare`.
+    """
 
     search: gr.Textbox
     adapter: gr.Dropdown
@@ -53,20 +57,23 @@ class _Boxes:
     bin: gr.Dropdown
     restore: gr.Button
     empty: gr.Button
+    sure: gr.Row
+    question: gr.HTML
+    really: gr.Button
+    spare: gr.Button
     drop: gr.File
     said: gr.HTML
     use_drop: gr.Button
 
-    def all(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
-
 
 def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
-    boxes = _layout(shelf)
+    boxes = _layout(service)
 
     def find(values: Values, pages: list[str]) -> Values:
-        """The page after the last of `pages`."""
+        """The page after the last of `pages`; the first one where that was deleted meanwhile."""
+        if pages and not _is_there(service, pages[-1]):
+            pages = []
         with saying(service):
             found = service.gallery.find(
                 values[boxes.search] or "",
@@ -97,7 +104,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
 
     def open_tab(values: Values) -> Values:
         service.gallery.scan()
-        return find(values, []) | {boxes.adapter: gr.Dropdown(["", *shelf.names()])}
+        return find(values, []) | {boxes.adapter: gr.Dropdown([_ANY, *service.gallery.adapters()])}
 
     def older(values: Values) -> Values:
         return find(values, [*values[boxes.pages], values[boxes.shown][-1]])
@@ -125,7 +132,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
         """The first press keeps a picture, the next one shows it beside another."""
         with saying(service):
             service.gallery.get(_chosen(file))
-            if not kept or kept == file:
+            if kept == file or not _is_there(service, kept):
                 gr.Info("kept; choose another picture and press again", duration=3)
                 return {boxes.kept: file}
             left, right = (
@@ -136,7 +143,8 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     def delete(values: Values) -> Values:
         with saying(service):
             service.gallery.delete(_chosen(values[boxes.chosen]))
-        return find(values, values[boxes.pages]) | _nothing(boxes)
+        kept = "" if values[boxes.kept] == values[boxes.chosen] else values[boxes.kept]
+        return find(values, values[boxes.pages]) | _nothing(boxes) | {boxes.kept: kept}
 
     def restore(values: Values) -> Values:
         with saying(service):
@@ -144,9 +152,19 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
                 service.gallery.restore(file)
         return find(values, [])
 
+    def ask() -> Values:
+        with saying(service):
+            count = len(service.gallery.bin())
+            if not count:
+                raise RequestError("the bin is empty")
+        words = "1 picture" if count == 1 else f"all {count} pictures"
+        question = f'<p role="alert">Delete {words} in the bin? They cannot be brought back.</p>'
+        return {boxes.sure: gr.Row(visible=True), boxes.question: question}
+
     def empty(values: Values) -> Values:
-        service.gallery.empty_bin()
-        return find(values, values[boxes.pages])
+        with saying(service):
+            service.gallery.empty_bin()
+        return {boxes.sure: gr.Row(visible=False)} | find(values, values[boxes.pages])
 
     def read(path: str | None) -> Values:
         if path is None:
@@ -160,11 +178,10 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
 
     def use_drop(path: str) -> Values:
         with saying(service):
-            found = read_picture(service, shelf, Path(path))
-        return create.filled(found) | {tabs: gr.Tabs(selected="create")}
+            return create.filled(read_picture(service, shelf, Path(path))) | {tabs: gr.Tabs(selected="create")}
 
     asked = {boxes.search, boxes.adapter, boxes.seed, boxes.favourites, boxes.pages, boxes.shown, boxes.chosen}
-    asked.add(boxes.bin)
+    asked |= {boxes.bin, boxes.kept}
     listed = [boxes.grid, boxes.none, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.zip, boxes.bin]
     details = [boxes.chosen, boxes.facts, boxes.text, boxes.use, boxes.mark, boxes.keep, boxes.delete]
     tab.select(open_tab, asked, [*listed, boxes.adapter], **CHANGING)
@@ -181,19 +198,23 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     boxes.use.click(use, boxes.chosen, [*create.outputs(), tabs], **CHANGING)
     boxes.mark.click(mark, boxes.chosen, details, **CHANGING)
     boxes.keep.click(keep, [boxes.chosen, boxes.kept], [boxes.pair, boxes.kept], **CHANGING)
-    boxes.delete.click(delete, asked, [*listed, *details], **CHANGING)
+    boxes.delete.click(delete, asked, [*listed, *details, boxes.kept], **CHANGING)
     boxes.restore.click(restore, asked, listed, **CHANGING)
-    boxes.empty.click(empty, asked, listed, **CHANGING)
+    boxes.empty.click(ask, None, [boxes.sure, boxes.question], **CHANGING)
+    boxes.spare.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.really.click(empty, asked, [boxes.sure, *listed], **CHANGING)
     boxes.drop.change(read, boxes.drop, [boxes.said, boxes.use_drop], **CHANGING)
     boxes.use_drop.click(use_drop, boxes.drop, [*create.outputs(), tabs], **CHANGING)
 
 
-def _layout(shelf: Shelf) -> _Boxes:
+def _layout(service: Service) -> _Boxes:
     made: dict[str, Any] = {name: gr.State(value) for name, value in (("chosen", ""), ("kept", ""))}
     made |= {"shown": gr.State([]), "pages": gr.State([])}
     with gr.Row(elem_classes="end", elem_id="search"):
         made["search"] = gr.Textbox(label="Words of the prompt", min_width=160, scale=3)
-        made["adapter"] = gr.Dropdown(["", *shelf.names()], value="", label="Adapter", min_width=140, scale=2)
+        made["adapter"] = gr.Dropdown(
+            [_ANY, *service.gallery.adapters()], value="", label="Adapter", min_width=140, scale=2
+        )
         made["seed"] = gr.Textbox(label="Seed", min_width=100, scale=1)
         made["favourites"] = gr.Checkbox(False, label="Favourites only", min_width=130, scale=1)
     with gr.Row(equal_height=False, elem_id="shelf"):
@@ -233,6 +254,11 @@ def _layout(shelf: Shelf) -> _Boxes:
                 with gr.Row(elem_classes="actions"):
                     made["restore"] = gr.Button("Restore", size="sm", min_width=80)
                     made["empty"] = gr.Button("Delete all in the bin for good", size="sm", variant="stop")
+                with gr.Row(visible=False, elem_classes="sure") as sure:
+                    made["question"] = gr.HTML("")
+                    made["really"] = gr.Button("Delete them for good", variant="stop", size="sm", min_width=130)
+                    made["spare"] = gr.Button("Keep them", size="sm", min_width=80)
+                made["sure"] = sure
     return _Boxes(**made)
 
 
@@ -275,6 +301,13 @@ def _facts(picture: Picture) -> str:
     rows = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in lines.items())
     star = "★ " if picture.favourite else ""
     return f'<p class="prompt">{star}{html.escape(picture.prompt[:400])}</p><dl>{rows}</dl>'
+
+
+def _is_there(service: Service, file: str) -> bool:
+    try:
+        return bool(service.gallery.get(file))
+    except RequestError:  # deleted, in another tab perhaps
+        return False
 
 
 def _chosen(file: str) -> str:

@@ -86,10 +86,11 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
 
     def look(seen: Any) -> Values:
         job = _current(service)
+        current = (job.id, job.state) if job else None
         busy = job is not None and job.state in ("queued", "running")
         files = service.grids.sheets(_SHOWN)
-        said: Values = {boxes.stage: _stage(service, job), boxes.seen: (busy, files)}
-        if seen is None or seen[0] != busy:
+        said: Values = {boxes.stage: _stage(service, job), boxes.seen: (current, files)}
+        if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next grid
             timer = gr.Timer(_BUSY if busy else IDLE, active=True)
             said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=busy)}
         if seen is None or seen[1] != files:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -14,7 +14,7 @@ from lorablend.app.building import KINDS
 from lorablend.app.draw import Draw
 from lorablend.app.jobs import Job
 from lorablend.app.page_create import Create, Taken
-from lorablend.app.page_form import Values
+from lorablend.app.page_form import Values, model_box
 from lorablend.app.page_models_facts import device_table, disk_text, model_facts, model_table
 from lorablend.app.page_say import AT_ONCE, CHANGING, saying
 from lorablend.app.service import Service
@@ -24,6 +24,7 @@ __all__ = ["make_models"]
 
 _BUSY, _IDLE = 0.6, 4.0  # seconds between two looks at the jobs
 _WEIGHTS = [("8 bits (small, for most)", "int8"), ("16 bits", "fp16"), ("32 bits", "fp32")]
+_NO_CONFIG = ("none", "")
 _NO_BOARD = '<p class="empty">Take the board first; its adapters become part of the new model.</p>'
 
 
@@ -34,7 +35,6 @@ class _Boxes:
     model: gr.Radio
     facts: gr.HTML
     table: gr.HTML
-    devices: gr.HTML
     old: gr.Dropdown
     remove: gr.Button
     sure: gr.Row
@@ -58,32 +58,26 @@ class _Boxes:
     seen: gr.State
     timer: gr.Timer
 
-    def all(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
 
-
-def make_models(service: Service, create: Create, page: gr.Blocks, tab: gr.Tab) -> None:
+def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
     boxes = _layout(service)
     create.takers.append((boxes.take, boxes.taken))
     form = create.form
 
-    def choices() -> Values:
-        names = service.models.names
-        return {form.model: gr.Dropdown(names, visible=True if len(names) > 1 else "hidden")}
-
     def refresh(model: str) -> Values:
-        """What there is now, wherever it was made or removed."""
-        chosen = model if model in service.models.names else service.models.names[0]
+        """What there is now, wherever it was made or removed. model: Create's own, which the list here follows."""
+        names = service.models.names
+        chosen = model if model in names else names[0]
         own = [one["name"] for one in service.building.models() if one["own"]]
-        said = choices() if model == chosen else choices() | {form.model: chosen}
-        return said | {
-            boxes.model: gr.Radio(service.models.names, value=chosen),
+        return {
+            form.model: model_box(names, chosen),
+            boxes.model: gr.Radio(names, value=chosen),
             boxes.facts: model_facts(service, chosen),
             boxes.table: model_table(service),
             boxes.old: gr.Dropdown(own, value=None),
             boxes.source: gr.Dropdown(service.building.sources.names()),
-            boxes.config: gr.Dropdown(["", *service.building.sources.names()]),
+            boxes.config: gr.Dropdown([_NO_CONFIG, *service.building.sources.names()]),
         }
 
     def switch(name: str) -> Values:
@@ -136,18 +130,18 @@ def make_models(service: Service, create: Create, page: gr.Blocks, tab: gr.Tab) 
 
     def look(seen: Any, model: str) -> Values:
         job = _current(service)
+        current = (job.id, job.state) if job else None
         busy = job is not None and job.state in ("queued", "running")
-        now = (busy, service.models.names)
+        now = (current, service.models.names)
         said: Values = {boxes.stage: _stage(service, job), boxes.seen: now}
-        if seen is None or seen[0] != busy:
+        if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next job
             timer = gr.Timer(_BUSY if busy else _IDLE, active=True)
             said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=busy)}
         return said | (refresh(model) if seen is None or seen[1] != now[1] else {})
 
     lists = [boxes.model, boxes.facts, boxes.table, boxes.old, boxes.source, boxes.config, form.model]
     begun = [boxes.timer, boxes.stop, boxes.seen]
-    page.load(choices, None, form.model, **CHANGING)
-    tab.select(refresh, boxes.model, lists, **CHANGING)
+    tab.select(refresh, form.model, lists, **CHANGING)
     boxes.model.input(switch, boxes.model, [boxes.facts, form.model, form.width, form.height], **CHANGING)
     asked = {boxes.source, boxes.name, boxes.weights, boxes.config}
     gr.on([boxes.convert.click, boxes.name.submit], convert, asked, begun, **CHANGING)
@@ -158,10 +152,10 @@ def make_models(service: Service, create: Create, page: gr.Blocks, tab: gr.Tab) 
     boxes.source.change(_config_box, boxes.source, boxes.config, **AT_ONCE)
     boxes.remove.click(ask, boxes.old, [boxes.sure, boxes.question], **CHANGING)
     boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
-    boxes.really.click(remove, [boxes.old, boxes.model], [boxes.sure, *lists], **CHANGING)
+    boxes.really.click(remove, [boxes.old, form.model], [boxes.sure, *lists], **CHANGING)
     boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
     watched = [boxes.stage, boxes.seen, boxes.timer, boxes.stop, *lists]
-    gr.on([tab.select, boxes.timer.tick], look, [boxes.seen, boxes.model], watched, **AT_ONCE)
+    gr.on([tab.select, boxes.timer.tick], look, [boxes.seen, form.model], watched, **AT_ONCE)
 
 
 def _layout(service: Service) -> _Boxes:
@@ -181,7 +175,7 @@ def _layout(service: Service) -> _Boxes:
                 made["really"] = gr.Button("Remove it for good", variant="stop", size="sm", min_width=130)
                 made["keep"] = gr.Button("Keep it", size="sm", min_width=80)
             made["sure"] = sure
-            made["devices"] = gr.HTML(f"<h2>Devices</h2>{device_table(service)}")
+            gr.HTML(f"<h2>Devices</h2>{device_table(service)}")
         with gr.Column(scale=6, min_width=280):
             gr.HTML("<h2>Being made</h2>")
             made["stage"] = gr.HTML(text_stage("Nothing is being made."), elem_id="model-stage")
@@ -196,7 +190,9 @@ def _layout(service: Service) -> _Boxes:
                 allow_custom_value=True,
                 label="Hugging Face id (owner/name), or what lies in the folder sources",
             )
-            made["config"] = gr.Dropdown([""], value="", label="Its configuration, a diffusers folder", visible=False)
+            made["config"] = gr.Dropdown(
+                [_NO_CONFIG], value="", label="Its configuration, a diffusers folder", visible=False
+            )
             made["weights"] = gr.Radio(_WEIGHTS, value="int8", label="Weights")
             with gr.Row(elem_classes="end"):
                 made["name"] = gr.Textbox(label="Name of the new model", max_length=180, min_width=160, scale=3)

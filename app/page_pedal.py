@@ -10,7 +10,7 @@ from typing import Any
 
 from lorablend.adapters.errors import BlendError
 
-__all__ = ["Board", "Pedal", "blend_of", "board_of", "moved"]
+__all__ = ["Board", "Pedal", "blend_of", "board_of", "moved", "style_of"]
 
 
 def _new_id() -> str:
@@ -49,10 +49,11 @@ class Pedal:
 
     @classmethod
     def of_item(cls, item: Mapping[str, Any]) -> Pedal:
-        """The pedal for an item in its JSON form."""
+        """The pedal for an item in its JSON form, or in that of `style_of`."""
         schedule, blocks, mask = item.get("schedule") or {}, item.get("blocks"), item.get("mask")
         return cls(
             adapter=str(item["adapter"]),
+            on=item.get("on", True) is not False,
             weight=float(item.get("weight", 1.0)),
             unet=_text(item.get("unet")),
             text_encoder=_text(item.get("text_encoder")),
@@ -105,12 +106,17 @@ Board = list[Pedal]
 
 def blend_of(board: Board, mode: str, switch_steps: int) -> dict[str, Any]:
     """The JSON form of the blend of the pedals that are on. Raises BlendError."""
+    return style_of([pedal for pedal in board if pedal.on], mode, switch_steps)
+
+
+def style_of(board: Board, mode: str, switch_steps: int) -> dict[str, Any]:
+    """As `blend_of`, with the pedals that are off too, as items that say so: what is kept of a board."""
     form: dict[str, Any] = {"mode": mode} | ({"switch_steps": switch_steps} if mode == "switch" else {})
-    return form | {"items": [pedal.item() for pedal in board if pedal.on]}
+    return form | {"items": [pedal.item() | ({} if pedal.on else {"on": False}) for pedal in board]}
 
 
 def board_of(blend: Mapping[str, Any]) -> Board:
-    """The pedals for a blend's JSON form."""
+    """The pedals for a blend's JSON form, or for that of `style_of`."""
     return [Pedal.of_item(item) for item in blend.get("items", ())]
 
 

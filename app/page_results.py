@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,14 +16,12 @@ from lorablend.app.page_say import AT_ONCE
 from lorablend.app.service import Service
 from lorablend.app.stage import job_stage
 
-__all__ = ["Comparison", "Results", "make_results", "wire_results"]
+__all__ = ["Results", "make_results", "wire_results"]
 
 _KINDS = ("draw", "grid")
 _SHOWN = 12  # pictures
+_LONGEST = 100  # pictures of a comparison: more than ever wait
 _BUSY, _IDLE = 0.4, 3.0  # seconds between two looks at the jobs
-
-Comparison = list[tuple[str, str]]
-"""(label, job) of each picture of a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class Results:
     reuse: gr.Button
     begin: gr.Button
     row: gr.Gallery
-    compared: gr.State
+    failed: gr.HTML
     shown: gr.State
     chosen: gr.State
     seen: gr.State
@@ -66,6 +64,7 @@ def make_results(stop: gr.Button) -> Results:
         height="auto",
         elem_id="row",
     )
+    failed = gr.HTML("", visible=False)
     picture = gr.Image(
         label="Picture",
         type="filepath",
@@ -100,7 +99,7 @@ def make_results(stop: gr.Button) -> Results:
         reuse=reuse,
         begin=begin,
         row=row,
-        compared=gr.State([]),
+        failed=failed,
         shown=gr.State([]),
         chosen=gr.State(""),
         seen=gr.State(None),
@@ -111,30 +110,31 @@ def make_results(stop: gr.Button) -> Results:
 def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
     """Look at the jobs when the page is opened, and again and again."""
 
-    def look(seen: Any, compared: Comparison, chosen: str) -> Values:
+    def look(seen: Any) -> Values:
         job, waiting = _current(service)
+        current = (job.id, job.state) if job else None
         busy = job is not None and job.state in ("queued", "running")
         files = [
             picture.file
             for picture in service.gallery.find(limit=_SHOWN)
             if service.gallery.path(picture.file).is_file()
         ]
-        done = _done(service, compared)
-        now = (busy, files, len(done), chosen)
+        newest = service.jobs.find(kind="draw", limit=1)
+        row = _comparison(service, newest[0]) if newest else []
+        now = (busy, files, current, [(one.id, one.state) for one in row])
         said: Values = {results.stage: _stage(job, waiting), results.seen: now}
-        if seen is None or seen[0] != busy:
+        if seen is None or seen[2] != current:  # else a button that was pressed would stay grey for the next job
             said |= {results.timer: gr.Timer(_BUSY if busy else _IDLE), results.stop: gr.Button(interactive=busy)}
         if seen is None or seen[:2] != now[:2]:
             said |= _pictures(service, results, files, busy)
-        if done and (seen is None or seen[2] != now[2]):
-            paths = [(save_file_to_cache(path, results.row.GRADIO_CACHE), label) for label, path in done]
-            said[results.row] = gr.Gallery(paths, visible=True, columns=min(max(len(compared), 1), 4))
+        if seen is None or seen[3] != now[3]:
+            said |= _row(service, results, row)
         return said
 
     def stop() -> gr.Button:
         job, _ = _current(service)
-        if job is not None:
-            service.jobs.cancel(job.id)
+        for one in (_comparison(service, job) or [job]) if job else ():
+            service.jobs.cancel(one.id)
         return gr.Button(interactive=False)
 
     def select(shown: list[str], event: gr.SelectData) -> Values:
@@ -147,10 +147,7 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
 
     results.stop.click(stop, None, results.stop, **AT_ONCE)
     results.gallery.select(select, results.shown, [results.chosen, results.picture, results.text], **AT_ONCE)
-    outputs = results.boxes() - {results.compared}
-    gr.on(
-        [page.load, results.timer.tick], look, [results.seen, results.compared, results.chosen], [*outputs], **AT_ONCE
-    )
+    gr.on([page.load, results.timer.tick], look, results.seen, [*results.boxes()], **AT_ONCE)
 
 
 def _current(service: Service) -> tuple[Job | None, int]:
@@ -208,14 +205,31 @@ def _words(service: Service, file: str) -> str:
     return service.gallery.get(file).prompt[:60]
 
 
-def _done(service: Service, compared: Comparison) -> list[tuple[str, Path]]:
-    """The pictures of a comparison that are there."""
-    found = []
-    for label, name in compared:
-        job = service.jobs.get(name)
-        for picture in (job.result or {}).get("pictures", ())[:1]:
+def _comparison(service: Service, job: Job) -> list[Job]:
+    """The jobs of the comparison that this one is of, the first one first; none if it is of none."""
+
+    def name(one: Job) -> str:
+        return one.request.get("comparison", {}).get("name", "")
+
+    if not name(job):
+        return []
+    return [one for one in reversed(service.jobs.find(kind="draw", limit=_LONGEST)) if name(one) == name(job)]
+
+
+def _row(service: Service, results: Results, jobs: list[Job]) -> Values:
+    """The pictures of a comparison that are there, and why others are not."""
+    done, failed = [], ""
+    for job in jobs:
+        label = job.request["comparison"]["label"]
+        if job.state == "failed":
+            failed += f'<p class="trouble" role="alert">{html.escape(f"{label}: failed: {job.reason}")}</p>'
+        for picture in (job.result or {}).get("pictures", ()):
             try:
-                found.append((label, service.gallery.path(picture["file"])))
-            except RequestError:  # deleted meanwhile
+                path = service.gallery.path(picture["file"])
+                done.append((save_file_to_cache(path, results.row.GRADIO_CACHE), label))
+            except (RequestError, FileNotFoundError):  # deleted meanwhile
                 continue
-    return found
+    return {
+        results.row: gr.Gallery(done, visible=bool(done), columns=min(max(len(jobs), 1), 4)),
+        results.failed: gr.HTML(failed, visible=bool(failed)),
+    }

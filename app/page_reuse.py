@@ -60,7 +60,7 @@ def read_picture(service: Service, shelf: Shelf, path: Path) -> Found:
     try:
         with Image.open(path) as picture:
             texts, comfy = texts_of(picture, path.name), picture.info.get("prompt")
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise RequestError(f"{path.name} is not a picture that can be read; give a PNG, JPEG or WebP file") from None
     if texts.record is not None:
         return _from_record(service, shelf, texts.record, {}, path.suffix)
@@ -161,8 +161,11 @@ def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> Found:
     if size := re.fullmatch(r"(\d+)x(\d+)", settings.get("Size", "")):
         fields |= {"width": int(size[1]), "height": int(size[2])}
     if "Timesteps" in settings:
-        fields["timesteps"] = [float(part) for part in settings["Timesteps"].split(",")]
-        fields.pop("steps", None)
+        try:
+            fields["timesteps"] = [float(part) for part in settings["Timesteps"].split(",")]
+            fields.pop("steps", None)
+        except ValueError:
+            missing.append(f'the timesteps "{settings["Timesteps"][:40]}" are no numbers; they are left out')
     sampler, spacing = settings.get("Sampler", "").casefold(), settings.get("Schedule type", "").casefold()
     for ending in _SCHEDULE_TYPES:  # before A1111 1.9 one name had both, "DPM++ 2M Karras"
         if not spacing and sampler.endswith(f" {ending}"):

@@ -12,7 +12,7 @@ from gradio.processing_utils import save_file_to_cache
 from PIL import Image, ImageChops
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.page_form import Start
+from lorablend.app.page_form import Start, Values, size_of
 from lorablend.app.page_say import CHANGING, saying
 from lorablend.app.png import encode
 from lorablend.app.service import Service
@@ -24,6 +24,11 @@ _THUMBNAIL = 160  # pixels
 
 @dataclass(frozen=True)
 class StartBoxes:
+    """start, width, height: those of the form that `begun` fills."""
+
+    start: gr.State
+    width: gr.Slider
+    height: gr.Slider
     editor: gr.ImageEditor
     shown: gr.HTML
     strength: gr.Slider
@@ -32,8 +37,14 @@ class StartBoxes:
     repaint: gr.Button
     clear: gr.Button
 
+    def begun(self, service: Service, start: Start) -> Values:
+        """To start from it, at its own size: at any other shape it would be stretched."""
+        assert start.image is not None
+        width, height = size_of(service.uploads.open(start.image).size, int(self.width.maximum))
+        return {self.start: start, self.width: width, self.height: height}
 
-def make_start(service: Service, start: gr.State) -> StartBoxes:
+
+def make_start(service: Service, start: gr.State, width: gr.Slider, height: gr.Slider) -> StartBoxes:
     """Lay it out, and wire what needs no pedal."""
     with gr.Accordion("Start from a picture, paint masks", open=False, elem_id="start"):
         newest = gr.Button("Take the newest picture", size="sm")
@@ -56,12 +67,12 @@ def make_start(service: Service, start: gr.State) -> StartBoxes:
     with gr.Row(elem_classes="started"):
         shown = gr.HTML("", elem_id="started")
         clear = gr.Button("Start from noise again", size="sm", visible=False, min_width=120, scale=0)
-    boxes = StartBoxes(editor, shown, strength, newest, whole, repaint, clear)
-    _wire(service, start, boxes)
+    boxes = StartBoxes(start, width, height, editor, shown, strength, newest, whole, repaint, clear)
+    _wire(service, boxes)
     return boxes
 
 
-def _wire(service: Service, start: gr.State, boxes: StartBoxes) -> None:
+def _wire(service: Service, boxes: StartBoxes) -> None:
     def take_newest() -> dict[str, Any]:
         pictures = service.gallery.find(limit=1)
         if not pictures:
@@ -69,22 +80,24 @@ def _wire(service: Service, start: gr.State, boxes: StartBoxes) -> None:
         path = service.gallery.path(pictures[0].file)
         return {"background": save_file_to_cache(path, boxes.editor.GRADIO_CACHE), "layers": [], "composite": None}
 
-    def whole(value: dict[str, Any] | None) -> Start:
+    def whole(value: dict[str, Any] | None) -> Values:
         with saying(service):
-            return Start(image=_kept_background(service, value))
+            return boxes.begun(service, Start(image=_kept_background(service, value)))
 
-    def repaint(value: dict[str, Any] | None) -> Start:
+    def repaint(value: dict[str, Any] | None) -> Values:
         with saying(service):
-            return Start(image=_kept_background(service, value), mask=kept_mask(service, value))
+            image, mask = _kept_background(service, value), kept_mask(service, value)
+            return boxes.begun(service, Start(image=image, mask=mask))
 
     def show(value: Start) -> tuple[str, Any]:
         return start_html(service, value), gr.Button(visible=value.image is not None)
 
     boxes.newest.click(take_newest, None, boxes.editor, **CHANGING)
-    boxes.whole.click(whole, boxes.editor, start, **CHANGING)
-    boxes.repaint.click(repaint, boxes.editor, start, **CHANGING)
-    boxes.clear.click(Start, None, start, **CHANGING)
-    start.change(show, start, [boxes.shown, boxes.clear], **CHANGING)
+    begun = [boxes.start, boxes.width, boxes.height]
+    boxes.whole.click(whole, boxes.editor, begun, **CHANGING)
+    boxes.repaint.click(repaint, boxes.editor, begun, **CHANGING)
+    boxes.clear.click(Start, None, boxes.start, **CHANGING)
+    boxes.start.change(show, boxes.start, [boxes.shown, boxes.clear], **CHANGING)
 
 
 def kept_mask(service: Service, value: dict[str, Any] | None) -> str:

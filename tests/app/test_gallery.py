@@ -49,6 +49,7 @@ def test_a_picture_of_ours(sdxl_model: Path, lora_dir: Path, gallery: Gallery) -
     picture = gallery.add(path)
     assert (picture.prompt, picture.negative_prompt, picture.seed) == ("a fox", "mud", 2**62)
     assert (picture.adapters, picture.model) == (("ink",), sdxl_model.name)
+    assert gallery.adapters() == ["ink"]
     assert (picture.width, picture.height) == (64, 64)
     assert picture.parameters.startswith("a fox <lora:ink:0.5>\nNegative prompt: mud\nSteps: 1")
     assert gallery.path(picture.file) == path

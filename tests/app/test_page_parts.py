@@ -9,10 +9,14 @@ import pytest
 
 from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.jobs import Job, Progress
-from lorablend.app.page_pedal import Pedal, blend_of, board_of, moved
+from lorablend.app.page_create import first_prompt
+from lorablend.app.page_form import fitting_step, size_of
+from lorablend.app.page_pedal import Pedal, blend_of, board_of, moved, style_of
 from lorablend.app.page_styles import Styles
 from lorablend.app.page_tokens import TokenCounter
+from lorablend.app.service import Service
 from lorablend.app.stage import job_stage
+from lorablend.demo import model_dir
 from lorablend.engine import ModelFolder
 
 
@@ -61,6 +65,35 @@ def test_a_board() -> None:
     assert [pedal.adapter for pedal in moved(board, 1, -1)] == ["neon", "ink", "ink"]
     assert moved(board, 0, -1) == board
     assert len({pedal.id for pedal in board}) == 3
+    kept = style_of(board, "sum", 1)
+    assert kept["items"][1] == {"adapter": "neon", "weight": 1.0, "on": False}
+    assert [pedal.on for pedal in board_of(kept)] == [True, False, True]
+    assert style_of(board_of(kept), "sum", 1) == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "finer"),
+    [(0.8, 0.05, 0.05), (0.72, 0.05, 0.01), (-0.725, 0.05, 0.001), (0.123456, 0.05, 0.000001), (1001, 8, 1)],
+)
+def test_a_slider_says_a_value_and_is_moved_by_keys(value: float, step: float, finer: float) -> None:
+    assert fitting_step(value, step) == finer
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [((1216, 832), (1216, 832)), ((1021, 70), (1016, 64)), ((4096, 3072), (2048, 1536)), ((16, 32), (64, 128))],
+)
+def test_a_picture_is_not_stretched(picture: tuple[int, int], size: tuple[int, int]) -> None:
+    assert size_of(picture, 2048) == size
+
+
+def test_the_demo_has_a_prompt(tmp_path: Path, sdxl_model: Path) -> None:
+    for folder, begins in ((model_dir(), "a "), (sdxl_model, "")):
+        service = Service(tmp_path / folder.name, {"one": folder})
+        prompt = first_prompt(service)
+        assert prompt.startswith(begins)
+        assert bool(prompt) == bool(begins)
+        service.close()
 
 
 def test_styles(tmp_path: Path) -> None:

@@ -151,6 +151,37 @@ def test_comfyui(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     }
 
 
+def test_comfyui_links_in_place_of_values(service: Service, shelf: Shelf, tmp_path: Path) -> None:
+    """One that leads to a constant is followed; what is computed is left out, and said."""
+    graph = json.loads(comfy())
+    graph["6"]["inputs"] |= {"seed": ["7", 0], "steps": ["8", 0], "cfg": ["9", 0], "positive": ["10", 0]}
+    graph["2"]["inputs"] |= {"strength_model": ["8", 0], "strength_clip": ["9", 0]}
+    graph["5"]["inputs"] |= {"width": ["9", 0]}
+    graph |= {
+        "7": {"class_type": "Reroute", "inputs": {"value": ["11", 0]}},
+        "8": {"class_type": "Math", "inputs": {"a": 1, "b": 2}},
+        "9": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
+        "10": {"class_type": "CLIPTextEncode", "inputs": {"text": ["8", 0]}},
+        "11": {"class_type": "Seed", "inputs": {"seed": 9}},
+    }
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=json.dumps(graph)))
+    assert found.missing == (
+        "the prompt is computed in the graph",
+        "the number of steps is computed in the graph",
+        "the weight of ink is computed in the graph",
+    )
+    assert (found.draw.prompt, found.draw.seed, found.draw.steps, found.draw.guidance_scale) == ("", 9, None, 3)
+    assert found.draw.blend == {"items": [{"adapter": "ink", "text_encoder": 3}]}
+    assert found.draw.width == 3
+
+
+def test_timesteps_that_are_no_numbers(service: Service, shelf: Shelf, tmp_path: Path) -> None:
+    text = "a fox\nSteps: 20, Sampler: LCM, Timesteps: x, CFG scale: 7, Seed: 1, Size: 64x64"
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
+    assert (found.draw.timesteps, found.draw.steps) == (None, 20)
+    assert found.missing == ('the timesteps "x" are no numbers; they are left out',)
+
+
 @pytest.mark.parametrize(
     ("chunks", "text"),
     [
