@@ -88,7 +88,7 @@ class Models:
     """A base model in memory, frozen (no parameter asks for a gradient), in evaluation mode, on the CPU.
 
     text_encoders, tokenizers: one of each, SDXL two. The VAE is f32: SDXL's overflows in half precision. The UNet and
-    text encoders have the dtype that was asked for. openvino: the same model as an OpenVINO folder, where there is one.
+    text encoders have the dtype that was asked for.
     """
 
     base: Base
@@ -96,7 +96,6 @@ class Models:
     vae: AutoencoderKL
     text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
     tokenizers: tuple[PreTrainedTokenizerBase, ...]
-    openvino: Path | None = None
 
     @property
     def family(self) -> str:
@@ -161,10 +160,9 @@ def load_base(
     *,
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
-    openvino: Path | None = None,
 ) -> Models:
     """Load every network on the CPU. dtype: of the UNet and the text encoders, None is f32; text_dtype: of the latter,
-    where it is another one. openvino: as in Models.
+    where it is another one.
 
     Raises ModelError where a tensor is missing, for diffusers and transformers would draw it at random.
     """
@@ -192,7 +190,6 @@ def load_base(
         vae=networks["vae"],
         text_encoders=tuple(networks[name] for name in found.text_encoders),
         tokenizers=tokenizers,
-        openvino=openvino,
     )
 
 

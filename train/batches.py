@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from accelerate import Accelerator
 
+from lorablend.adapters._wording import listed
 from lorablend.engine.pipeline import default_cache_dir
 from lorablend.train.base import Models
 from lorablend.train.buckets import Crop, assign, bucket_step
@@ -21,7 +22,7 @@ from lorablend.train.layouts import Example
 from lorablend.train.loop import Run
 from lorablend.train.order import Order, Pick
 from lorablend.train.pictures import load_mask
-from lorablend.train.text import encode, tokenize
+from lorablend.train.text import cut_texts, encode, tokenize
 
 __all__ = ["Batch", "Data"]
 
@@ -71,6 +72,10 @@ class Data:
         self._tokenizers = models.tokenizers if config.text_encoder else ()
         self._base, self._device = base, accelerator.device
         self._masked = any(example.mask for example in self.examples)
+        most, cut = cut_texts(models.tokenizers, list({text for texts in self._texts for text in texts}))
+        named = zip(self.examples, self._texts, strict=True)
+        if names := [run.dataset.name(example.path) for example, texts in named if not cut.isdisjoint(texts)]:
+            say(f"note: {listed(names, 'caption')} longer than {most} tokens, cut there")
         with accelerator.main_process_first():  # the others find all in the cache
             self._fill(config, models, say)
 
@@ -87,14 +92,13 @@ class Data:
         started = time.monotonic()
         flips = (False, True) if config.flip else (False,)
         latents.fill((example.path, crop, flip) for example, crop in self._cropped() for flip in flips)
-        models.vae.to("cpu")
+        latents.release()
         if not config.text_encoder:
             key = json.dumps([self._base.hashes[name] for name in self._base.text_encoders])
             texts = TextCache(folder, key, embed)
             texts.fill(["", *(text for variants in self._texts for text in variants)])
+            texts.release()
             self._text = lru_cache(512)(texts.get)
-            for encoder in encoders:
-                encoder.to("cpu")
         self._latent = lru_cache(4096)(latents.get)
         count = sum(map(len, self._texts))
         say(f"latents of {len(self.examples)} pictures and {count} texts ready in {time.monotonic() - started:.1f} s")

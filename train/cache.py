@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import ResourceError
 from lorablend.engine.disk_cache import make_room
 from lorablend.train.buckets import Crop
@@ -38,12 +39,13 @@ class LatentCache:
     """What the VAE makes of pictures: its mean, times scaling_factor, f32 [channels, height / cell, width / cell].
 
     folder: made if it is not there; the other cache may share it. key: hash of the VAE's weights and configuration.
-    vae: f32, on any device.
+    vae: f32, on any device; `release` lets it go.
     """
 
     def __init__(self, folder: Path, key: str, vae: AutoencoderKL) -> None:
         self._store = _Store(folder / "latents")
-        self._key, self._vae = key, vae
+        self._key = key
+        self._vae: AutoencoderKL | None = vae
         self._digests: dict[tuple[Path, int, int, int], str] = {}
 
     def get(self, path: Path, crop: Crop, flip: bool = False) -> torch.Tensor:
@@ -59,6 +61,10 @@ class LatentCache:
             if progress:
                 progress(done, len(todo))
 
+    def release(self) -> None:
+        """Let the VAE go; from now on a latent that is gone from the disk is a ResourceError."""
+        self._vae = None
+
     def _digest(self, path: Path) -> str:
         stat = path.stat()
         known = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -68,6 +74,8 @@ class LatentCache:
 
     @torch.no_grad()
     def _encode(self, path: Path, crop: Crop, flip: bool) -> torch.Tensor:
+        if self._vae is None:
+            raise self._store.gone(f"the latent of {shown(path.name)}")
         pixels = torch.from_numpy(load_picture(path, crop, flip).copy()).permute(2, 0, 1)[None]
         values = pixels.to(self._vae.device, torch.float32) / 127.5 - 1
         mean = self._vae.encode(values.to(self._vae.dtype)).latent_dist.mean  # pyright: ignore[reportAttributeAccessIssue]
@@ -83,11 +91,12 @@ class TextCache:
 
     def __init__(self, folder: Path, key: str, encode: Callable[[str], Tensors]) -> None:
         self._store = _Store(folder / "texts")
-        self._key, self._encode = key, encode
+        self._key = key
+        self._encode: Callable[[str], Tensors] | None = encode
 
     def get(self, text: str) -> dict[str, torch.Tensor]:
         """The tensors of one text."""
-        return self._store.get(_hash("text", _FORM, self._key, text), lambda: self._encode(text))
+        return self._store.get(_hash("text", _FORM, self._key, text), lambda: self._make(text))
 
     def fill(self, texts: Iterable[str], progress: Progress | None = None) -> None:
         """Make all that is missing."""
@@ -96,6 +105,15 @@ class TextCache:
             self.get(text)
             if progress:
                 progress(done, len(todo))
+
+    def release(self) -> None:
+        """Let the text encoders go; from now on a text that is gone from the disk is a ResourceError."""
+        self._encode = None
+
+    def _make(self, text: str) -> Tensors:
+        if self._encode is None:
+            raise self._store.gone(f'the embedding of "{shown(text)}"')
+        return self._encode(text)
 
 
 class _Store:
@@ -118,6 +136,12 @@ class _Store:
         tensors = {key: value.detach().cpu().contiguous() for key, value in make().items()}
         self._write(path, save(tensors))
         return tensors
+
+    def gone(self, what: str) -> ResourceError:
+        """For what was there, and cannot be made again: a resume begins by making all of it."""
+        return ResourceError(
+            f"{what} is gone from {self._folder}; its file has changed, or another program needed the room"
+        )
 
     def _write(self, path: Path, data: bytes) -> None:
         work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -15,7 +15,7 @@ from lorablend.train.base import Base
 from lorablend.train.config import TrainConfig
 from lorablend.train.networks import default_alpha
 
-__all__ = ["Machine", "Plan", "find_machine", "make_plan", "memory_needed"]
+__all__ = ["Machine", "Plan", "find_machine", "make_plan", "memory_needed", "numbers_needed"]
 
 _PICTURE_STEPS = 1200  # what most of 10 to 30 pictures are trained with elsewhere
 _STEPS_PER_PICTURE = 40  # beyond 30 pictures
@@ -28,25 +28,29 @@ _BATCH = 4  # pictures to a step of the optimizer, where nothing is said
 _SAVED = {False: (16, 80), True: (8, 2.5)}
 _SPARE = 1.2  # what the kernels need in between
 _CUDA_CONTEXT = 0.8e9
+_VAE = 25  # bytes per pixel and channel at full resolution, measured on SDXL's in f32: 20 to encode, 25 to decode
 _USABLE = {"cuda": 0.95, "cpu": 0.8}  # of what is free now
 
 
 @dataclass(frozen=True)
 class Machine:
-    """device: "cpu" or "cuda". name: for people. free: bytes of its memory. bf16: fast there. processes: in all."""
+    """device: "cpu" or "cuda". name: for people. free: bytes of its memory. bf16: fast there. processes: in all.
+    host: bytes that are free of the CPU's memory, where the device has its own."""
 
     device: str
     name: str
     free: int
     bf16: bool
     processes: int = 1
+    host: int = 0
 
 
 @dataclass(frozen=True)
 class Plan:
     """Every number that a configuration may leave open, and where it runs.
 
-    memory: bytes needed, an estimate. pictures: seen in all, over all devices, at most.
+    memory: bytes needed, an estimate. drawing: bytes of the CPU's memory that drawing a sample takes, beside what is
+    there then. draws: whether there is as much. pictures: seen in all, over all devices, at most.
     """
 
     steps: int
@@ -64,6 +68,8 @@ class Plan:
     device: str
     memory: int
     free: int
+    drawing: int
+    draws: bool
 
     @property
     def pictures(self) -> int:
@@ -86,21 +92,29 @@ class Plan:
         yield f"{self.steps} steps of {self.pictures // self.steps} pictures: {', '.join(ways)}; {rate}"
         checkpointing = ", gradient checkpointing" if self.gradient_checkpointing else ""
         yield f"{self.device}, {self.precision}{checkpointing}; about {_gb(self.memory)} of {_gb(self.free)} free"
+        if not self.draws:
+            yield (
+                f"note: no samples, and no picture that proves the file: to draw would take {_gb(self.drawing)} of the "
+                "CPU's memory more, which is not free"
+            )
 
 
 def find_machine() -> Machine:
-    """The device that accelerate uses here, and how many processes `accelerate launch` started. Needs torch."""
+    """The device that accelerate uses in this process, and how many `accelerate launch` started. Needs torch."""
     import torch
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    host = psutil.virtual_memory().available
     if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        return Machine("cuda", torch.cuda.get_device_name(), free, torch.cuda.is_bf16_supported(), processes)
+        card = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        with torch.cuda.device(card):
+            free, _ = torch.cuda.mem_get_info()
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            return Machine("cuda", torch.cuda.get_device_name(), free, bf16, processes, host)
     # torch computes bf16 everywhere, but slower than f32 without these instructions
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     fast = any(getattr(torch.cpu, name, lambda: False)() for name in probes)
-    free = psutil.virtual_memory().available // processes
-    return Machine("cpu", f"{torch.get_num_threads()} CPU threads", free, fast, processes)
+    return Machine("cpu", f"{torch.get_num_threads()} CPU threads", host // processes, fast, processes)
 
 
 def make_plan(
@@ -116,6 +130,12 @@ def make_plan(
     resolution = said["resolution"] or base.resolution
     if resolution < base.unit:
         raise TrainError(f"resolution is {resolution}, {base.name} needs at least {base.unit}; give a larger one")
+    if resolution % base.unit:
+        below = resolution // base.unit * base.unit
+        raise TrainError(
+            f"resolution is {resolution}, {base.name} takes multiples of {base.unit}; give {below} or "
+            f"{below + base.unit}"
+        )
     precision = config.precision if config.precision != "auto" else kept.get("precision")
     precision = precision or ("bf16" if machine.bf16 else "f32")
     if precision == "bf16" and machine.device == "cuda" and not machine.bf16:
@@ -128,6 +148,14 @@ def make_plan(
     effective = batch * accumulation * machine.processes
     steps = said["steps"] or ceil(max(_PICTURE_STEPS, _STEPS_PER_PICTURE * pictures) / effective)
     checkpoint_every = ceil(steps / config.checkpoints)
+    drawing = _drawing(base, resolution, machine)
+    if machine.device == "cuda":
+        draws = drawing <= _USABLE["cpu"] * machine.host
+    else:
+        beside = drawing + sum(_resident(config, base, precision))
+        draws = beside <= _USABLE["cpu"] * machine.free
+        memory = max(memory, beside) if draws else memory
+    sample_every = checkpoint_every if config.sample_every is None else config.sample_every
     return Plan(
         steps=steps,
         batch=batch,
@@ -140,10 +168,12 @@ def make_plan(
         gradient_checkpointing=checkpointing,
         warmup_steps=round(config.warmup * steps),
         checkpoint_every=checkpoint_every,
-        sample_every=checkpoint_every if config.sample_every is None else config.sample_every,
+        sample_every=sample_every if draws else 0,
         device=machine.name,
         memory=memory,
         free=machine.free,
+        drawing=drawing,
+        draws=draws,
     )
 
 
@@ -153,24 +183,46 @@ _OPEN = ("steps", "batch", "accumulation", "resolution", "gradient_checkpointing
 def memory_needed(
     config: TrainConfig, base: Base, resolution: int, precision: str, batch: int, checkpointing: bool, device: str
 ) -> int:
-    """Bytes at the peak of a step, an estimate: weights, the network with its gradients and moments, activations."""
+    """Bytes at the peak of training, samples left out, an estimate: weights, the network with its gradients and
+    moments, activations; on the CPU also while the caches are filled, with all of the base model there."""
     width = 2 if precision == "bf16" else 4
-    counts = base.source.parameters
-    # The VAE and the text encoders are there together with the UNet only if they are trained too; but on the CPU they
-    # share its memory while the caches are filled.
-    weights = width * counts["unet"]
-    if config.text_encoder:
-        weights += width * sum(counts[name] for name in base.text_encoders)
-    # Factors of rank r add about 2·r·√(in·out) to in·out numbers; layers of SD are about 1,000 wide.
-    share = min(1.0, 2 * config.rank / max(64, _width(base)))
-    network = 16 * share * counts["unet"]  # number, gradient and AdamW's two moments, f32
+    weights, network = _resident(config, base, precision)
     resnets, transformers, largest = _positions(base, resolution)
     saved = _SAVED[checkpointing]
     activations = batch * (width / 2) * (saved[0] * resnets + saved[1] * transformers)
     if checkpointing:  # one block at a time is computed again, and kept
         activations += batch * (width / 2) * sum(_SAVED[False]) * largest
-    context = _CUDA_CONTEXT if device == "cuda" else 0
-    return int(weights + network + _SPARE * activations + context)
+    step = weights + network + _SPARE * activations
+    if device == "cuda":  # the UNet comes there once the caches are full
+        return int(step + _CUDA_CONTEXT)
+    counts = base.source.parameters
+    texts = 0 if config.text_encoder else 4 * sum(counts[name] for name in base.text_encoders)  # f32
+    return int(max(step, weights + texts + 4 * counts["vae"] + _VAE * _vae_width(base) * resolution**2))
+
+
+def numbers_needed(config: TrainConfig, base: Base) -> int:
+    """How many are trained, an estimate."""
+    trained = base.source.parameters["unet"]
+    if config.text_encoder:
+        trained += sum(base.source.parameters[name] for name in base.text_encoders)
+    # Factors of rank r add about 2·r·√(in·out) to in·out numbers; layers of SD are about 1,000 wide.
+    return int(min(1.0, 2 * config.rank / max(64, _width(base))) * trained)
+
+
+def _resident(config: TrainConfig, base: Base, precision: str) -> tuple[int, int]:
+    """Bytes that are there all the time: weights, and the network with its gradients and moments.
+
+    The VAE goes when the caches are full, and so do text encoders that are not trained.
+    """
+    names = ("unet", *base.text_encoders) if config.text_encoder else ("unet",)
+    weights = (2 if precision == "bf16" else 4) * sum(base.source.parameters[name] for name in names)
+    return weights, 16 * numbers_needed(config, base)  # number, gradient and AdamW's two moments, f32
+
+
+def _drawing(base: Base, resolution: int, machine: Machine) -> int:
+    """Bytes of the CPU's memory for OpenVINO's own copy of all weights; those of the file are mapped, and give way."""
+    width = 2 if machine.device == "cpu" and machine.bf16 else 4
+    return int(width * sum(base.source.parameters.values()) + _VAE * _vae_width(base) * resolution**2)
 
 
 def _fit(
@@ -198,6 +250,11 @@ def _fit(
         f"{base.name} at {resolution} pixels needs about {_gb(needed)} with batch {batches[-1]}, {machine.name} "
         f"{'has' if machine.device == 'cuda' else 'have'} {_gb(machine.free)} free; {' or '.join(remedies)}"
     )
+
+
+def _vae_width(base: Base) -> int:
+    """Channels at full resolution."""
+    return base.vae.get("block_out_channels", (128,))[0]
 
 
 def _width(base: Base) -> int:

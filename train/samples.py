@@ -20,17 +20,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import ResourceError
+from lorablend.adapters.tags import TAG_START
 from lorablend.convert import convert
 from lorablend.engine import Pipeline
 from lorablend.engine.pipeline import default_cache_dir
 from lorablend.train.captions import caption_variants
 
 if TYPE_CHECKING:
-    from lorablend.train.base import Models
+    from lorablend.train.base import Base
     from lorablend.train.config import TrainConfig
     from lorablend.train.layouts import DataSet, Example
 
-__all__ = ["Sampler", "choose_prompts", "openvino_folder", "texts_of"]
+__all__ = ["Sampler", "choose_prompts", "convert_base", "openvino_folder", "texts_of"]
 
 _STEPS = 20
 _CHECK_STEPS = 4  # enough for a change to be seen
@@ -40,37 +41,42 @@ _MARGIN = 10
 _LINE = 18
 
 
-def openvino_folder(models: Models, progress: Callable[[str, int, int], None] | None = None) -> Path:
-    """The base model for the engine: its own folder where it has one, else converted (fp16) into the cache, once.
-
-    progress: see `lorablend.convert.convert`, whose errors this raises.
-    """
-    if models.openvino is not None:
-        return models.openvino
-    base = models.base
+def openvino_folder(base: Base) -> Path:
+    """Where the base model is for the engine once `convert_base` has been there; complete where it exists."""
     content = json.dumps([sorted(base.hashes.items()), dict(base.scheduler)], sort_keys=True, default=str)
-    folder = default_cache_dir() / "bases" / hashlib.sha256(content.encode()).hexdigest()[:32]
+    return default_cache_dir() / "bases" / hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def convert_base(base: Base, say: Callable[[str], None]) -> Path:
+    """Convert the base model (fp16) into the cache, if it is not there: `openvino_folder`.
+
+    Raises what `lorablend.convert.convert` raises.
+    """
+    folder = openvino_folder(base)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():  # complete where it exists
+        if not folder.exists():
+            say(f"{base.name} is converted to OpenVINO, to draw samples with; once, a large model takes some minutes")
             source = base.source
             if source.checkpoint is None:
-                convert(source.folder, folder, progress=progress)
+                convert(source.folder, folder)
             else:
-                convert(source.checkpoint, folder, config=source.folder, progress=progress)
+                convert(source.checkpoint, folder, config=source.folder)
     return folder
 
 
 def choose_prompts(config: TrainConfig, dataset: DataSet) -> tuple[str, ...]:
     """What samples are drawn of: the configuration's prompts, else captions of pictures spread over the data.
 
-    With the trigger word, as they are trained. "" where the data has no captions.
+    With the trigger word, as they are trained, but without tags such as <lora:ink:0.8>: samples are drawn with the
+    adapter alone. "" where the data has no captions.
     """
     if config.validation_prompts:
         return config.validation_prompts
     count = len(dataset.examples)
     chosen = [dataset.examples[index * count // _PROMPTS] for index in range(_PROMPTS)]
-    return tuple(dict.fromkeys(texts_of(example)[0] for example in chosen))
+    texts = (TAG_START.sub(" ", texts_of(example)[0]) for example in chosen)
+    return tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
 
 
 def texts_of(example: Example) -> tuple[str, ...]:
@@ -81,8 +87,9 @@ def texts_of(example: Example) -> tuple[str, ...]:
 class Sampler:
     """Draws the same pictures again and again: each prompt has a seed of its own.
 
-    folder: OpenVINO model. size: pixels of both sides; None is the model's own. precision: as for Pipeline. The model
-    is compiled at the first picture and kept; the base model's own pictures are drawn once.
+    folder: OpenVINO model. size: pixels of both sides; None is the model's own. precision: as for Pipeline. stop: asked
+    after every step of a picture; True ends it with Cancelled. The model is compiled at the first picture and kept
+    until `release`; the base model's own pictures are drawn once.
     """
 
     def __init__(
@@ -95,13 +102,19 @@ class Sampler:
         steps: int = _STEPS,
         guidance_scale: float = 5.0,
         precision: str | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._folder, self._precision, self._stop = folder, precision, stop
         self._pipeline = Pipeline(folder, precision=precision)
         self.prompts = tuple(prompts) or ("",)
         self.seed, self.steps, self.guidance_scale = seed, steps, guidance_scale
         self._size = size
         self._base: list[Image.Image] | None = None
         self._check: np.ndarray | None = None
+
+    def release(self) -> None:
+        """Give the compiled model's memory back; the next picture compiles it again."""
+        self._pipeline = Pipeline(self._folder, precision=self._precision)
 
     def draw(self, adapter: Path | None) -> list[Image.Image]:
         """A picture of each prompt with an adapter file at weight 1, or with none."""
@@ -136,6 +149,7 @@ class Sampler:
             steps=steps,
             guidance_scale=self.guidance_scale,
             seed=self.seed + index,
+            callback=lambda _: not self._stop(),
         )
         return result.images[0]
 

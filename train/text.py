@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["encode", "tokenize"]
+__all__ = ["cut_texts", "encode", "tokenize"]
 
 
 def tokenize(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]) -> list[torch.Tensor]:
@@ -25,6 +25,16 @@ def tokenize(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]
         )["input_ids"]  # pyright: ignore[reportReturnType]
         for tokenizer in tokenizers
     ]
+
+
+def cut_texts(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Collection[str]) -> tuple[int, set[str]]:
+    """How many tokens of a text are seen, and the texts that have more."""
+    most = min(tokenizer.model_max_length for tokenizer in tokenizers)
+    cut: set[str] = set()
+    for tokenizer in tokenizers:
+        tokens: Any = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        cut |= {text for text, ids in zip(texts, tokens, strict=True) if len(ids) > most}
+    return most - 2, cut  # start and end are tokens too
 
 
 def encode(encoders: Sequence[Any], tokens: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -14,14 +14,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
@@ -38,7 +39,8 @@ from lorablend.train.networks import attach
 from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
 from lorablend.train.order import Pick
 from lorablend.train.output import Facts, save_adapter
-from lorablend.train.samples import Sampler, choose_prompts, openvino_folder
+from lorablend.train.preflight import duration
+from lorablend.train.samples import Sampler, choose_prompts, convert_base
 from lorablend.train.text import encode
 
 __all__ = ["run_training"]
@@ -46,6 +48,7 @@ __all__ = ["run_training"]
 _SMOOTH = 50  # steps
 _VALIDATED = 8  # pictures of the probe; of the held-out ones four times as many
 _TIMESTEPS = 4  # of each of these
+_PATIENCE = timedelta(days=1)
 
 Report = Callable[[Progress], bool | None]
 Say = Callable[[str], None]
@@ -54,33 +57,37 @@ Say = Callable[[str], None]
 def run_training(run: Run, progress: Report, say: Say) -> tuple[float, Mapping[str, float]]:
     """Train from the run's checkpoint, or from nothing, to the end; the smoothed loss, the losses on fixed noise."""
     AcceleratorState._reset_state()  # another training in this process may have had another precision
-    plan = run.plan
+    on_cpu = not torch.cuda.is_available()
+    # The others wait, after ten minutes no longer by default, while the first process converts the model and draws.
+    PartialState(cpu=on_cpu, timeout=_PATIENCE)
+    # Each process has looked at its own device; one plan for all, which fits the one with the least memory.
+    run = min(gather_object([run]), key=lambda one: one.plan.free)
+    config, plan = run.config, run.plan
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
+        cpu=on_cpu,
         mixed_precision="bf16" if plan.precision == "bf16" else "no",
         gradient_accumulation_steps=plan.accumulation,
         # the last layers of the first text encoder are not used, so they get no gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.config.text_encoder)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=config.text_encoder)],
     )
-    if accelerator.num_processes > 1:  # each may have seen another amount of free memory; one plan for all
-        run = broadcast_object_list([run])[0]
-    config, plan = run.config, run.plan
     if not accelerator.is_main_process:
         say, progress = _nothing, _nothing
     for line in run.preflight.lines:
         say(line)
+    folder = None
+    if accelerator.is_main_process and plan.draws:
+        folder = run.openvino or convert_base(run.base, say)
+    accelerator.wait_for_everyone()
     dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     text_dtype = dtype if config.text_encoder else torch.float32  # what is kept in the cache is exact
-    models = load_base(run.base, dtype=dtype, text_dtype=text_dtype, openvino=run.openvino)
+    models = load_base(run.base, dtype=dtype, text_dtype=text_dtype)
     data = Data(run, models, accelerator, say)
     if not config.text_encoder:
         models = replace(models, text_encoders=())  # their work is done: the memory is the UNet's
-    folder = None
-    if accelerator.is_main_process:
-        folder = openvino_folder(models)
-    accelerator.wait_for_everyone()
     with _stop_signals() as stop:
-        return _Trainer(run, models, accelerator, data, folder, stop, say).run(progress)
+        trainer = _Trainer(run, models, accelerator, data, folder, stop, say)
+        del models  # and the VAE's is
+        return trainer.run(progress)
 
 
 class _Trainee(torch.nn.Module):
@@ -145,9 +152,9 @@ class _Trainer:
             self._average.to(accelerator.device)
         self._sampler = None
         if openvino:
-            self._sampler = Sampler(
-                openvino, choose_prompts(config, run.dataset), size=plan.resolution, seed=config.seed
-            )
+            prompts = choose_prompts(config, run.dataset)
+            self._sampler = Sampler(openvino, prompts, size=plan.resolution, seed=config.seed, stop=stop)
+        self._grids = 0  # of samples, in this process
         self._step, self._smoothed = 0, 0.0
         if run.checkpoint:
             self._restore(read_checkpoint(run.checkpoint))
@@ -158,7 +165,6 @@ class _Trainer:
     def run(self, progress: Report) -> tuple[float, Mapping[str, float]]:
         config, log = self._run.config, None
         if self._accelerator.is_main_process:
-            self._check_disk()
             config.folder.mkdir(exist_ok=True)
             (config.folder / "config.toml").write_text(self._run.asked.to_toml(), encoding="utf-8")
             log = RunLog(config.folder, self._step)
@@ -167,6 +173,10 @@ class _Trainer:
             if log:
                 with self._averaged():
                     self._save_adapter(config.out, self._sampler)
+        except Cancelled as error:  # between two steps, or while the last picture was drawn
+            raise Cancelled(
+                f"stopped after step {self._step} of {self._run.plan.steps}; go on with: {resume_command(config)}"
+            ) from error
         except ResourceError as error:
             raise ResourceError(f"{error}{self._rescue()}") from error
         except torch.OutOfMemoryError as error:
@@ -182,7 +192,7 @@ class _Trainer:
 
     def _steps(self, progress: Report, log: RunLog | None) -> Mapping[str, float]:
         """All that are left; the losses on fixed noise at the end."""
-        config, plan = self._run.config, self._run.plan
+        plan = self._run.plan
         validation = self._validate(log) if self._step in (0, plan.steps) else {}
         pace = _Pace(self._step, plan.steps)
         while self._step < plan.steps:
@@ -220,9 +230,7 @@ class _Trainer:
                 self._draw(log)
             if not last and self._agree(self._stop() or not wanted):
                 self._save()
-                raise Cancelled(
-                    f"stopped after step {self._step} of {plan.steps}; go on with: {resume_command(config)}"
-                )
+                raise Cancelled("told to stop")
         return validation
 
     def _call(self, progress: Report, state: Progress) -> bool:
@@ -288,16 +296,18 @@ class _Trainer:
         names = [name for index in bad for name in self._data.names(self._data.order.batch_at(places[index]))]
         loss = next((loss for loss in losses if not math.isfinite(loss)), None)
         what = f"the loss is {loss}" if loss is not None else f"the gradient's norm is {norm}"
-        kept = "nothing was learnt before it"
+        kept, anew = "nothing was learnt before it", ""
         if self._step:
             with suppress(AdapterError, TrainError):  # numbers may be finite and yet too large for a file
                 self._write()
             kept = f"step {self._step} is kept as a checkpoint"
             if self._adapter_file().exists():
                 kept += f" and in {self._adapter_file().name}"
+            anew = " with another name as out, for a resume takes the same settings,"
+        or_f32 = " or precision f32" if self._run.plan.precision != "f32" else ""
         raise TrainError(
             f"step {self._step + 1}: {what}, with {listed(list(dict.fromkeys(names)), 'picture')}; {kept}; look at "
-            f"them, lower learning_rate ({self._run.config.learning_rate:g}) or take precision f32, and start again"
+            f"the pictures, and start again{anew} with a learning_rate below {self._run.config.learning_rate:g}{or_f32}"
         )
 
     @torch.no_grad()
@@ -325,13 +335,28 @@ class _Trainer:
         return result
 
     def _draw(self, log: RunLog | None) -> None:
-        if self._sampler and log:
-            path = self._run.config.folder / f"samples-{self._step:06}.png"
-            adapter = self._adapter_file()
-            with self._averaged():
-                self._save_adapter(adapter, None)
+        if not (self._sampler and log):
+            return
+        path, started = self._run.config.folder / f"samples-{self._step:06}.png", time.monotonic()
+        adapter = self._adapter_file()
+        with self._averaged():
+            self._save_adapter(adapter, None)
+        try:
             self._sampler.grid(adapter, path, f"step {self._step}")
-            log.picture(self._step, "samples", path)
+        except Cancelled:
+            return  # the same signal ends the steps, and the last picture
+        log.picture(self._step, "samples", path)
+        steps, every = self._run.plan.steps, self._run.plan.sample_every
+        if self._step == steps:
+            return
+        self._sampler.release()  # for the steps
+        self._grids += 1
+        if self._grids == 1:
+            seconds, left = time.monotonic() - started, math.ceil(steps / every) - self._step // every
+            self._say(
+                f"samples of step {self._step} took {duration(seconds)}, the base model's own included; {left} more "
+                f"will take about {duration(left * seconds / 2)} together: --sample-every draws fewer, with 0 none"
+            )
 
     def _adapter_file(self) -> Path:
         config = self._run.config
@@ -365,6 +390,7 @@ class _Trainer:
         self._schedule.load_state_dict(state["schedule"])
         if self._average:
             self._average.load_state_dict(state["average"])
+            self._average.to(self._accelerator.device)  # it has taken the checkpoint's own tensors
         self._step, self._smoothed = checkpoint.step, state["smoothed"]
 
     def _save_adapter(self, path: Path, sampler: Sampler | None) -> None:
@@ -408,18 +434,6 @@ class _Trainer:
             return stop
         told: Any = self._accelerator.gather(torch.tensor([float(stop)], device=self._accelerator.device))
         return told.sum().item() > 0
-
-    def _check_disk(self) -> None:
-        config = self._run.config
-        numbers = 4 * self._network.parameter_count
-        # a checkpoint has the numbers, two moments and perhaps an average; one more than is kept while it is written
-        needed = numbers * ((4 if config.ema else 3) * (config.keep + 1) + config.checkpoints + 1)
-        free = psutil.disk_usage(str(config.out.absolute().parent)).free
-        if needed > free:
-            raise ResourceError(
-                f"{config.folder}: checkpoints need about {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB is "
-                "free; make room, lower keep or checkpoints, or give another folder as out"
-            )
 
 
 def _nothing(_: object) -> None:

@@ -113,6 +113,28 @@ def test_texts(tmp_path: Path) -> None:
     assert asked == ["a fox", "", "a fox", "A fox"]
 
 
+def test_what_is_gone_when_the_networks_are(vae: AutoencoderKL, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", 1, (96, 64))
+    latents, texts = LatentCache(tmp_path, "key", vae), TextCache(tmp_path, "key", lambda text: {"x": torch.ones(1)})
+    latents.fill([(path, CROP, False)])
+    texts.fill(["a fox"])
+    for cache in (latents, texts):
+        cache.release()
+    assert torch.equal(texts.get("a fox")["x"], torch.ones(1))
+    assert latents.get(path, CROP).shape == (4, CROP.height // 8, CROP.width // 8)
+    for file in stored(tmp_path):
+        file.unlink()
+    with pytest.raises(ResourceError) as caught:
+        texts.get("a fox")
+    assert str(caught.value) == f'the embedding of "a fox" is gone from {tmp_path / "texts"}; {_GONE}'
+    with pytest.raises(ResourceError) as caught:
+        latents.get(path, CROP)
+    assert str(caught.value) == f"the latent of a.png is gone from {tmp_path / 'latents'}; {_GONE}"
+
+
+_GONE = "its file has changed, or another program needed the room"
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError) as caught:

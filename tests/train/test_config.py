@@ -110,9 +110,9 @@ def _base() -> Base:
     return Base(source, "sdxl", 1024, 8, 32, "epsilon", False, True, {}, _SDXL, {})
 
 
-def _plan(free: float, device: str = "cuda", processes: int = 1, **settings: Any) -> Any:
+def _plan(free: float, device: str = "cuda", processes: int = 1, host: float = 64e9, **settings: Any) -> Any:
     config = TrainConfig.model_validate({**REQUIRED, **settings})
-    return make_plan(config, _base(), 20, Machine(device, "a GPU", int(free), True, processes))
+    return make_plan(config, _base(), 20, Machine(device, "a GPU", int(free), True, processes, int(host)))
 
 
 def test_plan_fits_the_memory() -> None:
@@ -163,6 +163,25 @@ def test_plan_says_what_it_chose() -> None:
         "300 steps of 4 pictures: 4 at once; learning rate 0.0001",
         f"a GPU, bf16, gradient checkpointing; about {_plan(16e9).memory / 1e9:.1f} GB of 16.0 GB free",
     ]
+
+
+def test_plan_draws_where_there_is_memory() -> None:
+    """Beside the model on a CPU; beside nothing, in the memory of the CPU, where a GPU trains. Else it says so."""
+    large, small = (_plan(free, "cpu", resolution=512, batch=1) for free in (32e9, 14e9))
+    assert (large.draws, small.draws) == (True, False)
+    assert 11e9 < large.memory < 16e9, "drawing alone was measured at 10.5 GB with the mapped file"
+    assert (large.sample_every, small.sample_every) == (large.checkpoint_every, 0)
+    assert list(small.lines())[2:] == [
+        "note: no samples, and no picture that proves the file: to draw would take "
+        f"{small.drawing / 1e9:.1f} GB of the CPU's memory more, which is not free"
+    ]
+    assert [_plan(80e9, host=host).draws for host in (64e9, 12e9)] == [True, False]
+
+
+def test_plan_refuses_a_resolution_that_cannot_be_drawn() -> None:
+    with pytest.raises(TrainError) as caught:
+        _plan(80e9, resolution=1000)
+    assert str(caught.value) == "resolution is 1000, sdxl takes multiples of 32; give 992 or 1024"
 
 
 def test_memory_of_real_models() -> None:

@@ -3,7 +3,9 @@ mishap on the way: a wrong folder, no captions, a damaged file, no numbers, a fu
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import Cancelled, DataError, ResourceError, TrainError
@@ -87,11 +91,18 @@ def test_train(settings: dict[str, Any], train: Any) -> None:
         rank=8,
         steps=12,
         learning_rate=1e-2,
-        sample_every=12,
+        sample_every=6,
         validation_fraction=0.2,
         keep=1,
     )
-    result = train(config, progress=seen.append, say=said.append)
+    before, there = _frozen_beside_the_unet(), set[int]()
+
+    def progress(state: Progress) -> None:
+        seen.append(state)
+        there.update(_frozen_beside_the_unet() - before)
+
+    result = train(config, progress=progress, say=said.append)
+    assert not there  # their work is done, their memory is free
 
     adapter = load_adapter(config.out)
     assert adapter.base_model == "sdxl"
@@ -112,11 +123,25 @@ def test_train(settings: dict[str, Any], train: Any) -> None:
         "ink-000006.safetensors",
         "ink-000012.safetensors",
         "log.jsonl",
+        "samples-000006.png",
         "samples-000012.png",
         "step-00000012.checkpoint",
     ]
     assert any(line.startswith("12 steps of 2 pictures") for line in said)
     assert any(line.startswith("locon of rank 8: ") for line in said)
+    (cost,) = (line for line in said if line.startswith("samples of step "))
+    assert re.fullmatch(
+        r"samples of step 6 took \d+ s, the base model's own included; 1 more will take about \d+ s together: "
+        "--sample-every draws fewer, with 0 none",
+        cost,
+    )
+
+
+def _frozen_beside_the_unet() -> set[int]:
+    """The VAEs and text encoders in memory."""
+    gc.collect()
+    kinds = (AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection)
+    return {id(one) for one in gc.get_objects() if type(one) in kinds}
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -330,8 +355,8 @@ def test_no_number(settings: dict[str, Any], train: Any) -> None:
     assert message.startswith("step 2: the loss is ")
     assert ".png" in message
     assert message.endswith(
-        "; step 1 is kept as a checkpoint; look at them, lower learning_rate (1e+30) or take precision f32, and start "
-        "again"
+        "; step 1 is kept as a checkpoint; look at the pictures, and start again with another name as out, for a "
+        "resume takes the same settings, with a learning_rate below 1e+30"
     )
     (path,) = find_checkpoints(config.folder)
     assert read_facts(path)[0] == 1
@@ -398,8 +423,8 @@ except Cancelled as error:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(settings: dict[str, Any], sdxl_model: Path, number: signal.Signals, tmp_path: Path) -> None:
-    """The step ends, a checkpoint is written, the message says how to go on."""
-    config = _config(settings)
+    """The step ends, a checkpoint is written, the message says how to go on; samples are not waited for."""
+    config = _config(settings, sample_every=1)
     file = tmp_path / "train.toml"
     file.write_text(config.to_toml(), encoding="utf-8")
     with subprocess.Popen(
@@ -421,6 +446,27 @@ def test_signals(settings: dict[str, Any], sdxl_model: Path, number: signal.Sign
     (path,) = find_checkpoints(config.folder)
     assert read_facts(path)[0] == 1
     assert not config.out.exists()
+    assert not list(config.folder.glob("samples-*"))
+
+
+def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None:
+    """Known before anything is loaded."""
+    config = _config(settings, keep=10**9)
+    for openvino, start in (
+        (sdxl_model, f"{config.folder}: checkpoints and adapters need about "),
+        (None, f"{os.environ['LORABLEND_CACHE']}: sdxl_source as converted for samples needs about 0.0 GB of disk, "),
+    ):
+        with pytest.raises(ResourceError) as caught:
+            prepare_run(config, openvino=openvino)
+        assert str(caught.value).startswith(start)
+
+
+def test_tags_in_prompts(settings: dict[str, Any]) -> None:
+    with pytest.raises(TrainError) as caught:
+        prepare_run(_config(settings, validation_prompts=("a fox", "a cat <lora:ink:0.8>")))
+    assert str(caught.value) == (
+        "validation_prompts has <lora:ink:0.8>; samples are drawn with the trained adapter alone, leave the tag out"
+    )
 
 
 def test_handlers_are_put_back(settings: dict[str, Any], train: Any) -> None:
@@ -458,12 +504,17 @@ def test_the_file_holds_no_local_path(settings: dict[str, Any], train: Any, pict
 
 
 _ON_TWO = """
-import sys
+import os, sys
 from pathlib import Path
-from lorablend.train import train
 from lorablend.train.config import load_config
+from lorablend.train.loop import prepare_run
+from lorablend.train.plan import Machine
+from lorablend.train.trainer import run_training
 
-train(load_config(Path(sys.argv[1]), {}), say=print, openvino=Path(sys.argv[2]))
+rank = int(os.environ["RANK"])  # the first one has memory for four pictures, and bf16
+machine = Machine("cpu", f"CPU {rank}", (8_000_000_000, 52_000_000)[rank], rank == 0, processes=2)
+run = prepare_run(load_config(Path(sys.argv[1]), {}), openvino=Path(sys.argv[2]), machine=machine)
+run_training(run, lambda progress: None, print)
 """
 
 
@@ -471,12 +522,13 @@ train(load_config(Path(sys.argv[1]), {}), say=print, openvino=Path(sys.argv[2]))
 def test_two_processes(settings: dict[str, Any], sdxl_model: Path, train: Any, tmp_path: Path) -> None:
     """Two processes of one batch each learn what one process learns from two batches, as several GPUs do.
 
-    To 2e-3 of the largest number: sums in another order, whose rounding AdamW's first steps enlarge.
+    Both take the plan of the one with less memory, which does not suffice for samples. To 2e-3 of the largest number:
+    sums in another order, whose rounding AdamW's first steps enlarge.
     """
     (tmp_path / "one").mkdir()
     one = _config(settings, batch=1, accumulation=4, out=tmp_path / "one" / "ink.safetensors", text_encoder=True)
     train(one)
-    two = _config(settings, batch=1, accumulation=2, text_encoder=True)
+    two = _config(settings, batch=None, precision="auto", text_encoder=True)
     file, program = tmp_path / "train.toml", tmp_path / "program.py"
     file.write_text(two.to_toml(), encoding="utf-8")
     program.write_text(_ON_TWO)
@@ -491,6 +543,8 @@ def test_two_processes(settings: dict[str, Any], sdxl_model: Path, train: Any, t
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"{STEPS} steps of 4 pictures: 1 at once, 2 times before each step, on 2 devices") == 1
+    assert result.stdout.count("CPU 1, f32; about ") == 1
+    assert result.stdout.count("note: no samples, and no picture that proves the file: ") == 1
     states = [read_checkpoint(find_checkpoints(config.folder)[-1]).state["network"] for config in (one, two)]
     largest = max(values.abs().max().item() for values in states[0].values())
     for name, values in states[0].items():

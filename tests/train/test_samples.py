@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import AutoTokenizer
 
+from lorablend.adapters.errors import Cancelled
 from lorablend.engine import ModelFolder, Pipeline
-from lorablend.train.base import load_base
-from lorablend.train.samples import Sampler, choose_prompts, openvino_folder
+from lorablend.train.base import find_base
+from lorablend.train.samples import Sampler, choose_prompts, convert_base, openvino_folder
+from lorablend.train.text import cut_texts
 from tests.engine.reference import levels_apart
 from tests.train.trained import config, dataset, trained, write
 
@@ -54,22 +57,28 @@ def test_differs(sdxl_model: Path, sdxl_source: Path, adapter: Path, tmp_path: P
     assert not sampler.differs(write(tmp_path / "nothing.safetensors", nothing))
 
 
-def test_a_folder_that_is_there_is_taken(sdxl_source: Path, sdxl_model: Path) -> None:
-    assert openvino_folder(load_base(str(sdxl_source), openvino=sdxl_model)) == sdxl_model
+def test_stop(sdxl_model: Path, adapter: Path, tmp_path: Path) -> None:
+    asked: list[bool] = []
+    sampler = Sampler(sdxl_model, PROMPTS, precision="f32", stop=lambda: asked.append(True) or len(asked) == 2)
+    with pytest.raises(Cancelled):
+        sampler.grid(adapter, tmp_path / "grid.png", "step 10")
+    assert len(asked) == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_converted_once(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path))
-    models = load_base(str(sdxl_source))
-    stages: list[str] = []
-    folder = openvino_folder(models, lambda stage, done, total: stages.append(stage))
+    base = find_base(str(sdxl_source))
+    said: list[str] = []
+    folder = convert_base(base, said.append)
+    assert folder == openvino_folder(base)
     assert tmp_path in folder.parents
     assert ModelFolder(folder).family == "sdxl"
     assert json.loads((folder / "lorablend.json").read_text())["weights"] == "fp16"
-    assert stages
-    stages.clear()
-    assert openvino_folder(load_base(str(sdxl_source)), lambda stage, done, total: stages.append(stage)) == folder
-    assert not stages
+    assert convert_base(find_base(str(sdxl_source)), said.append) == folder
+    assert said == [
+        "sdxl_source is converted to OpenVINO, to draw samples with; once, a large model takes some minutes"
+    ]
 
 
 def test_prompts() -> None:
@@ -78,3 +87,11 @@ def test_prompts() -> None:
     assert choose_prompts(config(), data) == ("zxc, a", "zxc, c", "zxc, e")
     assert choose_prompts(config(), dataset("same", "same")) == ("same",)
     assert choose_prompts(config(), dataset("")) == ("",)
+    assert choose_prompts(config(), dataset("a fox <lora:ink:0.8>, snow", "<lora:")) == ("a fox , snow", "")
+
+
+def test_texts_that_are_cut(sdxl_source: Path) -> None:
+    """75 tokens are seen, as many as words here, the start and the end of the text left out."""
+    tokenizers = [AutoTokenizer.from_pretrained(sdxl_source / name) for name in ("tokenizer", "tokenizer_2")]
+    fits, cut = " ".join(["fox"] * 75), " ".join(["fox"] * 76)
+    assert cut_texts(tokenizers, ["", fits, cut]) == (75, {cut})
