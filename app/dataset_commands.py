@@ -75,7 +75,8 @@ def prepare(
     """Write a data set anew: cut to sizes for training, without near-duplicates, each picture with its caption.
 
     DATA is a folder of pictures in any common layout, a .zip or .tar file, or a file that lists pictures; it stays as
-    it is. OUT is a folder that is new or empty. Contact sheets to look at are written beside it.
+    it is. OUT is a folder that is new or empty. Contact sheets to look at are written beside it. Where there is a
+    trigger, repeats or regularization, the pictures lie in kohya's folders, which carry these to the training.
 
     \b
     Example:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["SPREAD", "Speed", "estimate_seconds", "forward_operations", "measure_speed"]
 
 SPREAD = 1.8  # the range that is told is the estimate divided and multiplied by this
-# What a step reaches of the speed of one large product in the same precision, on the CPU: measured with SDXL
-# (bench/RESULTS.md, "One training step") and the demo model, whose narrow layers take longer to feed. A GPU's was not
-# measured by us.
-_EFFICIENCY = {"bf16": 0.6, "f32": 0.6}
+# Part of the speed of one large product that a step reaches. Measured on the CPU, seconds of the processor beside those
+# of the product: SDXL in bf16 0.59 (13.9 s a step; 12.5 in bench/RESULTS.md); the demo model, 192 channels wide, of
+# batch 4 in bf16 0.27, of batch 1 0.16, in f32 0.64: casting counts where layers are narrow. No GPU was measured.
+_EFFICIENCY = 0.6
 _WIDE = 1280
 _DORA = 1.4  # the lengths of all rows, in each pass; measured with the demo model
 _SAMPLE_PASSES = 3 * 20 * 2  # prompts, steps, with and without the prompt
@@ -27,7 +27,7 @@ _VALIDATION_PASSES = 4  # of each picture
 _VALIDATED = 8, 32  # pictures of the probe, of those held out
 
 _PROBE_SECONDS = 0.15
-_PROBE_WIDTH = {"cpu": 1024, "cuda": 4096}  # wide enough for the device's full speed
+_PROBE_WIDTH = 1024  # about that of SDXL's own products at 512 pixels: what starting one costs on a GPU is in it
 _TOKENS = 77
 
 
@@ -50,9 +50,7 @@ def estimate_seconds(
     probe, most = _VALIDATED
     done += (1 + ceil(plan.steps / plan.checkpoint_every)) * _VALIDATION_PASSES * (probe + min(most, held_out))
     drawn = ceil(plan.steps / plan.sample_every) * _SAMPLE_PASSES / _DRAWING if plan.sample_every else 0.0
-    efficiency = _EFFICIENCY[plan.precision]
-    if plan.precision == "bf16":
-        efficiency *= min(1.0, width / _WIDE) ** 0.5
+    efficiency = _EFFICIENCY * (min(1.0, width / _WIDE) ** 0.5 if plan.precision == "bf16" else 1)
     return (done / speed.device + drawn / speed.cpu) * forward_operations(base.unet, cells, cells) / efficiency
 
 
@@ -106,8 +104,8 @@ def measure_speed(precision: str) -> Speed:
 def _speed_of(device: str, precision: str) -> float:
     import torch
 
-    width = _PROBE_WIDTH[device]
-    square = torch.ones(width, width, dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    square = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, dtype=dtype, device=device)
     products, started = -1, time.perf_counter()
     while (seconds := time.perf_counter() - started) < _PROBE_SECONDS:
         _ = square @ square
@@ -116,4 +114,4 @@ def _speed_of(device: str, precision: str) -> float:
         products += 1
         if products == 0:  # the first one sets things up
             started = time.perf_counter()
-    return 2.0 * products * width**3 / seconds
+    return 2.0 * products * _PROBE_WIDTH**3 / seconds
