@@ -159,7 +159,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     wire_results(service, results, page)
     with board_place:
         _wire_board(service, shelf, styles, form, results, buttons, started, note, create.takers)
-    _wire_form(service, form, preset, dice, last_seed, tokens, styles, buttons)
+    _wire_form(service, page, form, preset, dice, last_seed, tokens, styles, buttons)
     _wire_pictures(service, shelf, create, started)
 
     def load(kept: dict[str, Any] | None, items: list[Any] | None) -> Values:
@@ -266,6 +266,7 @@ def _wire_board(
 
 def _wire_form(
     service: Service,
+    page: gr.Blocks,
     form: Form,
     preset: gr.Dropdown,
     dice: gr.Button,
@@ -318,7 +319,8 @@ def _wire_form(
             styles.delete(name)
         return {buttons.style: gr.Dropdown(styles.names()), buttons.style_name: ""}
 
-    form.prompt.change(count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
+    counted = [page.load, form.prompt.change]
+    gr.on(counted, count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
     form.board.change(lambda board: _kept(lambda: _items(board)), form.board, buttons.last_board, **AT_ONCE)
     changes = [box.change for box in form.boxes() - {form.board}]

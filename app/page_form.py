@@ -169,7 +169,7 @@ def make_settings(service: Service) -> dict[str, Any]:
                 [(_MODE_LABELS[mode], mode) for mode in MODES], value="sum", label="Adapters act"
             )
             made["switch_steps"] = gr.Slider(1, 20, 1, step=1, label="Steps of a turn")
-        made["model"] = gr.Dropdown(names, value=names[0], label="Model", visible=True if len(names) > 1 else "hidden")
+        made["model"] = gr.Dropdown(names, value=names[0], label="Model")
     return made
 
 
@@ -187,8 +187,7 @@ def preset_updates(form: Form, name: str) -> Values:
 
 def model_box(names: Sequence[str], chosen: str | None) -> gr.Dropdown:
     """The list of models as it is now; the first one is chosen where `chosen` is none of them."""
-    value = chosen if chosen in names else names[0]
-    return gr.Dropdown(list(names), value=value, visible=True if len(names) > 1 else "hidden")
+    return gr.Dropdown(list(names), value=chosen if chosen in names else names[0])
 
 
 def size_of(picture: tuple[int, int], highest: int) -> tuple[int, int]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from lorablend.adapters.errors import BlendError, RequestError
+from lorablend.app.draw import Draw
 from lorablend.app.jobs import Job, Progress
+from lorablend.app.page_compare import compare
 from lorablend.app.page_create import first_prompt
 from lorablend.app.page_form import fitting_step, size_of
 from lorablend.app.page_pedal import Pedal, blend_of, board_of, moved, style_of
@@ -113,6 +115,21 @@ def test_styles(tmp_path: Path) -> None:
     for name in ("", "  ", "x" * 61):
         with pytest.raises(RequestError, match="a style cannot be called"):
             styles.save(name, blend)
+
+
+def test_a_comparison_is_queued_as_a_whole(tmp_path: Path, sdxl_model: Path, lora_dir: Path) -> None:
+    service = Service(tmp_path / "data", {"one": sdxl_model}, lora_dir, limit=5)
+    draw = Draw(prompt="a fox", blend=[{"adapter": "ink"}, {"adapter": "neon glow"}], steps=2)
+    compare(service, draw, "me")
+    with pytest.raises(RequestError) as caught:
+        compare(service, draw, "me")
+    message = "the comparison has 4 pictures, the queue has room for 1; try again when some are done"
+    assert str(caught.value) == message
+    marks = [job.request["comparison"] for job in reversed(service.jobs.find())]
+    assert [mark["label"] for mark in marks] == ["all pedals", "without ink", "without neon glow", "no pedal"]
+    assert len({mark["name"] for mark in marks}) == 1
+    assert len({job.request["seed"] for job in service.jobs.find()}) == 1
+    service.close()
 
 
 def test_tokens(sdxl_model: Path) -> None:
