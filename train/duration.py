@@ -21,7 +21,9 @@ SPREAD = 1.8  # the range that is told is the estimate divided and multiplied by
 _EFFICIENCY = 0.6
 _WIDE = 1280
 _DORA = 1.4  # the lengths of all rows, in each pass; measured with the demo model
-_SAMPLE_PASSES = 3 * 20 * 2  # prompts, steps, with and without the prompt
+# What samples.py and trainer.py have, which load what no preflight needs
+_PROMPTS = 3  # of a sample
+_SAMPLE_PASSES = 20 * 2  # of each: steps, with and without the prompt
 _DRAWING = 3  # times as fast as torch: 2.0 s a pass of SDXL, in the same file
 _VALIDATION_PASSES = 4  # of each picture
 _VALIDATED = 8, 32  # pictures of the probe, of those held out
@@ -49,7 +51,8 @@ def estimate_seconds(
     done = passes * plan.steps * plan.accumulation * mean_batch * (_DORA if config.algorithm == "dora" else 1)
     probe, most = _VALIDATED
     done += (1 + ceil(plan.steps / plan.checkpoint_every)) * _VALIDATION_PASSES * (probe + min(most, held_out))
-    drawn = ceil(plan.steps / plan.sample_every) * _SAMPLE_PASSES / _DRAWING if plan.sample_every else 0.0
+    prompts = len(config.validation_prompts) or _PROMPTS
+    drawn = ceil(plan.steps / plan.sample_every) * prompts * _SAMPLE_PASSES / _DRAWING if plan.sample_every else 0.0
     efficiency = _EFFICIENCY * (min(1.0, width / _WIDE) ** 0.5 if plan.precision == "bf16" else 1)
     return (done / speed.device + drawn / speed.cpu) * forward_operations(base.unet, cells, cells) / efficiency
 
