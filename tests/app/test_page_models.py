@@ -45,8 +45,17 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         page.get_by_role("button", name="Convert", exact=True).click()
         page.get_by_text("/etc is no Hugging Face id (owner/name) and does not lie on the server").wait_for()
 
-        page.get_by_label("inked", exact=True).check()
+        # Chosen there or here, it is one and the same, and the board keeps its knobs.
+        page.get_by_role("tab", name="Create").click()
+        page.get_by_role("button", name="Scheduler, format, model").click()
+        choose(page, "Model", "inked", within="#knobs")
+        expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.8")
+        page.get_by_role("tab", name="Models and devices").click()
+        expect(page.get_by_label("inked", exact=True)).to_be_checked()
+        page.get_by_label(sdxl_model.name, exact=True).check()
         page.get_by_text("with ink 0.8").wait_for()
+        page.get_by_label("inked", exact=True).check()
+        page.locator("dd").get_by_text("inked", exact=True).wait_for()
         page.screenshot(path=tmp_path / "models.png", full_page=True)
         page.get_by_role("tab", name="Create").click()
         page.get_by_role("button", name="Draw", exact=True).click()
@@ -61,3 +70,12 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         page.get_by_role("button", name="Remove it for good").click()
         expect(page.get_by_label("inked", exact=True)).to_have_count(0)
         assert not (data / "models" / "inked").exists()
+
+        # What it drew is drawn again with what is here.
+        page.get_by_role("tab", name="Create").click()
+        page.get_by_label("Prompt", exact=True).fill("two foxes")
+        page.get_by_text(re.compile(r"^\d+ of 75 tokens$")).wait_for()
+        page.get_by_role("button", name="Use these settings").first.click()
+        page.get_by_text(f"the model inked is not here; {sdxl_model.name} is taken").wait_for()
+        page.get_by_role("button", name="Draw", exact=True).click()
+        expect(page.get_by_label("Settings of the picture")).to_have_value(re.compile(f"Model: {sdxl_model.name}"))
