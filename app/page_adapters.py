@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lorablend.adapters import inspect_adapter, load_adapter
-from lorablend.adapters.errors import RequestError
-from lorablend.app.library import Entry, Library
+from lorablend.app.library import Entry
+from lorablend.app.page_add import library_of, make_add
 from lorablend.app.page_cards import CARD_CHOSEN, MARK_CHOSEN, cards_html
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
@@ -30,7 +29,6 @@ _SHOWN_LIST = 5  # entries of a long list in the report
 _NONE = '<p class="empty">No adapter here that fits.</p>'
 _NO_FAVOURITE = '<p class="empty">No favourite yet: choose an adapter, and press Favourite.</p>'
 _NOTHING = '<p class="empty">Choose an adapter to see what is in it.</p>'
-_PROGRESS = gr.Progress()
 
 
 def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -> None:
@@ -67,15 +65,7 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
                 use = gr.Button("Add to the board", variant="primary", size="sm")
                 mark = gr.Button("Favourite", size="sm", visible=writable, min_width=90)
             facts = gr.HTML(_NOTHING, elem_id="facts")
-            with gr.Accordion("Add to the library", open=False, visible=writable):
-                upload = gr.File(label="Adapter file", file_types=[".safetensors"], height=120, elem_id="upload")
-                address = gr.Textbox(
-                    label="Or an address, or hf:owner/repo[/file] on the Hugging Face Hub",
-                    placeholder="https://… or hf:owner/repo",
-                )
-                own_name = gr.Textbox(label="Name (if another than the file's)")
-                bring = gr.Button("Add", size="sm")
-                brought = gr.HTML("")
+            done = make_add(service, shelf, name, tab)
     make_heatmap(service, shelf, create.form, name)
 
     def rows(values: Values) -> Values:
@@ -123,34 +113,14 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         if not chosen:
             raise gr.Error(_NOT_CHOSEN, print_exception=False)
         with saying(service):
-            library = _library(service, shelf)
+            library = library_of(service, shelf)
             library.scan()
             library.set_favourite(chosen, not library.get(chosen).favourite)
-
-    def add(path: str | None, text: str, wanted: str, progress: gr.Progress = _PROGRESS) -> Values:
-        def report(done: int, total: int | None) -> bool:
-            progress((done, total) if total else 0, desc=size_text(done), unit="bytes")
-            return True
-
-        with saying(service):
-            source = Path(path) if path else _checked(text)
-            own = wanted.strip() or (Path(path).stem if path else "")
-            entry = _library(service, shelf).add(str(source), name=own or None, progress=report)
-            names = shelf.names()
-        return {
-            brought: f"<p>{html.escape(entry.name)} is in the library</p>",
-            name: gr.Dropdown(names, value=entry.name),
-            create.add: gr.Dropdown(names),
-            create.tag: gr.Dropdown(names),
-            upload: None,
-            address: "",
-            own_name: "",
-        }
 
     asked = {search, base, favourites, view, limit, name}
     listed = [cards, rest, count, table, none, name]
     tab.select(open_tab, asked | {kept_view}, [view, *listed], **CHANGING)
-    gr.on([base.input, favourites.input, view.input, limit.change], rows, asked, listed, **CHANGING)
+    gr.on([base.input, favourites.input, view.input, limit.change, done.change], rows, asked, listed, **CHANGING)
     search.change(rows, asked, listed, trigger_mode="always_last", **CHANGING)
     view.input(lambda chosen: chosen, view, kept_view, **CHANGING)
     more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
@@ -162,24 +132,9 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
         rows, asked, listed, **CHANGING
     )
-    bring.click(
-        add,
-        [upload, address, own_name],
-        [brought, name, create.add, create.tag, upload, address, own_name],
-        show_progress_on=brought,
-        api_visibility="private",
-    ).success(rows, asked, listed, **CHANGING)
 
 
 _NOT_CHOSEN = "no adapter is chosen; choose one from the list"
-
-
-def _library(service: Service, shelf: Shelf) -> Library:
-    """To change something in it: a plain folder becomes a library with that. Raises RequestError without a folder."""
-    folder = service.models.lora_dir
-    if folder is None:
-        raise RequestError("adapters cannot be added here; start the server with --lora-dir and a folder of your own")
-    return shelf.library or Library(folder)
 
 
 def _marked(shelf: Shelf) -> bool:
@@ -243,11 +198,3 @@ def _facts(service: Service, shelf: Shelf, entry: Entry) -> str:
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in lines.items() if value
     )
     return f"{face}<h3>{html.escape(entry.name)}</h3><dl>{rows}</dl>"
-
-
-def _checked(text: str) -> str:
-    """An address or a place on the Hub; a path of the server's is no visitor's business."""
-    text = (text or "").strip()
-    if not text.startswith(("https://", "http://", "hf:")):
-        raise RequestError(f'"{text[:80]}" is no address; give a file, https://…, or hf:owner/repo')
-    return text

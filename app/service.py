@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorablend.app.adding import Adding
 from lorablend.app.building import Building
 from lorablend.app.datasets import Sets
 from lorablend.app.draw import Draw
@@ -67,12 +68,14 @@ class Service:
         self.hide += tuple(place for place in self.building.sources.places if place != place.parent)
         self.sets = Sets(data / "sets")
         self.training = Training(data, self.sets, self.models, self.jobs)
-        # What takes minutes or hours has a worker of its own, so that pictures are drawn meanwhile.
+        self.adding = Adding(self.models, self.jobs)
+        # What takes minutes or hours has a worker of its own, so that pictures are drawn meanwhile; so have downloads.
         short = {"draw": self.drawing, "grid": self.grids}
         long = self.building.runners
         long["train"] = self.training
-        self.workers = (Worker(self.jobs, short, self.hide), Worker(self.jobs, long, self.hide))
-        self.jobs.refuse_others([*short, *long])
+        all_runners = (short, long, {"add": self.adding})
+        self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
+        self.jobs.refuse_others([kind for runners in all_runners for kind in runners])
 
     def start(self) -> None:
         for worker in self.workers:

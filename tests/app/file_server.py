@@ -16,7 +16,8 @@ class FileServer:
 
     drop_after: the connection breaks after so many bytes of a body, for the first `drops` requests. etag, disposition,
     status: for all files. error_code: of what is not there, as the Hub has them. lengths: whether the length is said.
-    ranges: whether Range is understood. redirects: path -> address.
+    ranges: whether Range is understood. redirects: path -> address. held: where it is given, a body stops after
+    `drop_after` bytes until it is set.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class FileServer:
     redirects: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
+    held: threading.Event | None = None
 
     @property
     def ranges_asked(self) -> list[str | None]:
@@ -86,6 +88,10 @@ def serving(**settings: object) -> Iterator[FileServer]:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
             with suppress(OSError):  # the client has heard enough
+                if files.held:
+                    self.wfile.write(content[: files.drop_after])
+                    files.held.wait(timeout=60)
+                    content = content[files.drop_after :]
                 self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from lorablend.app.library import Library
 from tests.adapter_files import random_factors, write_kohya
 from tests.app.browser import choose, opened, running
+from tests.app.file_server import serving
 from tests.app.library_files import PNG
 
 _MODULE = ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q")
@@ -156,6 +158,45 @@ def test_completion_by_keyboard_and_mouse(browser: Browser, address: str, folder
         expect(prompt).to_have_value("<lora:ink:0.4>\n<lora:nothing like this\n a fox")
 
 
+def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_path: Path) -> None:
+    """A second tab sees it, and stops it; asked for again, it goes on where it was. No token is shown."""
+    far = write_kohya(tmp_path / "far.safetensors", random_factors({_MODULE: (640, 640)}, rank=256))
+    files, held = {"/far.safetensors": far.read_bytes()}, threading.Event()
+    with serving(files=files, held=held, drop_after=600_000) as server, opened(browser, address) as page:
+        go_to_adapters(page)
+        box, stage = page.get_by_label("Or an address, or hf:"), page.locator("#add-stage")
+        page.get_by_role("button", name="Add to the library").click()
+        box.fill("/etc/passwd")
+        box.press("Enter")
+        page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()
+        box.fill(f"{server.url}/far.safetensors?token=secret")
+        page.get_by_label("Name (if another than the file's)").fill("from afar")
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(stage).to_contain_text("0.6 of 1.3 MB")
+        expect(box).to_have_value("")
+        with opened(browser, address) as second:
+            go_to_adapters(second)
+            second.get_by_role("button", name="Add to the library").click()
+            expect(second.locator("#add-stage")).to_contain_text(f"{server.url}/far.safetensors")
+            expect(second.locator("#add-stage")).not_to_contain_text("secret")
+            second.screenshot(path=tmp_path / "download.png", full_page=True)
+            second.get_by_role("button", name="Stop the download").click()
+            expect(second.get_by_role("button", name="Stop the download")).to_be_disabled()
+            held.set()
+            expect(second.locator("#add-stage")).to_have_text("stopped")
+        expect(stage).to_have_text("stopped")
+        assert not (folder / "from afar.safetensors").exists()
+        box.fill(f"{server.url}/far.safetensors?token=secret")
+        page.get_by_label("Name (if another than the file's)").fill("from afar")
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(stage).to_have_text("from afar is in the library")
+        card(page, "from afar").wait_for()
+        expect(page.get_by_role("button", name="Stop the download")).to_have_count(0)
+    assert "token=secret" in server.asked[-1][0]
+    assert (folder / "from afar.safetensors").read_bytes() == far.read_bytes()
+    (folder / "from afar.safetensors").unlink()
+
+
 def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter: Path, tmp_path: Path) -> None:
     """A plain folder: search it, look into a file, mark one, add two, put one on the board; all tabs know of them."""
     folder = tmp_path / "library"
@@ -201,12 +242,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         expect(page.get_by_label("Table", exact=True)).to_be_checked()
 
         page.get_by_role("button", name="Add to the library").click()
-        address_box = page.get_by_label("Or an address, or hf:")
         name_box = page.get_by_label("Name (if another than the file's)")
-        address_box.fill("/etc/passwd")
-        page.get_by_role("button", name="Add", exact=True).click()
-        page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()
-        address_box.fill("")
         for file, wanted, name in ((adapter, "my brush", "my brush"), (other, "", "pen")):
             page.locator("#upload input[type=file]").set_input_files(file)
             page.get_by_text(file.name).wait_for()
