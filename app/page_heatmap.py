@@ -64,7 +64,7 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
             said: "",
         }
 
-    def draw(chosen: str | None, compared: list[str], by_weights: bool, model: str) -> Values:
+    def show(chosen: str | None, compared: list[str], by_weights: bool, model: str) -> Values:
         with saying(service):
             if not chosen:
                 raise RequestError("no adapter is chosen; choose one from the list")
@@ -85,7 +85,7 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
 
     name.change(choices, [name, others], [others, picture, said], **CHANGING)
     begin.click(
-        draw,
+        show,
         [name, others, relative, form.model],
         [picture, said],
         show_progress_on=said,
