@@ -177,6 +177,11 @@ class Gallery:
         """The names of what is in the bin."""
         return sorted(self._name(path, self._folder / _BIN) for path in _pictures(self._folder / _BIN))
 
+    def files(self) -> set[str]:
+        """The names of all pictures, those in the bin too."""
+        with self._lock:
+            return {row["file"] for row in self._db.execute("SELECT file FROM pictures")} | set(self.bin())
+
     def restore(self, file: str) -> Picture:
         """Take a picture out of the bin. Raises RequestError if it is not there."""
         with self._lock:

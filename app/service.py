@@ -61,8 +61,7 @@ class Service:
         for left in data.glob(f"{RECEIVING}*"):
             shutil.rmtree(left, ignore_errors=True)
         self.jobs = Jobs(data / "jobs.sqlite", limit)
-        waiting = self.jobs.find(state="queued", limit=sys.maxsize)
-        self.uploads.drop_old(json.dumps([job.request for job in waiting]))
+        self.uploads.drop_old(json.dumps([job.request for job in self._jobs_to_keep()]))
         self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
         self.building = Building(self.models, self.uploads, self.jobs, data)
         self.hide += tuple(place for place in self.building.sources.places if place != place.parent)
@@ -76,6 +75,20 @@ class Service:
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
         self.jobs.refuse_others([kind for runners in all_runners for kind in runners])
+
+    def _jobs_to_keep(self) -> list[Job]:
+        """Those that wait, and those of which a picture is still there, whose settings can be used again."""
+        files = self.gallery.files()
+        return [
+            job
+            for job in self.jobs.find(limit=sys.maxsize)
+            if job.state == "queued"
+            or (
+                job.kind in ("draw", "grid")
+                and job.result
+                and any(one["file"] in files for one in job.result["pictures"])
+            )
+        ]
 
     def start(self) -> None:
         for worker in self.workers:

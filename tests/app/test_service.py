@@ -169,18 +169,28 @@ def test_a_closed_service_goes_on_where_it_was(sdxl_model: Path, tmp_path: Path)
 
 
 def test_what_is_removed_at_the_start(sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old uploads that no job waits for, and what a kill left of an adapter that was sent. The data folder is "."."""
+    """Old uploads that no job waits for and no picture was made from, and what a kill left of an adapter that was sent.
+
+    The data folder is ".".
+    """
     monkeypatch.chdir(tmp_path)
     first = Service(Path("."), {"small": sdxl_model})
-    contents = [encode(Image.new("RGB", (64, 64), color), "png", {}) for color in ("red", "blue")]
-    waited_for, old = (first.uploads.keep(content) for content in contents)
+    contents = [encode(Image.new("RGB", (64, 64), color), "png", {}) for color in ("red", "blue", "green", "white")]
+    waited_for, shown, gone, old = (first.uploads.keep(content) for content in contents)
+    drawn = [submit(first, image=name, strength=0.5, steps=2)().id for name in (shown, gone)]
+    first.start()
+    file = [first.wait(first.jobs.get(job)).result["pictures"][0]["file"] for job in drawn][1]
+    first.gallery.delete(file)
+    first.gallery.empty_bin()
+    first.close()
+    first = Service(Path("."), {"small": sdxl_model})
     submit(first, image=waited_for, strength=0.5)()
-    for name in (waited_for, old):
+    for name in (waited_for, shown, gone, old):
         os.utime(first.uploads.path(name), (0, 0))
     (tmp_path / ".receiving-abc").mkdir()
     first.close()
     second = Service(Path("."), {"small": sdxl_model})
-    assert [path.stem for path in (tmp_path / "uploads").iterdir()] == [waited_for]
+    assert {path.stem for path in (tmp_path / "uploads").iterdir()} == {waited_for, shown}
     assert not (tmp_path / ".receiving-abc").exists()
     assert second.public(f"{tmp_path}/jobs.sqlite has 1.5 MB.") == "jobs.sqlite has 1.5 MB."
     second.close()
