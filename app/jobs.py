@@ -288,7 +288,9 @@ class Jobs:
         return max(1, round(times or 1))
 
     def _job(self, row: sqlite3.Row) -> Job:
-        values = dict(row)
+        values: dict[str, Any] = dict(row)
         values |= {"request": json.loads(values["request"]), "result": json.loads(values["result"])}
-        job = Job(**values | {"ended": values["ended"] if values["state"] in ENDED else None})
+        if values["state"] not in ENDED:  # cancelled, but the worker has not seen it yet
+            values["ended"] = None
+        job = Job(**values)
         return replace(job, progress=self._progress.get(job.id))

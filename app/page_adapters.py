@@ -38,7 +38,9 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     limit = gr.State(_CARDS)
     with gr.Row(elem_classes="end"):
         search = gr.Textbox(label="Search names, trigger words, tags, hashes", min_width=320, scale=3)
-        base = gr.Dropdown(["", "sdxl", "sd15", "sd2", "unknown"], value="", label="Model", min_width=110, scale=1)
+        base = gr.Dropdown(
+            [("any", ""), "sdxl", "sd15", "sd2", "unknown"], value="", label="Model", min_width=110, scale=1
+        )
         favourites = gr.Checkbox(False, label="Favourites only", min_width=160, scale=1)
         view = gr.Radio(_VIEWS, value="cards", label="Show as", min_width=180, scale=1)
     with gr.Row(equal_height=False):

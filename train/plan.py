@@ -50,7 +50,8 @@ class Plan:
     """Every number that a configuration may leave open, and where it runs.
 
     memory: bytes needed, an estimate. drawing: bytes of the CPU's memory that drawing a sample takes, beside what is
-    there then. draws: whether there is as much. pictures: seen in all, over all devices, at most.
+    there then. draws: whether there is as much; keeps: also during the steps. pictures: seen in all, over all devices,
+    at most.
     """
 
     steps: int
@@ -70,6 +71,7 @@ class Plan:
     free: int
     drawing: int
     draws: bool
+    keeps: bool
 
     @property
     def pictures(self) -> int:
@@ -150,11 +152,12 @@ def make_plan(
     checkpoint_every = ceil(steps / config.checkpoints)
     drawing = _drawing(base, resolution, machine)
     if machine.device == "cuda":
-        draws = drawing <= _USABLE["cpu"] * machine.host
+        draws = keeps = drawing <= _USABLE["cpu"] * machine.host
     else:
+        room = _USABLE["cpu"] * machine.free
         beside = drawing + sum(_resident(config, base, precision))
-        draws = beside <= _USABLE["cpu"] * machine.free
-        memory = max(memory, beside) if draws else memory
+        draws, keeps = beside <= room, memory + drawing <= room
+        memory = memory + drawing if keeps else max(memory, beside) if draws else memory
     sample_every = checkpoint_every if config.sample_every is None else config.sample_every
     return Plan(
         steps=steps,
@@ -174,6 +177,7 @@ def make_plan(
         free=machine.free,
         drawing=drawing,
         draws=draws,
+        keeps=keeps,
     )
 
 

@@ -349,7 +349,8 @@ class _Trainer:
         steps, every = self._run.plan.steps, self._run.plan.sample_every
         if self._step == steps:
             return
-        self._sampler.release()  # for the steps
+        if not self._run.plan.keeps:
+            self._sampler.release()  # the steps need its memory
         self._grids += 1
         if self._grids == 1:
             seconds, left = time.monotonic() - started, math.ceil(steps / every) - self._step // every

@@ -167,9 +167,14 @@ def test_plan_says_what_it_chose() -> None:
 
 def test_plan_draws_where_there_is_memory() -> None:
     """Beside the model on a CPU; beside nothing, in the memory of the CPU, where a GPU trains. Else it says so."""
-    large, small = (_plan(free, "cpu", resolution=512, batch=1) for free in (32e9, 14e9))
-    assert (large.draws, small.draws) == (True, False)
-    assert 11e9 < large.memory < 16e9, "drawing alone was measured at 10.5 GB with the mapped file"
+    large, middle, small = (_plan(free, "cpu", resolution=512, batch=1) for free in (32e9, 18e9, 14e9))
+    assert [(plan.draws, plan.keeps) for plan in (large, middle, small)] == [
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+    assert 11e9 < middle.memory < 16e9, "drawing alone was measured at 10.5 GB with the mapped file"
+    assert large.memory == small.memory + large.drawing
     assert (large.sample_every, small.sample_every) == (large.checkpoint_every, 0)
     assert list(small.lines())[2:] == [
         "note: no samples, and no picture that proves the file: to draw would take "
