@@ -51,10 +51,10 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         choose(page, "Model", "inked", within="#knobs")
         expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.8")
         page.get_by_role("tab", name="Models and devices").click()
-        expect(page.get_by_label("inked", exact=True)).to_be_checked()
-        page.get_by_label(sdxl_model.name, exact=True).check()
+        expect(page.get_by_role("radio", name="inked", exact=True)).to_be_checked()
+        page.get_by_role("radio", name=sdxl_model.name, exact=True).check()
         page.get_by_text("with ink 0.8").wait_for()
-        page.get_by_label("inked", exact=True).check()
+        page.get_by_role("radio", name="inked", exact=True).check()
         page.locator("dd").get_by_text("inked", exact=True).wait_for()
         page.screenshot(path=tmp_path / "models.png", full_page=True)
         page.get_by_role("tab", name="Create").click()
@@ -68,7 +68,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         page.get_by_text(re.compile(r"Remove inked and free [\d.]+ MB\? It cannot be brought back\.")).wait_for()
         assert (data / "models" / "inked").is_dir()
         page.get_by_role("button", name="Remove it for good").click()
-        expect(page.get_by_label("inked", exact=True)).to_have_count(0)
+        expect(page.get_by_role("radio", name="inked", exact=True)).to_have_count(0)
         assert not (data / "models" / "inked").exists()
 
         # What it drew is drawn again with what is here.
