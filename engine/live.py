@@ -31,6 +31,7 @@ from lorablend.engine.vae import Vae
 __all__ = ["LiveRuntime"]
 
 _KEPT_PART = 1 / 8  # of the machine's memory, for tensors of blends seen before
+_SMALL = 2**27  # bytes of the UNet's weights
 
 
 class LiveRuntime:
@@ -48,6 +49,12 @@ class LiveRuntime:
         options: dict[str, str] = {}
         if precision is not None:
             options["INFERENCE_PRECISION_HINT"] = precision
+        if device == "CPU" and model.component("unet").with_suffix(".bin").stat().st_size < _SMALL:
+            # Each graph has an arena of TBB's. On a busy machine a thread stays in one for up to a second without work;
+            # graphs of milliseconds that take turns never see it, and what static_partitioner left for it piles up:
+            # 2 MB a picture of the demo model (OpenVINO 2026.4.1; akin to uxlfoundation/oneTBB#1403). Without streams
+            # all graphs share their caller's arena. Large graphs keep their own, which tells P-cores from E-cores.
+            options["NUM_STREAMS"] = "0"
         cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
         self._compiler = Compiler.of(ov.Core(), device, options, cache_dir / "live", cache, max_rank)
         self._baked = BlendCache(cache_dir / "baked")
