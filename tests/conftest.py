@@ -25,6 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `from tests.pipelines 
 from lorablend.convert import convert
 from tests import pipelines
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with a long one while the other has nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 

@@ -94,7 +94,10 @@ def test_adapters_show(pipeline: Pipeline, judge: Judge, name: str) -> None:
     ]
     on, off = (
         float(np.mean([getattr(reading, attribute)[name] for reading in readings]))
-        for readings in (draw_and_read(pipeline, judge, captions, [(name, weight)]) for weight in (1.0, 0.0))
+        for readings in (
+            draw_and_read(pipeline, judge, captions, [(name, 1.0)]),
+            draw_and_read(pipeline, judge, captions[:3], [(name, 0.0)]),
+        )
     )
     assert off < 0.02
     assert on > 0.4
