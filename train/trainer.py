@@ -7,8 +7,6 @@ their noise for the same places: all chance is a function of the seed and the pl
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +39,7 @@ from lorablend.train.order import Pick
 from lorablend.train.output import Facts, save_adapter
 from lorablend.train.preflight import duration
 from lorablend.train.samples import Sampler, choose_prompts, convert_base
+from lorablend.train.signals import stop_signals
 from lorablend.train.text import encode
 
 __all__ = ["run_training"]
@@ -84,7 +83,7 @@ def run_training(run: Run, progress: Report, say: Say) -> tuple[float, Mapping[s
     data = Data(run, models, accelerator, say)
     if not config.text_encoder:
         models = replace(models, text_encoders=())  # their work is done: the memory is the UNet's
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         trainer = _Trainer(run, models, accelerator, data, folder, stop, say)
         del models  # and the VAE's is
         return trainer.run(progress)
@@ -483,31 +482,3 @@ def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return psutil.Process().memory_info().rss
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; after the first one the old handlers are back, so the second one acts.
-
-    Only the main thread may set handlers; elsewhere the signals do what they always did.
-    """
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def stop(number: int, frame: object) -> None:
-        told.set()
-        restore()
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield told.is_set
-    finally:
-        restore()
