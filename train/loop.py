@@ -32,10 +32,12 @@ from lorablend.train.plan import Machine, Plan, find_machine, make_plan, numbers
 from lorablend.train.preflight import Preflight, check_captions, check_files, preflight
 from lorablend.train.samples import openvino_folder
 
-__all__ = ["Progress", "Run", "TrainResult", "prepare_run", "resume_command", "train"]
+__all__ = ["RATES", "Progress", "Run", "TrainResult", "prepare_run", "resume_command", "train"]
 
 # What a resumed run may ask for anew, for no number of the network depends on it.
 _FREE = {"data", "model", "out", "keys", "checkpoints", "keep", "sample_every", "validation_prompts"}
+# And what it may change from its first step on: after a loss that is no number, that is the way out.
+RATES = ("learning_rate", "text_encoder_learning_rate")
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def train(
     """Train an adapter and write it to `config.out`; checkpoints, samples and a log go to `config.folder`.
 
     resume: go on from the newest checkpoint there. The file is then the same, byte for byte on a CPU, as that of a run
-    that was never stopped. progress: called after every step; False stops the work. say: gets what was understood and
-    chosen, in lines for people. openvino: the base model as an OpenVINO folder, to draw samples with; None converts it
-    once and keeps it in the cache.
+    that was never stopped; unless another learning rate is asked for, which holds from there on. progress: called after
+    every step; False stops the work. say: gets what was understood and chosen, in lines for people. openvino: the base
+    model as an OpenVINO folder, to draw samples with; None converts it once and keeps it in the cache.
 
     The first Ctrl-C (SIGINT) or SIGTERM lets the step end and writes a checkpoint; a second one ends at once.
 
@@ -288,7 +290,7 @@ def _check_same(now: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
     again = "give that, or start again without --resume"
     for name in TrainConfig.model_fields:  # in this order: alpha follows from rank
         value, before = now["config"].get(name), kept["config"].get(name)
-        if value != before:
+        if value != before and name not in RATES:
             raise TrainError(f"{name} is {_word(value)}, the checkpoint has {_word(before)}; {again}")
     if now["base"]["sha256"] != kept["base"]["sha256"]:
         names = [f"{base['name']} ({base['sha256'][:12]})" for base in (now["base"], kept["base"])]

@@ -25,14 +25,14 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from lorablend.adapters._wording import listed
-from lorablend.adapters.errors import AdapterError, Cancelled, LorablendError, ResourceError, TrainError
+from lorablend.adapters.errors import Cancelled, LorablendError, ResourceError, TrainError
 from lorablend.train.base import Models, load_base
 from lorablend.train.batches import Batch, Data
 from lorablend.train.chance import shuffled
 from lorablend.train.checkpoint import Checkpoint, find_checkpoints, read_checkpoint, read_facts, write_checkpoint
 from lorablend.train.config import TrainConfig
 from lorablend.train.logs import RunLog
-from lorablend.train.loop import Progress, Run, resume_command
+from lorablend.train.loop import RATES, Progress, Run, resume_command
 from lorablend.train.networks import attach
 from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
 from lorablend.train.order import Pick
@@ -289,24 +289,37 @@ class _Trainer:
         return (errors.mean((1, 2, 3)) * weights.to(device)).mean()
 
     def _no_number(self, losses: Sequence[float], norm: float) -> None:
-        """Nothing of this step was taken yet: keep the state before it, name the pictures, and stop."""
+        """Nothing of this step was taken yet: name the pictures, keep the adapter before it, and stop.
+
+        A checkpoint of the state before it leads to this same step again, whatever the learning rate, so it goes: a
+        resume begins at the one before.
+        """
+        config, step, main = self._run.config, self._step, self._accelerator.is_main_process
         places = [place for process in range(self._accelerator.num_processes) for place in self._places(process)]
         bad = [index for index, loss in enumerate(losses) if not math.isfinite(loss)] or range(len(losses))
         names = [name for index in bad for name in self._data.names(self._data.order.batch_at(places[index]))]
         loss = next((loss for loss in losses if not math.isfinite(loss)), None)
         what = f"the loss is {loss}" if loss is not None else f"the gradient's norm is {norm}"
-        kept, anew = "nothing was learnt before it", ""
-        if self._step:
-            with suppress(AdapterError, TrainError):  # numbers may be finite and yet too large for a file
-                self._write()
-            kept = f"step {self._step} is kept as a checkpoint"
-            if self._adapter_file().exists():
-                kept += f" and in {self._adapter_file().name}"
-            anew = " with another name as out, for a resume takes the same settings,"
+        if main and self._saved == step:
+            find_checkpoints(config.folder)[-1].unlink()
+        elif main and step:
+            with suppress(LorablendError), self._averaged():  # numbers may be finite and yet too large for a file
+                self._save_adapter(self._adapter_file(), None)
+        self._accelerator.wait_for_everyone()
+        begun = f"step {step + 1}: {what}, with {listed(list(dict.fromkeys(names)), 'picture')}; "
+        if step and self._adapter_file().exists():
+            begun += f"step {step} is kept in {self._adapter_file().name}; "
+        rate = config.learning_rate or 0.0  # None is long resolved
+        if kept := find_checkpoints(config.folder):
+            raise TrainError(
+                f"{begun}the last checkpoint before it is of step {read_facts(kept[-1])[0]}; look at the pictures, and "
+                f"take a learning_rate below {rate:g}; go on with: {resume_command(config)} "
+                f"--learning-rate {rate / 2:g}"
+            )
         or_f32 = " or precision f32" if self._run.plan.precision != "f32" else ""
         raise TrainError(
-            f"step {self._step + 1}: {what}, with {listed(list(dict.fromkeys(names)), 'picture')}; {kept}; look at "
-            f"the pictures, and start again{anew} with a learning_rate below {self._run.config.learning_rate:g}{or_f32}"
+            f"{begun}there is no checkpoint before it; look at the pictures, and start again with a learning_rate "
+            f"below {rate:g}{or_f32}"
         )
 
     @torch.no_grad()
@@ -387,7 +400,16 @@ class _Trainer:
         state = checkpoint.state
         self._network.load_state(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        rates = [float(rate) for rate in self._schedule.base_lrs]
         self._schedule.load_state_dict(state["schedule"])
+        if rates != self._schedule.base_lrs:
+            for group, rate, before in zip(self._optimizer.param_groups, rates, self._schedule.base_lrs, strict=True):
+                group.update(lr=group["lr"] * rate / before, initial_lr=rate)
+            self._schedule.base_lrs = rates
+        for name in RATES:
+            rate, before = getattr(self._run.config, name), checkpoint.facts["config"][name]
+            if rate != before:
+                self._say(f"{name} is {rate:g} from step {checkpoint.step + 1} on, before it was {before:g}")
         if self._average:
             self._average.load_state_dict(state["average"])
             self._average.to(self._accelerator.device)  # it has taken the checkpoint's own tensors

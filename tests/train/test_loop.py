@@ -23,12 +23,12 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from lorablend.adapters import load_adapter
-from lorablend.adapters.errors import Cancelled, DataError, ResourceError, TrainError
+from lorablend.adapters.errors import AdapterError, Cancelled, DataError, ResourceError, TrainError
 from lorablend.train import Progress, TrainConfig
 from lorablend.train import train as lorablend_train
 from lorablend.train.checkpoint import find_checkpoints, read_checkpoint, read_facts
 from lorablend.train.logs import read_log
-from lorablend.train.loop import prepare_run
+from lorablend.train.loop import prepare_run, resume_command
 from lorablend.train.noise import draw
 from tests.train.data_files import save
 
@@ -344,23 +344,43 @@ def test_one_damaged_picture(settings: dict[str, Any], train: Any, tmp_path: Pat
 
 
 def test_no_number(settings: dict[str, Any], train: Any) -> None:
-    """A learning rate far too high: the state before is kept, and the pictures are named.
+    """A learning rate far too high: the pictures are named, and there are ways out, with a lower one.
 
-    Its numbers are finite but do not fit an adapter file.
+    The same folder again where nothing was kept; else a resume, from a checkpoint whose next step has a number.
     """
-    config = _config(settings, learning_rate=1e30, warmup=0.0, schedule="constant")
+    settings |= {"checkpoints": 1, "warmup": 0.0}
+    config = _config(settings, learning_rate=1e30)
     with pytest.raises(TrainError) as caught:
         train(config)
     message = str(caught.value)
-    assert message.startswith("step 2: the loss is ")
-    assert ".png" in message
-    assert message.endswith(
-        "; step 1 is kept as a checkpoint; look at the pictures, and start again with another name as out, for a "
-        "resume takes the same settings, with a learning_rate below 1e+30"
+    assert re.fullmatch(
+        r"step 2: the loss is \w+, with \d pictures?: .*\.png; there is no checkpoint before it; look at the "
+        r"pictures, and start again with a learning_rate below 1e\+30",
+        message,
     )
-    (path,) = find_checkpoints(config.folder)
-    assert read_facts(path)[0] == 1
-    assert all(torch.isfinite(values).all() for values in read_checkpoint(path).state["network"].values())
+    with pytest.raises(Cancelled):
+        train(_config(settings), progress=_stop_at(1))
+    said: list[str] = []
+    with pytest.raises(AdapterError):  # the numbers of step 2 are finite, but fit no adapter file
+        train(config, resume=True, progress=_stop_at(2), say=said.append)
+    assert "learning_rate is 1e+30 from step 2 on, before it was 0.001" in said
+    assert [read_facts(path)[0] for path in find_checkpoints(config.folder)] == [1, 2]
+    with pytest.raises(TrainError) as caught:
+        train(config, resume=True)
+    assert [read_facts(path)[0] for path in find_checkpoints(config.folder)] == [1]
+    message = str(caught.value)
+    assert message.startswith("step 3: the loss is ")
+    assert message.endswith(
+        "; the last checkpoint before it is of step 1; look at the pictures, and take a learning_rate below 1e+30; go "
+        f"on with: {resume_command(config)} --learning-rate 5e+29"
+    )
+    said.clear()
+    train(_config(settings, learning_rate=5e-4), resume=True, say=said.append)
+    assert "resumed from step 1 of 4" in said
+    assert "learning_rate is 0.0005 from step 2 on, before it was 0.001" in said
+    rates = [line["learning_rate"] for line in read_log(config.folder) if "learning_rate" in line]
+    cosine = [(1 + np.cos(np.pi * step / STEPS)) / 2 for step in range(1, STEPS + 1)]
+    assert rates == pytest.approx([1e-3 * cosine[0], *(5e-4 * part for part in cosine[1:])])
 
 
 def test_full_disk(settings: dict[str, Any], train: Any, tmp_path: Path) -> None:
@@ -507,7 +527,7 @@ _ON_TWO = """
 import os, sys
 from pathlib import Path
 from lorablend.train.config import load_config
-from lorablend.train.loop import prepare_run
+from lorablend.train.loop import prepare_run, resume_command
 from lorablend.train.plan import Machine
 from lorablend.train.trainer import run_training
 
