@@ -13,6 +13,7 @@ from .file import TensorFile
 __all__ = ["base_model_hint", "hash_data", "hash_file", "output_name", "title", "trigger_words"]
 
 _TRIGGER_WORDS = 5  # at most, where they are guessed from the training captions
+_SELDOM = 0.5  # of the most frequent tag's count: what stands in fewer captions triggers nothing
 _LONGEST_PHRASE = 10_000  # characters that are looked at
 _LONGEST_TAGS = 10_000_000
 
@@ -54,10 +55,11 @@ def title(metadata: Mapping[str, str]) -> str | None:
 
 
 def trigger_words(metadata: Mapping[str, str]) -> list[str]:
-    """What to write into a prompt: the trigger phrase if there is one, else the most frequent training captions."""
+    """What to write into a prompt: the trigger phrase if there is one, else a guess, the most frequent tags."""
     if phrase := _text(metadata, "modelspec.trigger_phrase"):
         return [word.strip() for word in phrase[:_LONGEST_PHRASE].split(",") if word.strip()]
-    return [tag for tag, _ in _tag_counts(metadata).most_common(_TRIGGER_WORDS)]
+    tags = _tag_counts(metadata).most_common(_TRIGGER_WORDS)
+    return [tag for tag, count in tags if count >= _SELDOM * tags[0][1]]
 
 
 def _tag_counts(metadata: Mapping[str, str]) -> Counter[str]:

@@ -190,8 +190,9 @@ def own_adapters(data: Path) -> Path:
         part = data / ".adapters.partial"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for path in adapter_files(adapters_dir()):
-            shutil.copyfile(path, part / path.name)
+        for adapter in adapter_files(adapters_dir()):
+            for path in (adapter, adapter.with_suffix(".jpg")):  # what it draws, for its card
+                shutil.copyfile(path, part / path.name)
         part.rename(folder)
     Library(folder)  # so that the page offers what a library can do; in a folder from before it was one, too
     return folder

@@ -2,22 +2,29 @@
 
     python -m lorablend.demo.make_adapters FOLDER [--only comic …]        (needs lorablend[train])
 
-FOLDER gets the pictures, and the adapters: those that are good belong into adapters/ beside this file. Between them
-they are in the formats that people meet.
+FOLDER gets the pictures, the adapters, and a picture drawn with each: those that are good belong into adapters/ beside
+this file. Between them they are in the formats that people meet. What is in FOLDER already is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lorablend.adapters.file import read_file
+from lorablend.adapters.write import write_file
+from lorablend.demo import adapters_dir
 from lorablend.demo.data_set import draw_data_set
 from lorablend.demo.subjects import SUBJECTS
+from lorablend.engine import Pipeline
 from lorablend.train import TrainConfig, train
 
-__all__ = ["ADAPTERS", "train_adapter"]
+__all__ = ["ADAPTERS", "draw_previews", "train_adapter", "write_trigger"]
 
 PICTURES = 40
 SEED = 7  # of the data sets; others than anybody draws who tries the trainer
@@ -61,6 +68,39 @@ def train_adapter(name: str, folder: Path, **changes: Any) -> Path:
     return out
 
 
+def write_trigger(name: str, path: Path) -> None:
+    """Say in the file what the adapter listens to; the tensors stay as they are, byte for byte.
+
+    The trainer is not told of it: it would put a subject's name before each caption that has it in the plural only.
+    """
+    file = read_file(path)
+    phrase = name if name in SUBJECTS else f"in {name} style"
+    work = path.with_name(f".{path.name}.partial")
+    work.unlink(missing_ok=True)
+    tensors = {key: (tensor.dtype, tensor.array) for key, tensor in file.tensors.items()}
+    write_file(work, tensors, {**file.metadata, "modelspec.trigger_phrase": phrase})
+    os.replace(work, path)
+
+
+def draw_previews(folder: Path, names: Iterable[str]) -> None:
+    """Draw to folder/name.jpg what showcase.json asks of each adapter; pictures that are there stay."""
+    showcase: dict[str, Any] = json.loads((adapters_dir() / "showcase.json").read_text(encoding="utf-8"))
+    prompts = {one["adapter"]: one["prompt"] for one in showcase["adapters"]}
+    pipeline = Pipeline("demo")
+    for name in names:
+        picture, work = folder / f"{name}.jpg", folder / f".{name}.jpg.partial"
+        if not picture.exists():
+            result = pipeline.generate(
+                prompts[name],
+                blend=[(folder / f"{name}.safetensors", 1.0)],
+                steps=showcase["steps"],
+                guidance_scale=showcase["guidance"],
+                seed=showcase["seed"],
+            )
+            result.images[0].save(work, "JPEG", quality=85)
+            os.replace(work, picture)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -68,7 +108,11 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
-        train_adapter(name, arguments.folder)
+        path = arguments.folder / f"{name}.safetensors"
+        if not path.exists():
+            train_adapter(name, arguments.folder)
+        write_trigger(name, path)
+    draw_previews(arguments.folder, arguments.only)
 
 
 if __name__ == "__main__":

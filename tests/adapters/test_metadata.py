@@ -19,7 +19,11 @@ ONE_MODULE = dict(list(SDXL_SHAPES.items())[:1])
         ({"modelspec.trigger_phrase": "ink drawing, , bold lines"}, ["ink drawing", "bold lines"]),
         ({"modelspec.trigger_phrase": "ink", "ss_tag_frequency": '{"x": {"fox": 9}}'}, ["ink"]),
         ({"modelspec.trigger_phrase": "None", "ss_tag_frequency": '{"x": {"fox": 9}}'}, ["fox"]),
-        ({"ss_tag_frequency": '{"a": {"fox": 2, "cat": 3}, "b": {" fox": 2, "dog": 1}}'}, ["fox", "cat", "dog"]),
+        ({"ss_tag_frequency": '{"a": {"fox": 2, "cat": 3}, "b": {" fox": 2, "dog": 2}}'}, ["fox", "cat", "dog"]),
+        (
+            {"ss_tag_frequency": '{"a": {"at sunset": 19, "in ink style": 40, "the fox": 20}}'},
+            ["in ink style", "the fox"],
+        ),
         (
             {"ss_tag_frequency": json.dumps({"a": {f"tag{n}": 100 - n for n in range(50)}})},
             [f"tag{n}" for n in range(5)],
@@ -31,7 +35,7 @@ ONE_MODULE = dict(list(SDXL_SHAPES.items())[:1])
         ({"modelspec.trigger_phrase": "a," * 1_000_000}, ["a"] * 5000),
         ({"ss_tag_frequency": '{"a": [1], "b": {"fox": "many", "cat": 1, "": 9}}'}, ["cat"]),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_trigger_words(tmp_path: Path, metadata: dict[str, str], words: list[str]) -> None:
     assert (

@@ -19,6 +19,7 @@ import pytest
 
 from lorablend.app.library import Library
 from lorablend.app.server import own_adapters
+from lorablend.demo import adapters_dir
 
 # A program that a shell started in the background has Ctrl-C switched off, and so have those that it starts.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -71,6 +72,8 @@ def test_without_options_the_library_takes_more(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with program("ui", "--data", str(data)) as (_, url):
         parts = httpx.get(f"{url}/config", timeout=60).json()["components"]
+        card = httpx.get(f"{url}/api/adapters/comic/preview", timeout=60)
+    assert card.content == (adapters_dir() / "comic.jpg").read_bytes()
     words = [(part["props"].get("label"), part["props"].get("value"), part["props"].get("visible")) for part in parts]
     assert ("Add to the library", None, True) in words
     assert (None, "Favourite", True) in words

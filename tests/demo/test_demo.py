@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lorablend.adapters import load_adapter
 from lorablend.demo import adapters_dir, diffusers_folder, model_dir
 from lorablend.demo.data_set import caption_of
 from lorablend.demo.judge import PLAIN, Judge
+from lorablend.demo.make_adapters import draw_previews, write_trigger
 from lorablend.demo.make_model import make_model
 from lorablend.demo.pictures import held_out_scenes
 from lorablend.demo.score import accuracy, draw_and_read, share_of
@@ -62,7 +65,23 @@ def test_what_is_shipped() -> None:
     keys = {key.rpartition("lora_")[2] for file in ADAPTERS for key in _shapes_by_key(file)}
     assert {"down.weight", "A.weight"} <= keys
     assert {adapter.base_model for adapter in adapters} == {"sdxl"}
-    assert all(adapter.trigger_words for adapter in adapters)
+    assert {adapter.name: adapter.trigger_words for adapter in adapters} == {
+        name: [name if name in SUBJECTS else f"in {name} style"] for name in names
+    }
+
+
+def test_script_draws_and_names_what_is_shipped(tmp_path: Path) -> None:
+    """The trigger phrase is in the files as the script writes it; the pictures are those that it draws, and small."""
+    for name in ("comic", "cat"):
+        again = Path(shutil.copy(adapters_dir() / f"{name}.safetensors", tmp_path))
+        write_trigger(name, again)
+        assert again.read_bytes() == (adapters_dir() / again.name).read_bytes()
+    draw_previews(tmp_path, ["comic"])
+    ours, again = (np.asarray(Image.open(folder / "comic.jpg"), np.int16) for folder in (adapters_dir(), tmp_path))
+    assert np.abs(ours - again).mean() < 3
+    pictures = [file.with_suffix(".jpg") for file in ADAPTERS]
+    assert {Image.open(picture).size for picture in pictures} == {(256, 256)}
+    assert sum(picture.stat().st_size for picture in pictures) < 200e3
 
 
 def _shapes_by_key(file: Path) -> dict[str, list[int]]:
