@@ -28,6 +28,7 @@ _SPACINGS = {
     "ddim_uniform": "leading",
 }
 _HOLDING = ("value", "seed", "int", "float", "string")  # inputs of nodes that hold one value
+_ZERO = "ConditioningZeroOut"
 _DEEPEST = 200  # nodes from the sampler to where a text or a model is; a graph may be a circle
 
 
@@ -54,12 +55,13 @@ def read_comfy(text: str) -> tuple[dict[str, Any], list[str]]:
             missing.append(f"{what} is computed in the graph")
         return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
-    prompt, negative = (_text(nodes, inputs.get(key)) for key in ("positive", "negative"))
+    prompt, negative = (_text(nodes, inputs.get(key), key) for key in ("positive", "negative"))
     missing += ["the prompt is computed in the graph"] if prompt is None else []
-    missing += ["the negative prompt is computed in the graph"] if negative is None and "negative" in inputs else []
+    is_lost = negative is None and "negative" in inputs and not _is_zeroed(nodes, inputs["negative"])
+    missing += ["the negative prompt is computed in the graph"] if is_lost else []
     fields: dict[str, Any] = {
         "prompt": prompt or "",
-        "negative_prompt": negative or None,
+        "negative_prompt": negative,
         "seed": said(inputs, "seed" if "seed" in inputs else "noise_seed", "the seed", int),
         "steps": said(inputs, "steps", "the number of steps", int),
         "guidance_scale": said(inputs, "cfg", "the guidance", int | float),
@@ -115,18 +117,35 @@ def _constant(nodes: Mapping[str, Any], value: Any, key: str) -> Any:
     return value if found is None or isinstance(found, list) else found
 
 
-def _text(nodes: Mapping[str, Any], link: Any, depth: int = 0) -> str | None:
-    """The text that a link leads to, through nodes that hand it on; None where there is none."""
-    node = _node(nodes, link)
-    if node is None or depth > _DEEPEST:
+def _text(nodes: Mapping[str, Any], link: Any, side: str, seen: set[str] | None = None) -> str | None:
+    """The text that a link leads to, through nodes that hand it on; None where there is none.
+
+    side: positive or negative; nodes such as ControlNetApplyAdvanced hand on both. seen: nodes, each looked at once.
+    """
+    node, seen = _node(nodes, link), set() if seen is None else seen
+    if node is None:
         return link if isinstance(link, str) else None
-    for key in ("text", "text_g", "string", "value", "conditioning", "positive"):
+    # Of what goes into zeros, the text counts no more.
+    if node.get("class_type") == _ZERO or str(link[0]) in seen or len(seen) > _DEEPEST:
+        return None
+    seen.add(str(link[0]))
+    for key in ("text", "text_g", "string", "value", "conditioning", side):
         value = node["inputs"].get(key)
         if isinstance(value, str):
             return value
-        if isinstance(value, list) and (text := _text(nodes, value, depth + 1)) is not None:
+        if isinstance(value, list) and (text := _text(nodes, value, side, seen)) is not None:
             return text
     return None
+
+
+def _is_zeroed(nodes: Mapping[str, Any], link: Any) -> bool:
+    """Does the negative prompt come from embeddings of zeros, as without a negative prompt here?"""
+    for _ in range(_DEEPEST):
+        node = _node(nodes, link)
+        if node is None or node.get("class_type") == _ZERO:
+            return node is not None
+        link = node["inputs"].get("conditioning", node["inputs"].get("negative"))
+    return False
 
 
 def _stem(name: str) -> str:

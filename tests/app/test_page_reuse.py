@@ -175,6 +175,24 @@ def test_comfyui_links_in_place_of_values(service: Service, shelf: Shelf, tmp_pa
     assert found.draw.width == 3
 
 
+def test_comfyui_without_a_negative_prompt(service: Service, shelf: Shelf, tmp_path: Path) -> None:
+    """Zeroed, it is none, whatever was encoded before; an empty one is encoded, and stays one."""
+    zeroed = {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["3", 0]}}
+    both = {"positive": ["3", 0], "negative": ["4", 0], "control_net": ["7", 0], "image": ["8", 0], "strength": 0.5}
+    graph = json.loads(comfy(**{"9": {"class_type": "ControlNetApplyAdvanced", "inputs": both}}))
+    graph["6"]["inputs"] |= {"positive": ["9", 0], "negative": ["9", 1]}
+    empty = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}}
+    for text, negative in (
+        (comfy(**{"4": zeroed}), None),
+        (json.dumps(graph | {"4": zeroed}), None),
+        (json.dumps(graph), "blurry"),
+        (comfy(**{"4": empty}), ""),
+    ):
+        found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=text))
+        assert (found.draw.prompt, found.draw.negative_prompt) == ("a fox", negative)
+        assert found.missing == ()
+
+
 def test_timesteps_that_are_no_numbers(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     text = "a fox\nSteps: 20, Sampler: LCM, Timesteps: x, CFG scale: 7, Seed: 1, Size: 64x64"
     found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
@@ -199,9 +217,11 @@ def test_pictures_that_say_nothing(
 
 
 def test_a_graph_that_goes_in_a_circle(service: Service, shelf: Shelf, tmp_path: Path) -> None:
-    circle = {"class_type": "CLIPTextEncode", "inputs": {"text": ["3", 0]}}
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy(**{"3": circle})))
-    assert found.draw.prompt == ""
+    """In several, by more ways than could ever be gone."""
+    circle = {"inputs": {key: ["3", 0] for key in ("text", "text_g", "conditioning", "negative", "positive")}}
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy(**{"3": circle, "4": circle})))
+    assert (found.draw.prompt, found.draw.negative_prompt) == ("", None)
+    assert len(found.missing) == 2
 
 
 def test_what_is_no_picture(service: Service, shelf: Shelf, tmp_path: Path) -> None:
