@@ -186,6 +186,11 @@ class Jobs:
         with self._changed:
             return self._db.execute("SELECT count(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0]
 
+    def kinds(self) -> list[str]:
+        """Of all jobs."""
+        with self._changed:
+            return [row["kind"] for row in self._db.execute("SELECT DISTINCT kind FROM jobs ORDER BY kind")]
+
     def cancel(self, job: str) -> Job:
         """A queued job ends at once; of a running one the worker is told, and ends it after the present step."""
         with self._changed:

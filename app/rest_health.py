@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
+from statistics import fmean
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from lorablend.app.jobs import STATES
+from lorablend.app.jobs import STATES, Job
 from lorablend.app.rest_jobs import Served, reply
 
 __all__ = ["router"]
@@ -36,9 +38,7 @@ def health(request: Request, service: Served) -> Response:
 @router.get("/metrics", response_class=Response)
 def metrics(service: Served) -> Response:
     """In Prometheus' text format, 0.0.4."""
-    done = service.jobs.find(state="done", limit=_RECENT)
-    seconds = [job.ended - job.started for job in done if job.ended is not None and job.started is not None]
-    waited = [job.started - job.submitted for job in done if job.started is not None]
+    done = {kind: service.jobs.find(kind=kind, state="done", limit=_RECENT) for kind in service.jobs.kinds()}
     lines = [
         "# HELP lorablend_jobs Jobs by state.",
         "# TYPE lorablend_jobs gauge",
@@ -46,15 +46,17 @@ def metrics(service: Served) -> Response:
         "# HELP lorablend_worker_up 1 while the workers live.",
         "# TYPE lorablend_worker_up gauge",
         f"lorablend_worker_up {int(service.alive)}",
-        f"# HELP lorablend_job_seconds Mean time of the last {_RECENT} jobs that are done, while they ran.",
+        f"# HELP lorablend_job_seconds Mean time of the last {_RECENT} done jobs of a kind, while they ran.",
         "# TYPE lorablend_job_seconds gauge",
-        f"lorablend_job_seconds {_mean(seconds):.6g}",
-        f"# HELP lorablend_wait_seconds Mean time of the last {_RECENT} jobs that are done, while they waited.",
+        *_means("lorablend_job_seconds", done, "started", "ended"),
+        f"# HELP lorablend_wait_seconds Mean time of the last {_RECENT} done jobs of a kind, while they waited.",
         "# TYPE lorablend_wait_seconds gauge",
-        f"lorablend_wait_seconds {_mean(waited):.6g}",
+        *_means("lorablend_wait_seconds", done, "submitted", "started"),
     ]
     return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def _means(name: str, done: Mapping[str, list[Job]], start: str, end: str) -> list[str]:
+    """A line for each kind of which any are done: drawing takes seconds, training hours, no mean is of both."""
+    times = {kind: [getattr(job, end) - getattr(job, start) for job in jobs] for kind, jobs in done.items() if jobs}
+    return [f'{name}{{kind="{kind}"}} {fmean(seconds):.6g}' for kind, seconds in times.items()]

@@ -284,6 +284,7 @@ def test_health_and_metrics(server: Running) -> None:
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert int(values['lorablend_jobs{state="done"}']) >= 1
     assert {f'lorablend_jobs{{state="{state}"}}' for state in STATES} < set(values)
-    assert float(values["lorablend_job_seconds"]) > 0
+    assert float(values['lorablend_job_seconds{kind="draw"}']) > 0
+    assert float(values['lorablend_wait_seconds{kind="draw"}']) >= 0
     named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert {name.partition("{")[0] for name in values} == named
