@@ -170,6 +170,10 @@ class Grids:
             raise RequestError(f"there is no sheet {file[:80]!r}; ask for the list")
         return path
 
+    def delete(self, file: str) -> None:
+        """Delete a sheet for good; its pictures stay in the gallery. Raises as `sheet`."""
+        self.sheet(file).unlink(missing_ok=True)
+
     def _path(self, job: Job, number: int, kind: str) -> Path:
         """Always the same for the same picture."""
         when = datetime.fromtimestamp(job.submitted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -12,6 +13,7 @@ from lorablend.app.grids import DrawGrid
 from lorablend.app.rest_api import job_form
 from lorablend.app.rest_errors import NotFoundError, Refusal
 from lorablend.app.rest_jobs import Client, Served, in_thread, reply
+from lorablend.app.service import Service
 
 __all__ = ["router"]
 
@@ -39,13 +41,25 @@ def list_sheets(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 1
 @router.get("/sheets/{file:path}")
 def get_sheet(file: str, service: Served) -> Response:
     """The sheet as a PNG, with the settings of its pictures in the text chunk `lorablend-grid`."""
-    try:
-        path = service.grids.sheet(file)
-    except RequestError as error:
-        raise NotFoundError(str(error)) from error
+    path = _path(service, file)
     headers = {
         "Cache-Control": "private, max-age=3600",
         "Content-Disposition": f'inline; filename="{path.name}"',
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
     return Response(path.read_bytes(), headers=headers, media_type="image/png")
+
+
+@router.delete("/sheets/{file:path}")
+def delete_sheet(file: str, service: Served) -> Response:
+    """Delete a sheet for good; its pictures stay in the gallery."""
+    _path(service, file)
+    service.grids.delete(file)
+    return reply({})
+
+
+def _path(service: Service, file: str) -> Path:
+    try:
+        return service.grids.sheet(file)
+    except RequestError as error:
+        raise NotFoundError(str(error)) from error

@@ -31,6 +31,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, text in (
         (400, "Wrong input"),
         (404, "Not there"),
+        (409, "Waits or runs"),
         (413, "Too large"),
         (422, "Wrong input"),
         (429, "Queue full"),
@@ -86,6 +87,17 @@ def follow(name: str, service: Served) -> Response:
         ],
     }
     return reply(form)
+
+
+@router.delete("/runs/{name}")
+def forget(name: str, service: Served) -> Response:
+    """Delete a training's checkpoints, samples and log, for good; the adapter that came of it stays in the library."""
+    _known(service, name)
+    try:
+        service.training.remove(name)
+    except RequestError as error:
+        raise ParameterError("name", str(error), 409) from error
+    return reply({})
 
 
 @router.get("/runs/{name}/samples/{file}")

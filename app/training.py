@@ -64,6 +64,9 @@ class Training:
         self._folder, self._sources = data / "trainings", data / "sources"
         self._sets, self._models, self._jobs = sets, models, jobs
         self._submitting = threading.Lock()
+        for left in self._folder.glob(".*"):  # put aside by a process that was killed
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
 
     # Asking
 
@@ -101,10 +104,7 @@ class Training:
         with self._submitting:
             self.check(train)
             config = self._config(train, self._folder)
-            for state in ("queued", "running"):
-                for job in self._jobs.find(kind="train", state=state, limit=1000):
-                    if job.request.get("name") == config.out.stem:
-                        raise RequestError(f"{config.out.stem} is being trained by job {job.number}; stop it first")
+            self._check_idle(config.out.stem)
             asked = train.model_copy(update={"name": config.out.stem, "anew": False})
             form = asked.model_dump(exclude_defaults=True)
             if not train.anew:
@@ -118,6 +118,24 @@ class Training:
             if job.request.get("set") == name:
                 raise RequestError(f"job {job.number} waits for the data set {name}; stop it first")
         self._sets.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Delete what a training left: checkpoints, samples, its log. What came of it stays in the library.
+
+        An adapter that did not come into the library goes too: see `is_kept`. Raises RequestError where there is no
+        training of that name, and while it waits or runs.
+        """
+        with self._submitting:
+            if name not in self.names():
+                raise RequestError(f"there is no training {name[:80]!r}")
+            self._check_idle(name)
+            left = (self._place(name), self._folder / f"{name}.toml", self._folder / f"{name}.safetensors")
+            with _put_aside(left, self._folder / f".{uuid.uuid4().hex}"):
+                pass
+
+    def is_kept(self, name: str) -> bool:
+        """Whether the training's folder has an adapter whose way into the library failed."""
+        return (self._folder / f"{check_name(name)}.safetensors").exists()
 
     def names(self) -> list[str]:
         """Of all trainings that have begun, whatever became of them."""
@@ -209,6 +227,13 @@ class Training:
         """Raise RequestError where the library has an adapter of that name, or takes none."""
         if os.path.lexists(self._library() / place_of(name, with_config=False)):
             raise RequestError(f"{name}: an adapter of that name is in the library; choose another name")
+
+    def _check_idle(self, name: str) -> None:
+        """Raise RequestError where a training of that name waits or runs."""
+        for state in ("queued", "running"):
+            for job in self._jobs.find(kind="train", state=state, limit=1000):
+                if job.request.get("name") == name:
+                    raise RequestError(f"{name} is being trained by job {job.number}; stop it first")
 
     def _library(self) -> Path:
         folder = self._models.lora_dir

@@ -44,6 +44,16 @@ def test_a_grid(server: Running) -> None:
     assert len(json.loads(Image.open(io.BytesIO(sheet.content)).info["lorablend-grid"])["cells"]) == 4
     listed = server.http.get("/api/sheets").json()["sheets"]
     assert listed[0] == {"file": done["result"]["sheet"], "url": done["result"]["sheet_url"]}
+    seconds = [line for line in server.http.get("/metrics").text.splitlines() if line.startswith("lorablend_job_s")]
+    assert seconds == [f'lorablend_job_seconds{{kind="grid"}} {done["ended"] - done["started"]:.6g}']
+
+    assert server.http.delete(done["result"]["sheet_url"]).status_code == 200
+    assert server.http.get("/api/sheets").json()["sheets"] == []
+    for method in ("GET", "DELETE"):
+        answer = server.http.request(method, done["result"]["sheet_url"])
+        assert answer.status_code == 404
+        assert answer.json()["detail"].startswith(f"there is no sheet '{done['result']['sheet']}'")
+    assert all(server.http.get(one["url"]).status_code == 200 for one in done["result"]["pictures"])
 
 
 def test_the_models(server: Running) -> None:

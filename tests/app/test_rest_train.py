@@ -95,6 +95,7 @@ def test_a_set_is_sent_and_looked_through(server: Running) -> None:
         ("PUT", "sets/knit/pictures/000.png/caption", {"caption": 1}, 422, "caption: Input should be a valid string"),
         ("POST", "sets/knit/pictures/000.png/restore", None, 404, "the bin of the data set knit has no picture"),
         ("GET", "runs/nosuch", None, 404, "there is no training 'nosuch'"),
+        ("DELETE", "runs/nosuch", None, 404, "there is no training 'nosuch'"),
         ("GET", "runs/nosuch/samples/samples-000002.png", None, 404, "there is no training 'nosuch'"),
         ("POST", "sets", None, 400, "the form has no field name; give the data set one"),
     ],
@@ -148,6 +149,10 @@ def test_a_training_from_its_check_to_its_samples(server: Running) -> None:
     assert "training: 2 steps, 0.7 epochs" in lines
     asked = server.http.post("/api/train", json=ASKED)
     assert asked.status_code == 202, asked.text
+    (server.service.data / "trainings" / "new.training").mkdir(exist_ok=True)  # as if it had begun
+    busy = server.http.delete("/api/train/runs/new")
+    assert busy.status_code == 409
+    assert busy.json()["detail"].startswith("new is being trained by job")
     again = server.http.post("/api/train", json=ASKED)
     assert again.status_code == 400
     assert again.json()["detail"].startswith("new is being trained by job")
@@ -163,4 +168,10 @@ def test_a_training_from_its_check_to_its_samples(server: Running) -> None:
     (sheet,) = found["samples"]
     assert sheet["step"] == 2
     assert server.http.get(sheet["url"]).content.startswith(b"\x89PNG")
+    assert server.http.delete("/api/train/runs/new").status_code == 200
+    assert [path.name for path in (server.service.data / "trainings").iterdir()] == ["lock"]
+    for method, path in (("GET", "new"), ("DELETE", "new"), ("GET", "new/samples/samples-000002.png")):
+        answer = server.http.request(method, f"/api/train/runs/{path}")
+        assert answer.status_code == 404
+        assert answer.json()["detail"] == "there is no training 'new'"
     assert server.http.get("/api/adapters/new").json()["base_model"] == "sdxl"

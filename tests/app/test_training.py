@@ -177,6 +177,28 @@ def test_a_set_that_a_training_waits_for_stays(idle: Service, drawn: Path) -> No
     assert "spare" not in idle.sets.names()
 
 
+def test_what_a_training_left_is_removed(idle: Service) -> None:
+    """All of it, never of one that waits, and never a file of another name."""
+    folder = idle.data / "trainings"
+    for name in ("old.training", "older.training"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "step-00000004.checkpoint").write_bytes(b"")
+    for name in ("old.toml", "old.safetensors", "older.toml"):
+        (folder / name).write_text("")
+    job = idle.jobs.submit("train", {"name": "old"})
+    with pytest.raises(RequestError, match=f"old is being trained by job {job.number}; stop it first"):
+        idle.training.remove("old")
+    idle.jobs.cancel(job.id)
+    assert (idle.training.is_kept("old"), idle.training.is_kept("older")) == (True, False)
+    idle.training.remove("old")
+    assert sorted(path.name for path in folder.iterdir()) == ["older.toml", "older.training"]
+    for name in ("old", "../data", "", "."):
+        with pytest.raises(RequestError, match="there is no training"):
+            idle.training.remove(name)
+    idle.training.remove("older")
+    assert list(folder.iterdir()) == []
+
+
 def test_begin_anew(idle: Service) -> None:
     folder = idle.data / "trainings" / "knit.training"
     folder.mkdir(parents=True)
