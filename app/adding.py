@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.download import shown_address
+from lorablend.app.download import check_online, shown_address
 from lorablend.app.drawing import Models
 from lorablend.app.jobs import Job, Jobs, Progress
 from lorablend.app.library import Library
@@ -34,6 +34,7 @@ class Adding:
         self._library()
         if not source.startswith(("https://", "http://", "hf:")):
             raise RequestError(f'"{source[:80]}" is no address; give a file, https://…, or hf:owner/repo')
+        check_online()
         seen = source if source.startswith("hf:") else shown_address(source)
         self._whole[seen] = source
         form = {"source": seen, "name": check_name(name) if name else "", "whole": seen == source}

@@ -26,7 +26,7 @@ from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, Res
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["OFFLINE", "Progress", "download", "fetch_small", "shown_address"]
+__all__ = ["OFFLINE", "Progress", "check_online", "download", "fetch_small", "shown_address"]
 
 Progress = Callable[[int, "int | None"], object]  # (bytes so far, bytes in all or None); False stops
 
@@ -194,11 +194,16 @@ def _receive(
         raise _Again(f"{total - done} bytes are missing")
 
 
+def check_online() -> None:
+    """Raise RequestError where --offline forbids every download."""
+    if os.environ.get(OFFLINE):
+        raise RequestError("nothing is downloaded offline; start without --offline")
+
+
 def _client() -> "httpx.Client":
     import httpx
 
-    if os.environ.get(OFFLINE):
-        raise RequestError("nothing is downloaded offline; start without --offline")
+    check_online()
     return httpx.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=_TIMEOUT)
 
 

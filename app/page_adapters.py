@@ -67,6 +67,7 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
                 use = gr.Button("Add to the board", variant="primary", size="sm")
                 mark = gr.Button("Favourite", size="sm", visible=writable, min_width=90)
             facts = gr.HTML(_NOTHING, elem_id="facts")
+            tags = gr.Textbox(label="Tags", placeholder="words of your own, between commas", visible=False)
             done = make_add(service, shelf, name, tab)
     make_heatmap(service, shelf, create.form, name)
 
@@ -105,6 +106,13 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         words = "No favourite" if entry.favourite else "Favourite"
         return {facts: _facts(service, shelf, entry), mark: gr.Button(words)}
 
+    def show_tags(chosen: str | None) -> gr.Textbox:
+        """Apart from `show`, which also follows on a mark: what is being typed stays."""
+        entry = shelf.get(chosen) if chosen else None
+        if entry is None or entry.error:
+            return gr.Textbox("", visible=False)
+        return gr.Textbox(", ".join(entry.tags), visible=True)
+
     def put(chosen: str | None, board: list[Pedal]) -> list[Pedal]:
         if not chosen:
             raise gr.Error(_NOT_CHOSEN, print_exception=False)
@@ -119,6 +127,17 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
             library.scan()
             library.set_favourite(chosen, not library.get(chosen).favourite)
 
+    def tag(chosen: str | None, text: str) -> None:
+        """Nothing is written where nothing was changed: the box is also left by who only looked."""
+        entry = shelf.get(chosen) if chosen else None
+        given = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        if entry is None or given == entry.tags:
+            return
+        with saying(service):
+            library = library_of(service, shelf)
+            library.scan()
+            library.set_tags(entry.name, given)
+
     asked = {search, base, favourites, view, limit, name}
     listed = [cards, rest, count, table, none, name]
     tab.select(open_tab, asked | {kept_view}, [view, *listed], **CHANGING)
@@ -129,11 +148,13 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     table.select(select, None, name, **CHANGING)
     cards.select(select_card, None, name, **CHANGING)
     name.change(show, name, [facts, mark], **CHANGING)
+    name.change(show_tags, name, tags, **CHANGING)
     name.change(None, name, None, js=MARK_CHOSEN)
     use.click(put, [name, create.form.board], create.form.board, **CHANGING)
     mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
         rows, asked, listed, **CHANGING
     )
+    gr.on([tags.submit, tags.blur], tag, [name, tags], None, **CHANGING).success(rows, asked, listed, **CHANGING)
 
 
 _NOT_CHOSEN = "no adapter is chosen; choose one from the list"
@@ -183,7 +204,6 @@ def _facts(service: Service, shelf: Shelf, entry: Entry) -> str:
         "Algorithms": ", ".join(f"{name} ({count})" for name, count in report["algorithms"].items()),
         "Trigger words": ", ".join(report["trigger_words"]),
         "Size": f"{size_text(report['size'])}, {report['tensor_count']} tensors",
-        "Tags": ", ".join(entry.tags),
         "Last used": entry.last_used,
         "AutoV2": report["hashes"]["autov2"],
         "SHA-256": report["hashes"]["sha256"],

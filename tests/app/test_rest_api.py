@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lorablend.app.download import OFFLINE
 from lorablend.app.jobs import STATES
 from lorablend.app.png import encode, texts_of
+from tests.app.file_server import serving
 from tests.app.rest_server import FAST, Running, running
 
 FOX = {"prompt": "a fox", **FAST}
@@ -128,6 +130,7 @@ def test_a_full_queue(server: Running) -> None:
         ("GET", "gallery/zip?file=nosuch.png", None, 404, "the gallery has no picture"),
         ("GET", "gallery?after=nosuch.png", None, 404, "the gallery has no picture"),
         ("GET", "adapters/nosuch", None, 404, "there is no adapter 'nosuch'"),
+        ("POST", "adapters/nosuch/mark", {"favourite": True}, 404, "there is no adapter 'nosuch'"),
         ("GET", "adapters/neon glow/preview", None, 404, "the adapter 'neon glow' has no preview"),
         ("GET", "nosuch", None, 404, "/api/nosuch is not there; /openapi.json lists what is"),
         ("PUT", "jobs", None, 405, "/api/jobs does not take PUT; /openapi.json lists what is"),
@@ -263,6 +266,42 @@ def test_an_adapter_is_sent_and_drawn_with(server: Running, lora_dir: Path) -> N
         "pictures",
         "uploads",
     }
+
+
+def test_an_adapter_is_marked(server: Running) -> None:
+    """Favourite and tags, each without the other; they are searched."""
+    mark = lambda **marks: server.http.post("/api/adapters/ink/mark", json=marks)  # noqa: E731
+    assert mark(tags=["pen work", "black"]).json()["tags"] == ["pen work", "black"]
+    assert (marked := mark(favourite=True)).json()["favourite"]
+    assert marked.json()["tags"] == ["pen work", "black"]
+    found = server.http.get("/api/adapters", params={"search": "black pen"}).json()["adapters"]
+    assert found == [marked.json()]
+    refused = mark(tags=["two\nlines"])
+    assert refused.status_code == 400
+    assert refused.json()["detail"] == "tag 'two\\nlines': give 1 to 100 characters on one line"
+    assert mark(tags=[], favourite=False).json()["tags"] == []
+
+
+def test_an_adapter_is_downloaded(server: Running, lora_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a job, which tells others nothing of a token in the address."""
+    own = bytearray((lora_dir / "neon glow.safetensors").read_bytes())
+    own[-1] ^= 4
+    ask = lambda **fields: server.http.post("/api/adapters/download", json=fields)  # noqa: E731
+    with serving(files={"/far.safetensors": bytes(own)}) as files:
+        answer = ask(source=f"{files.url}/far.safetensors?token=secret", name="from afar")
+        assert answer.status_code == 202, answer.text
+        job = server.service.wait(server.service.jobs.get(answer.json()["id"]))
+    done = server.http.get(answer.headers["location"])
+    assert (done.json()["state"], done.json()["result"]) == ("done", {"adapter": "from afar"}), job.reason
+    assert "secret" not in done.text
+    assert server.http.get("/api/adapters/from afar").status_code == 200
+    path = ask(source="/etc/passwd")
+    assert path.status_code == 400
+    assert path.json()["detail"] == '"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo'
+    monkeypatch.setenv(OFFLINE, "1")
+    offline = ask(source="hf:owner/repo")
+    assert offline.status_code == 400
+    assert offline.json()["detail"] == "nothing is downloaded offline; start without --offline"
 
 
 def test_from_an_uploaded_picture(server: Running) -> None:
