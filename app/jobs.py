@@ -93,6 +93,10 @@ class Job:
     result: Any
     progress: Progress | None = None
 
+    def is_stoppable(self, user: str) -> bool:
+        """By that user, named as they logged in; "", who has the token or did not log in, may stop all."""
+        return user in ("", self.client)
+
 
 class Jobs:
     """The jobs in the database `path`, which is made if it is not there; `limit` of them may wait.
@@ -191,10 +195,15 @@ class Jobs:
         with self._changed:
             return [row["kind"] for row in self._db.execute("SELECT DISTINCT kind FROM jobs ORDER BY kind")]
 
-    def cancel(self, job: str) -> Job:
-        """A queued job ends at once; of a running one the worker is told, and ends it after the present step."""
+    def cancel(self, job: str, user: str = "") -> Job:
+        """A queued job ends at once; of a running one the worker is told, and ends it after the present step.
+
+        user: who asks, as `Job.is_stoppable`; RequestError where the job is another's.
+        """
         with self._changed:
             found = self.get(job)
+            if not found.is_stoppable(user):
+                raise RequestError(f"job {found.number} is not {user}'s; ask who submitted it to stop it")
             if found.state == "queued":
                 return self._end(job, "cancelled")
             if found.state == "running":

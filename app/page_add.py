@@ -11,6 +11,7 @@ import gradio as gr
 from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs import Job
 from lorablend.app.library import Library
+from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_form import Values
 from lorablend.app.page_say import AT_ONCE, CHANGING, saying
 from lorablend.app.service import Service
@@ -47,29 +48,30 @@ def make_add(service: Service, shelf: Shelf, name: gr.Dropdown, tab: gr.Tab) -> 
             if path and text:
                 raise RequestError("both a file and an address are given; take one of them away")
             if not path:
-                service.adding.submit(text, own, str(request.session_hash))
+                service.adding.submit(text, own, client_of(request))
                 said |= {brought: "", seen: True, stop: gr.Button(visible=True, interactive=True)}
                 return said | {timer: gr.Timer(_BUSY, active=True)}
             entry = library_of(service, shelf).add(path, name=own or Path(path).stem)
             said |= {name: gr.Dropdown(shelf.names(), value=entry.name), done: entry.name}
         return said | {brought: f"<p>{html.escape(entry.name)} is in the library</p>"}
 
-    def look(before: Any) -> Values:
+    def look(before: Any, request: gr.Request) -> Values:
         job, waiting = _current(service)
         busy = job is not None and job.state in ("queued", "running")
-        said: Values = {stage: _stage(job, waiting), seen: busy}
-        if before != busy:
+        stoppable = job is not None and busy and job.is_stoppable(user_of(request))
+        said: Values = {stage: _stage(job, waiting), seen: (busy, stoppable)}
+        if before != (busy, stoppable):
             said |= {
                 timer: gr.Timer(_BUSY if busy else _IDLE, active=True),
-                stop: gr.Button(visible=busy, interactive=True),
+                stop: gr.Button(visible=stoppable, interactive=True),
             }
         if before is not None and job is not None and job.state == "done":  # not one that was there already
             said[done] = job.id
         return said
 
-    def cancel() -> gr.Button:
+    def cancel(request: gr.Request) -> gr.Button:
         job, _ = _current(service)
-        if job is not None:
+        if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
         return gr.Button(interactive=False)
 

@@ -14,6 +14,7 @@ import gradio as gr
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.draw import Draw
 from lorablend.app.page_board import Card, make_card, trouble_of
+from lorablend.app.page_client import client_of
 from lorablend.app.page_compare import compare
 from lorablend.app.page_complete import make_completion
 from lorablend.app.page_form import Form, Start, Values, make_settings, model_box, new_seed, preset_updates
@@ -203,7 +204,7 @@ def _wire_board(
 
         def draw(values: Values, request: gr.Request) -> Values:
             with saying(service):
-                service.draw(form.draw(values, read(values)), client=str(request.session_hash))
+                service.draw(form.draw(values, read(values)), client=client_of(request))
             return {
                 results.timer: gr.Timer(0.4),
                 results.seen: None,
@@ -213,7 +214,7 @@ def _wire_board(
 
         def draw_compared(values: Values, request: gr.Request) -> Values:
             with saying(service):
-                compare(service, form.draw(values, read(values)), str(request.session_hash))
+                compare(service, form.draw(values, read(values)), client_of(request))
             return {results.timer: gr.Timer(0.4), results.seen: None}
 
         def remember(values: Values) -> Any:

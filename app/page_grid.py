@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import html
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from pydantic import ValidationError
 
-from lorablend.adapters.errors import LorablendError
+from lorablend.adapters.errors import LorablendError, RequestError
 from lorablend.app.draw import Draw
 from lorablend.app.grids import DrawGrid
 from lorablend.app.jobs import Job
+from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create, Taken
 from lorablend.app.page_form import Values
 from lorablend.app.page_grid_boxes import (
@@ -69,12 +71,12 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
 
     def begin(values: Values, request: gr.Request) -> Values:
         with saying(service):
-            service.grids.submit(asked_of(boxes, values), str(request.session_hash))
+            service.grids.submit(asked_of(boxes, values), client_of(request))
         return {boxes.timer: gr.Timer(_BUSY, active=True), boxes.stop: gr.Button(interactive=True), boxes.seen: None}
 
-    def stop() -> gr.Button:
+    def stop(request: gr.Request) -> gr.Button:
         job = _current(service)
-        if job is not None:
+        if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
         return gr.Button(interactive=False)
 
@@ -84,7 +86,7 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
     def hint(what: str) -> gr.Textbox:
         return gr.Textbox(placeholder=example(what), interactive=True)
 
-    def look(seen: Any) -> Values:
+    def look(seen: Any, request: gr.Request) -> Values:
         job = _current(service)
         current = (job.id, job.state) if job else None
         busy = job is not None and job.state in ("queued", "running")
@@ -92,17 +94,29 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
         said: Values = {boxes.stage: _stage(service, job), boxes.seen: (current, files)}
         if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next grid
             timer = gr.Timer(_BUSY if busy else IDLE, active=True)
-            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=busy)}
+            stoppable = job is not None and busy and job.is_stoppable(user_of(request))
+            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=stoppable)}
         if seen is None or seen[1] != files:
-            copies = [_copy(service, boxes, file) for file in files]
-            first = gr.Image(copies[0] if copies else None, visible=bool(copies))
-            said |= {boxes.sheet: first, boxes.files: files}
-            said[boxes.old] = gr.Gallery(list(zip(copies, files, strict=True)), visible=len(copies) > 1)
+            copies: list[tuple[str, str]] = []
+            for file in files:
+                with suppress(RequestError, FileNotFoundError):  # deleted meanwhile
+                    copies.append((_copy(service, boxes, file), file))
+            there = [file for _, file in copies]
+            first = gr.Image(copies[0][0] if copies else None, visible=bool(copies))
+            said |= {boxes.sheet: first, boxes.files: there, boxes.chosen: there[0] if there else ""}
+            said |= {boxes.delete: gr.Button(visible=bool(copies)), boxes.sure: gr.Row(visible=False)}
+            said[boxes.old] = gr.Gallery(copies, selected_index=None, visible=len(copies) > 1)
         return said
 
-    def select(files: list[str], event: gr.SelectData) -> str:
+    def select(files: list[str], event: gr.SelectData) -> Values:
+        file = files[event.index]
         with saying(service):
-            return _copy(service, boxes, files[event.index])
+            return {boxes.sheet: _copy(service, boxes, file), boxes.chosen: file, boxes.sure: gr.Row(visible=False)}
+
+    def delete(file: str, request: gr.Request) -> Values:
+        with saying(service):
+            service.grids.delete(file)
+        return look(None, request)
 
     boxes.taken.change(take, boxes.taken, fillable(boxes), **CHANGING)
     page.load(load, None, [*fillable(boxes), *boxes.what, *boxes.values], **CHANGING)
@@ -115,8 +129,12 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
     gr.on(submits, begin, boxes.asked(), [boxes.timer, boxes.stop, boxes.seen], **CHANGING)
     boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
     shown = [boxes.stage, boxes.seen, boxes.timer, boxes.stop, boxes.sheet, boxes.old, boxes.files]
+    shown += [boxes.chosen, boxes.delete, boxes.sure]
     gr.on([tab.select, boxes.timer.tick], look, boxes.seen, shown, **AT_ONCE)
-    boxes.old.select(select, boxes.files, boxes.sheet, **CHANGING)
+    boxes.old.select(select, boxes.files, [boxes.sheet, boxes.chosen, boxes.sure], **CHANGING)
+    boxes.delete.click(lambda: gr.Row(visible=True), None, boxes.sure, **AT_ONCE)
+    boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.really.click(delete, boxes.chosen, shown, **CHANGING)
 
 
 def _size(service: Service, boxes: GridBoxes, values: Values) -> str:

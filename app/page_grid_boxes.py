@@ -34,11 +34,16 @@ _SWEEPS = (
 )
 IDLE = 3.0  # seconds between two looks at the jobs
 NOTHING = "Your sheet appears here."
+_SURE = "Delete this sheet? It cannot be brought back. Its pictures stay in the gallery."
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridBoxes:
-    """base: the drawing whose other settings, the blend among them, are everybody's. seen: what the last look found."""
+    """base: the drawing whose other settings, the blend among them, are everybody's. seen: what the last look found.
+
+    chosen: the file of the sheet that is large. sure: the question before it is deleted, answered by `really` or
+    `keep`.
+    """
 
     prompt: gr.Textbox
     negative: gr.Textbox
@@ -58,6 +63,11 @@ class GridBoxes:
     stop: gr.Button
     stage: gr.HTML
     sheet: gr.Image
+    delete: gr.Button
+    sure: gr.Row
+    really: gr.Button
+    keep: gr.Button
+    chosen: gr.State
     old: gr.Gallery
     files: gr.State
     seen: gr.State
@@ -72,7 +82,7 @@ class GridBoxes:
 def make_boxes(service: Service, shelf: Shelf) -> GridBoxes:
     width, height = service.models.get().model.default_size
     made: dict[str, Any] = {"taken": gr.State(None), "base": gr.State(Draw(prompt="")), "files": gr.State([])}
-    made |= {"seen": gr.State(None), "timer": gr.Timer(IDLE, active=False)}
+    made |= {"seen": gr.State(None), "chosen": gr.State(""), "timer": gr.Timer(IDLE, active=False)}
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
             with gr.Row(elem_classes="actions"):
@@ -110,6 +120,12 @@ def make_boxes(service: Service, shelf: Shelf) -> GridBoxes:
             made["sheet"] = gr.Image(
                 label="Sheet", interactive=False, visible=False, buttons=["download", "fullscreen"], elem_id="sheet"
             )
+            with gr.Row(elem_classes="actions"):
+                made["delete"] = gr.Button("Delete this sheet", size="sm", scale=0, min_width=150, visible=False)
+            with gr.Row(visible=False, elem_classes="sure") as made["sure"]:
+                gr.HTML(f'<p role="alert">{_SURE}</p>')
+                made["really"] = gr.Button("Delete it for good", variant="stop", size="sm", min_width=130)
+                made["keep"] = gr.Button("Keep it", size="sm", min_width=80)
             made["old"] = gr.Gallery(
                 label="Sheets drawn before",
                 columns=4,

@@ -13,6 +13,7 @@ from lorablend.app.build_requests import Bake, Compress, Convert
 from lorablend.app.building import KINDS
 from lorablend.app.draw import Draw
 from lorablend.app.jobs import Job
+from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create, Taken
 from lorablend.app.page_form import Values, model_box
 from lorablend.app.page_models_facts import device_table, disk_text, model_facts, model_table
@@ -90,13 +91,13 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
         with saying(service):
             fields = {key: (values[getattr(boxes, key)] or "").strip() for key in ("source", "name", "weights")}
             asked = Convert.model_validate({**fields, "config": values[boxes.config] or None})
-            service.building.convert(asked, str(request.session_hash))
+            service.building.convert(asked, client_of(request))
         return _busy(boxes)
 
     def compress(values: Values, request: gr.Request) -> Values:
         with saying(service):
             asked = Compress(name=(values[boxes.small_name] or "").strip(), model=values[boxes.model])
-            service.building.compress(asked, str(request.session_hash))
+            service.building.compress(asked, client_of(request))
         return _busy(boxes)
 
     def bake(values: Values, request: gr.Request) -> Values:
@@ -106,7 +107,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
                 raise RequestError("no board is taken; press the button above")
             name = (values[boxes.bake_name] or "").strip()
             asked = Bake(name=name, blend=taken.draw.blend, model=taken.draw.model)
-            service.building.bake(asked, str(request.session_hash))
+            service.building.bake(asked, client_of(request))
         return _busy(boxes)
 
     def ask(name: str | None) -> Values:
@@ -122,13 +123,13 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
             service.building.remove(name or "")
         return {boxes.sure: gr.Row(visible=False)} | refresh(model)
 
-    def stop() -> gr.Button:
+    def stop(request: gr.Request) -> gr.Button:
         job = _current(service)
-        if job is not None:
+        if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
         return gr.Button(interactive=False)
 
-    def look(seen: Any, model: str) -> Values:
+    def look(seen: Any, model: str, request: gr.Request) -> Values:
         job = _current(service)
         current = (job.id, job.state) if job else None
         busy = job is not None and job.state in ("queued", "running")
@@ -136,7 +137,8 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
         said: Values = {boxes.stage: _stage(service, job), boxes.seen: now}
         if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next job
             timer = gr.Timer(_BUSY if busy else _IDLE, active=True)
-            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=busy)}
+            stoppable = job is not None and busy and job.is_stoppable(user_of(request))
+            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=stoppable)}
         return said | (refresh(model) if seen is None or seen[1] != now[1] else {})
 
     lists = [boxes.model, boxes.facts, boxes.table, boxes.old, boxes.source, boxes.config, form.model]

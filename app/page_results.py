@@ -11,6 +11,7 @@ from gradio.processing_utils import save_file_to_cache
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs import Job
+from lorablend.app.page_client import user_of
 from lorablend.app.page_form import Values
 from lorablend.app.page_say import AT_ONCE
 from lorablend.app.service import Service
@@ -110,7 +111,7 @@ def make_results(stop: gr.Button) -> Results:
 def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
     """Look at the jobs when the page is opened, and again and again."""
 
-    def look(seen: Any) -> Values:
+    def look(seen: Any, request: gr.Request) -> Values:
         job, waiting = _current(service)
         current = (job.id, job.state) if job else None
         busy = job is not None and job.state in ("queued", "running")
@@ -124,17 +125,20 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
         now = (busy, files, current, [(one.id, one.state) for one in row])
         said: Values = {results.stage: _stage(job, waiting), results.seen: now}
         if seen is None or seen[2] != current:  # else a button that was pressed would stay grey for the next job
-            said |= {results.timer: gr.Timer(_BUSY if busy else _IDLE), results.stop: gr.Button(interactive=busy)}
+            stoppable = job is not None and busy and job.is_stoppable(user_of(request))
+            timer = gr.Timer(_BUSY if busy else _IDLE)
+            said |= {results.timer: timer, results.stop: gr.Button(interactive=stoppable)}
         if seen is None or seen[:2] != now[:2]:
             said |= _pictures(service, results, files, busy)
         if seen is None or seen[3] != now[3]:
             said |= _row(service, results, row)
         return said
 
-    def stop() -> gr.Button:
+    def stop(request: gr.Request) -> gr.Button:
         job, _ = _current(service)
-        for one in (_comparison(service, job) or [job]) if job else ():
-            service.jobs.cancel(one.id)
+        if job is not None and job.is_stoppable(user_of(request)):
+            for one in _comparison(service, job) or [job]:
+                service.jobs.cancel(one.id)
         return gr.Button(interactive=False)
 
     def select(shown: list[str], event: gr.SelectData) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ import gradio as gr
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs import Job
+from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_pedal import Board, Pedal
@@ -32,7 +33,10 @@ _CHECKING = '<p class="empty" role="status">checking; the first time this takes 
 
 @dataclass(frozen=True, kw_only=True)
 class _Boxes:
-    """seen: what the last look found, so that nothing is sent twice."""
+    """seen: what the last look found, so that nothing is sent twice. old: the names of all trainings.
+
+    sure: the question before one is removed, answered by `really` or `keep`.
+    """
 
     said: gr.HTML
     stage: gr.HTML
@@ -42,11 +46,18 @@ class _Boxes:
     plot: gr.LinePlot
     samples: gr.HTML
     use: gr.Button
+    old: gr.Dropdown
+    remove: gr.Button
+    sure: gr.Row
+    question: gr.HTML
+    really: gr.Button
+    keep: gr.Button
     seen: gr.State
     timer: gr.Timer
 
     def looked_at(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self) if field.name not in ("said", "start")]
+        names = ("stage", "stop", "resume", "plot", "samples", "use", "old", "seen", "timer")
+        return [getattr(self, name) for name in names]
 
 
 def make_train_run(
@@ -76,6 +87,14 @@ def make_train_run(
         elem_id="losses",
     )
     samples = gr.HTML("", elem_id="samples")
+    with gr.Accordion("All trainings", open=False):
+        with gr.Row(elem_classes="end"):
+            old = gr.Dropdown(service.training.names(), value=None, label="Training", min_width=140, interactive=True)
+            remove = gr.Button("Remove this training", size="sm", scale=0, min_width=170)
+        with gr.Row(visible=False, elem_classes="sure") as sure:
+            question = gr.HTML("")
+            really = gr.Button("Remove the training for good", variant="stop", size="sm", min_width=130)
+            keep = gr.Button("Keep the training", size="sm", min_width=80)
     boxes = _Boxes(
         said=said,
         stage=stage,
@@ -85,6 +104,12 @@ def make_train_run(
         plot=plot,
         samples=samples,
         use=use,
+        old=old,
+        remove=remove,
+        sure=sure,
+        question=question,
+        really=really,
+        keep=keep,
         seen=gr.State(None),
         timer=gr.Timer(_IDLE),
     )
@@ -109,7 +134,7 @@ def _wire(
 
     def begin(values: Values, request: gr.Request) -> Values:
         with saying(service):
-            service.training.submit(form.train(values, values[name]), str(request.session_hash))
+            service.training.submit(form.train(values, values[name]), client_of(request))
         return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY), form.boxes["anew"]: False}
 
     def go_on(request: gr.Request) -> Values:
@@ -117,12 +142,12 @@ def _wire(
         with saying(service):
             if job is None:
                 raise RequestError("there is no training to go on with; start one")
-            service.training.submit(Train.model_validate(job.request), str(request.session_hash))
+            service.training.submit(Train.model_validate(job.request), client_of(request))
         return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY)}
 
-    def stop() -> gr.Button:
+    def stop(request: gr.Request) -> gr.Button:
         job, _ = latest(service)
-        if job is not None:
+        if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
         return gr.Button(interactive=False)
 
@@ -134,11 +159,27 @@ def _wire(
         gr.Info(f"{html.escape(adapter)} is on the board", duration=2)
         return {create.form.board: [*board, Pedal(adapter=adapter)], create.add: gr.Dropdown(shelf.names())}
 
-    def look(seen: Any) -> Values:
+    def ask_to_remove(old: str | None) -> Values:
+        with saying(service):
+            if old not in service.training.names():
+                raise RequestError("no training is chosen; choose one")
+            left = "checkpoints, samples and log"
+            if service.training.is_kept(old):
+                left = "checkpoints, samples, log and the adapter, which did not come into the library"
+        text = f"Remove the training {html.escape(old)}: {left}? They cannot be brought back."
+        return {boxes.sure: gr.Row(visible=True), boxes.question: f'<p role="alert">{text}</p>'}
+
+    def remove(old: str | None) -> Values:
+        with saying(service):
+            service.training.remove(old or "")
+        names = service.training.names()
+        return {boxes.old: gr.Dropdown(names, value=None), boxes.sure: gr.Row(visible=False), boxes.seen: None}
+
+    def look(seen: Any, request: gr.Request) -> Values:
         job, waiting = latest(service)
         if job is None:
             return {boxes.stage: text_stage("The curve and the samples of a training appear here."), boxes.seen: seen}
-        return _look(service, boxes, job, waiting, seen)
+        return _look(service, boxes, job, waiting, seen, user_of(request))
 
     def checking() -> str:
         return _CHECKING
@@ -154,6 +195,10 @@ def _wire(
     boxes.resume.click(go_on, None, begun, **CHANGING).failure(_quiet, None, boxes.said, **CHANGING)
     boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
     boxes.use.click(put, create.form.board, [create.form.board, create.add], **CHANGING)
+    boxes.remove.click(ask_to_remove, boxes.old, [boxes.sure, boxes.question], **CHANGING)
+    boxes.old.input(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.really.click(remove, boxes.old, [boxes.old, boxes.sure, boxes.seen], **CHANGING)
     gr.on([page.load, boxes.timer.tick], look, boxes.seen, boxes.looked_at(), **AT_ONCE)
 
 
@@ -168,7 +213,7 @@ def latest(service: Service) -> tuple[Job | None, int]:
     return (ended[0] if ended else None), 0
 
 
-def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any) -> Values:
+def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any, user: str) -> Values:
     busy, name = job.state in ("queued", "running"), str(job.request["name"])
     losses, sheets = service.training.losses(name), service.training.samples(name)
     now = (job.id, job.state, losses[-1].step if losses else 0, len(sheets))
@@ -178,9 +223,10 @@ def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any) ->
         words = "Resume" if resumable is None else f"Resume after step {resumable}"
         said |= {
             boxes.timer: gr.Timer(_BUSY if busy else _IDLE),
-            boxes.stop: gr.Button(interactive=busy),
+            boxes.stop: gr.Button(interactive=busy and job.is_stoppable(user)),
             boxes.resume: gr.Button(words, visible=resumable is not None),
             boxes.use: gr.Button(visible=job.state == "done"),
+            boxes.old: gr.Dropdown(service.training.names()),
         }
     if seen is None or seen[0] != now[0] or seen[2] != now[2]:
         said[boxes.plot] = _plot(losses)

@@ -15,14 +15,31 @@ from lorablend.app import rest_jobs
 from lorablend.app.draw import Draw
 from lorablend.app.jobs import ENDED, Job
 from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
-from lorablend.app.rest_jobs import Client, Served, changes, in_thread, keep_upload, message, reply, submit, to_base64
+from lorablend.app.rest_jobs import (
+    Client,
+    Served,
+    User,
+    changes,
+    in_thread,
+    keep_upload,
+    message,
+    reply,
+    submit,
+    to_base64,
+)
 from lorablend.app.service import Service
 
 __all__ = ["job_form", "router"]
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": text}
-    for status, text in ((400, "Wrong input"), (404, "Not there"), (422, "Wrong input"), (429, "Queue full"))
+    for status, text in (
+        (400, "Wrong input"),
+        (403, "Another's job"),
+        (404, "Not there"),
+        (422, "Wrong input"),
+        (429, "Queue full"),
+    )
 }
 router = APIRouter(prefix="/api", tags=["lorablend"], responses=_REFUSALS)
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -63,10 +80,16 @@ async def job_events(job: str, request: Request, service: Served) -> Response:
 
 @router.delete("/jobs/{job}")
 @router.post("/jobs/{job}/cancel")
-def cancel_job(job: str, service: Served) -> Response:
-    """A queued job ends at once, a running one after its present step; of one that has ended nothing changes."""
+def cancel_job(job: str, service: Served, user: User) -> Response:
+    """A queued job ends at once, a running one after its present step; of one that has ended nothing changes.
+
+    Users of a file stop their own jobs only.
+    """
     _job(service, job)
-    return reply(job_form(service.jobs.cancel(job)))
+    try:
+        return reply(job_form(service.jobs.cancel(job, user)))
+    except RequestError as error:
+        raise ParameterError("job", str(error), 403) from error
 
 
 @router.post(

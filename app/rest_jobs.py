@@ -26,6 +26,7 @@ __all__ = [
     "ClientGoneError",
     "JobFailedError",
     "Served",
+    "User",
     "changes",
     "finished",
     "in_thread",
@@ -59,12 +60,18 @@ def _service(request: Request) -> Service:
     return request.app.state.service
 
 
+def _user(request: Request) -> str:
+    """The name that the user logged in by, "" for who has the token, and where nobody logs in."""
+    return request.scope.get("lorablend.user") or ""
+
+
 def _client(request: Request) -> str:
     """The user's name where users log in, else the client's address."""
-    return request.scope.get("lorablend.user") or (request.client.host if request.client else "")
+    return _user(request) or (request.client.host if request.client else "")
 
 
 Served = Annotated[Service, Depends(_service)]
+User = Annotated[str, Depends(_user)]
 Client = Annotated[str, Depends(_client)]
 
 

@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
+from lorablend.app.auth import hash_password
 from lorablend.app.page import build_page, mount_options
 from lorablend.app.service import Service
 from lorablend.engine import Pipeline
@@ -50,6 +51,37 @@ def test_gradio_client_draws(url: str, expected: Image.Image, tmp_path: Path) ->
     assert names == ["ink", "neon glow"]
     (model,) = client.predict(api_name="/list_models")
     assert model["name"] == "small"
+
+
+def test_the_page_stops_nobody_elses_job(service: Service, tmp_path: Path) -> None:
+    """Where users log in; what a user began in any tab or program is theirs."""
+    who = {"ann": ("ann", "Ann's own"), "bob": ("bob", "Bob's own")}
+    (tmp_path / "users").write_text("\n".join(hash_password(*one) for one in who.values()))
+    page = build_page(service)
+    with serving(service, users=tmp_path / "users", page=page, page_options=mount_options()) as url:
+        asked = {**FAST, "prompt": "a fox", "steps": 400, "count": 20}
+        job = httpx.post(f"{url}/api/jobs", json=asked, auth=who["ann"], timeout=60).json()["id"]
+        for user, stoppable in (("bob", False), ("ann", True)):
+            drawn = next(seen.progress.step for seen in service.jobs.watch(job) if seen.progress)
+            with httpx.Client(base_url=url, auth=who[user], timeout=60) as http:
+                config = http.get("/config").json()
+                stop = next(one["id"] for one in config["components"] if one["props"].get("value") == "Stop")
+                looks = [one for one in config["dependencies"] if stop in one["outputs"] and len(one["outputs"]) > 9]
+                said = dict(zip(looks[0]["outputs"], called(http, looks[0], [None]), strict=True))
+                assert said[stop]["interactive"] == stoppable
+                pressed = next(one for one in config["dependencies"] if [stop, "click"] in one["targets"])
+                called(http, pressed, [])
+            goes_on = any(seen.progress and seen.progress.step > drawn + 5 for seen in service.jobs.watch(job))
+            assert goes_on != stoppable
+        assert service.jobs.get(job).state == "cancelled"
+
+
+def called(http: httpx.Client, listener: dict[str, Any], values: list[Any]) -> list[Any]:
+    """Gradio's answer, as to a tab of a browser."""
+    body = {"data": values, "fn_index": listener["id"], "session_hash": str(id(http))}
+    answer = http.post("/gradio_api/run/predict", json=body)
+    assert answer.is_success, answer.text
+    return answer.json()["data"]
 
 
 def test_gradio_client_is_told_what_is_wrong(url: str) -> None:

@@ -87,6 +87,21 @@ def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_pat
         page.locator("#grid-stage").get_by_text("stopped", exact=True).wait_for()
         assert len(list((data / "sheets").glob("*.png"))) == 1
 
+        # The sheet is deleted, once it is sure; its pictures stay.
+        drawn = len(list((data / "pictures").glob("*/*.png")))
+        page.get_by_role("button", name="Delete this sheet").click()
+        page.get_by_text("Delete this sheet? It cannot be brought back.").locator("visible=true").wait_for()
+        page.screenshot(path=tmp_path / "delete.png", full_page=True)
+        page.get_by_role("button", name="Keep it").locator("visible=true").click()
+        expect(page.get_by_text("It cannot be brought back.").locator("visible=true")).to_have_count(0)
+        assert file.exists()
+        page.get_by_role("button", name="Delete this sheet").click()
+        page.get_by_role("button", name="Delete it for good").locator("visible=true").click()
+        expect(page.locator("#sheet")).to_be_hidden()
+        expect(page.get_by_role("button", name="Delete this sheet")).to_be_hidden()
+        assert not file.exists()
+        assert len(list((data / "pictures").glob("*/*.png"))) == drawn
+
 
 def test_a_phone(browser: Browser, address: str, tmp_path: Path) -> None:
     with opened(browser, address, width=390, height=844) as page:

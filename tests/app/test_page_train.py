@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from lorablend.app.datasets import Sets
 from lorablend.app.png import open_picture
 from lorablend.demo.data_set import draw_data_set
-from tests.app.browser import PATIENCE, opened, running, set_slider
+from tests.app.browser import PATIENCE, choose, opened, running, set_slider
 
 TRAINED = 4 * PATIENCE  # a process of its own that loads torch, trains, draws and checks, on a busy machine
 
@@ -176,6 +176,18 @@ def test_from_pictures_to_an_adapter(browser: Browser, drawn: Path, tmp_path: Pa
         page.screenshot(path=tmp_path / "trained.png", full_page=True)
         page.get_by_role("button", name="Put it on the pedal board").click()
         page.get_by_text("knit is on the board").wait_for()
+
+        # What the training left is removed, once it is sure; the adapter stays.
+        page.get_by_role("button", name="All trainings").click()
+        choose(page, "Training", "knit")
+        page.get_by_role("button", name="Remove this training").click()
+        page.get_by_text(
+            "Remove the training knit: checkpoints, samples and log? They cannot be brought back."
+        ).wait_for()
+        page.screenshot(path=tmp_path / "remove.png", full_page=True)
+        page.get_by_role("button", name="Remove the training for good").click()
+        expect(page.get_by_alt_text(re.compile("^Samples of knit"))).to_have_count(0)
+        assert list((data / "trainings").glob("knit*")) == []
 
         page.get_by_role("tab", name="Create").click()
         page.locator("#board").get_by_label("knit", exact=True).wait_for()

@@ -159,6 +159,13 @@ def test_users(users_server: str, server: Running) -> None:
         fast = {"prompt": "a fox", "steps": 1, "width": 64, "height": 64}
         jobs = [http.post("/api/jobs", json=fast, headers=basic(*who)).json() for who in (ANN, BOB)]
         assert [job["client"] for job in jobs] == ["ann", "bob"]
+        for job, other, own in ((jobs[0], BOB, ANN), (jobs[1], ANN, BOB)):  # each stops their own alone
+            for method, path in (("DELETE", ""), ("POST", "/cancel")):
+                answer = http.request(method, f"/api/jobs/{job['id']}{path}", headers=basic(*other))
+                assert answer.status_code == 403
+                text = f"job {job['number']} is not {other[0]}'s; ask who submitted it to stop it"
+                assert answer.json() == {"detail": text}
+            assert http.delete(f"/api/jobs/{job['id']}", headers=basic(*own)).status_code == 200
         cookie = http.get("/healthz", params={"token": "ann:Ann's own"}).headers["set-cookie"]
         assert http.post("/api/jobs", json=fast).json()["client"] == "ann"
         value = cookie.partition(";")[0].partition("=")[2]
