@@ -7,12 +7,24 @@ from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lorablend.train.samples import PROMPTS, STEPS
+
 if TYPE_CHECKING:
     from lorablend.train.base import Base
     from lorablend.train.config import TrainConfig
     from lorablend.train.plan import Plan
 
-__all__ = ["SPREAD", "Speed", "estimate_seconds", "forward_operations", "measure_speed"]
+__all__ = [
+    "HELD_OUT",
+    "PROBE",
+    "SPREAD",
+    "TIMESTEPS",
+    "TOKENS",
+    "Speed",
+    "estimate_seconds",
+    "forward_operations",
+    "measure_speed",
+]
 
 SPREAD = 1.8  # the range that is told is the estimate divided and multiplied by this
 # Part of the speed of one large product that a step reaches. Measured on the CPU, seconds of the processor beside those
@@ -21,17 +33,16 @@ SPREAD = 1.8  # the range that is told is the estimate divided and multiplied by
 _EFFICIENCY = 0.6
 _WIDE = 1280
 _DORA = 1.4  # the lengths of all rows, in each pass; measured with the demo model
-# What samples.py and trainer.py have, which load what no preflight needs
-_PROMPTS = 3  # of a sample
-_SAMPLE_PASSES = 20 * 2  # of each: steps, with and without the prompt
 _DRAWING = 3  # times as fast as torch: 2.0 s a pass of SDXL, in the same file
-_VALIDATION_PASSES = 4  # of each picture
-_VALIDATED = 8, 32  # pictures of the probe, of those held out
+# Of the loss on fixed noise
+PROBE = 8  # pictures
+HELD_OUT = 4 * PROBE  # of those, at most
+TIMESTEPS = 4  # of each of these
 
 _PROBE_SECONDS = 0.15
 _PROBE_PRODUCTS = 4  # of which the fastest counts: the others may have waited for another program
 _PROBE_WIDTH = 1024  # about that of SDXL's own products at 512 pixels: what starting one costs on a GPU is in it
-_TOKENS = 77
+TOKENS = 77  # of a text
 
 
 class Speed(NamedTuple):
@@ -50,10 +61,9 @@ def estimate_seconds(
     # the forward pass, and the backward pass to the frozen layers' inputs, which is as long; nothing else is computed
     passes = 3 if plan.gradient_checkpointing else 2
     done = passes * plan.steps * plan.accumulation * mean_batch * (_DORA if config.algorithm == "dora" else 1)
-    probe, most = _VALIDATED
-    done += (1 + ceil(plan.steps / plan.checkpoint_every)) * _VALIDATION_PASSES * (probe + min(most, held_out))
-    prompts = len(config.validation_prompts) or _PROMPTS
-    drawn = ceil(plan.steps / plan.sample_every) * prompts * _SAMPLE_PASSES / _DRAWING if plan.sample_every else 0.0
+    done += (1 + ceil(plan.steps / plan.checkpoint_every)) * TIMESTEPS * (PROBE + min(HELD_OUT, held_out))
+    sampled = 2 * STEPS * (len(config.validation_prompts) or PROMPTS)  # with and without the prompt
+    drawn = ceil(plan.steps / plan.sample_every) * sampled / _DRAWING if plan.sample_every else 0.0
     efficiency = _EFFICIENCY * (min(1.0, width / _WIDE) ** 0.5 if plan.precision == "bf16" else 1)
     return (done / speed.device + drawn / speed.cpu) * forward_operations(base.unet, cells, cells) / efficiency
 
@@ -76,7 +86,7 @@ def forward_operations(unet: Mapping[str, Any], height: int, width: int) -> floa
     def attentions(level: int, depth: int) -> float:
         size, positions = channels[level], cells[level]
         itself = 4 * positions * size**2 + 2 * positions**2 * size
-        text = 2 * positions * size**2 + 2 * _TOKENS * context * size + 2 * positions * _TOKENS * size
+        text = 2 * positions * size**2 + 2 * TOKENS * context * size + 2 * positions * TOKENS * size
         feed_forward = 12 * positions * size**2
         return (2 * positions * size**2 + depth * (itself + text + feed_forward)) * (depth > 0)
 

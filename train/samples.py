@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from lorablend.train.config import TrainConfig
     from lorablend.train.layouts import DataSet, Example
 
-__all__ = ["Sampler", "choose_prompts", "convert_base", "openvino_folder", "texts_of"]
+__all__ = ["PROMPTS", "STEPS", "Sampler", "choose_prompts", "convert_base", "openvino_folder", "texts_of"]
 
-_STEPS = 20
+STEPS = 20
 _CHECK_STEPS = 4  # enough for a change to be seen
-_PROMPTS = 3  # taken from the data where the configuration names none
+PROMPTS = 3  # taken from the data where the configuration names none
 _TILE = 256  # pixels, at most
 _MARGIN = 10
 _LINE = 18
@@ -74,7 +74,7 @@ def choose_prompts(config: TrainConfig, dataset: DataSet) -> tuple[str, ...]:
     if config.validation_prompts:
         return config.validation_prompts
     count = len(dataset.examples)
-    chosen = [dataset.examples[index * count // _PROMPTS] for index in range(_PROMPTS)]
+    chosen = [dataset.examples[index * count // PROMPTS] for index in range(PROMPTS)]
     texts = (TAG_START.sub(" ", texts_of(example)[0]) for example in chosen)
     return tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
 
@@ -99,7 +99,7 @@ class Sampler:
         *,
         size: int | None = None,
         seed: int = 0,
-        steps: int = _STEPS,
+        steps: int = STEPS,
         guidance_scale: float = 5.0,
         precision: str | None = None,
         stop: Callable[[], bool] = lambda: False,

@@ -31,6 +31,7 @@ from lorablend.train.batches import Batch, Data
 from lorablend.train.chance import shuffled
 from lorablend.train.checkpoint import Checkpoint, find_checkpoints, read_checkpoint, read_facts, write_checkpoint
 from lorablend.train.config import TrainConfig
+from lorablend.train.duration import HELD_OUT, PROBE, TIMESTEPS
 from lorablend.train.logs import RunLog
 from lorablend.train.loop import RATES, Progress, Run, resume_command
 from lorablend.train.networks import attach
@@ -45,8 +46,6 @@ from lorablend.train.text import encode
 __all__ = ["run_training"]
 
 _SMOOTH = 50  # steps
-_VALIDATED = 8  # pictures of the probe; of the held-out ones four times as many
-_TIMESTEPS = 4  # of each of these
 _PATIENCE = timedelta(days=1)
 
 Report = Callable[[Progress], bool | None]
@@ -328,15 +327,15 @@ class _Trainer:
         if not self._accelerator.is_main_process:
             return {}
         data, seed = self._data, self._run.config.seed
-        probe = sorted(shuffled(range(data.trained), seed, "probe")[:_VALIDATED])
-        groups = {"probe": probe, "held out": range(data.trained, len(data.examples))[: 4 * _VALIDATED]}
+        probe = sorted(shuffled(range(data.trained), seed, "probe")[:PROBE])
+        groups = {"probe": probe, "held out": range(data.trained, len(data.examples))[:HELD_OUT]}
         result: dict[str, float] = {}
         with self._averaged():
             self._trainee.eval()
             for name, indices in groups.items():
                 losses = []
                 for index in indices:
-                    batch = data.batch([Pick(index, 0, False, False)] * _TIMESTEPS)
+                    batch = data.batch([Pick(index, 0, False, False)] * TIMESTEPS)
                     drawn = fixed_draw(seed, index, batch.latents.shape, self._noise.timesteps)
                     losses.append(self._loss(self._trainee, batch, drawn, weighted=False).item())
                 if losses:
