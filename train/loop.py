@@ -14,23 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from lorablend.adapters._wording import shown
-from lorablend.adapters.errors import ResourceError, TrainError
+from lorablend.adapters.errors import TrainError
 from lorablend.adapters.tags import TAG_START
 from lorablend.convert import require_extra
 from lorablend.demo import model_dir
-from lorablend.engine import default_cache_dir
 from lorablend.train.base import Base, find_base
 from lorablend.train.chance import shuffled
 from lorablend.train.checkpoint import find_checkpoints, read_facts
 from lorablend.train.config import TrainConfig
 from lorablend.train.duration import measure_speed
 from lorablend.train.layouts import DataSet, Example, find_examples
-from lorablend.train.plan import Machine, Plan, find_machine, make_plan, numbers_needed
+from lorablend.train.plan import Machine, Plan, find_machine, make_plan
 from lorablend.train.preflight import Preflight, check_captions, check_files, preflight
-from lorablend.train.samples import openvino_folder
+from lorablend.train.preflight_disk import check_disk
 
 __all__ = ["RATES", "Progress", "Run", "TrainResult", "prepare_run", "resume_command", "train"]
 
@@ -158,7 +155,7 @@ def prepare_run(
         _check_same(facts, kept)
     if config.model == "demo":
         openvino = openvino or model_dir()
-    _check_disk(resolved, base, plan, openvino)
+    check_disk(resolved, base, plan, (*trained, *held_out), openvino=openvino)
     return Run(
         config=resolved,
         asked=config,
@@ -207,41 +204,6 @@ def _check_out(config: TrainConfig, *, resume: bool) -> None:
         )
     if resume and not found:
         raise TrainError(f"{shown(config.folder)} holds no checkpoint to resume from; start without --resume")
-
-
-def _check_disk(config: TrainConfig, base: Base, plan: Plan, openvino: Path | None) -> None:
-    """Raise ResourceError where there is no room for what the run writes: estimates, before anything is loaded."""
-    numbers = 4 * numbers_needed(config, base)
-    there = find_checkpoints(config.folder)
-    done = _step(there[-1]) if there else 0
-    # a checkpoint has the numbers, two moments and perhaps an average; one more than is kept while it is written
-    checkpoints = max(1, config.keep + 1 - len(there)) * (4 if config.ema else 3)
-    drawn = range(plan.sample_every, plan.steps, plan.sample_every) if plan.sample_every else ()
-    steps = {*range(plan.checkpoint_every, plan.steps, plan.checkpoint_every), *drawn, plan.steps}
-    adapters = 1 + sum(step > done for step in steps)
-    needed = numbers * (checkpoints + adapters)
-    out, cache = (_existing(path.absolute()) for path in (config.folder, default_cache_dir()))
-    if plan.draws and openvino is None:
-        converted = 2 * sum(base.source.parameters.values())  # fp16
-        free = psutil.disk_usage(str(cache)).free
-        shared = needed if out.stat().st_dev == cache.stat().st_dev else 0
-        if converted + shared > free and not openvino_folder(base).exists():
-            raise ResourceError(
-                f"{cache}: {base.name} as converted for samples needs about {converted / 1e9:,.1f} GB of disk"
-                f"{f', checkpoints {shared / 1e9:,.1f} GB' if shared else ''}, {free / 1e9:,.1f} GB is free; make "
-                "room, or set LORABLEND_CACHE to a folder on another disk"
-            )
-    free = psutil.disk_usage(str(out)).free
-    if needed > free:
-        raise ResourceError(
-            f"{config.folder}: checkpoints and adapters need about {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} "
-            "MB is free; make room, lower keep or checkpoints, or give another folder as out"
-        )
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _newest(folder: Path) -> tuple[Path, dict[str, Any]]:
