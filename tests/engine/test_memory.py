@@ -34,7 +34,10 @@ for seed in range(int(sys.argv[2])):
 def test_nothing_piles_up_on_a_busy_machine(items: list[object]) -> None:
     with _busy_machine():
         drawn = subprocess.run(
-            [sys.executable, "-c", _DRAW, json.dumps({"items": items}), str(_PICTURES)], check=True, capture_output=True, text=True
+            [sys.executable, "-c", _DRAW, json.dumps({"items": items}), str(_PICTURES)],
+            check=True,
+            capture_output=True,
+            text=True,
         )
     resident = [float(line) for line in drawn.stdout.split()]
     assert len(resident) == _PICTURES
