@@ -97,7 +97,8 @@ class Training:
         return (*run.preflight.lines, *goes_on)
 
     def submit(self, train: Train, client: str = "") -> Job:
-        """Queue a training. It goes on from the checkpoint of a stopped one of the same name and settings.
+        """Queue a training. It goes on from the checkpoint of a stopped one of the same name and settings,
+        learning rates apart.
 
         Raises what `check` raises, and QueueFullError.
         """
