@@ -106,12 +106,11 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         words = "No favourite" if entry.favourite else "Favourite"
         return {facts: _facts(service, shelf, entry), mark: gr.Button(words)}
 
-    def show_tags(chosen: str | None) -> gr.Textbox:
-        """Apart from `show`, which also follows on a mark: what is being typed stays."""
+    def show_another(chosen: str | None) -> Values:
+        """With its tags, which `show` leaves alone: it also follows on a mark, and what is being typed stays."""
         entry = shelf.get(chosen) if chosen else None
-        if entry is None or entry.error:
-            return gr.Textbox("", visible=False)
-        return gr.Textbox(", ".join(entry.tags), visible=True)
+        words = None if entry is None or entry.error else ", ".join(entry.tags)
+        return show(chosen) | {tags: gr.Textbox(words or "", visible=words is not None)}
 
     def put(chosen: str | None, board: list[Pedal]) -> list[Pedal]:
         if not chosen:
@@ -147,8 +146,7 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
     table.select(select, None, name, **CHANGING)
     cards.select(select_card, None, name, **CHANGING)
-    name.change(show, name, [facts, mark], **CHANGING)
-    name.change(show_tags, name, tags, **CHANGING)
+    name.change(show_another, name, [facts, mark, tags], **CHANGING)
     name.change(None, name, None, js=MARK_CHOSEN)
     use.click(put, [name, create.form.board], create.form.board, **CHANGING)
     mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
