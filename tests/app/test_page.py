@@ -193,10 +193,12 @@ def test_lists_by_keyboard(page: Page) -> None:
     scheduler, spacing = (page.get_by_label(name, exact=True) for name in ("Scheduler", "Spacing of noise levels"))
     pick(page, scheduler, "Euler")
     pick(page, spacing, "karras")
+    expect(spacing).to_have_value("karras")
     for box in (preset, scheduler):
         box.focus()
         page.get_by_role("option").first.wait_for()
         page.keyboard.press("Tab")
+    expect(spacing).to_have_value("karras")
     pick(page, page.get_by_label("Add an adapter", exact=True), "neon")
     page.locator("#board").get_by_label("neon glow", exact=True).wait_for()
     pick(page, page.get_by_label("Add an adapter", exact=True), "neon")  # the same one twice
