@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,10 @@ SPARING = settings(
 
 @pytest.fixture(scope="module")
 def server(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("data"), sdxl_model, lora_dir) as server:
+    """On adapters of its own: requests add and mark some."""
+    adapters = tmp_path_factory.mktemp("fuzz") / "adapters"
+    shutil.copytree(lora_dir, adapters)
+    with running(tmp_path_factory.mktemp("data"), sdxl_model, adapters) as server:
         yield server
 
 
