@@ -13,7 +13,7 @@ from lorablend.app.jobs import Job
 from lorablend.app.library import Library
 from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_form import Values
-from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 from lorablend.app.stage import job_stage, text_stage
@@ -69,16 +69,16 @@ def make_add(service: Service, shelf: Shelf, name: gr.Dropdown, tab: gr.Tab) -> 
             said[done] = job.id
         return said
 
-    def cancel(request: gr.Request) -> gr.Button:
+    def cancel(request: gr.Request) -> None:
         job, _ = _current(service)
         if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
-        return gr.Button(interactive=False)
 
     boxes = [upload, address, own_name]
     outputs = [brought, name, *boxes, seen, timer, stop, done]
     gr.on([bring.click, address.submit], add, boxes, outputs, show_progress_on=brought, api_visibility="private")
-    stop.click(cancel, None, stop, **AT_ONCE)
+    stop.click(None, None, stop, js=GREY, **AT_ONCE)
+    stop.click(cancel, None, None, **AT_ONCE)
     gr.on([tab.select, timer.tick], look, seen, [stage, seen, timer, stop, done], **CHANGING)
     return done
 

@@ -28,7 +28,7 @@ from lorablend.app.page_grid_boxes import (
     filled,
     make_boxes,
 )
-from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 from lorablend.app.stage import job_stage, text_stage
@@ -74,11 +74,10 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
             service.grids.submit(asked_of(boxes, values), client_of(request))
         return {boxes.timer: gr.Timer(_BUSY, active=True), boxes.stop: gr.Button(interactive=True), boxes.seen: None}
 
-    def stop(request: gr.Request) -> gr.Button:
+    def stop(request: gr.Request) -> None:
         job = _current(service)
         if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
-        return gr.Button(interactive=False)
 
     def size(values: Values) -> str:
         return _size(service, boxes, values)
@@ -127,7 +126,8 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
     gr.on([box.change for box in counted], size, boxes.asked(), boxes.size, trigger_mode="always_last", **AT_ONCE)
     submits = [boxes.begin.click, *(box.submit for box in boxes.values)]
     gr.on(submits, begin, boxes.asked(), [boxes.timer, boxes.stop, boxes.seen], **CHANGING)
-    boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
+    boxes.stop.click(None, None, boxes.stop, js=GREY, **AT_ONCE)
+    boxes.stop.click(stop, None, None, **AT_ONCE)
     shown = [boxes.stage, boxes.seen, boxes.timer, boxes.stop, boxes.sheet, boxes.old, boxes.files]
     shown += [boxes.chosen, boxes.delete, boxes.sure]
     gr.on([tab.select, boxes.timer.tick], look, boxes.seen, shown, **AT_ONCE)

@@ -17,7 +17,7 @@ from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create, Taken
 from lorablend.app.page_form import Values, model_box
 from lorablend.app.page_models_facts import device_table, disk_text, model_facts, model_table
-from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
 from lorablend.app.service import Service
 from lorablend.app.stage import job_stage, text_stage
 
@@ -123,11 +123,10 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
             service.building.remove(name or "")
         return {boxes.sure: gr.Row(visible=False)} | refresh(model)
 
-    def stop(request: gr.Request) -> gr.Button:
+    def stop(request: gr.Request) -> None:
         job = _current(service)
         if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
-        return gr.Button(interactive=False)
 
     def look(seen: Any, model: str, request: gr.Request) -> Values:
         job = _current(service)
@@ -155,7 +154,8 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     boxes.remove.click(ask, boxes.old, [boxes.sure, boxes.question], **CHANGING)
     boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
     boxes.really.click(remove, [boxes.old, form.model], [boxes.sure, *lists], **CHANGING)
-    boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
+    boxes.stop.click(None, None, boxes.stop, js=GREY, **AT_ONCE)
+    boxes.stop.click(stop, None, None, **AT_ONCE)
     watched = [boxes.stage, boxes.seen, boxes.timer, boxes.stop, *lists]
     gr.on([tab.select, boxes.timer.tick], look, [boxes.seen, form.model], watched, **AT_ONCE)
 

@@ -13,7 +13,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs import Job
 from lorablend.app.page_client import user_of
 from lorablend.app.page_form import Values
-from lorablend.app.page_say import AT_ONCE
+from lorablend.app.page_say import AT_ONCE, GREY
 from lorablend.app.service import Service
 from lorablend.app.stage import job_stage
 
@@ -134,12 +134,11 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
             said |= _row(service, results, row)
         return said
 
-    def stop(request: gr.Request) -> gr.Button:
+    def stop(request: gr.Request) -> None:
         job, _ = _current(service)
         if job is not None and job.is_stoppable(user_of(request)):
             for one in _comparison(service, job) or [job]:
                 service.jobs.cancel(one.id)
-        return gr.Button(interactive=False)
 
     def select(shown: list[str], event: gr.SelectData) -> Values:
         file = shown[event.index]
@@ -149,7 +148,8 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
         except (RequestError, FileNotFoundError):  # deleted meanwhile
             return {results.chosen: gr.skip()}
 
-    results.stop.click(stop, None, results.stop, **AT_ONCE)
+    results.stop.click(None, None, results.stop, js=GREY, **AT_ONCE)
+    results.stop.click(stop, None, None, **AT_ONCE)
     results.gallery.select(select, results.shown, [results.chosen, results.picture, results.text], **AT_ONCE)
     gr.on([page.load, results.timer.tick], look, results.seen, [*results.boxes()], **AT_ONCE)
 

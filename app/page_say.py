@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.service import Service
 
-__all__ = ["AT_ONCE", "CHANGING", "saying", "size_text"]
+__all__ = ["AT_ONCE", "CHANGING", "GREY", "saying", "size_text"]
 
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Of event listeners that raise no `gr.Error`, which a browser would take for a broken server without a queue."""
 CHANGING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Of all others, and of those that change a State that others listen to: only Gradio's queue tells them."""
+GREY = "() => ({__type__: 'update', interactive: false})"
+"""For a button that is pressed, by the browser itself: what a listener answers may come after the look that found the
+next job, and would leave the button grey for all of it."""
 
 
 @contextmanager

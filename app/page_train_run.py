@@ -16,7 +16,7 @@ from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_pedal import Board, Pedal
-from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
 from lorablend.app.page_train_form import TrainForm
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
@@ -145,11 +145,10 @@ def _wire(
             service.training.submit(Train.model_validate(job.request), client_of(request))
         return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY)}
 
-    def stop(request: gr.Request) -> gr.Button:
+    def stop(request: gr.Request) -> None:
         job, _ = latest(service)
         if job is not None and job.is_stoppable(user_of(request)):
             service.jobs.cancel(job.id)
-        return gr.Button(interactive=False)
 
     def put(board: Board) -> Values:
         job, _ = latest(service)
@@ -193,7 +192,8 @@ def _wire(
         _quiet, None, boxes.said, **CHANGING
     )
     boxes.resume.click(go_on, None, begun, **CHANGING).failure(_quiet, None, boxes.said, **CHANGING)
-    boxes.stop.click(stop, None, boxes.stop, **AT_ONCE)
+    boxes.stop.click(None, None, boxes.stop, js=GREY, **AT_ONCE)
+    boxes.stop.click(stop, None, None, **AT_ONCE)
     boxes.use.click(put, create.form.board, [create.form.board, create.add], **CHANGING)
     boxes.remove.click(ask_to_remove, boxes.old, [boxes.sure, boxes.question], **CHANGING)
     boxes.old.input(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
