@@ -17,7 +17,7 @@ from lorablend.app.page_board import Card, make_card, trouble_of
 from lorablend.app.page_client import client_of
 from lorablend.app.page_compare import compare
 from lorablend.app.page_complete import make_completion
-from lorablend.app.page_form import Form, Start, Values, make_settings, model_box, new_seed, preset_updates
+from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates
 from lorablend.app.page_pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page_results import Results, make_results, wire_results
 from lorablend.app.page_reuse import Found, reuse
@@ -166,7 +166,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     def load(kept: dict[str, Any] | None, items: list[Any] | None) -> Values:
         """The form as this browser left it, and what there is now to choose from."""
         said: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names())}
-        said |= {style: gr.Dropdown(styles.names()), form.model: model_box(service.models.names, None)}
+        said |= {style: gr.Dropdown(styles.names()), form.model: gr.Dropdown(service.models.names)}
         if kept is None and items is None:
             return said
         with suppress(ValueError, TypeError):  # of another version

@@ -67,19 +67,28 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     form = create.form
 
     def refresh(model: str) -> Values:
-        """What there is now, wherever it was made or removed. model: Create's own, which the list here follows."""
+        """What there is now, wherever it was made or removed. model: Create's own.
+
+        What is chosen stays, unless it is gone: the answer may come after another choice.
+        """
         names = service.models.names
         chosen = model if model in names else names[0]
         own = [one["name"] for one in service.building.models() if one["own"]]
         return {
-            form.model: model_box(names, chosen),
-            boxes.model: gr.Radio(names, value=chosen),
+            form.model: gr.Dropdown(names) if chosen == model else model_box(names, chosen),
+            boxes.model: gr.Radio(names) if chosen == model else gr.Radio(names, value=chosen),
             boxes.facts: model_facts(service, chosen),
             boxes.table: model_table(service),
             boxes.old: gr.Dropdown(own, value=None),
             boxes.source: gr.Dropdown(service.building.sources.names()),
             boxes.config: gr.Dropdown([_NO_CONFIG, *service.building.sources.names()]),
         }
+
+    def open_tab(model: str) -> Values:
+        """The list here follows that of Create."""
+        said = refresh(model)
+        names = service.models.names
+        return said | {boxes.model: gr.Radio(names, value=model if model in names else names[0])}
 
     def switch(name: str) -> Values:
         with saying(service):
@@ -142,7 +151,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
 
     lists = [boxes.model, boxes.facts, boxes.table, boxes.old, boxes.source, boxes.config, form.model]
     begun = [boxes.timer, boxes.stop, boxes.seen]
-    tab.select(refresh, form.model, lists, **CHANGING)
+    tab.select(open_tab, form.model, lists, **CHANGING)
     boxes.model.input(switch, boxes.model, [boxes.facts, form.model, form.width, form.height], **CHANGING)
     asked = {boxes.source, boxes.name, boxes.weights, boxes.config}
     gr.on([boxes.convert.click, boxes.name.submit], convert, asked, begun, **CHANGING)
