@@ -27,8 +27,9 @@ _SCHEDULE_TYPES = {
     "karras": "Karras",
     "exponential": "Exponential",
 }
-_SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # AUTOMATIC1111's own reader
-_HASHES = re.compile(r", Hashes:\s*({[^}]+})")  # Civitai's
+# AUTOMATIC1111's own reader, and Civitai's, but never slower than the text is long: whoever made the picture chose it.
+_SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_HASHES = re.compile(r", Hashes:\s*({[^{}]+})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # what Civitai's reader does not take in an adapter's name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -144,3 +145,11 @@ def test_text_of_another_program() -> None:
 def test_a_prompt_alone() -> None:
     read = parse_infotext("a fox, note: red\nin the snow")
     assert (read.prompt, read.negative_prompt, read.settings) == ("a fox, note: red\nin the snow", "", {})
+
+
+@pytest.mark.parametrize("part", ["a ", " \t", ", Hashes: {"])
+def test_a_hostile_text_takes_no_time(part: str) -> None:
+    """Whoever made the picture chose its text; A1111's own reader would take minutes, and no thread ran meanwhile."""
+    before = time.process_time()
+    parse_infotext("a fox\nSteps: 1, " + part * (200_000 // len(part)))
+    assert time.process_time() - before < 5
