@@ -16,7 +16,7 @@ from lorablend.engine.pipeline import default_cache_dir
 from lorablend.train.base import Models
 from lorablend.train.buckets import Crop, assign, bucket_step
 from lorablend.train.cache import LatentCache, TextCache
-from lorablend.train.captions import caption_variants
+from lorablend.train.captions import training_texts
 from lorablend.train.config import TrainConfig
 from lorablend.train.layouts import Example
 from lorablend.train.loop import Run
@@ -50,16 +50,7 @@ class Data:
         step = bucket_step(base.unit, run.plan.resolution)
         sizes = [example.size for example in self.examples]
         self.crops = assign(sizes, run.plan.resolution, step, buckets=config.buckets)
-        self._texts = [
-            caption_variants(
-                example.captions,
-                example.trigger,
-                shuffle=config.shuffle_tags,
-                keep_tokens=config.keep_tokens,
-                seed=config.seed,
-            )
-            for example in self.examples
-        ]
+        self._texts = [training_texts(example, config) for example in self.examples]
         self.order = Order(
             self.crops[: self.trained],
             [example.repeats for example in run.dataset.examples],

@@ -4,11 +4,18 @@ All here is a pure function of the text and the seed, so that every text of a wh
 its embedding can be computed once.
 """
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lorablend.train.chance import chance, shuffled
+
+if TYPE_CHECKING:
+    from lorablend.train.config import TrainConfig
+    from lorablend.train.layouts import Example
 
 __all__ = [
     "caption_variants",
@@ -16,6 +23,7 @@ __all__ = [
     "join_captions",
     "needs_trigger",
     "read_captions",
+    "training_texts",
     "with_trigger",
     "words_of_name",
 ]
@@ -100,6 +108,17 @@ def caption_variants(
                 break
         texts |= forms
     return tuple(texts)
+
+
+def training_texts(example: Example, config: TrainConfig) -> tuple[str, ...]:
+    """`caption_variants` of a picture, as this training orders and shuffles its tags."""
+    return caption_variants(
+        example.captions,
+        example.trigger,
+        shuffle=config.shuffle_tags,
+        keep_tokens=config.keep_tokens,
+        seed=config.seed,
+    )
 
 
 def _one_of_each(caption: str, seed: int, draw: int) -> str:

@@ -12,7 +12,7 @@ import psutil
 from lorablend.adapters.errors import ResourceError
 from lorablend.engine import default_cache_dir
 from lorablend.train.buckets import assign, bucket_step
-from lorablend.train.captions import caption_variants
+from lorablend.train.captions import training_texts
 from lorablend.train.checkpoint import find_checkpoints, read_facts
 from lorablend.train.duration import TOKENS
 from lorablend.train.layouts import Example
@@ -54,18 +54,7 @@ def cached_bytes(config: TrainConfig, base: Base, plan: Plan, examples: Sequence
     latents = sum(crop.width * crop.height for crop in crops) / base.cell**2 * base.vae.get("latent_channels", 4)
     texts: set[str] = set()
     if not config.text_encoder:
-        texts = {""}.union(
-            *(
-                caption_variants(
-                    example.captions,
-                    example.trigger,
-                    shuffle=config.shuffle_tags,
-                    keep_tokens=config.keep_tokens,
-                    seed=config.seed,
-                )
-                for example in examples
-            )
-        )
+        texts = {""}.union(*(training_texts(example, config) for example in examples))
     embedding = TOKENS * base.unet.get("cross_attention_dim", 1280)  # beside which SDXL's pooled one is nothing
     return int(4 * ((1 + config.flip) * latents + len(texts) * embedding))
 

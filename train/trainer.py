@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -38,6 +37,7 @@ from lorablend.train.networks import attach
 from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
 from lorablend.train.order import Pick
 from lorablend.train.output import Facts, save_adapter
+from lorablend.train.pace import Pace
 from lorablend.train.preflight import duration
 from lorablend.train.samples import Sampler, choose_prompts, convert_base
 from lorablend.train.signals import stop_signals
@@ -192,7 +192,7 @@ class _Trainer:
         """All that are left; the losses on fixed noise at the end."""
         plan = self._run.plan
         validation = self._validate(log) if self._step in (0, plan.steps) else {}
-        pace = _Pace(self._step, plan.steps)
+        pace = Pace(self._step, plan.steps)
         while self._step < plan.steps:
             loss, norm, pictures = self._one_step()
             self._step += 1
@@ -479,24 +479,6 @@ def _smooth(before: float, loss: float, step: int) -> float:
     """A mean over the first steps, then one that forgets them."""
     share = max(1 / step, 1 / _SMOOTH)
     return before + share * (loss - before)
-
-
-class _Pace:
-    """Pictures per second over the last steps, and how long the rest will take."""
-
-    def __init__(self, step: int, steps: int) -> None:
-        self._times = deque([(time.monotonic(), 0)], maxlen=21)
-        self._started, self._first, self._step, self._steps = time.monotonic(), step, step, steps
-
-    def add(self, pictures: int) -> float:
-        self._step += 1
-        self._times.append((time.monotonic(), pictures))
-        (begin, _), *later = self._times
-        return sum(count for _, count in later) / max(later[-1][0] - begin, 1e-9)
-
-    def eta(self) -> float:
-        done = self._step - self._first
-        return (time.monotonic() - self._started) / done * (self._steps - self._step)
 
 
 def _memory(device: torch.device) -> int:
