@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sqlite3
 import threading
 import zipfile
@@ -46,6 +47,7 @@ CREATE TABLE pictures (
 ) WITHOUT ROWID;
 """
 _SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+_BYTE = re.compile("[\ud800-\udfff]")  # of a name that is no text, which neither the index nor JSON takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,8 @@ class Gallery:
         self._lock = threading.RLock()
         try:
             self._db = open_database(database, _SCHEMA, _VERSION)
+        except sqlite3.OperationalError:  # a full disk, most likely; the index may be whole
+            raise
         except sqlite3.DatabaseError:  # damaged: the files know all but the favourites
             for part in ("", "-wal", "-shm"):
                 Path(f"{database}{part}").unlink(missing_ok=True)
@@ -250,11 +254,14 @@ class Gallery:
             prompt, adapters = _without_tags(found.prompt)
             model = found.settings.get("Model", "")
             values = (prompt, found.negative_prompt, number, json.dumps(adapters), model)
-        self._db.execute(
-            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (file) DO UPDATE SET "
-            + ", ".join(f"{column} = excluded.{column}" for column in _READ),
-            (name, stat.st_mtime_ns, stat.st_size, *values, width, height, texts.parameters or ""),
-        )
+        try:
+            self._db.execute(
+                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (file) DO UPDATE SET "
+                + ", ".join(f"{column} = excluded.{column}" for column in _READ),
+                (name, stat.st_mtime_ns, stat.st_size, *values, width, height, texts.parameters or ""),
+            )
+        except (OverflowError, UnicodeEncodeError):  # a seed or half a character that no lorablend wrote
+            self._db.execute("DELETE FROM pictures WHERE file = ?", (name,))
 
 
 def _without_tags(prompt: str) -> tuple[str, list[str]]:
@@ -276,6 +283,7 @@ def _pictures(folder: Path) -> list[Path]:
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in _SUFFIXES
         and not path.name.startswith(".")
+        and not _BYTE.search(str(path.relative_to(folder.parent)))
         and path.is_file()
         and not path.is_symlink()
     ]

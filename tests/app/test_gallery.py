@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -126,15 +129,36 @@ def test_what_is_added_during_a_scan_stays(filled: Gallery) -> None:
     assert {picture.seed for picture in filled.find("a fox") if "/q" in picture.file} == set(range(2, 60, 3))
 
 
-@pytest.mark.parametrize("loss", ["gone", "damaged"])
+@pytest.mark.parametrize("loss", ["gone", "no database", "damaged inside"])
 def test_a_lost_index_is_made_again(filled: Gallery, tmp_path: Path, loss: str) -> None:
     before = filled.find()
     filled.close()
     database = tmp_path / "gallery.sqlite"
-    database.unlink() if loss == "gone" else database.write_bytes(b"no database at all" * 1000)
+    if loss == "gone":
+        database.unlink()
+    else:
+        whole = database.read_bytes()
+        keep = 4096 if loss == "damaged inside" else 0  # the first page, with the tables' names
+        database.write_bytes(whole[:keep] + b"no database at all" * (len(whole[keep:]) // 18 + 1))
     again = Gallery(tmp_path / "pictures", database)
     assert again.find() == before
     again.close()
+
+
+def test_what_no_lorablend_wrote_stops_nothing(sdxl_model: Path, gallery: Gallery) -> None:
+    """Somebody's files in the folder: names that are no text, records that no index holds, no pictures at all."""
+    pipe = Pipeline(sdxl_model)
+    (path,) = save_result(pipe.generate("a fox", steps=1, seed=1, width=64, height=64), pipe, gallery.day())
+    record = json.loads(Image.open(path).info["lorablend"])
+    hostile = {"huge": record | {"seed": 2**70}, "half": record | {"model": "\ud800"}}
+    for name, told in hostile.items():
+        save_png(RED, gallery.day(), name, {"lorablend": json.dumps(told)})
+    shutil.copy(path, os.fsencode(gallery.day()) + b"/\xff.png")
+    shutil.copy(path, os.fsencode(gallery.day() / "a fox\xa0é.png"))
+    (gallery.day() / "empty.png").touch()
+    os.mkfifo(gallery.day() / "pipe.png")
+    gallery.scan()
+    assert {Path(picture.file).name for picture in gallery.find()} == {path.name, "a fox\xa0é.png"}
 
 
 def test_zip(filled: Gallery) -> None:
