@@ -180,6 +180,28 @@ class Jobs:
             ).fetchall()
             return [self._job(row) for row in rows]
 
+    def active(self, *kinds: str) -> list[Job]:
+        """Those of these kinds that run, then those that wait, the oldest first."""
+        with self._changed:
+            rows = self._db.execute(
+                "SELECT * FROM jobs WHERE state IN ('running', 'queued') AND kind IN (SELECT value FROM json_each(?)) "
+                "ORDER BY state DESC, number",
+                (json.dumps(kinds),),
+            ).fetchall()
+            return [self._job(row) for row in rows]
+
+    def current(self, *kinds: str) -> tuple[Job | None, int]:
+        """The first of `active`, else the last job of these kinds that ended; and how many wait behind it."""
+        with self._changed:
+            if active := self.active(*kinds):
+                return active[0], len(active) - 1
+            last = [job for kind in kinds for job in self.find(kind=kind, limit=1)]
+            return max(last, key=lambda job: job.number, default=None), 0
+
+    def stoppable(self, user: str, *kinds: str) -> Job | None:
+        """The first of `active` that the user may stop: behind another's job, the next of their own that waits."""
+        return next((job for job in self.active(*kinds) if job.is_stoppable(user)), None)
+
     @property
     def room(self) -> int:
         """How many more jobs may wait."""

@@ -56,22 +56,22 @@ def make_add(service: Service, shelf: Shelf, name: gr.Dropdown, tab: gr.Tab) -> 
         return said | {brought: f"<p>{html.escape(entry.name)} is in the library</p>"}
 
     def look(before: Any, request: gr.Request) -> Values:
-        job, waiting = _current(service)
+        job, waiting = service.jobs.current("add")
         busy = job is not None and job.state in ("queued", "running")
-        stoppable = job is not None and busy and job.is_stoppable(user_of(request))
-        said: Values = {stage: _stage(job, waiting), seen: (busy, stoppable)}
-        if before != (busy, stoppable):
+        mine = service.jobs.stoppable(user_of(request), "add")
+        now = (busy, mine and mine.id)
+        said: Values = {stage: _stage(job, waiting), seen: now}
+        if before != now:  # else a button that was pressed would stay grey for the next download
             said |= {
                 timer: gr.Timer(_BUSY if busy else _IDLE, active=True),
-                stop: gr.Button(visible=stoppable, interactive=True),
+                stop: gr.Button(visible=mine is not None, interactive=True),
             }
         if before is not None and job is not None and job.state == "done":  # not one that was there already
             said[done] = job.id
         return said
 
     def cancel(request: gr.Request) -> None:
-        job, _ = _current(service)
-        if job is not None and job.is_stoppable(user_of(request)):
+        if job := service.jobs.stoppable(user_of(request), "add"):
             service.jobs.cancel(job.id)
 
     boxes = [upload, address, own_name]
@@ -89,16 +89,6 @@ def library_of(service: Service, shelf: Shelf) -> Library:
     if folder is None:
         raise RequestError("adapters cannot be added here; start the server with --lora-dir and a folder of your own")
     return shelf.library or Library(folder)
-
-
-def _current(service: Service) -> tuple[Job | None, int]:
-    """The running download, else the next that waits, else the last one; and how many wait behind it."""
-    queued = service.jobs.find(kind="add", state="queued", limit=100)
-    if running := service.jobs.find(kind="add", state="running", limit=1):
-        return running[0], len(queued)
-    if queued:
-        return queued[-1], len(queued) - 1
-    return next(iter(service.jobs.find(kind="add", limit=1)), None), 0
 
 
 def _stage(job: Job | None, waiting: int) -> str:

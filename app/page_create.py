@@ -17,7 +17,7 @@ from lorablend.app.page_board import Card, make_card, trouble_of
 from lorablend.app.page_client import client_of
 from lorablend.app.page_compare import compare
 from lorablend.app.page_complete import make_completion
-from lorablend.app.page_form import Form, Start, Values, make_settings, new_seed, preset_updates
+from lorablend.app.page_form import Form, Start, Values, known_model, make_settings, new_seed, preset_updates
 from lorablend.app.page_pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page_results import Results, make_results, wire_results
 from lorablend.app.page_reuse import Found, reuse
@@ -281,7 +281,7 @@ def _wire_form(
         return TokenCounter(service.models.get(model).model)
 
     def count(prompt: str, model: str) -> str:
-        return html.escape(counter(_known(service, model)).line(prompt or ""))
+        return html.escape(counter(known_model(service, model)).line(prompt or ""))
 
     def remember(values: Values) -> Any:
         return _kept(lambda: form.draw(values, []).model_dump(exclude_defaults=True))
@@ -356,7 +356,7 @@ def _wire_pictures(service: Service, shelf: Shelf, create: Create, started: Star
 
 def _card(service: Service, shelf: Shelf, model: str, pedal: Pedal, index: int, count: int) -> Card:
     entry = shelf.get(pedal.adapter)
-    trouble = service.public(trouble_of(entry, service.models.get(_known(service, model)).model))
+    trouble = service.public(trouble_of(entry, service.models.get(known_model(service, model)).model))
     return make_card(pedal, index, count, entry, shelf.preview(entry) if entry else "", trouble)
 
 
@@ -371,11 +371,6 @@ def _with_word(word: str, prompt: str) -> str:
 def _take_mask(service: Service, value: dict[str, Any] | None) -> str:
     with saying(service):
         return kept_mask(service, value)
-
-
-def _known(service: Service, model: str | None) -> str:
-    """The model, or the first one in place of one that was removed meanwhile."""
-    return model if model and model in service.models.names else service.models.names[0]
 
 
 def _items(board: Board) -> list[Any]:

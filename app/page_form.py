@@ -23,6 +23,7 @@ __all__ = [
     "Start",
     "Values",
     "fitting_step",
+    "known_model",
     "make_settings",
     "model_box",
     "new_seed",
@@ -183,6 +184,11 @@ def preset_updates(form: Form, name: str) -> Values:
         form.spacing: "" if preset.timesteps else preset.spacing,
         form.timesteps: ", ".join(map(str, preset.timesteps or ())),
     }
+
+
+def known_model(service: Service, model: str | None) -> str:
+    """The model, or the first one in place of one that was removed meanwhile."""
+    return model if model and model in service.models.names else service.models.names[0]
 
 
 def model_box(names: Sequence[str], chosen: str | None) -> gr.Dropdown:

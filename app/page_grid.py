@@ -75,8 +75,7 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
         return {boxes.timer: gr.Timer(_BUSY, active=True), boxes.stop: gr.Button(interactive=True), boxes.seen: None}
 
     def stop(request: gr.Request) -> None:
-        job = _current(service)
-        if job is not None and job.is_stoppable(user_of(request)):
+        if job := service.jobs.stoppable(user_of(request), "grid"):
             service.jobs.cancel(job.id)
 
     def size(values: Values) -> str:
@@ -86,15 +85,15 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
         return gr.Textbox(placeholder=example(what), interactive=True)
 
     def look(seen: Any, request: gr.Request) -> Values:
-        job = _current(service)
-        current = (job.id, job.state) if job else None
+        job, _ = service.jobs.current("grid")
+        mine = service.jobs.stoppable(user_of(request), "grid")
+        current = (job.id, job.state, mine and mine.id) if job else None
         busy = job is not None and job.state in ("queued", "running")
         files = service.grids.sheets(_SHOWN)
         said: Values = {boxes.stage: _stage(service, job), boxes.seen: (current, files)}
         if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next grid
             timer = gr.Timer(_BUSY if busy else IDLE, active=True)
-            stoppable = job is not None and busy and job.is_stoppable(user_of(request))
-            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=stoppable)}
+            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=mine is not None)}
         if seen is None or seen[1] != files:
             copies: list[tuple[str, str]] = []
             for file in files:
@@ -159,14 +158,6 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
-
-
-def _current(service: Service) -> Job | None:
-    """The grid that runs, else the next that waits, else the last one."""
-    for state in ("running", "queued"):
-        if found := service.jobs.find(kind="grid", state=state, limit=100):
-            return found[-1]
-    return next(iter(service.jobs.find(kind="grid", limit=1)), None)
 
 
 def _stage(service: Service, job: Job | None) -> str:

@@ -15,7 +15,7 @@ from lorablend.app.draw import Draw
 from lorablend.app.jobs import Job
 from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create, Taken
-from lorablend.app.page_form import Values, model_box
+from lorablend.app.page_form import Values, known_model, model_box
 from lorablend.app.page_models_facts import device_table, disk_text, model_facts, model_table
 from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
 from lorablend.app.service import Service
@@ -71,8 +71,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
 
         What is chosen stays, unless it is gone: the answer may come after another choice.
         """
-        names = service.models.names
-        chosen = model if model in names else names[0]
+        names, chosen = service.models.names, known_model(service, model)
         own = [one["name"] for one in service.building.models() if one["own"]]
         return {
             form.model: gr.Dropdown(names) if chosen == model else model_box(names, chosen),
@@ -86,9 +85,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
 
     def open_tab(model: str) -> Values:
         """The list here follows that of Create."""
-        said = refresh(model)
-        names = service.models.names
-        return said | {boxes.model: gr.Radio(names, value=model if model in names else names[0])}
+        return refresh(model) | {boxes.model: gr.Radio(service.models.names, value=known_model(service, model))}
 
     def switch(name: str) -> Values:
         with saying(service):
@@ -133,20 +130,19 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
         return {boxes.sure: gr.Row(visible=False)} | refresh(model)
 
     def stop(request: gr.Request) -> None:
-        job = _current(service)
-        if job is not None and job.is_stoppable(user_of(request)):
+        if job := service.jobs.stoppable(user_of(request), *KINDS):
             service.jobs.cancel(job.id)
 
     def look(seen: Any, model: str, request: gr.Request) -> Values:
-        job = _current(service)
-        current = (job.id, job.state) if job else None
+        job, _ = service.jobs.current(*KINDS)
+        mine = service.jobs.stoppable(user_of(request), *KINDS)
+        current = (job.id, job.state, mine and mine.id) if job else None
         busy = job is not None and job.state in ("queued", "running")
         now = (current, service.models.names)
         said: Values = {boxes.stage: _stage(service, job), boxes.seen: now}
         if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next job
             timer = gr.Timer(_BUSY if busy else _IDLE, active=True)
-            stoppable = job is not None and busy and job.is_stoppable(user_of(request))
-            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=stoppable)}
+            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=mine is not None)}
         return said | (refresh(model) if seen is None or seen[1] != now[1] else {})
 
     lists = [boxes.model, boxes.facts, boxes.table, boxes.old, boxes.source, boxes.config, form.model]
@@ -239,16 +235,6 @@ def _board(taken: Taken | None) -> str:
         return '<p class="trouble">The board is empty; add an adapter to it in Create.</p>'
     words = ", ".join(f"{item['adapter']} {item.get('weight', 1):g}" for item in items)
     return f"<p>{html.escape(words)}</p>"
-
-
-def _current(service: Service) -> Job | None:
-    """What is being made, else the next that waits, else the last one."""
-    for state in ("running", "queued", None):
-        found = [job for kind in KINDS for job in service.jobs.find(kind=kind, state=state, limit=100)]
-        if found:
-            number = min if state else max
-            return number(found, key=lambda job: job.number)
-    return None
 
 
 def _stage(service: Service, job: Job | None) -> str:

@@ -19,7 +19,7 @@ from lorablend.app.stage import job_stage
 
 __all__ = ["Results", "make_results", "wire_results"]
 
-_KINDS = ("draw", "grid")
+_KINDS = ("draw", "grid")  # what makes a model or trains has a tab of its own, and is not stopped here
 _SHOWN = 12  # pictures
 _LONGEST = 100  # pictures of a comparison: more than ever wait
 _BUSY, _IDLE = 0.4, 3.0  # seconds between two looks at the jobs
@@ -112,8 +112,9 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
     """Look at the jobs when the page is opened, and again and again."""
 
     def look(seen: Any, request: gr.Request) -> Values:
-        job, waiting = _current(service)
-        current = (job.id, job.state) if job else None
+        job, waiting = service.jobs.current(*_KINDS)
+        mine = service.jobs.stoppable(user_of(request), *_KINDS)
+        current = (job.id, job.state, mine and mine.id) if job else None
         busy = job is not None and job.state in ("queued", "running")
         files = [
             picture.file
@@ -125,9 +126,8 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
         now = (busy, files, current, [(one.id, one.state) for one in row])
         said: Values = {results.stage: _stage(job, waiting), results.seen: now}
         if seen is None or seen[2] != current:  # else a button that was pressed would stay grey for the next job
-            stoppable = job is not None and busy and job.is_stoppable(user_of(request))
             timer = gr.Timer(_BUSY if busy else _IDLE)
-            said |= {results.timer: timer, results.stop: gr.Button(interactive=stoppable)}
+            said |= {results.timer: timer, results.stop: gr.Button(interactive=mine is not None)}
         if seen is None or seen[:2] != now[:2]:
             said |= _pictures(service, results, files, busy)
         if seen is None or seen[3] != now[3]:
@@ -135,8 +135,7 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
         return said
 
     def stop(request: gr.Request) -> None:
-        job, _ = _current(service)
-        if job is not None and job.is_stoppable(user_of(request)):
+        if job := service.jobs.stoppable(user_of(request), *_KINDS):
             for one in _comparison(service, job) or [job]:
                 service.jobs.cancel(one.id)
 
@@ -152,23 +151,6 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
     results.stop.click(stop, None, None, **AT_ONCE)
     results.gallery.select(select, results.shown, [results.chosen, results.picture, results.text], **AT_ONCE)
     gr.on([page.load, results.timer.tick], look, results.seen, [*results.boxes()], **AT_ONCE)
-
-
-def _current(service: Service) -> tuple[Job | None, int]:
-    """The running job, else the next that waits, else the last that ended; and how many wait behind it.
-
-    Of those that draw: what makes a model or trains has a tab of its own, and is not stopped here.
-    """
-    queued, running = (
-        [job for job in service.jobs.find(state=state, limit=100) if job.kind in _KINDS]
-        for state in ("queued", "running")
-    )
-    if running:
-        return running[0], len(queued)
-    if queued:
-        return queued[-1], len(queued) - 1
-    ended = [job for kind in _KINDS for job in service.jobs.find(kind=kind, limit=1)]
-    return max(ended, key=lambda job: job.number, default=None), 0
 
 
 def _stage(job: Job | None, waiting: int) -> str:

@@ -14,7 +14,7 @@ from lorablend.app.page_form import Values
 from lorablend.app.page_review import make_review
 from lorablend.app.page_say import AT_ONCE, CHANGING, saying
 from lorablend.app.page_train_form import make_train_form
-from lorablend.app.page_train_run import latest, make_train_run
+from lorablend.app.page_train_run import make_train_run
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 from lorablend.train.archives import ARCHIVES
@@ -92,7 +92,7 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
 
     def load() -> Values:
         """The picture that was looked at last, in whatever tab, and the settings of the training that runs or ran."""
-        names, job = service.sets.names(), latest(service)[0]
+        names, job = service.sets.names(), service.jobs.current("train")[0]
         asked = job.request if job else {}
         chosen, file = service.sets.looked_at or (asked.get("set"), "")
         chosen = chosen if chosen in names else (names[0] if names else None)

@@ -24,7 +24,7 @@ from lorablend.app.stage import text_stage
 from lorablend.app.train_request import Train
 from lorablend.app.training import Loss
 
-__all__ = ["latest", "make_train_run"]
+__all__ = ["make_train_run"]
 
 _BUSY, _IDLE = 1.0, 4.0  # seconds between two looks at the jobs
 _SHEETS = 12  # of samples that are shown
@@ -138,7 +138,7 @@ def _wire(
         return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY), form.boxes["anew"]: False}
 
     def go_on(request: gr.Request) -> Values:
-        job, _ = latest(service)
+        job, _ = service.jobs.current("train")
         with saying(service):
             if job is None:
                 raise RequestError("there is no training to go on with; start one")
@@ -146,12 +146,11 @@ def _wire(
         return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY)}
 
     def stop(request: gr.Request) -> None:
-        job, _ = latest(service)
-        if job is not None and job.is_stoppable(user_of(request)):
+        if job := service.jobs.stoppable(user_of(request), "train"):
             service.jobs.cancel(job.id)
 
     def put(board: Board) -> Values:
-        job, _ = latest(service)
+        job, _ = service.jobs.current("train")
         adapter = job.result["adapter"] if job and job.result else ""
         if shelf.get(adapter) is None:
             raise gr.Error(f"{html.escape(adapter) or 'the adapter'} is not in the library", print_exception=False)
@@ -175,10 +174,11 @@ def _wire(
         return {boxes.old: gr.Dropdown(names, value=None), boxes.sure: gr.Row(visible=False), boxes.seen: None}
 
     def look(seen: Any, request: gr.Request) -> Values:
-        job, waiting = latest(service)
+        job, waiting = service.jobs.current("train")
         if job is None:
             return {boxes.stage: text_stage("The curve and the samples of a training appear here."), boxes.seen: seen}
-        return _look(service, boxes, job, waiting, seen, user_of(request))
+        mine = service.jobs.stoppable(user_of(request), "train")
+        return _look(service, boxes, job, waiting, seen, mine)
 
     def checking() -> str:
         return _CHECKING
@@ -202,35 +202,25 @@ def _wire(
     gr.on([page.load, boxes.timer.tick], look, boxes.seen, boxes.looked_at(), **AT_ONCE)
 
 
-def latest(service: Service) -> tuple[Job | None, int]:
-    """The training that runs, else the next that waits, else the last that ended; and how many wait behind it."""
-    queued = service.jobs.find(kind="train", state="queued", limit=100)
-    if running := service.jobs.find(kind="train", state="running", limit=1):
-        return running[0], len(queued)
-    if queued:
-        return queued[-1], len(queued) - 1
-    ended = service.jobs.find(kind="train", limit=1)
-    return (ended[0] if ended else None), 0
-
-
-def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any, user: str) -> Values:
+def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any, mine: Job | None) -> Values:
+    """mine: what a press of Stop would stop."""
     busy, name = job.state in ("queued", "running"), str(job.request["name"])
     losses, sheets = service.training.losses(name), service.training.samples(name)
-    now = (job.id, job.state, losses[-1].step if losses else 0, len(sheets))
+    now = ((job.id, job.state, mine and mine.id), job.id, losses[-1].step if losses else 0, len(sheets))
     said: Values = {boxes.stage: _stage(job, waiting), boxes.seen: now}
-    if seen is None or seen[:2] != now[:2]:
+    if seen is None or seen[0] != now[0]:
         resumable = None if busy or job.state == "done" else service.training.resumable(name)
         words = "Resume" if resumable is None else f"Resume after step {resumable}"
         said |= {
             boxes.timer: gr.Timer(_BUSY if busy else _IDLE),
-            boxes.stop: gr.Button(interactive=busy and job.is_stoppable(user)),
+            boxes.stop: gr.Button(interactive=mine is not None),
             boxes.resume: gr.Button(words, visible=resumable is not None),
             boxes.use: gr.Button(visible=job.state == "done"),
             boxes.old: gr.Dropdown(service.training.names()),
         }
-    if seen is None or seen[0] != now[0] or seen[2] != now[2]:
+    if seen is None or seen[1:3] != now[1:3]:
         said[boxes.plot] = _plot(losses)
-    if seen is None or seen[0] != now[0] or seen[3] != now[3]:
+    if seen is None or (seen[1], seen[3]) != (now[1], now[3]):
         said[boxes.samples] = _samples(name, [(step, path.name) for step, path in sheets])
     return said
 

@@ -100,6 +100,21 @@ def test_cancel(jobs: Jobs) -> None:
     assert jobs.take(["picture"], 0) is None
 
 
+def test_what_is_shown_and_what_may_be_stopped(jobs: Jobs) -> None:
+    assert jobs.current("picture", "grid") == (None, 0)
+    last = jobs.submit("grid", 0, "anna")
+    jobs.cancel(last.id)
+    jobs.submit("train", 0, "anna")
+    assert jobs.current("picture", "grid")[0] == jobs.get(last.id)
+    running, hers, his = (jobs.submit("picture", 1, name) for name in ("anna", "anna", "bert"))
+    taken(jobs)
+    assert [job.id for job in jobs.active("picture", "grid")] == [running.id, hers.id, his.id]
+    assert jobs.current("picture", "grid") == (jobs.get(running.id), 2)
+    for user, job in (("", running), ("anna", running), ("bert", his)):
+        assert jobs.stoppable(user, "picture", "grid") == jobs.get(job.id)
+    assert jobs.stoppable("carl", "picture", "grid") is None
+
+
 @pytest.mark.parametrize("end", ["killed", "in good order"])
 def test_a_cancelled_job_does_not_come_back(tmp_path: Path, end: str) -> None:
     """The program ends before the worker has seen it."""

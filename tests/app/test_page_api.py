@@ -61,7 +61,10 @@ def test_the_page_stops_nobody_elses_job(service: Service, tmp_path: Path) -> No
     with serving(service, users=tmp_path / "users", page=page, page_options=mount_options()) as url:
         asked = {**FAST, "prompt": "a fox", "steps": 400, "count": 20}
         job = httpx.post(f"{url}/api/jobs", json=asked, auth=who["ann"], timeout=60).json()["id"]
-        for user, stoppable in (("bob", False), ("ann", True)):
+        waits = ""  # bob's, behind ann's
+        for user, stoppable in (("bob", False), ("bob", True), ("ann", True)):
+            if user == "bob" and stoppable:
+                waits = httpx.post(f"{url}/api/jobs", json=asked, auth=who["bob"], timeout=60).json()["id"]
             with httpx.Client(base_url=url, auth=who[user], timeout=60) as http:
                 config = http.get("/config").json()
                 stop = next(one["id"] for one in config["components"] if one["props"].get("value") == "Stop")
@@ -72,7 +75,9 @@ def test_the_page_stops_nobody_elses_job(service: Service, tmp_path: Path) -> No
                     one for one in config["dependencies"] if [stop, "click"] in one["targets"] and one["backend_fn"]
                 )
                 called(http, pressed, [])
-            if stoppable:
+            if waits:
+                assert service.jobs.get(waits).state == "cancelled"
+            if user == "ann":
                 assert service.wait(service.jobs.get(job)).state == "cancelled"
             else:
                 drawn = next(seen.progress.step for seen in service.jobs.watch(job) if seen.progress)
@@ -96,6 +101,17 @@ def test_gradio_client_is_told_what_is_wrong(url: str) -> None:
 def test_the_pages_own_events_are_private(url: str) -> None:
     info = Client(url, verbose=False, analytics_enabled=False).view_api(return_format="dict", print_info=False)
     assert sorted(info["named_endpoints"]) == ["/draw", "/list_adapters", "/list_models"]  # type: ignore[index]
+
+
+def test_what_is_not_there_is_said_in_the_form_of_its_face(url: str) -> None:
+    """Though the page lies behind all addresses."""
+    (unknown, wrong) = (httpx.post(f"{url}/v1/chat/completions"), httpx.get(f"{url}/v1/images/generations"))
+    assert (unknown.status_code, wrong.status_code) == (404, 405)
+    assert unknown.json()["error"]["message"] == "/v1/chat/completions is not there; /openapi.json lists what is"
+    assert wrong.json()["error"]["message"] == "/v1/images/generations does not take GET; /openapi.json lists what is"
+    assert httpx.get(f"{url}/sdapi/v1/nothing").json() == {
+        "detail": "/sdapi/v1/nothing is not there; /openapi.json lists what is"
+    }
 
 
 def test_mcp_client_draws(url: str, expected: Image.Image) -> None:
