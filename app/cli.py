@@ -361,19 +361,19 @@ def _serve(
     folder, lora_dir = asked.folders(model, lora_dir)
     from lorablend.app import server  # after the quick checks: what it imports takes a second
     from lorablend.app.folder import adapter_files
+    from lorablend.app.record import model_name
     from lorablend.app.service import Service
     from lorablend.engine import ModelFolder
 
     ModelFolder(folder)  # what is wrong is said before anything is written
     adapter_files(lora_dir)
     server.check_login(host, token, users)
-    name = "demo" if model == "demo" else folder.resolve().name
     socket = server.listen(host, port)
     data = data or server.default_data()
     with server.hold(data):
         if own:  # the shipped ones are not to be changed, and what is added or trained needs a place
             lora_dir = server.own_adapters(data)
-        service = Service(data, {name: folder}, lora_dir, **device_options)
+        service = Service(data, {model_name(folder): folder}, lora_dir, **device_options)
         page: dict[str, Any] = {}
         if with_page:
             from lorablend.app.page import build_page, mount_options  # Gradio takes seconds to import

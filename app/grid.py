@@ -15,7 +15,7 @@ from PIL import Image
 from lorablend.adapters import parse_prompt, write_tags
 from lorablend.app.axes import Axis, parse_axis
 from lorablend.app.grid_plan import Planned, plan_grid
-from lorablend.app.record import record_of
+from lorablend.app.record import model_name, record_of
 from lorablend.app.sheet import Table, draw_sheet
 from lorablend.engine import Pipeline, Result
 from lorablend.engine.request import Callback
@@ -169,7 +169,7 @@ def _caption(prompt: str, negative_prompt: str | None, cells: Sequence[Cell], pi
     settings = [_settings(cell.result) for cell in cells]
     common = [text for text in settings[0] if all(text in others for others in settings)]
     lines = [f"“{parse_prompt(prompt)[0]}”", f"without “{negative_prompt}”" if negative_prompt else ""]
-    return [line for line in (*lines, " · ".join([pipe.model.path.resolve().name, *common])) if line]
+    return [line for line in (*lines, " · ".join([model_name(pipe.model.path), *common])) if line]
 
 
 def _settings(result: Result) -> list[str]:

@@ -16,7 +16,7 @@ from lorablend.app.draw import Draw
 from lorablend.app.infotext import parse_infotext
 from lorablend.app.page_comfy import read_comfy
 from lorablend.app.png import texts_of
-from lorablend.app.record import Record
+from lorablend.app.record import Record, model_name
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 from lorablend.engine.schedulers import SCHEDULERS
@@ -196,7 +196,7 @@ def _found(service: Service, shelf: Shelf, fields: dict[str, Any], missing: list
         missing += [trouble] if trouble else []
         items += [item | {"adapter": name}] if name else []
     model = fields.get("model")
-    known = {name: service.models.folder(name).resolve().name for name in service.models.names}
+    known = {name: model_name(service.models.folder(name)) for name in service.models.names}
     fields["model"] = next((name for name, folder in known.items() if model in (name, folder)), None)
     if model and fields["model"] is None:
         missing.append(f"the model {model} is not here; {service.models.names[0]} is taken")

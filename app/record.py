@@ -3,14 +3,16 @@
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import RequestError
+from lorablend.demo import model_dir
 from lorablend.engine import Pipeline
 from lorablend.engine.request import Request, Result
 
-__all__ = ["Record", "UsedAdapter", "record_of"]
+__all__ = ["Record", "UsedAdapter", "model_name", "record_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Record:
     """`Record.from_json(record.to_json()) == record`.
 
     seed is this picture's own, which is not the request's in a batch. adapters has one entry for each item of the
-    request's blend. model is the folder's name; device to lenient are the pipeline's; versions are those of the
+    request's blend. model is what `model_name` says; device to lenient are the pipeline's; versions are those of the
     packages that drew it. Pictures that went in, masks included, are not kept.
     """
 
@@ -60,6 +62,12 @@ class Record:
             ) from error
 
 
+def model_name(folder: Path) -> str:
+    """What pictures call a model: its folder's name; "demo" for the one that is shipped."""
+    folder = folder.resolve()
+    return "demo" if folder == model_dir() else folder.name
+
+
 def record_of(result: Result, seed: int, pipe: Pipeline) -> Record:
     """The record of the result's picture with this seed."""
     return Record(
@@ -68,7 +76,7 @@ def record_of(result: Result, seed: int, pipe: Pipeline) -> Record:
         adapters=tuple(
             UsedAdapter(name=item.adapter.name, weight=item.weight, sha256=item.adapter.sha256) for item in result.blend
         ),
-        model=pipe.model.path.resolve().name,
+        model=model_name(pipe.model.path),
         device=pipe.device,
         runtime=pipe.runtime,
         precision=pipe.precision,

@@ -21,6 +21,8 @@ def test_notebook(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(file, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs belong to whoever runs it"
+    (training,) = (cell for cell in notebook.cells if "steps=150" in cell.source)
+    training.source = training.source.replace("steps=150", "steps=15")  # what is learnt in how many, tests/train says
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(tmp_path))
     drawn = [out for cell in notebook.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
     assert len(drawn) >= 5

@@ -28,16 +28,14 @@ def test_twenty_pictures_of_a_new_style(tmp_path: Path) -> None:
 
     pipeline, judge = Pipeline("demo"), Judge.load()
     scenes = held_out_scenes(40, seed=31)
-    plain = [scene.caption(i) for i, scene in enumerate(scenes)]
-    styled = [caption_of(caption, STYLE) for caption in plain]
-    before = draw_and_read(pipeline, judge, styled[:20])
+    styled = [caption_of(scene.caption(i), STYLE) for i, scene in enumerate(scenes)]
+    before = draw_and_read(pipeline, judge, styled[:10])
     after = draw_and_read(pipeline, judge, styled, [(adapter, 1.0)])
     print(share_of(before, "style", STYLE), share_of(after, "style", STYLE), accuracy(after, scenes))  # noqa: T201
     assert share_of(before, "style", STYLE) <= 0.1
     assert share_of(after, "style", STYLE) >= 0.8
-    known = accuracy(draw_and_read(pipeline, judge, plain), scenes)
-    kept = accuracy(after, scenes)
-    assert all(kept[name] >= known[name] - 0.1 for name in ("object", "colour", "position"))
+    kept = accuracy(after, scenes)  # the model alone has 100 %, in demo/README.md
+    assert min(kept[name] for name in ("object", "colour", "position")) >= 0.9
 
     # The same file in diffusers, from the same noise; the bar of all such comparisons, see test_parity.py.
     latents = np.random.default_rng(0).standard_normal((1, 4, 32, 32), np.float32)
