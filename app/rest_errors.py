@@ -6,7 +6,9 @@ the rest   {"detail": "…"}                                       as A1111 and 
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -145,6 +147,20 @@ def handle_errors(app: FastAPI) -> None:
     def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
 
+    def trouble(request: Request, error: Exception) -> Response:
+        assert isinstance(error, (OSError, sqlite3.OperationalError))
+        if isinstance(error, OSError):
+            reason, is_full = error.strerror, error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else:  # of the queue or the gallery, whose errors have numbers from Python 3.11 on only
+            reason, is_full = str(error), "full" in str(error)
+        if not reason:
+            raise error
+        _LOG.error("%s %s: %s", request.method, request.url.path, error)
+        more = "make room on the server's disk" if is_full else "the server's log says which"
+        return refusal(
+            request.url.path, 507 if is_full else 500, f"a file could not be read or written: {reason}; {more}"
+        )
+
     def broken(request: Request, error: Exception) -> Response:
         text = f"an error that is lorablend's own fault ({type(error).__name__}); the server's log says more"
         return refusal(request.url.path, 500, text)
@@ -155,6 +171,8 @@ def handle_errors(app: FastAPI) -> None:
         HTTPException: http,
         JobFailedError: failed,
         ClientGoneError: gone,
+        OSError: trouble,
+        sqlite3.OperationalError: trouble,
         Exception: broken,
     }
     for kind, handler in handlers.items():

@@ -84,8 +84,8 @@ class Guard:
         if token is not None and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             found = await self._credentials.check("", token)
             if found is not None or user is not None:
-                # A path of two slashes would be another server's name.
-                path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/")
+                # A path of two slashes, either way, would be another server's name.
+                path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/\\")
                 headers = {"Location": f"{path}?{rest}" if rest else path}
                 if found is not None:
                     headers["Set-Cookie"] = self._credentials.cookie(found)

@@ -7,6 +7,7 @@ import os
 # Before Gradio is imported: nothing is reported to anybody, and no version is looked up.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
+import logging
 import shutil
 import signal
 import socket
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 import uvicorn
 from anyio import CapacityLimiter
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app import (
@@ -54,6 +57,7 @@ __all__ = ["check_login", "create_app", "default_data", "hold", "is_loopback", "
 FIRST_PORT = 7860
 _PORTS = 100  # tried from the first on
 _WAITING = 200  # threads for requests that wait; each is held for a second at most
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _PATIENCE = 5  # seconds that running requests get when the server ends
 
 
@@ -90,6 +94,8 @@ def create_app(
     else:
         import gradio
 
+        for face in ("v1", "sdapi", "api"):  # else it is the page's to say that nothing is there, in its own form
+            app.add_api_route(f"/{face}/{{rest:path}}", _nothing, methods=_METHODS, include_in_schema=False)
         app = gradio.mount_gradio_app(app, page, path="/", **{"ssr_mode": False, **(page_options or {})})
     app.add_middleware(
         Guard,
@@ -117,6 +123,8 @@ def run_server(
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     shown = f"[{name}]" if ":" in name else name
     server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("lorablend").setLevel(logging.INFO)  # a line for each job
     # uvicorn raises the signal again when it has ended in good order; the service is still to be closed.
     before = signal.signal(signal.SIGTERM, _ignore)
     try:
@@ -217,6 +225,11 @@ class _Server(uvicorn.Server):
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:
     pass
+
+
+def _nothing(request: Request) -> None:
+    others = [route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    raise HTTPException(405 if others else 404)
 
 
 def _index() -> Any:

@@ -315,6 +315,19 @@ def test_from_an_uploaded_picture(server: Running) -> None:
     assert server.http.post("/api/uploads", content=b"<svg>").status_code == 400
 
 
+def test_a_full_disk_is_said(server: Running) -> None:
+    """And the next request comes through again, over the same connection."""
+    db = server.service.jobs._db  # pyright: ignore[reportPrivateUsage]
+    (most,) = db.execute("PRAGMA max_page_count").fetchone()
+    db.execute("PRAGMA max_page_count = 1")
+    asked = {**FOX, "prompt": "a fox " * 3000}
+    answers = [server.http.post("/api/jobs", json=asked) for _ in range(2)]
+    db.execute(f"PRAGMA max_page_count = {most}")
+    text = "a file could not be read or written: database or disk is full; make room on the server's disk"
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(507, {"detail": text})] * 2
+    assert drawn(server)["state"] == "done"
+
+
 def test_health_and_metrics(server: Running) -> None:
     drawn(server)
     health = server.http.get("/healthz").json()
