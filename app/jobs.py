@@ -112,6 +112,8 @@ class Jobs:
         try:
             self._db = open_database(path, _SCHEMA, _VERSION)
             self._take_over()
+        except sqlite3.OperationalError:  # a full disk, most likely; the queue may be whole
+            raise
         except sqlite3.DatabaseError as error:
             raise RequestError(
                 f"{shown(path)} is damaged ({error}); move it away, and the queue begins anew: no picture is lost"

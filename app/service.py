@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorablend.adapters.errors import ResourceError
 from lorablend.app.adding import Adding
 from lorablend.app.building import Building
 from lorablend.app.datasets import Sets
@@ -41,7 +43,8 @@ RECEIVING = ".receiving-"
 class Service:
     """models: name -> folder, the first one is the default. limit: jobs that may wait. options: of `Pipeline`.
 
-    Raises RequestError for a data folder that cannot be written to, ModelError for a broken model.
+    Raises RequestError for a data folder that cannot be written to, ResourceError for a full disk, ModelError for a
+    broken model.
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class Service:
         self.hide = tuple(folder for folder in (data, lora_dir, *models.values()) if folder is not None)
         self.models = Models(models, lora_dir, **options)
         self.models.get()  # a broken one is known of before the server listens
-        self.gallery = Gallery(data / "pictures", data / "gallery.sqlite")
+        try:
+            self.gallery = Gallery(data / "pictures", data / "gallery.sqlite")
+            self.jobs = Jobs(data / "jobs.sqlite", limit)
+        except sqlite3.OperationalError as error:
+            raise ResourceError(f"{data} cannot be read and written ({error}); make room on its disk") from error
         self.uploads = Uploads(data / "uploads")
         self.drawing = Drawing(self.models, self.gallery, self.uploads)
         for left in data.glob(f"{RECEIVING}*"):
             shutil.rmtree(left, ignore_errors=True)
-        self.jobs = Jobs(data / "jobs.sqlite", limit)
         self.uploads.drop_old(json.dumps([job.request for job in self._jobs_to_keep()]))
         self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
         self.building = Building(self.models, self.uploads, self.jobs, data)

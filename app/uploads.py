@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -45,9 +44,12 @@ class Uploads:
         try:
             os.utime(path)  # it lives on from now
         except FileNotFoundError:
-            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".partial", delete=False) as partial:
-                partial.write(buffer.getvalue())
-            os.replace(partial.name, path)
+            partial = path.with_suffix(f".{os.urandom(8).hex()}.partial")
+            try:
+                partial.write_bytes(buffer.getvalue())
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)  # a full disk would be fuller with it
         return name
 
     def drop_old(self, used: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,22 @@ def service(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathF
 def browser() -> Iterator[Browser]:
     with browsing() as browser:
         yield browser
+
+
+@pytest.fixture
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """As long as it is entered, nothing can be written to any file of this process."""
+
+    @contextmanager
+    def fill() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return fill
 
 
 @pytest.fixture

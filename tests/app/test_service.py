@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lorablend.adapters.errors import AdapterError, BlendError, LorablendError, ModelError, RequestError
+from lorablend.adapters.errors import AdapterError, BlendError, LorablendError, ModelError, RequestError, ResourceError
 from lorablend.app.draw import Draw
 from lorablend.app.jobs import Job
 from lorablend.app.png import encode, open_picture, read_png
@@ -36,6 +37,14 @@ def test_pictures_are_the_librarys_own(service: Service, sdxl_model: Path, lora_
         assert open_picture(path).tobytes() == expected.tobytes()
         assert f"Seed: {picture['seed']}" in str(read_png(path).parameters)
         assert service.gallery.get(picture["file"]).adapters == ("ink",)
+
+
+def test_a_full_disk_is_said(
+    sdxl_model: Path, tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with full_disk(), pytest.raises(ResourceError) as told:
+        Service(tmp_path, {"small": sdxl_model})
+    assert str(told.value) == f"{tmp_path} cannot be read and written (disk I/O error); make room on its disk"
 
 
 def test_every_format_keeps_its_settings(service: Service) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,10 @@ def test_old_ones_are_deleted(tmp_path: Path) -> None:
         assert uploads.open(name).size == (8, 8)
     with pytest.raises(RequestError, match="upload it again"):
         uploads.path(old)
+
+
+def test_a_full_disk_is_not_made_fuller(tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]) -> None:
+    uploads = Uploads(tmp_path)
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        uploads.keep(png(Image.new("RGB", (8, 8))))
+    assert list(tmp_path.iterdir()) == []
