@@ -56,12 +56,13 @@ async def submit_job(draw: Draw, service: Served, client: Client) -> Response:
 def list_jobs(
     service: Served,
     state: State | None = None,
+    kind: Annotated[str | None, Query(max_length=200)] = None,
     client: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[int, Query(ge=0, lt=2**63)] = 0,
 ) -> Response:
-    """The newest first. before: only jobs of smaller numbers, 0 for all."""
-    jobs = service.jobs.find(state=state, client=client, limit=limit, before=before)
+    """The newest first. kind: draw, grid, train and so on. before: only jobs of smaller numbers, 0 for all."""
+    jobs = service.jobs.find(state=state, kind=kind, client=client, limit=limit, before=before)
     return reply({"jobs": [job_form(job) for job in jobs]})
 
 
@@ -72,8 +73,13 @@ def get_job(job: str, service: Served) -> Response:
 
 @router.get("/jobs/{job}/events")
 async def job_events(job: str, request: Request, service: Served) -> Response:
-    """Server-sent events: the job now and after every change, with a preview; the last one is the job that ended."""
+    """Server-sent events: the job now and after every change, with a preview; the last one is the job that ended.
+
+    An event's id is the job's state; who comes back with the last one's as Last-Event-ID gets 204, and need not again.
+    """
     _job(service, job)
+    if request.headers.get("last-event-id") in ENDED:
+        return Response(status_code=204)  # a browser's EventSource comes back after every end, until it is told so
     events = _events(request, service, job)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -144,7 +150,7 @@ async def _events(request: Request, service: Service, job: str) -> AsyncIterator
     said = now()
     async for seen in changes(request, service, job):
         if seen != last or seen.state in ENDED:
-            yield message("job", job_form(seen, preview=True))
+            yield f"id: {seen.state}\n{message('job', job_form(seen, preview=True))}"
             last, said = seen, now()
         elif now() - said > rest_jobs.KEEP_ALIVE:
             yield rest_jobs.STILL_HERE

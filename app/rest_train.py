@@ -5,6 +5,7 @@ Begun trainings are jobs like any other: watched and stopped at /api/jobs.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from lorablend.app.rest_errors import NotFoundError, ParameterError, Refusal
 from lorablend.app.rest_jobs import MEDIA_TYPES, Client, Served, in_thread, reply
 from lorablend.app.service import Service
 from lorablend.app.train_request import Train
+from lorablend.app.training import Loss
 
 __all__ = ["router"]
 
@@ -73,14 +75,22 @@ async def check(train: Train, service: Served) -> Response:
     return reply({"lines": [service.public(line) for line in lines]})
 
 
+@router.get("/runs")
+def list_runs(service: Served) -> Response:
+    """All trainings that have begun, by their adapters' names: the state of the newest job of each, the steps that are
+    done, and the step it would go on after, null where there is nothing to go on from.
+    """
+    return reply({"runs": [_run(service, name, service.training.losses(name)) for name in service.training.names()]})
+
+
 @router.get("/runs/{name}")
 def follow(name: str, service: Served) -> Response:
-    """The losses of a training by its adapter's name, its sheets of samples, and the step it would go on after."""
+    """As in the list, with the losses of the training and its sheets of samples."""
     _known(service, name)
+    losses = service.training.losses(name)
     form = {
-        "name": name,
-        "resumable": service.training.resumable(name),
-        "losses": [asdict(loss) for loss in service.training.losses(name)],
+        **_run(service, name, losses),
+        "losses": [asdict(loss) for loss in losses],
         "samples": [
             {"step": step, "url": f"/api/train/runs/{quote(name)}/samples/{path.name}"}
             for step, path in service.training.samples(name)
@@ -189,6 +199,17 @@ def restore(name: str, file: str, service: Served) -> Response:
         raise NotFoundError(f"the bin of the data set {name} has no picture {file[:80]!r}")
     service.sets.restore(name, file)
     return reply(_facts(service, name))
+
+
+def _run(service: Service, name: str, losses: list[Loss]) -> dict[str, Any]:
+    jobs = (job for job in service.jobs.find(kind="train", limit=sys.maxsize) if job.request["name"] == name)
+    newest = next(jobs, None)
+    return {
+        "name": name,
+        "state": newest and newest.state,
+        "steps": losses[-1].step if losses else 0,
+        "resumable": service.training.resumable(name),
+    }
 
 
 def _known(service: Service, name: str) -> None:

@@ -61,6 +61,10 @@ def test_a_job_from_its_queueing_to_its_pictures(server: Running) -> None:
     with server.http.stream("GET", f"{asked.headers['location']}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         seen = list(events(answer))
+    for last, status in (("running", 200), ("done", 204)):  # as a browser comes back, until it is told that it is over
+        again = server.http.get(f"{asked.headers['location']}/events", headers={"Last-Event-ID": last})
+        assert again.status_code == status
+        assert again.text.startswith("id: done\nevent: job\ndata: {") == (status == 200)
     assert [one["state"] for one in seen].count("done") == 1
     assert seen[-1]["state"] == "done"
     previews = [one["progress"]["preview"] for one in seen if (one["progress"] or {}).get("preview")]
@@ -83,7 +87,9 @@ def test_the_list(server: Running) -> None:
     older = server.http.get("/api/jobs", params={"before": jobs[1]["number"], "limit": 1}).json()["jobs"]
     assert [job["id"] for job in older] == [jobs[0]["id"]]
     assert server.http.get("/api/jobs", params={"state": "running"}).json() == {"jobs": []}
-    assert server.http.get("/api/jobs", params={"client": "somebody"}).json() == {"jobs": []}
+    for nobodys in ({"client": "somebody"}, {"kind": "train"}):
+        assert server.http.get("/api/jobs", params=nobodys).json() == {"jobs": []}
+    assert len(server.http.get("/api/jobs", params={"kind": "draw", "limit": 3}).json()["jobs"]) == 3
     assert server.http.get("/api/jobs", params={"state": "odd"}).status_code == 422
 
 

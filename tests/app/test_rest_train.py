@@ -164,7 +164,9 @@ def test_a_training_from_its_check_to_its_samples(server: Running) -> None:
     assert [one["progress"]["steps"] for one in seen if one["progress"]][-1] == 2
     found = server.http.get("/api/train/runs/new").json()
     assert [loss["step"] for loss in found["losses"]] == [1, 2]
-    assert found["resumable"] is None
+    listed = {"name": "new", "state": "done", "steps": 2, "resumable": None}
+    assert server.http.get("/api/train/runs").json() == {"runs": [listed]}
+    assert found.items() >= listed.items()
     (sheet,) = found["samples"]
     assert sheet["step"] == 2
     assert server.http.get(sheet["url"]).content.startswith(b"\x89PNG")
