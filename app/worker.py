@@ -91,7 +91,8 @@ class Worker:
         ended = self._insist(end)
         if ended is not None:
             seconds = time.perf_counter() - started
-            _LOG.info("job %d %s %s in %.2f s %s", job.number, job.kind, ended.state, seconds, ended.reason)
+            reason = f": {ended.reason}" if ended.reason else ""
+            _LOG.info("job %d %s %s in %.2f s%s", job.number, job.kind, ended.state, seconds, reason)
 
 
 def without_folders(text: str, folders: tuple[Path, ...]) -> str:

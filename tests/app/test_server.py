@@ -60,7 +60,7 @@ def test_it_ends_in_good_order_and_goes_on(
             child.send_signal(end)
         assert child.wait(timeout=40) == code
         assert child.stderr
-        line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO job 1 draw queued in \d+\.\d\d s \n"
+        line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO job 1 draw queued in \d+\.\d\d s\n"
         assert re.fullmatch(line + re.escape(said), child.stderr.read())
     with program(*arguments) as (child, url):
         again = httpx.get(f"{url}/api/jobs/{job['id']}", timeout=60).json()
