@@ -12,7 +12,6 @@ import difflib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from hashlib import sha256 as _sha256
 from pathlib import Path
@@ -25,6 +24,7 @@ from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import AdapterError, BlendError, RequestError
 from lorablend.adapters.file import read_file
 from lorablend.app.library_add import Progress, fetch
+from lorablend.app.library_entry import Entry
 from lorablend.app.library_index import HASHED, HEADER, Changes, Index, Row
 from lorablend.app.library_marks import Mark, Marks
 from lorablend.app.library_place import SUFFIX, move_to_bin
@@ -35,42 +35,6 @@ __all__ = ["Entry", "Library"]
 
 _OWN_FOLDER = ".lorablend"
 _LONGEST_TAG = 100  # characters
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One adapter of a library.
-
-    `name` is its path in the library without the suffix ("ink", "styles/neon"), which the tag of a prompt takes too;
-    `path` is where it is; `size` is in bytes, `modified` in seconds since 1970. `base_model`, `algorithms` and `ranks`
-    are told from the header. `sha256` (64 hex digits), `autov2` (10) and `autov3` (12) are None until it is `hashed`.
-    `error` is why it cannot be used, or None; that its numbers are broken shows only when it is used. `preview`: there
-    is a picture. The last three are the user's own marks; `last_used` is ISO 8601, in UTC.
-    """
-
-    name: str
-    path: Path
-    size: int
-    modified: float
-    title: str
-    base_model: str
-    algorithms: tuple[str, ...]
-    ranks: tuple[int, ...]
-    trigger_words: tuple[str, ...]
-    tensors: int
-    hashed: bool
-    sha256: str | None
-    autov2: str | None
-    autov3: str | None
-    error: str | None
-    preview: bool
-    tags: tuple[str, ...]
-    favourite: bool
-    last_used: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `json.dumps`."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 class Library:
@@ -238,26 +202,16 @@ class Library:
     def _entry(self, row: Row, marks: dict[str, Mark]) -> Entry:
         found, facts, hashes = row.found, row.facts, row.hashes
         mark = marks.get(hashes.sha256, Mark()) if hashes else Mark()
-        return Entry(
+        return Entry.of(
+            facts,
+            hashes,
+            mark,
             name=_name(found.file),
             path=self._folder / found.file,
             size=found.size,
             modified=found.mtime_ns / 1e9,
-            title=facts.title,
-            base_model=facts.base_model,
-            algorithms=facts.algorithms,
-            ranks=facts.ranks,
-            trigger_words=facts.trigger_words,
-            tensors=facts.tensors,
-            hashed=hashes is not None,
-            sha256=hashes.sha256 if hashes else None,
-            autov2=hashes.sha256[:10] if hashes else None,
-            autov3=hashes.autov3 if hashes else None,
             error=row.error or None,
             preview=bool(found.preview or facts.thumbnail),
-            tags=mark.tags,
-            favourite=mark.favourite,
-            last_used=mark.last_used,
         )
 
     # changing

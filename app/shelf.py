@@ -11,6 +11,7 @@ from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.folder import adapter_files
 from lorablend.app.library import Entry, Library
+from lorablend.app.library_marks import Mark
 from lorablend.app.library_preview import Preview, picture_beside, read_picture
 from lorablend.app.library_scan import read_facts
 from lorablend.app.service import Service
@@ -96,26 +97,16 @@ def _name(path: Path, folder: Path | None) -> str:
 def _plain(path: Path, folder: Path | None, mtime_ns: int) -> Entry:
     """As the library tells it, from the header alone. mtime_ns: so that a changed file is read again."""
     facts = read_facts(path)
-    return Entry(
+    return Entry.of(
+        facts,
+        None,
+        Mark(),
         name=_name(path, folder),
         path=path,
         size=path.stat().st_size,
         modified=mtime_ns / 1e9,
-        title=facts.title,
-        base_model=facts.base_model,
-        algorithms=facts.algorithms,
-        ranks=facts.ranks,
-        trigger_words=facts.trigger_words,
-        tensors=facts.tensors,
-        hashed=False,
-        sha256=None,
-        autov2=None,
-        autov3=None,
         error=facts.error or None,
         preview=False,
-        tags=(),
-        favourite=False,
-        last_used=None,
     )
 
 
