@@ -376,6 +376,7 @@ def _serve(
         service = Service(data, {model_name(folder): folder}, lora_dir, **device_options)
         page: dict[str, Any] = {}
         if with_page:
+            server.own_cache(data)
             from lorablend.app.page import build_page, mount_options  # Gradio takes seconds to import
 
             page = {"page": build_page(service), "page_options": mount_options()}

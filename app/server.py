@@ -52,7 +52,17 @@ from lorablend.demo import adapters_dir
 if TYPE_CHECKING:
     from gradio import Blocks
 
-__all__ = ["check_login", "create_app", "default_data", "hold", "is_loopback", "listen", "own_adapters", "run_server"]
+__all__ = [
+    "check_login",
+    "create_app",
+    "default_data",
+    "hold",
+    "is_loopback",
+    "listen",
+    "own_adapters",
+    "own_cache",
+    "run_server",
+]
 
 FIRST_PORT = 7860
 _PORTS = 100  # tried from the first on
@@ -204,6 +214,17 @@ def own_adapters(data: Path) -> Path:
         part.rename(folder)
     Library(folder)  # so that the page offers what a library can do; in a folder from before it was one, too
     return folder
+
+
+def own_cache(data: Path) -> None:
+    """Have Gradio keep its copies of pictures in the data folder; call it before Gradio is imported.
+
+    In its own place, /tmp/gradio, every user of the machine reads them, and only the first can write. What an earlier
+    process left is deleted.
+    """
+    folder = data.absolute() / "gradio"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(folder))
 
 
 def _check_token(token: str | None) -> None:

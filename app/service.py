@@ -8,6 +8,7 @@ data/sheets/          of grids
 data/sets/            pictures to train on
 data/trainings/       checkpoints, samples and logs
 data/models/          converted and baked ones
+data/gradio/          the page's copies of pictures, deleted at the next start
 """
 
 from __future__ import annotations

@@ -71,9 +71,13 @@ def test_it_ends_in_good_order_and_goes_on(
 def test_without_options_the_library_takes_more(tmp_path: Path) -> None:
     """As "lorablend ui" alone: the folder begins as a copy, or is from before it was a library."""
     data = tmp_path / "data"
+    (data / "gradio" / "of yesterday").mkdir(parents=True)
     with program("ui", "--data", str(data)) as (_, url):
+        (copy,) = httpx.post(f"{url}/gradio_api/upload", timeout=60, files={"files": b"a picture"}).json()
         parts = httpx.get(f"{url}/config", timeout=60).json()["components"]
         card = httpx.get(f"{url}/api/adapters/comic/preview", timeout=60)
+    assert Path(copy).is_relative_to(data / "gradio")  # not where all users of the machine have theirs
+    assert not (data / "gradio" / "of yesterday").exists()
     assert card.content == (adapters_dir() / "comic.jpg").read_bytes()
     words = [(part["props"].get("label"), part["props"].get("value"), part["props"].get("visible")) for part in parts]
     assert ("Add to the library", None, True) in words
