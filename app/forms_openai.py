@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lorablend.app.draw import Draw
 from lorablend.app.drawing import Models
@@ -66,9 +66,9 @@ class ImageForm(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _empty(cls, value: Any) -> Any:
-        """Forms, and some clients, send "" for what they leave out."""
-        return None if value == "" else value
+    def _empty(cls, value: Any, field: ValidationInfo) -> Any:
+        """Forms, and some clients, send "" for what they leave out; a prompt may be empty."""
+        return None if value == "" and field.field_name != "prompt" else value
 
     @field_validator(*_AS_JSON, mode="before")
     @classmethod

@@ -72,6 +72,7 @@ class Service:
         self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
         self.building = Building(self.models, self.uploads, self.jobs, data)
         self.hide += tuple(place for place in self.building.sources.places if place != place.parent)
+        self.hide += (Path.home(),)  # where the caches are
         self.sets = Sets(data / "sets")
         self.training = Training(data, self.sets, self.models, self.jobs)
         self.adding = Adding(self.models, self.jobs)

@@ -105,7 +105,7 @@ def test_an_adapter_changes_the_picture_and_all_ways_to_name_it_are_one(client: 
 
 
 def test_an_address_in_place_of_the_picture(client: openai.OpenAI) -> None:
-    (one,) = draw(client, response_format="url", output_format="webp", seed=1).data
+    (one,) = draw(client, "", response_format="url", output_format="webp", seed=1).data  # and no words are words too
     found = httpx.get(one.url)
     assert found.headers["content-type"] == "image/webp"
     assert record(found.content).seed == one.seed == 1

@@ -202,6 +202,7 @@ def test_what_is_removed_at_the_start(sdxl_model: Path, tmp_path: Path, monkeypa
     assert {path.stem for path in (tmp_path / "uploads").iterdir()} == {waited_for, shown}
     assert not (tmp_path / ".receiving-abc").exists()
     assert second.public(f"{tmp_path}/jobs.sqlite has 1.5 MB.") == "jobs.sqlite has 1.5 MB."
+    assert second.public(f"{Path.home()}/.cache/a.xml is damaged") == ".cache/a.xml is damaged"
     second.close()
 
 
