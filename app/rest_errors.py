@@ -127,6 +127,8 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         param, text = _first(error.errors())
         path = request.url.path
+        if isinstance(error.body, bytes):  # as curl -d alone sends it
+            text = "the body is not said to be JSON; send the header Content-Type: application/json too"
         return refusal(path, 400 if path.startswith("/v1/") else 422, text, param=param)
 
     def http(request: Request, error: Exception) -> Response:
