@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorablend.convert.compress import compress_network
+from lorablend.convert.networks import load_network
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -155,28 +156,7 @@ def _load_network(job: Job, name: str, cls: Any) -> Any:
     import torch
 
     dtype = torch.float32 if job.weights == "fp32" else torch.float16
-    if job.checkpoint:
-        from diffusers.loaders.single_file_utils import (
-            create_diffusers_clip_model_from_ldm,
-            load_single_file_checkpoint,
-        )
-
-        if hasattr(cls, "from_single_file"):
-            model = cls.from_single_file(job.checkpoint, config=job.folder, subfolder=name, torch_dtype=dtype)
-        else:
-            tensors = load_single_file_checkpoint(job.checkpoint)
-            model = create_diffusers_clip_model_from_ldm(cls, tensors, name, job.folder, torch_dtype=dtype)
-        missing = sorted(key for key, tensor in model.named_parameters() if tensor.is_meta)
-    else:
-        model, info = cls.from_pretrained(
-            job.folder,
-            subfolder=name,
-            variant=job.variants.get(name),
-            use_safetensors=True,
-            torch_dtype=dtype,
-            output_loading_info=True,
-        )
-        missing = sorted(info["missing_keys"])
+    model, missing = load_network(cls, name, job.folder, job.checkpoint, job.variants.get(name), dtype)
     if missing:
         raise ValueError(f"the tensor {missing[0]} is missing, {len(missing)} in all")
     return model

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorablend.adapters.errors import ModelError, TrainError
 from lorablend.convert.conversion import find_source
+from lorablend.convert.networks import load_network
 from lorablend.convert.source import Source
 from lorablend.demo import diffusers_folder
 
@@ -209,34 +210,13 @@ def _no_progress_bar() -> Iterator[None]:
 
 def _load_network(source: Source, name: str, cls: Any, dtype: torch.dtype) -> Any:
     try:
-        if source.checkpoint:
-            model = _from_checkpoint(source.checkpoint, source.folder, name, cls, dtype)
-            missing = sorted(key for key, tensor in model.named_parameters() if tensor.is_meta)
-        else:
-            model, info = cls.from_pretrained(
-                source.folder,
-                subfolder=name,
-                variant=source.variants.get(name),
-                use_safetensors=True,
-                torch_dtype=dtype,
-                output_loading_info=True,
-            )
-            missing = sorted(info["missing_keys"])
+        model, missing = load_network(cls, name, source.folder, source.checkpoint, source.variants.get(name), dtype)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{source.name}: {name} could not be loaded: {reason}") from error
     if missing:
         raise ModelError(f"{source.name}: {name} lacks the tensor {missing[0]}, {len(missing)} in all; get it again")
     return model
-
-
-def _from_checkpoint(file: Path, folder: Path, name: str, cls: Any, dtype: torch.dtype) -> Any:
-    if hasattr(cls, "from_single_file"):
-        return cls.from_single_file(str(file), config=str(folder), subfolder=name, torch_dtype=dtype)
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm, load_single_file_checkpoint
-
-    tensors = load_single_file_checkpoint(str(file))
-    return create_diffusers_clip_model_from_ldm(cls, tensors, name, str(folder), torch_dtype=dtype)
 
 
 def _weights(source: Source, name: str) -> list[Path]:

@@ -1,0 +1,39 @@
+"""The base model as torch loads it: whole, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorablend.adapters.errors import ModelError
+from lorablend.convert.source import read_checkpoint
+from lorablend.train.base import find_base, load_base
+from tests.convert.checkpoints import write_checkpoint
+
+
+def test_a_checkpoint_has_the_same_networks(sdxl_source: Path, tmp_path: Path) -> None:
+    file = write_checkpoint(sdxl_source, tmp_path / "merge.safetensors")
+    base = find_base(str(sdxl_source))
+    merged, own = load_base(replace(base, source=read_checkpoint(file, sdxl_source))), load_base(base)
+    for ours, theirs in zip(
+        (merged.unet, merged.vae, *merged.text_encoders), (own.unet, own.vae, *own.text_encoders), strict=True
+    ):
+        expected = theirs.state_dict()
+        assert ours.state_dict().keys() == expected.keys()
+        assert all((tensor == expected[key]).all() for key, tensor in ours.state_dict().items())
+
+
+def test_a_tensor_is_missing(sdxl_source: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    source = shutil.copytree(sdxl_source, tmp_path / "broken")
+    file = source / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors["conv_out.bias"]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ModelError) as error:
+        load_base(str(source))
+    assert str(error.value) == "broken: unet lacks the tensor conv_out.bias, 1 in all; get it again"
