@@ -338,6 +338,7 @@ def test_health_and_metrics(server: Running) -> None:
     drawn(server)
     health = server.http.get("/healthz").json()
     assert (health["status"], health["worker"], health["model"], health["queued"]) == ("ok", True, "small", 0)
+    assert server.http.head("/healthz").status_code == 200
     lines = server.http.get("/metrics").text.splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert int(values['lorablend_jobs{state="done"}']) >= 1
