@@ -24,7 +24,7 @@ from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.database import open_database
 from lorablend.app.infotext import parse_infotext
-from lorablend.app.png import open_picture, read_png
+from lorablend.app.png import look
 
 __all__ = ["Gallery", "Picture"]
 
@@ -233,8 +233,7 @@ class Gallery:
         path = self._folder / name
         try:
             stat = path.stat()
-            width, height = open_picture(path).size
-            texts = read_png(path)
+            (width, height), texts = look(path)
         except (RequestError, FileNotFoundError):
             self._db.execute("DELETE FROM pictures WHERE file = ?", (name,))
             return

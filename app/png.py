@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "check_folder",
     "check_texts",
     "encode",
+    "look",
     "open_picture",
     "read_png",
     "save_picture",
@@ -127,6 +129,21 @@ def texts_of(picture: Image.Image, path: str) -> PngTexts:
         return PngTexts(parameters, None if record is None else Record.from_json(record))
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
+
+
+def look(path: Path) -> tuple[tuple[int, int], PngTexts]:
+    """Width, height and texts of a picture. Raises RequestError as `open_picture` and `read_png`.
+
+    Of one with a record the pixels, which take a hundred times as long, are not read: it was written in one piece, and
+    is never to be turned.
+    """
+    with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
+        if image.format != "PNG" or "lorablend" in image.info:  # a PNG without it may have more texts behind the pixels
+            texts = texts_of(image, str(path))
+            if texts.record is not None:
+                return image.size, texts
+    picture = open_picture(path)
+    return picture.size, texts_of(picture, str(path))
 
 
 def parameters_of(picture: Image.Image) -> str | None:
