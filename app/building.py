@@ -209,7 +209,9 @@ class Building:
 
     def _check_name(self, name: str, but: Job | None = None) -> None:
         """but: the job that is to make it."""
-        if not name or name != clean_name(name):
+        if not name:
+            raise RequestError("the new model has no name; give one")
+        if name != clean_name(name):
             raise RequestError(f"{shown(name)!r} cannot be a model's name; give one without any of / \\ : < > \" | ? *")
         there = {path.name.casefold() for path in self._folder.glob("*")}
         if name.casefold() in there | {known.casefold() for known in self._models.names}:

@@ -15,7 +15,7 @@ from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_heatmap import make_heatmap
 from lorablend.app.page_pedal import Pedal
-from lorablend.app.page_say import CHANGING, saying, size_text
+from lorablend.app.page_say import CHANGING, CHOOSING, saying, size_text
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 
@@ -140,12 +140,12 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     asked = {search, base, favourites, view, limit, name}
     listed = [cards, rest, count, table, none, name]
     tab.select(open_tab, asked | {kept_view}, [view, *listed], **CHANGING)
-    gr.on([base.input, favourites.input, view.input, limit.change, done.change], rows, asked, listed, **CHANGING)
-    search.change(rows, asked, listed, trigger_mode="always_last", **CHANGING)
-    view.input(lambda chosen: chosen, view, kept_view, **CHANGING)
+    gr.on([base.input, favourites.input, view.input, limit.change, done.change], rows, asked, listed, **CHOOSING)
+    search.change(rows, asked, listed, **CHOOSING)
+    view.input(lambda chosen: chosen, view, kept_view, **CHOOSING)
     more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
-    table.select(select, None, name, **CHANGING)
-    cards.select(select_card, None, name, **CHANGING)
+    table.select(select, None, name, **CHOOSING)
+    cards.select(select_card, None, name, **CHOOSING)
     name.change(show_another, name, [facts, mark, tags], **CHANGING)
     name.change(None, name, None, js=MARK_CHOSEN)
     use.click(put, [name, create.form.board], create.form.board, **CHANGING)

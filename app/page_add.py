@@ -48,6 +48,8 @@ def make_add(service: Service, shelf: Shelf, name: gr.Dropdown, tab: gr.Tab) -> 
             if path and text:
                 raise RequestError("both a file and an address are given; take one of them away")
             if not path:
+                if not text:
+                    raise RequestError("nothing is given; choose a file, or write https://… or hf:owner/repo")
                 service.adding.submit(text, own, client_of(request))
                 said |= {brought: "", seen: True, stop: gr.Button(visible=True, interactive=True)}
                 return said | {timer: gr.Timer(_BUSY, active=True)}

@@ -18,9 +18,34 @@ from lorablend.app.page_pedal import Pedal
 from lorablend.engine import ModelFolder
 from lorablend.engine.attach import check_attach
 
-__all__ = ["Card", "make_card", "trouble_of"]
+__all__ = ["FOCUS_FOLLOWS", "Card", "make_card", "trouble_of"]
 
 _WORDS = 6  # trigger words that get a button
+
+FOCUS_FOLLOWS = """
+if (!window.lorablendBoard) {
+  window.lorablendBoard = true;
+  const texts = kind => [...document.querySelectorAll("#board .sign" + kind)].map(one => one.textContent.trim());
+  const named = words => [...document.querySelectorAll("#board .sign:enabled")].find(
+    one => one.textContent.trim() === words);
+  document.addEventListener("click", event => {
+    const pressed = event.target.closest("#board .sign:not(.remove)");
+    if (!pressed) return;
+    const words = pressed.textContent.trim(), before = texts(".remove").join();
+    const back = words.replace(/(up|down)$/, way => way === "up" ? "down" : "up");
+    const observer = new MutationObserver(() => {
+      if (texts(".remove").join() === before) return;
+      observer.disconnect();
+      const here = document.activeElement;
+      if (here === document.body || here.closest("#board")) (named(words) ?? named(back))?.focus();
+    });
+    observer.observe(document.querySelector("#board"), {childList: true, subtree: true, characterData: true});
+    setTimeout(() => observer.disconnect(), 5000);
+  });
+}
+"""
+"""For a `gr.HTML`: the keyboard's focus goes with the pedal that is moved; Gradio leaves it at the place, where the
+next press would move another one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import gradio as gr
 
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.draw import Draw
-from lorablend.app.page_board import Card, make_card, trouble_of
+from lorablend.app.page_board import FOCUS_FOLLOWS, Card, make_card, trouble_of
 from lorablend.app.page_client import client_of
 from lorablend.app.page_compare import compare
 from lorablend.app.page_complete import make_completion
@@ -31,6 +32,9 @@ from lorablend.app.showcase import read_showcase
 from lorablend.demo import adapters_dir, model_dir
 
 __all__ = ["Create", "Taken", "first_prompt", "make_create"]
+
+# The numbers as they are, for Gradio refuses those that are half written: 2 on the way to 256.
+_REMEMBERING: dict[str, Any] = {"trigger_mode": "always_last", "preprocess": False, **AT_ONCE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +120,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
             results = make_results(stop)
         with gr.Column(elem_id="knobs", min_width=280):
             board_state, start, empty = gr.State([]), gr.State(Start()), gr.State(False)
-            gr.HTML("<h2>Pedal board</h2>")
+            gr.HTML("<h2>Pedal board</h2>", js_on_load=FOCUS_FOLLOWS)
             board_place = gr.Column(elem_id="board")
             names = shelf.names()
             with gr.Row():
@@ -244,8 +248,8 @@ def _wire_board(
         gr.on([buttons.begin.click, form.prompt.submit], draw, everything, drawn, key="draw", **CHANGING)
         buttons.compare.click(draw_compared, everything, [results.timer, results.seen], key="compare", **CHANGING)
         if knobs:
-            remembering: dict[str, Any] = {"key": "remember", "trigger_mode": "always_last", **AT_ONCE}
-            gr.on([box.change for box in knobs], remember, knobs | {form.board}, buttons.last_board, **remembering)
+            changes = [box.change for box in knobs]
+            gr.on(changes, remember, knobs | {form.board}, buttons.last_board, key="remember", **_REMEMBERING)
         buttons.added.change(add, knobs | {buttons.added}, form.board, key="add", **CHANGING)
         buttons.save.click(
             save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
@@ -261,7 +265,7 @@ def _wire_board(
             for button, turn in turns:
                 button.click(partial(change, turn), knobs, form.board, **CHANGING)
             for word, button in card.words.items():
-                button.click(partial(_with_word, word), form.prompt, form.prompt, **AT_ONCE)
+                button.click(partial(_with_word, word), form.prompt, form.prompt, **CHANGING)
             card.take_mask.click(partial(_take_mask, service), started.editor, card.mask, **CHANGING)
 
 
@@ -325,7 +329,7 @@ def _wire_form(
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
     form.board.change(lambda board: _kept(lambda: _items(board)), form.board, buttons.last_board, **AT_ONCE)
     changes = [box.change for box in form.boxes() - {form.board}]
-    gr.on(changes, remember, form.boxes(), buttons.last, trigger_mode="always_last", **AT_ONCE)
+    gr.on(changes, remember, form.boxes(), buttons.last, **_REMEMBERING)
     dice.click(new_seed, None, form.seed, **AT_ONCE)
     last_seed.click(take_last, None, form.seed, **AT_ONCE)
     boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps, preset]
@@ -365,6 +369,10 @@ def _without(board: Board, index: int) -> Board:
 
 
 def _with_word(word: str, prompt: str) -> str:
+    """Once: the second press is a person who has not seen what the first did. Tags are no words of the prompt."""
+    if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", re.sub("<[^>]*>", " ", prompt), re.IGNORECASE):
+        gr.Info(f"{html.escape(word)} is in the prompt already", duration=2)
+        return prompt
     return f"{prompt.rstrip().rstrip(',')}, {word}" if prompt.strip() else word
 
 

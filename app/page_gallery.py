@@ -17,7 +17,7 @@ from lorablend.app.gallery import Picture
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_reuse import read_picture, reuse
-from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 
@@ -25,6 +25,7 @@ __all__ = ["make_gallery"]
 
 _PAGE = 24  # pictures
 _ANY = ("any", "")
+_HIGHEST_SEED = 2**63 - 1  # that SQLite can look for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,16 +186,11 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     listed = [boxes.grid, boxes.none, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.zip, boxes.bin]
     details = [boxes.chosen, boxes.facts, boxes.text, boxes.use, boxes.mark, boxes.keep, boxes.delete]
     tab.select(open_tab, asked, [*listed, boxes.adapter], **CHANGING)
-    gr.on(
-        [boxes.search.submit, boxes.seed.submit, boxes.adapter.change, boxes.favourites.input],
-        first,
-        asked,
-        listed,
-        **CHANGING,
-    )
+    sought = [boxes.search.change, boxes.seed.submit, boxes.adapter.change, boxes.favourites.input]
+    gr.on(sought, first, asked, listed, **CHOOSING)
     boxes.older.click(older, asked, listed, **CHANGING)
     boxes.newer.click(newer, asked, listed, **CHANGING)
-    boxes.grid.select(select, boxes.shown, details, **CHANGING)
+    boxes.grid.select(select, boxes.shown, details, **CHOOSING)
     boxes.use.click(use, boxes.chosen, [*create.outputs(), tabs], **CHANGING)
     boxes.mark.click(mark, boxes.chosen, details, **CHANGING)
     boxes.keep.click(keep, [boxes.chosen, boxes.kept], [boxes.pair, boxes.kept], **CHANGING)
@@ -318,8 +314,8 @@ def _chosen(file: str) -> str:
 
 def _seed(text: str) -> int | None:
     text = (text or "").strip()
-    if text and not text.isdecimal():
-        raise RequestError(f'seed is "{text[:40]}"; give a whole number')
+    if text and not (text.isdecimal() and len(text) < 20 and int(text) <= _HIGHEST_SEED):
+        raise RequestError(f'seed is "{text[:40]}"; give a whole number of at most {_HIGHEST_SEED}')
     return int(text) if text else None
 
 

@@ -28,7 +28,7 @@ from lorablend.app.page_grid_boxes import (
     filled,
     make_boxes,
 )
-from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, GREY, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 from lorablend.app.stage import job_stage, text_stage
@@ -120,7 +120,7 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
     page.load(load, None, [*fillable(boxes), *boxes.what, *boxes.values], **CHANGING)
     tab.select(open_tab, None, [*boxes.what, boxes.timer], **CHANGING)
     for what, values in zip(boxes.what, boxes.values, strict=True):
-        what.input(hint, what, values, **AT_ONCE)
+        what.input(hint, what, values, **CHOOSING)
     counted = [*boxes.what, *boxes.values, boxes.steps, boxes.guidance, boxes.width, boxes.height, boxes.base]
     gr.on([box.change for box in counted], size, boxes.asked(), boxes.size, trigger_mode="always_last", **AT_ONCE)
     submits = [boxes.begin.click, *(box.submit for box in boxes.values)]
@@ -130,7 +130,7 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
     shown = [boxes.stage, boxes.seen, boxes.timer, boxes.stop, boxes.sheet, boxes.old, boxes.files]
     shown += [boxes.chosen, boxes.delete, boxes.sure]
     gr.on([tab.select, boxes.timer.tick], look, boxes.seen, shown, **AT_ONCE)
-    boxes.old.select(select, boxes.files, [boxes.sheet, boxes.chosen, boxes.sure], **CHANGING)
+    boxes.old.select(select, boxes.files, [boxes.sheet, boxes.chosen, boxes.sure], **CHOOSING)
     boxes.delete.click(lambda: gr.Row(visible=True), None, boxes.sure, **AT_ONCE)
     boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
     boxes.really.click(delete, boxes.chosen, shown, **CHANGING)

@@ -118,7 +118,12 @@ def make_boxes(service: Service, shelf: Shelf) -> GridBoxes:
         with gr.Column(scale=6, min_width=280):
             made["stage"] = gr.HTML(text_stage(NOTHING), elem_id="grid-stage")
             made["sheet"] = gr.Image(
-                label="Sheet", interactive=False, visible=False, buttons=["download", "fullscreen"], elem_id="sheet"
+                label="Sheet",
+                show_label=False,
+                interactive=False,
+                visible=False,
+                buttons=["download", "fullscreen"],
+                elem_id="sheet",
             )
             with gr.Row(elem_classes="actions"):
                 made["delete"] = gr.Button("Delete this sheet", size="sm", scale=0, min_width=150, visible=False)

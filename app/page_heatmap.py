@@ -11,7 +11,7 @@ from gradio.processing_utils import save_file_to_cache
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.compare import Comparison, compare
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters.errors import AdapterError, RequestError
 from lorablend.app.heatmap import draw_heatmap, numbers, suggestions
 from lorablend.app.model_weights import model_weights
 from lorablend.app.page_form import Form, Values
@@ -74,20 +74,25 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
             gone = [one for one in (chosen, *compared) if one not in entries]
             if gone:
                 raise RequestError(f"{gone[0]} is not in the library any more; choose another")
-            weights = model_weights(service.models.folder(model or None)) if by_weights else None
-            comparison = compare([load_adapter(entries[one].path) for one in (chosen, *compared)], weights)
+            adapters = [load_adapter(entries[one].path) for one in (chosen, *compared)]
+            try:
+                comparison = None if by_weights else compare(adapters)
+            except AdapterError:  # one of them has no factors: its change is told from the model's weights alone
+                comparison = None
+            comparison = comparison or compare(adapters, model_weights(service.models.folder(model or None)))
             with tempfile.TemporaryDirectory(dir=service.data) as place:
                 path = Path(place) / "heat map.png"
                 draw_heatmap(comparison, path)
                 copy = save_file_to_cache(path, picture.GRADIO_CACHE)
         words = f"Heat map of {', '.join(comparison.names)}; its numbers are in the table below"
-        return {picture: gr.Image(copy, alt_text=words, visible=True), said: _numbers(comparison)}
+        shown = {picture: gr.Image(copy, alt_text=words, visible=True), said: _numbers(comparison)}
+        return shown | {relative: comparison.relative}
 
     name.change(choices, [name, others], [others, picture, said], **CHANGING)
     begin.click(
         show,
         [name, others, relative, form.model],
-        [picture, said],
+        [picture, said, relative],
         show_progress_on=said,
         api_visibility="private",
     )

@@ -17,7 +17,7 @@ from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create, Taken
 from lorablend.app.page_form import Values, known_model, model_box
 from lorablend.app.page_models_facts import device_table, disk_text, model_facts, model_table
-from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, GREY, saying
 from lorablend.app.service import Service
 from lorablend.app.stage import job_stage, text_stage
 
@@ -148,7 +148,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     lists = [boxes.model, boxes.facts, boxes.table, boxes.old, boxes.source, boxes.config, form.model]
     begun = [boxes.timer, boxes.stop, boxes.seen]
     tab.select(open_tab, form.model, lists, **CHANGING)
-    boxes.model.input(switch, boxes.model, [boxes.facts, form.model, form.width, form.height], **CHANGING)
+    boxes.model.input(switch, boxes.model, [boxes.facts, form.model, form.width, form.height], **CHOOSING)
     asked = {boxes.source, boxes.name, boxes.weights, boxes.config}
     gr.on([boxes.convert.click, boxes.name.submit], convert, asked, begun, **CHANGING)
     asked = {boxes.small_name, boxes.model}

@@ -13,7 +13,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs import Job
 from lorablend.app.page_client import user_of
 from lorablend.app.page_form import Values
-from lorablend.app.page_say import AT_ONCE, GREY
+from lorablend.app.page_say import AT_ONCE, CHOOSING, GREY
 from lorablend.app.service import Service
 from lorablend.app.stage import job_stage
 
@@ -149,7 +149,7 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
 
     results.stop.click(None, None, results.stop, js=GREY, **AT_ONCE)
     results.stop.click(stop, None, None, **AT_ONCE)
-    results.gallery.select(select, results.shown, [results.chosen, results.picture, results.text], **AT_ONCE)
+    results.gallery.select(select, results.shown, [results.chosen, results.picture, results.text], **CHOOSING)
     gr.on([page.load, results.timer.tick], look, results.seen, [*results.boxes()], **AT_ONCE)
 
 

@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.service import Service
 
-__all__ = ["AT_ONCE", "CHANGING", "GREY", "saying", "size_text"]
+__all__ = ["AT_ONCE", "CHANGING", "CHOOSING", "GREY", "saying", "size_text"]
 
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Of event listeners that raise no `gr.Error`, which a browser would take for a broken server without a queue."""
 CHANGING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Of all others, and of those that change a State that others listen to: only Gradio's queue tells them."""
+CHOOSING = CHANGING | {"trigger_mode": "always_last"}
+"""Of those that follow on a choice: Gradio forgets one that is made before the answer to the choice before has come,
+and the page would show, draw with or delete what was chosen first."""
 GREY = "() => ({__type__: 'update', interactive: false})"
 """For a button that is pressed, by the browser itself: what a listener answers may come after the look that found the
 next job, and would leave the button grey for all of it."""
@@ -26,15 +29,19 @@ next job, and would leave the button grey for all of it."""
 
 @contextmanager
 def saying(service: Service) -> Iterator[None]:
-    """Turn errors into `gr.Error`: a person's mistakes by their own words, all else by Gradio's."""
+    """Turn errors into `gr.Error`: a person's mistakes by their own words, faults of ours by a line that says so."""
     try:
         yield
+    except gr.Error:
+        raise
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise gr.Error(html.escape(f"{place}: {first['msg'].lower()}"), print_exception=False) from None
     except (LorablendError, OSError) as error:
         raise gr.Error(html.escape(service.public(str(error))), print_exception=False) from None
+    except Exception as error:  # without this the button would seem to do nothing
+        raise gr.Error("something went wrong in the program; its log says what") from error
 
 
 def size_text(size: int) -> str:

@@ -17,7 +17,7 @@ from lorablend.app.page_say import CHANGING, saying
 from lorablend.app.png import encode
 from lorablend.app.service import Service
 
-__all__ = ["StartBoxes", "kept_mask", "make_start", "start_html"]
+__all__ = ["StartBoxes", "kept_background", "kept_mask", "make_start", "start_html"]
 
 _THUMBNAIL = 160  # pixels
 
@@ -82,11 +82,11 @@ def _wire(service: Service, boxes: StartBoxes) -> None:
 
     def whole(value: dict[str, Any] | None) -> Values:
         with saying(service):
-            return boxes.begun(service, Start(image=_kept_background(service, value)))
+            return boxes.begun(service, Start(image=kept_background(service, value)))
 
     def repaint(value: dict[str, Any] | None) -> Values:
         with saying(service):
-            image, mask = _kept_background(service, value), kept_mask(service, value)
+            image, mask = kept_background(service, value), kept_mask(service, value)
             return boxes.begun(service, Start(image=image, mask=mask))
 
     def show(value: Start) -> tuple[str, Any]:
@@ -111,9 +111,11 @@ def kept_mask(service: Service, value: dict[str, Any] | None) -> str:
     return service.uploads.keep(encode(mask, "png", {}))
 
 
-def _kept_background(service: Service, value: dict[str, Any] | None) -> str:
+def kept_background(service: Service, value: dict[str, Any] | None) -> str:
+    """The picture that was painted over, as an upload. Raises RequestError for none."""
     background: Image.Image | None = (value or {}).get("background")
-    if background is None:
+    # An empty canvas comes as a white picture: a file that the browser could not read, or painting without a picture.
+    if background is None or ImageChops.invert(background.convert("RGB")).getbbox() is None:
         raise RequestError("there is no picture; drop one into the box, or take the newest")
     return service.uploads.keep(encode(background.convert("RGB"), "png", {}))
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import gradio as gr
 
+from lorablend.adapters.errors import RequestError
 from lorablend.app.library_place import clean_name
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_review import make_review
-from lorablend.app.page_say import AT_ONCE, CHANGING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, saying
 from lorablend.app.page_train_form import make_train_form
 from lorablend.app.page_train_run import make_train_run
 from lorablend.app.service import Service
@@ -77,7 +78,9 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
 
     def ask(chosen: str | None) -> Values:
         with saying(service):
-            facts = service.sets.facts(chosen or "")
+            if not chosen:
+                raise RequestError("no data set is chosen; choose one")
+            facts = service.sets.facts(chosen)
         count = facts.pictures + facts.dropped
         pictures = f"{count} picture{'' if count == 1 else 's'}"
         text = f"Remove {html.escape(facts.name)} with its {pictures}? It cannot be brought back."
@@ -103,7 +106,7 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
         return (show(chosen, file) if chosen else {}) | {name: gr.Dropdown(service.sets.names())}
 
     outputs = [notes, *review.outputs()]
-    name.input(show, [name, review.shown], outputs, **CHANGING)  # also when it is only left: the picture stays
+    name.input(show, [name, review.shown], outputs, **CHOOSING)  # also when it is only left: the picture stays
     remove.click(ask, name, [sure, question], **CHANGING)
     keep.click(lambda: gr.Row(visible=False), None, sure, **AT_ONCE)
     really.click(forget, name, [*outputs, name, sure], **CHANGING)
@@ -114,7 +117,7 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
         show_progress_on=notes,  # and the word "Error", which else covers the picture too
         api_visibility="private",
         concurrency_limit=None,
-    )
+    ).failure(lambda: None, None, files, **AT_ONCE)  # else what was refused would be sent again with all that follows
     tab.select(refresh, [name, review.shown], [*outputs, name], **CHANGING)
     page.load(load, None, [*outputs, name, *form.boxes.values()], **CHANGING)
 

@@ -11,6 +11,8 @@ from lorablend.app.jobs import Job
 
 __all__ = ["job_stage", "text_stage"]
 
+_LONGEST = 240  # characters of a warning
+
 
 def text_stage(text: str, *, alarm: bool = False) -> str:
     """A line of text; alarm: something went wrong."""
@@ -62,9 +64,14 @@ def _bar(text: str, done: tuple[int, int] | None, preview: bytes, prompt: str) -
     )
 
 
+def _cut(text: str) -> str:
+    """A prompt that is too long is warned of with all that was left out of it."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+
+
 def _summary(job: Job) -> str:
     pictures: Sequence[dict[str, float]] = (job.result or {}).get("pictures", ())
     count = f"{len(pictures)} picture{'' if len(pictures) == 1 else 's'}"
     seconds = f"{(job.ended or 0) - (job.started or 0):.1f} s"
-    warnings = "".join(f" · {warning}" for warning in (job.result or {}).get("warnings", ()))
+    warnings = "".join(f" · {_cut(str(warning))}" for warning in (job.result or {}).get("warnings", ()))
     return f"{count} in {seconds}{warnings}"

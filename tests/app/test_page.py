@@ -83,6 +83,9 @@ def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> No
     set_slider(page, "Weight of neon glow", "-0.4")
     page.get_by_role("button", name="ink drawing").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
+    page.get_by_role("button", name="ink drawing").click()
+    page.get_by_text("ink drawing is in the prompt already").wait_for()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
     styled = draw(page, data)
     record = read_png(styled).record
     assert record
@@ -135,6 +138,11 @@ def test_what_is_wrong_is_one_line(page: Page, data: Path) -> None:
         page.get_by_role("button", name=f"Remove {name}").click()
         expect(page.locator("#board").get_by_label(name, exact=True)).to_have_count(0)
     assert pictures(data) == before
+
+    # A number that no slider has goes to the nearest one, without an error in the console; so does one half written.
+    for label, text, number in (("Width (pixels)", "99999", "2048"), ("Width (pixels)", "", "64"), ("Steps", "0", "1")):
+        set_slider(page, label, text)
+        expect(page.get_by_label(f"number input for {label}", exact=True)).to_have_value(number)
 
 
 def test_two_tabs_see_a_job_and_one_stops_it(page: Page, browser: Browser, address: str, data: Path) -> None:
@@ -207,6 +215,18 @@ def test_lists_by_keyboard(page: Page) -> None:
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("<lora:ink:1>")
     expect(steps).to_have_value("6")
     expect(spacing).to_have_value("karras")
+
+    # The focus goes with a pedal that is moved, and to its other button where it can go no further; it is seen.
+    pick(page, page.get_by_label("Add an adapter", exact=True), "ink")
+    up, down = (page.get_by_role("button", name=f"Move ink {way}") for way in ("up", "down"))
+    up.focus()
+    for place, button in ((1, up), (0, down)):
+        page.keyboard.press("Enter")
+        expect(page.locator("#board .pedal-head label").nth(place)).to_have_text("ink")
+        expect(button).to_be_focused()
+    for box in (page.get_by_label("Prompt", exact=True), page.get_by_label("range slider for Steps", exact=True)):
+        box.focus()
+        expect(box).to_have_css("outline-style", "solid")
 
 
 def pick(page: Page, box: Locator, text: str) -> None:

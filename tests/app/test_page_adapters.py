@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lorablend.app.library import Library
-from tests.adapter_files import random_factors, write_kohya
+from tests.adapter_files import kohya_key, random_factors, write_kohya, write_tensors
 from tests.app.browser import choose, opened, running
 from tests.app.file_server import serving
 from tests.app.library_files import PNG
@@ -25,7 +26,8 @@ SEARCH = "Search names, trigger words, tags, hashes"
 
 @pytest.fixture(scope="module")
 def folder(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain folder, as users have: ink with a picture, neon glow, one for another model, and many in a folder."""
+    """A plain folder, as users have: ink with a picture, neon glow, one for another model, and many in a folder,
+    the last of them a DoRA."""
     folder = tmp_path_factory.mktemp("page adapters") / "adapters"
     shutil.copytree(lora_dir, folder)
     (folder / "ink.preview.png").write_bytes(PNG)
@@ -35,6 +37,11 @@ def folder(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_kohya(folder / "styles" / "s00.safetensors", random_factors({_MODULE: (64, 64)}, size=0.5))
     for number in range(1, _MORE):
         shutil.copyfile(folder / "styles" / "s00.safetensors", folder / "styles" / f"s{number:02}.safetensors")
+    dora = {f"{kohya_key(_MODULE)}.dora_scale": ("F32", np.full((64, 1), 2.0, dtype=np.float32))}
+    for module, factors in random_factors({_MODULE: (64, 64)}, size=0.5).items():
+        dora |= {f"{kohya_key(module)}.lora_down.weight": ("F32", factors.down)}
+        dora |= {f"{kohya_key(module)}.lora_up.weight": ("F32", factors.up)}
+    write_tensors(folder / "styles" / "s69.safetensors", dora)
     return folder
 
 
@@ -98,6 +105,15 @@ def test_cards_heat_map_and_completion(browser: Browser, address: str, tmp_path:
         page.get_by_role("button", name="Compare", exact=True).locator("visible=true").click()
         heat = page.get_by_alt_text("Heat map of ink, neon glow, s00")
         heat.wait_for()
+        # One more, whose change is known from the model's weights alone.
+        expect(page.get_by_label("In proportion to the weights")).not_to_be_checked()
+        box.click()
+        page.get_by_role("option", name="styles/s69", exact=True).click()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Compare", exact=True).locator("visible=true").click()
+        heat = page.get_by_alt_text("Heat map of ink, neon glow, s00, s69")
+        heat.wait_for()
+        expect(page.get_by_label("In proportion to the weights")).to_be_checked()
         expect(heat).not_to_have_js_property("naturalWidth", 0)
         heat.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path / "heat map.png", full_page=True)
@@ -166,6 +182,8 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
         go_to_adapters(page)
         box, stage = page.get_by_label("Or an address, or hf:"), page.locator("#add-stage")
         page.get_by_role("button", name="Add to the library").click()
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_text("nothing is given; choose a file, or write https://… or hf:owner/repo").wait_for()
         box.fill("/etc/passwd")
         box.press("Enter")
         page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()

@@ -86,7 +86,6 @@ def test_pages_and_a_zip_of_one(page: Page, folder: Path, tmp_path: Path) -> Non
 
 def test_search_and_favourites(page: Page) -> None:
     page.get_by_label("Words of the prompt").fill("hen number")
-    page.get_by_label("Words of the prompt").press("Enter")
     thumbnail(page, 1, 14).wait_for()
     choose(page, "Adapter", "ink", within="#search")
     thumbnail(page, 1, 2).wait_for()
@@ -107,6 +106,15 @@ def test_search_and_favourites(page: Page) -> None:
     page.get_by_label("Seed", exact=True).locator("visible=true").fill("nine")
     page.get_by_label("Seed", exact=True).locator("visible=true").press("Enter")
     page.get_by_text('seed is "nine"; give a whole number').wait_for()
+    page.get_by_label("Seed", exact=True).locator("visible=true").fill("9" * 20)
+    page.get_by_label("Seed", exact=True).locator("visible=true").press("Enter")
+    page.get_by_text(f'seed is "{"9" * 20}"; give a whole number of at most').wait_for()
+
+
+def test_the_last_choice_counts(page: Page) -> None:
+    """What is shown beside it, and what would be deleted, is the picture that was chosen last, however fast."""
+    page.evaluate("[...document.querySelectorAll('#grid .grid-wrap button')].slice(0, 4).forEach(one => one.click())")
+    page.locator("#details p.prompt").get_by_text(f"a fox number {COUNT - 4}", exact=True).wait_for()
 
 
 def test_compare_two(page: Page, tmp_path: Path) -> None:

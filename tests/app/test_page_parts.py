@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.draw import Draw
@@ -14,6 +15,7 @@ from lorablend.app.page_compare import compare
 from lorablend.app.page_create import first_prompt
 from lorablend.app.page_form import fitting_step, size_of
 from lorablend.app.page_pedal import Pedal, blend_of, board_of, moved, style_of
+from lorablend.app.page_start import kept_background
 from lorablend.app.page_styles import Styles
 from lorablend.app.page_tokens import TokenCounter
 from lorablend.app.service import Service
@@ -117,6 +119,18 @@ def test_styles(tmp_path: Path) -> None:
             styles.save(name, blend)
 
 
+def test_an_empty_canvas_is_no_picture(tmp_path: Path, sdxl_model: Path) -> None:
+    """What a file that a browser cannot read leaves in the box."""
+    service = Service(tmp_path / "data", {"one": sdxl_model}, None)
+    for background in (None, Image.new("RGB", (512, 512), "white"), Image.new("RGBA", (64, 64), (255, 255, 255, 0))):
+        with pytest.raises(RequestError) as caught:
+            kept_background(service, {"background": background, "layers": []})
+        assert str(caught.value) == "there is no picture; drop one into the box, or take the newest"
+    name = kept_background(service, {"background": Image.new("RGBA", (64, 96), "black"), "layers": []})
+    assert service.uploads.open(name).size == (64, 96)
+    service.close()
+
+
 def test_a_comparison_is_queued_as_a_whole(tmp_path: Path, sdxl_model: Path, lora_dir: Path) -> None:
     service = Service(tmp_path / "data", {"one": sdxl_model}, lora_dir, limit=5)
     draw = Draw(prompt="a fox", blend=[{"adapter": "ink"}, {"adapter": "neon glow"}], steps=2)
@@ -160,3 +174,5 @@ def test_the_stage() -> None:
     assert 'role="alert">failed: no &lt;disk&gt;' in job_stage(job(state="failed", reason="no <disk>"), 0)
     done = job(state="done", started=1.0, ended=3.5, result={"pictures": [{}, {}], "warnings": ["cut"]})
     assert "2 pictures in 2.5 s · cut" in job_stage(done, 0)
+    done = job(state="done", started=1.0, ended=3.5, result={"pictures": [{}], "warnings": ["boat " * 2000]})
+    assert len(job_stage(done, 0)) < 400

@@ -57,6 +57,12 @@ def test_the_keys(browser: Browser, drawn: Path, tmp_path: Path) -> None:
     sets = Sets(tmp_path / "data" / "sets")
     with running(Path("demo"), tmp_path / "library", tmp_path / "data") as address, opened(browser, address) as page:
         go_to_train(page)
+        page.get_by_role("button", name="Remove this data set").click()
+        page.get_by_text("no data set is chosen; choose one", exact=True).wait_for()
+        (tmp_path / "broken.png").write_text("no picture")
+        send(page, "knit", [tmp_path / "broken.png"])
+        page.get_by_text("broken.png is no picture, or a damaged one").wait_for()
+        expect(page.locator("#train-files")).to_contain_text("Drop File Here")  # else it is sent again with the others
         send(page, "knit", sorted(drawn.glob("00[0-3].*")))
         seen(page, "1 of 4, 0 dropped", "000.png")
         page.get_by_text("a folder of pictures; 4 pictures; captions: 4 from .txt files").wait_for()
