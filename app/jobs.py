@@ -267,7 +267,9 @@ class Jobs:
             if found is None:
                 return None
             self._db.execute(
-                "UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ? WHERE number = ?",
+                # Not before the last one: who had a turn before the clock was set back would wait until it caught up.
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, "
+                "started = max(?, (SELECT coalesce(max(started), 0) FROM jobs)) WHERE number = ?",
                 (time.time(), found["number"]),
             )
             self._changed.notify_all()
@@ -309,7 +311,7 @@ class Jobs:
     def _end(self, job: str, state: str, *, reason: str = "", result: Any = None) -> Job:
         with self._changed:
             self._db.execute(
-                "UPDATE jobs SET state = ?, ended = ?, reason = ?, result = ? WHERE id = ?",
+                "UPDATE jobs SET state = ?, ended = max(?, coalesce(started, 0)), reason = ?, result = ? WHERE id = ?",
                 (state, time.time(), reason, json.dumps(result, ensure_ascii=False), job),
             )
             self._progress.pop(job, None)

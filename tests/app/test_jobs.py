@@ -63,6 +63,22 @@ def test_clients_take_turns(jobs: Jobs) -> None:
     assert order == ["a1", "b1", "c1", "a2", "a3"]
 
 
+def test_turns_when_the_clock_is_set_back(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits until it has caught up, and no job ends before it began."""
+    for name in ("a1", "b1"):
+        jobs.submit("picture", name, name[0])
+    first = taken(jobs)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    done = jobs.finish(first.id, {})
+    assert done.started
+    assert done.ended == done.started
+    jobs.finish(taken(jobs).id, {})
+    for name in ("a2", "b2", "b3"):
+        jobs.submit("picture", name, name[0])
+    assert [taken(jobs).request for _ in range(3)] == ["a2", "b2", "b3"]
+
+
 def test_no_more_than_the_limit_wait(jobs: Jobs) -> None:
     for number in range(6):
         if number == 1:
