@@ -261,7 +261,8 @@ def _plot(losses: list[Loss]) -> gr.LinePlot:
     rows = [(one.step, one.loss, "each step") for one in losses]
     rows += [(one.step, one.smoothed, "smoothed") for one in losses]
     frame = pd.DataFrame(rows, columns=pd.Index(["step", "loss", "curve"]))
-    return gr.LinePlot(frame, visible=len(losses) > 1)
+    # Not taken away again: Gradio still looks at the width of a plot that is gone, which is an error in the console.
+    return gr.LinePlot(frame, visible=True if len(losses) > 1 else "hidden")
 
 
 def _samples(name: str, sheets: list[tuple[int, str]]) -> str:

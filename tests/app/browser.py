@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-__all__ = ["PATIENCE", "browsing", "choose", "opened", "running", "set_slider"]
+__all__ = ["PATIENCE", "browsing", "choose", "opened", "running", "set_slider", "unfold"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -106,6 +106,15 @@ def choose(page: Page, label: str, option: str, *, within: str = "body") -> None
     """Open the list of that label and click on an option. Once: a list that closes by itself is a fault."""
     page.locator(within).get_by_label(label, exact=True).click()
     page.get_by_role("option", name=option, exact=True).click()
+
+
+def unfold(page: Page, name: str) -> None:
+    """Open a fold. Two frames later Gradio gives its boxes the values that they had, whatever was typed meanwhile."""
+    page.get_by_role("button", name=name).click()
+    page.evaluate(
+        "() => new Promise(done => { let left = 4; const next = () => left-- ? requestAnimationFrame(next) : done();"
+        " next(); })"
+    )
 
 
 def _is_outside(url: str) -> bool:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from lorablend.app.png import open_picture, read_png
 from lorablend.app.uploads import Uploads
 from tests.adapter_files import random_factors, write_kohya
-from tests.app.browser import choose, opened, running, set_slider
+from tests.app.browser import choose, opened, running, set_slider, unfold
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_lists_by_keyboard(page: Page) -> None:
     expect(steps).to_have_value("4")
     expect(preset).to_have_value("")  # what it set may be changed, and then it is no longer that
     set_slider(page, "Steps", "6")
-    page.get_by_role("button", name="Scheduler, format, model").click()
+    unfold(page, "Scheduler, format, model")
     scheduler, spacing = (page.get_by_label(name, exact=True) for name in ("Scheduler", "Spacing of noise levels"))
     pick(page, scheduler, "Euler")
     pick(page, spacing, "karras")
@@ -259,7 +259,7 @@ def test_a_pedal_acts_where_it_is_painted(page: Page, data: Path) -> None:
     fill(page, "a fox", seed=5)
     plain = draw(page, data)
     add_pedal(page, "ink")
-    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    unfold(page, "Start from a picture, paint masks")
     page.get_by_role("button", name="More of ink").click()
     page.get_by_role("button", name="Use the painted mask").click()
     page.get_by_text("nothing is painted; paint over the part that is meant").wait_for()
@@ -288,7 +288,7 @@ def test_start_from_a_picture(page: Page, data: Path) -> None:
     page.get_by_role("button", name="Start from this picture").click()
     page.get_by_alt_text("The picture to start from").wait_for()
     expect(page.get_by_label("number input for Width (pixels)")).to_have_value("96")  # else it would be squashed
-    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    unfold(page, "Start from a picture, paint masks")
     set_slider(page, "Strength (1: nothing is kept)", "0.5")
     page.get_by_label("Prompt", exact=True).fill("a boat")
     drawn = draw(page, data)
@@ -322,7 +322,7 @@ def test_seeds(page: Page, data: Path) -> None:
 def test_repaint_what_is_painted(page: Page, data: Path) -> None:
     fill(page, "a fox", seed=3)
     start = draw(page, data)
-    page.get_by_role("button", name="Start from a picture, paint masks").click()
+    unfold(page, "Start from a picture, paint masks")
     page.get_by_role("button", name="Repaint what is painted").click()
     page.get_by_text("there is no picture; drop one into the box, or take the newest").wait_for()
     paint_over_the_newest(page)

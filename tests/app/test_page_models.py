@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from lorablend.engine import ModelFolder
-from tests.app.browser import choose, opened, running, set_slider
+from tests.app.browser import choose, opened, running, set_slider, unfold
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
 
         # Chosen there or here, it is one and the same, and the board keeps its knobs.
         page.get_by_role("tab", name="Create").click()
-        page.get_by_role("button", name="Scheduler, format, model").click()
+        unfold(page, "Scheduler, format, model")
         choose(page, "Model", "inked", within="#knobs")
         expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.8")
         page.get_by_role("tab", name="Models and devices").click()

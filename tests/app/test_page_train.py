@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from lorablend.app.datasets import Sets
 from lorablend.app.png import open_picture
 from lorablend.demo.data_set import draw_data_set
-from tests.app.browser import PATIENCE, choose, opened, running, set_slider
+from tests.app.browser import PATIENCE, choose, opened, running, set_slider, unfold
 
 TRAINED = 4 * PATIENCE  # a process of its own that loads torch, trains, draws and checks, on a busy machine
 
@@ -157,7 +157,7 @@ def test_from_pictures_to_an_adapter(browser: Browser, drawn: Path, tmp_path: Pa
         assert sets.pictures("knit")[1].caption == "a red fox, in knit style"
 
         fill(page, Name_of_the_new_adapter="knit", Trigger_word="knit style", Steps="20", Rank="4")
-        page.get_by_role("button", name="More settings").click()
+        unfold(page, "More settings")
         page.get_by_label("Resolution (pixels)").fill("64")
         page.get_by_label("Pictures at once").fill("1")
         page.get_by_label("Checkpoints", exact=True).fill("2")
