@@ -19,7 +19,7 @@ AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visib
 """Of event listeners that raise no `gr.Error`, which a browser would take for a broken server without a queue."""
 CHANGING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Of all others, and of those that change a State that others listen to: only Gradio's queue tells them."""
-CHOOSING = CHANGING | {"trigger_mode": "always_last"}
+CHOOSING: dict[str, Any] = CHANGING | {"trigger_mode": "always_last"}
 """Of those that follow on a choice: Gradio forgets one that is made before the answer to the choice before has come,
 and the page would show, draw with or delete what was chosen first."""
 GREY = "() => ({__type__: 'update', interactive: false})"
