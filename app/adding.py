@@ -9,6 +9,7 @@ from lorablend.app.download import check_online, shown_address
 from lorablend.app.drawing import Models
 from lorablend.app.jobs import Job, Jobs, Progress
 from lorablend.app.library import Library
+from lorablend.app.library_add import read_hub_name
 from lorablend.app.library_place import check_name
 from lorablend.app.worker import Report
 
@@ -35,6 +36,8 @@ class Adding:
         if not source.startswith(("https://", "http://", "hf:")):
             raise RequestError(f'"{source[:80]}" is no address; give a file, https://…, or hf:owner/repo')
         check_online()
+        if source.startswith("hf:"):
+            read_hub_name(source)
         seen = source if source.startswith("hf:") else shown_address(source)
         self._whole[seen] = source
         form = {"source": seen, "name": check_name(name) if name else "", "whole": seen == source}

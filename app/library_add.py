@@ -25,7 +25,7 @@ from lorablend.app.library_scan import hash_whole
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-__all__ = ["Progress", "fetch"]
+__all__ = ["Progress", "fetch", "read_hub_name"]
 
 _HUB = "hf:"
 _CHUNK = 4 << 20  # bytes
@@ -163,10 +163,7 @@ def _from_hub(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported
     from huggingface_hub import get_token, hf_hub_url
 
-    match = re.fullmatch(r"([^/\s]+/[^/\s]+)(?:/(.+))?", text)
-    if not match:
-        raise RequestError(f"{_HUB}{shown(text)} is no repository; write {_HUB}owner/name or {_HUB}owner/name/file")
-    repo, file = match.groups()
+    repo, file = read_hub_name(f"{_HUB}{text}")
     info = _repository(repo)
     files = {one.rfilename: one for one in info.siblings or ()}
     file = _choose(repo, file, list(files))
@@ -232,6 +229,14 @@ def _choose(repo: str, file: str | None, files: list[str]) -> str:
     if not choices:
         raise RequestError(f"{shown(repo)}: {there}")
     raise RequestError(f"{shown(repo)} has {len(choices)} adapters; give one as {_HUB}{shown(repo)}/FILE: {listed}")
+
+
+def read_hub_name(text: str) -> tuple[str, str | None]:
+    """(owner/name, file) of "hf:owner/name/file"; the file is None where none is given. Raises RequestError."""
+    match = re.fullmatch(rf"{_HUB}([^/\s]+/[^/\s]+)(?:/(.+))?", text)
+    if not match:
+        raise RequestError(f"{shown(text)} is no repository; write {_HUB}owner/name or {_HUB}owner/name/file")
+    return match[1], match[2]
 
 
 def _check_suffix(name: str) -> None:

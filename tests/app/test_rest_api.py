@@ -304,6 +304,9 @@ def test_an_adapter_is_downloaded(server: Running, lora_dir: Path, monkeypatch: 
     path = ask(source="/etc/passwd")
     assert path.status_code == 400
     assert path.json()["detail"] == '"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo'
+    nothing = ask(source="hf:owner")
+    assert nothing.status_code == 400
+    assert nothing.json()["detail"] == "hf:owner is no repository; write hf:owner/name or hf:owner/name/file"
     monkeypatch.setenv(OFFLINE, "1")
     offline = ask(source="hf:owner/repo")
     assert offline.status_code == 400
