@@ -17,7 +17,7 @@ from lorablend.app.gallery import Picture
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_reuse import read_picture, reuse
-from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, HIDDEN, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 
@@ -197,7 +197,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     boxes.delete.click(delete, asked, [*listed, *details, boxes.kept], **CHANGING)
     boxes.restore.click(restore, asked, listed, **CHANGING)
     boxes.empty.click(ask, None, [boxes.sure, boxes.question], **CHANGING)
-    boxes.spare.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.spare.click(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
     boxes.really.click(empty, asked, [boxes.sure, *listed], **CHANGING)
     boxes.drop.change(read, boxes.drop, [boxes.said, boxes.use_drop], **CHANGING)
     boxes.use_drop.click(use_drop, boxes.drop, [*create.outputs(), tabs], **CHANGING)

@@ -28,7 +28,7 @@ from lorablend.app.page_grid_boxes import (
     filled,
     make_boxes,
 )
-from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, GREY, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, GREY, HIDDEN, saying
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
 from lorablend.app.stage import job_stage, text_stage
@@ -132,7 +132,7 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
     gr.on([tab.select, boxes.timer.tick], look, boxes.seen, shown, **AT_ONCE)
     boxes.old.select(select, boxes.files, [boxes.sheet, boxes.chosen, boxes.sure], **CHOOSING)
     boxes.delete.click(lambda: gr.Row(visible=True), None, boxes.sure, **AT_ONCE)
-    boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.keep.click(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
     boxes.really.click(delete, boxes.chosen, shown, **CHANGING)
 
 

@@ -17,7 +17,7 @@ from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create, Taken
 from lorablend.app.page_form import Values, known_model, model_box
 from lorablend.app.page_models_facts import device_table, disk_text, model_facts, model_table
-from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, GREY, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, GREY, HIDDEN, saying
 from lorablend.app.service import Service
 from lorablend.app.stage import job_stage, text_stage
 
@@ -157,7 +157,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     boxes.taken.change(_board, boxes.taken, boxes.board, **CHANGING)
     boxes.source.change(_config_box, boxes.source, boxes.config, **AT_ONCE)
     boxes.remove.click(ask, boxes.old, [boxes.sure, boxes.question], **CHANGING)
-    boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.keep.click(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
     boxes.really.click(remove, [boxes.old, form.model], [boxes.sure, *lists], **CHANGING)
     boxes.stop.click(None, None, boxes.stop, js=GREY, **AT_ONCE)
     boxes.stop.click(stop, None, None, **AT_ONCE)

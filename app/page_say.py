@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.service import Service
 
-__all__ = ["AT_ONCE", "CHANGING", "CHOOSING", "GREY", "saying", "size_text"]
+__all__ = ["AT_ONCE", "CHANGING", "CHOOSING", "GREY", "HIDDEN", "saying", "size_text"]
 
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Of event listeners that raise no `gr.Error`, which a browser would take for a broken server without a queue."""
@@ -25,6 +25,8 @@ and the page would show, draw with or delete what was chosen first."""
 GREY = "() => ({__type__: 'update', interactive: false})"
 """For a button that is pressed, by the browser itself: what a listener answers may come after the look that found the
 next job, and would leave the button grey for all of it."""
+HIDDEN = "() => ({__type__: 'update', visible: false})"
+"""For the question whether one is sure, by the browser itself: a late answer would hide the next one."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lorablend.app.library_place import clean_name
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_review import make_review
-from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, CHOOSING, HIDDEN, saying
 from lorablend.app.page_train_form import make_train_form
 from lorablend.app.page_train_run import make_train_run
 from lorablend.app.service import Service
@@ -108,7 +108,7 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
     outputs = [notes, *review.outputs()]
     name.input(show, [name, review.shown], outputs, **CHOOSING)  # also when it is only left: the picture stays
     remove.click(ask, name, [sure, question], **CHANGING)
-    keep.click(lambda: gr.Row(visible=False), None, sure, **AT_ONCE)
+    keep.click(None, None, sure, js=HIDDEN, **AT_ONCE)
     really.click(forget, name, [*outputs, name, sure], **CHANGING)
     files.upload(
         add,

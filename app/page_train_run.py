@@ -16,7 +16,7 @@ from lorablend.app.page_client import client_of, user_of
 from lorablend.app.page_create import Create
 from lorablend.app.page_form import Values
 from lorablend.app.page_pedal import Board, Pedal
-from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, saying
+from lorablend.app.page_say import AT_ONCE, CHANGING, GREY, HIDDEN, saying
 from lorablend.app.page_train_form import TrainForm
 from lorablend.app.service import Service
 from lorablend.app.shelf import Shelf
@@ -196,8 +196,8 @@ def _wire(
     boxes.stop.click(stop, None, None, **AT_ONCE)
     boxes.use.click(put, create.form.board, [create.form.board, create.add], **CHANGING)
     boxes.remove.click(ask_to_remove, boxes.old, [boxes.sure, boxes.question], **CHANGING)
-    boxes.old.input(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
-    boxes.keep.click(lambda: gr.Row(visible=False), None, boxes.sure, **AT_ONCE)
+    boxes.old.input(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
+    boxes.keep.click(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
     boxes.really.click(remove, boxes.old, [boxes.old, boxes.sure, boxes.seen], **CHANGING)
     gr.on([page.load, boxes.timer.tick], look, boxes.seen, boxes.looked_at(), **AT_ONCE)
 

@@ -77,8 +77,8 @@ async def check(train: Train, service: Served) -> Response:
 
 @router.get("/runs")
 def list_runs(service: Served) -> Response:
-    """All trainings that have begun, by their adapters' names: the state of the newest job of each, the steps that are
-    done, and the step it would go on after, null where there is nothing to go on from.
+    """All trainings that wait or have begun, by their adapters' names: the state of the newest job of each, the steps
+    that are done, and the step it would go on after, null where there is nothing to go on from.
     """
     return reply({"runs": [_run(service, name, service.training.losses(name)) for name in service.training.names()]})
 

@@ -139,8 +139,9 @@ class Training:
         return (self._folder / f"{check_name(name)}.safetensors").exists()
 
     def names(self) -> list[str]:
-        """Of all trainings that have begun, whatever became of them."""
-        return sorted(path.stem for path in self._folder.glob("*.training") if not path.name.startswith("."))
+        """Of all trainings that wait, or have begun, whatever became of them."""
+        begun = {path.stem for path in self._folder.glob("*.training") if not path.name.startswith(".")}
+        return sorted(begun.union(job.request["name"] for job in self._jobs.active("train")))
 
     def resumable(self, name: str) -> int | None:
         """The step from which a training that was stopped would go on; None where there is nothing to go on from."""

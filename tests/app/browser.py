@@ -10,16 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-__all__ = ["PATIENCE", "browsing", "choose", "opened", "running", "set_slider", "unfold"]
+__all__ = ["PATIENCE", "browsing", "choose", "opened", "reload", "running", "set_slider", "unfold"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 PATIENCE = 90_000  # milliseconds: the first picture compiles the model
+
+_TROUBLES: WeakKeyDictionary[Page, list[str]] = WeakKeyDictionary()
+# What Gradio writes to the console of a page that is being left while a request is under way.
+_LEAVING = re.compile(r"AbortError: signal is aborted without reason\b|Unexpected error Connection errored out\.")
 
 # The program, with every address that its own process calls written down.
 _PROGRAM = """
@@ -83,6 +88,7 @@ def opened(
     )
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
+    _TROUBLES[page] = troubles
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda request: troubles.append(request.url) if _is_outside(request.url) else None)
@@ -115,6 +121,14 @@ def unfold(page: Page, name: str) -> None:
         "() => new Promise(done => { let left = 4; const next = () => left-- ? requestAnimationFrame(next) : done();"
         " next(); })"
     )
+
+
+def reload(page: Page) -> None:
+    """Anew. The looks at the jobs, some each second, may be broken off by it."""
+    troubles = _TROUBLES[page]
+    before = len(troubles)
+    page.reload()
+    troubles[before:] = [text for text in troubles[before:] if not _LEAVING.match(text)]
 
 
 def _is_outside(url: str) -> bool:

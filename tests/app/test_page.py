@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from lorablend.app.png import open_picture, read_png
 from lorablend.app.uploads import Uploads
 from tests.adapter_files import random_factors, write_kohya
-from tests.app.browser import choose, opened, running, set_slider, unfold
+from tests.app.browser import choose, opened, reload, running, set_slider, unfold
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> No
     assert download.value.path().read_bytes() == weaker.read_bytes()
 
     # What was not drawn yet is there after a reload too, pedals that are off among it, and so is the picture.
-    page.reload()
+    reload(page)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, not drawn")
     expect(page.locator("#board").get_by_label("ink", exact=True)).to_be_checked()
     expect(page.locator("#board").get_by_label("neon glow", exact=True)).not_to_be_checked()
@@ -260,7 +260,7 @@ def test_a_pedal_acts_where_it_is_painted(page: Page, data: Path) -> None:
     plain = draw(page, data)
     add_pedal(page, "ink")
     unfold(page, "Start from a picture, paint masks")
-    page.get_by_role("button", name="More of ink").click()
+    unfold(page, "More of ink")
     page.get_by_role("button", name="Use the painted mask").click()
     page.get_by_text("nothing is painted; paint over the part that is meant").wait_for()
     paint_over_the_newest(page)
@@ -362,7 +362,7 @@ def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> N
     expect(page.locator("#row .thumbnail-item img")).to_have_count(2)
     records = [read_png(path).record for path in pictures(data) - before]
     assert {record and record.seed for record in records} == {11}
-    page.reload()
+    reload(page)
     expect(page.locator("#row .thumbnail-item img")).to_have_count(2)
     page.screenshot(path=tmp_path / "compared.png", full_page=True)
 
@@ -378,7 +378,7 @@ def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> N
     draw(page, data)
     expect(page.locator("#row")).to_have_count(0)
 
-    page.get_by_role("button", name="Styles: boards with a name").click()
+    unfold(page, "Styles: boards with a name")
     page.get_by_label("Name", exact=True).fill("Quiet ink")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("saved").wait_for()
@@ -427,7 +427,7 @@ def test_found_again_after_a_restart(browser: Browser, sdxl_model: Path, adapter
         fill(page, "a lighthouse", seed=21)
         add_pedal(page, "ink")
         set_slider(page, "Weight of ink", "0.65")
-        page.get_by_role("button", name="More of ink").click()
+        unfold(page, "More of ink")
         expect(page.get_by_label("UNet weight", exact=True)).to_have_value("")
         page.get_by_label("Text encoder weight").fill("0.25")
         page.get_by_label("Weights by block").fill("OUTALL")

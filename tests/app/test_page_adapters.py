@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from lorablend.app.library import Library
 from tests.adapter_files import kohya_key, random_factors, write_kohya, write_tensors
-from tests.app.browser import choose, opened, running
+from tests.app.browser import choose, opened, reload, running, unfold
 from tests.app.file_server import serving
 from tests.app.library_files import PNG
 
@@ -96,7 +96,7 @@ def test_cards_heat_map_and_completion(browser: Browser, address: str, tmp_path:
         expect(card(page, "ink").locator("img")).not_to_have_js_property("naturalWidth", 0)
         page.get_by_text("60 of 73 adapters; 13 more").wait_for()
         shot(page, tmp_path, "cards")
-        page.get_by_role("button", name="Compare with other adapters").click()
+        unfold(page, "Compare with other adapters")
         box = page.get_by_label("Other adapters for the same model", exact=True)
         for name in ("neon glow", "styles/s00"):
             box.click()
@@ -181,7 +181,7 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
     with serving(files=files, held=held, drop_after=600_000) as server, opened(browser, address) as page:
         go_to_adapters(page)
         box, stage = page.get_by_label("Or an address, or hf:"), page.locator("#add-stage")
-        page.get_by_role("button", name="Add to the library").click()
+        unfold(page, "Add to the library")
         page.get_by_role("button", name="Add", exact=True).click()
         page.get_by_text("nothing is given; choose a file, or write https://… or hf:owner/repo").wait_for()
         box.fill("/etc/passwd")
@@ -194,7 +194,7 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
         expect(box).to_have_value("")
         with opened(browser, address) as second:
             go_to_adapters(second)
-            second.get_by_role("button", name="Add to the library").click()
+            unfold(second, "Add to the library")
             expect(second.locator("#add-stage")).to_contain_text(f"{server.url}/far.safetensors")
             expect(second.locator("#add-stage")).not_to_contain_text("secret")
             second.screenshot(path=tmp_path / "download.png", full_page=True)
@@ -265,12 +265,12 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         table.get_by_text("neon glow", exact=True).first.click()
         page.locator("#facts").get_by_role("heading", name="neon glow").wait_for()
         (folder / "first of all.safetensors").unlink()
-        page.reload()
+        reload(page)
         go_to_adapters(page)
         table.get_by_text("neon glow").first.wait_for()
         expect(page.get_by_label("Table", exact=True)).to_be_checked()
 
-        page.get_by_role("button", name="Add to the library").click()
+        unfold(page, "Add to the library")
         name_box = page.get_by_label("Name (if another than the file's)")
         for file, wanted, name in ((adapter, "my brush", "my brush"), (other, "", "pen")):
             page.locator("#upload input[type=file]").set_input_files(file)

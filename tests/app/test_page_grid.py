@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.app.browser import choose, opened, running, set_slider
+from tests.app.browser import choose, opened, reload, running, set_slider
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_pat
         assert [cell["record"]["seed"] for cell in cells] == [1, 1, 2, 2, 3, 3]
         assert len(list((data / "pictures").glob("*/*.png"))) == 6
 
-        page.reload()
+        reload(page)
         page.get_by_role("tab", name="Grid").click()
         expect(page.get_by_label("Values of the rows")).to_have_value("1..3")
         page.locator("#sheet img").wait_for()

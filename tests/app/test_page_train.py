@@ -99,7 +99,7 @@ def test_the_keys(browser: Browser, drawn: Path, tmp_path: Path) -> None:
         page.get_by_role("button", name="Previous").click()
         seen(page, "2 of 4, 0 dropped", "001.png")  # the key did nothing, the button did
 
-        page.get_by_role("button", name="All pictures at once").click()
+        unfold(page, "All pictures at once")
         sheet = page.get_by_alt_text("All pictures of knit with their captions, sheet 1")
         sheet.scroll_into_view_if_needed()
         expect(sheet).not_to_have_js_property("naturalWidth", 0)
@@ -184,7 +184,7 @@ def test_from_pictures_to_an_adapter(browser: Browser, drawn: Path, tmp_path: Pa
         page.get_by_text("knit is on the board").wait_for()
 
         # What the training left is removed, once it is sure; the adapter stays.
-        page.get_by_role("button", name="All trainings").click()
+        unfold(page, "All trainings")
         choose(page, "Training", "knit")
         page.get_by_role("button", name="Remove this training").click()
         page.get_by_text(

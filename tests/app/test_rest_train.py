@@ -149,7 +149,9 @@ def test_a_training_from_its_check_to_its_samples(server: Running) -> None:
     assert "training: 2 steps, 0.7 epochs" in lines
     asked = server.http.post("/api/train", json=ASKED)
     assert asked.status_code == 202, asked.text
-    (server.service.data / "trainings" / "new.training").mkdir(exist_ok=True)  # as if it had begun
+    waiting = server.http.get("/api/train/runs/new").json()
+    assert waiting["state"] in ("queued", "running")
+    assert waiting["losses"] == []
     busy = server.http.delete("/api/train/runs/new")
     assert busy.status_code == 409
     assert busy.json()["detail"].startswith("new is being trained by job")
