@@ -273,6 +273,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         unfold(page, "Add to the library")
         name_box = page.get_by_label("Name (if another than the file's)")
         for file, wanted, name in ((adapter, "my brush", "my brush"), (other, "", "pen")):
+            expect(page.locator("#upload")).to_contain_text("Drop File Here")  # not the box that is just being emptied
             page.locator("#upload input[type=file]").set_input_files(file)
             page.get_by_text(file.name).wait_for()
             name_box.fill(wanted)

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.browser import choose, opened, running
+from tests.app.browser import choose, opened, running, unfold
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +170,7 @@ def test_a_picture_that_is_deleted_meanwhile(page: Page, browser: Browser, addre
 
 def test_a_picture_of_another_program(page: Page, tmp_path: Path) -> None:
     write(tmp_path / "theirs.png", 2)
-    page.get_by_role("button", name="Drop a picture of A1111, ComfyUI or lorablend").click()
+    unfold(page, "Drop a picture of A1111, ComfyUI or lorablend")
     page.locator("#details input[type=file]").set_input_files(tmp_path / "theirs.png")
     page.locator("#details").get_by_text("Everything it names is here.").wait_for()
     page.get_by_role("button", name="Use its settings").click()
