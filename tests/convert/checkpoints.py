@@ -6,6 +6,7 @@ Names of the tensors: Stability's generative-models (SDXL) and CompVis' latent-d
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -63,6 +64,16 @@ _OPEN_CLIP = [
     (r"\.self_attn\.", ".attn."),
     (r"^text_projection\.weight", "text_projection"),
 ]
+
+
+def copy_without(source: Path, folder: Path, key: str) -> Path:
+    """A copy of a diffusers folder whose UNet lacks the tensor."""
+    shutil.copytree(source, folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors[key]
+    save_file(tensors, file, {"format": "pt"})
+    return folder
 
 
 def write_checkpoint(folder: Path, file: Path, *, extra: Iterable[str] = ()) -> Path:

@@ -27,7 +27,7 @@ from lorablend.adapters.errors import (
 )
 from lorablend.convert import conversion, convert, extras, require_extra
 from lorablend.engine import ModelFolder
-from tests.convert.checkpoints import write_checkpoint
+from tests.convert.checkpoints import copy_without, write_checkpoint
 
 SDXL_NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder")
 SD15_NETWORKS = ("unet", "text_encoder", "vae_encoder", "vae_decoder")
@@ -345,13 +345,7 @@ def test_output_filled_meanwhile(sdxl_source: Path, tmp_path: Path, monkeypatch:
 
 
 def test_missing_tensor(sdxl_source: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    source = shutil.copytree(sdxl_source, tmp_path / "broken")
-    file = source / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(file)
-    del tensors["conv_out.bias"]
-    save_file(tensors, file, {"format": "pt"})
+    source = copy_without(sdxl_source, tmp_path / "broken", "conv_out.bias")
     assert refusal(ModelError, source, tmp_path / "out") == (
         "broken: unet could not be exported: the tensor conv_out.bias is missing, 1 in all"
     )

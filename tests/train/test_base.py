@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from lorablend.adapters.errors import ModelError
 from lorablend.convert.source import read_checkpoint
 from lorablend.train.base import find_base, load_base
-from tests.convert.checkpoints import write_checkpoint
+from tests.convert.checkpoints import copy_without, write_checkpoint
 
 
 def test_a_checkpoint_has_the_same_networks(sdxl_source: Path, tmp_path: Path) -> None:
@@ -27,13 +26,7 @@ def test_a_checkpoint_has_the_same_networks(sdxl_source: Path, tmp_path: Path) -
 
 
 def test_a_tensor_is_missing(sdxl_source: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    source = shutil.copytree(sdxl_source, tmp_path / "broken")
-    file = source / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(file)
-    del tensors["conv_out.bias"]
-    save_file(tensors, file, {"format": "pt"})
+    source = copy_without(sdxl_source, tmp_path / "broken", "conv_out.bias")
     with pytest.raises(ModelError) as error:
         load_base(str(source))
     assert str(error.value) == "broken: unet lacks the tensor conv_out.bias, 1 in all; get it again"
