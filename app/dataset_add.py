@@ -23,7 +23,6 @@ from lorablend.train.archives import ARCHIVES
 from lorablend.train.captions import read_captions, with_trigger
 from lorablend.train.found import MASK
 from lorablend.train.layouts import DataSet, Example, find_examples
-from lorablend.train.manifests import is_dataset_toml, read_dataset_toml
 from lorablend.train.pictures import SUFFIXES, load_upright
 
 __all__ = ["KEPT", "TEXT", "keep", "notes_of", "read", "receive", "stem_of", "write_text"]
@@ -54,7 +53,6 @@ def receive(files: Iterable[tuple[str, BinaryIO]], folder: Path) -> Path | None:
 
 def read(folder: Path) -> DataSet:
     """What is in a folder. Raises DataError with the name of everything that is bad."""
-    _check_listings(folder)
     try:
         found = find_examples(folder)
     except DataError as error:
@@ -63,20 +61,6 @@ def read(folder: Path) -> DataSet:
         count = f"{len(found.problems)} problems: " if len(found.problems) > 1 else ""
         raise DataError(count + " | ".join(found.problems))
     return found
-
-
-def _check_listings(folder: Path) -> None:
-    """A stranger's list may name nothing outside its archive: no other pictures of this machine become his."""
-    for file in folder.iterdir():
-        if file.suffix.lower() != ".toml" or not is_dataset_toml(file):
-            continue
-        for subset in read_dataset_toml(file, file.name)[0]:
-            for text in (subset.image_dir, subset.mask_dir, subset.metadata_file):
-                path = folder / Path((text or ".").replace("\\", "/")).expanduser()
-                if not path.exists() or not path.resolve().is_relative_to(folder.resolve()):
-                    raise DataError(
-                        f"{shown(file.name)} names {shown(text)}, which is not in the archive; mend its path"
-                    )
 
 
 def notes_of(found: DataSet | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ __all__ = [
     "counted",
     "is_picture",
     "mask_of",
+    "may_read",
     "name_of",
     "read_sidecar",
     "walk",
@@ -45,9 +46,14 @@ class Picture:
 
 @dataclass
 class Found:
-    """What is known so far; each step below adds to it."""
+    """What is known so far; each step below adds to it.
+
+    may_leave: whether a listing may name files outside root: only one that the user gave by itself, for one that came
+    in a folder or an archive may be a stranger's.
+    """
 
     root: Path
+    may_leave: bool = False
     pictures: list[Picture] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -96,6 +102,14 @@ def is_picture(file: Path) -> bool:
 def mask_of(path: Path) -> Path | None:
     mask = path.with_name(f"{path.stem}{MASK}.png")
     return mask if mask.is_file() else None
+
+
+def may_read(found: Found, path: Path) -> bool:
+    """Whether a listing may name `path`: inside the data set's folder always, outside only if `found.may_leave`.
+
+    The path is compared as it is spelled, without `..`; nothing outside is looked at. An archive has no links.
+    """
+    return found.may_leave or Path(os.path.abspath(path)).is_relative_to(os.path.abspath(found.root))
 
 
 def name_of(path: Path, root: Path) -> str:

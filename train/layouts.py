@@ -127,7 +127,8 @@ def _open(data: Path) -> tuple[Found, list[Path], Path | None]:
         found = Found(folder, kinds=[f"archive {shown(data.name)}"])
         return found, files, _only_toml(folder, files)
     if lower.endswith((".toml", ".json", ".jsonl", ".csv")):
-        return Found(data.absolute().parent), walk(data.absolute().parent), data.absolute()
+        root = data.absolute().parent
+        return Found(root, may_leave=True), walk(root), data.absolute()
     kind = "a picture" if data.suffix.lower() in SUFFIXES else "neither a folder nor a list of pictures"
     raise DataError(f"{shown(data)} is {kind}; give the folder of the pictures; {UNDERSTOOD}")
 

@@ -8,7 +8,18 @@ from pathlib import Path, PurePosixPath
 from lorablend.adapters._wording import listed, shown
 from lorablend.adapters.errors import DataError
 from lorablend.train.folder_names import kohya_name
-from lorablend.train.found import SIDECARS, Found, Picture, counted, is_picture, mask_of, name_of, read_sidecar, walk
+from lorablend.train.found import (
+    SIDECARS,
+    Found,
+    Picture,
+    counted,
+    is_picture,
+    mask_of,
+    may_read,
+    name_of,
+    read_sidecar,
+    walk,
+)
 from lorablend.train.manifests import Subset, is_fine_tune, read_dataset_toml, read_fine_tune, read_table
 
 __all__ = ["is_listing", "read_tables", "read_toml"]
@@ -22,15 +33,17 @@ def read_toml(found: Found, manifest: Path, files: Sequence[Path]) -> None:
     used: set[Path] = set()
     deeper: list[Path] = []
     for subset in subsets:
-        listing = _file(subset.metadata_file, manifest) if subset.metadata_file else None
-        folder = listing.parent if listing and not subset.image_dir else _folder(subset.image_dir or "", manifest)
-        masks = walk(_folder(subset.mask_dir, manifest)) if subset.mask_dir else []
+        listing = _file(found, subset.metadata_file, manifest) if subset.metadata_file else None
+        folder = (
+            listing.parent if listing and not subset.image_dir else _folder(found, subset.image_dir or "", manifest)
+        )
+        masks = walk(_folder(found, subset.mask_dir, manifest)) if subset.mask_dir else []
         used |= {file.resolve() for file in masks}
         below = [file for file in walk(folder) if is_picture(file) and file not in masks]
         table: Mapping[Path, tuple[str, ...]] = {}
         if listing:  # as in kohya, the list alone says which pictures there are
             entries = read_fine_tune(listing, listing.name)
-            table = _match(found, entries, folder, below, listing.name, anywhere=True)
+            table = _match(found, entries, folder, below, listing.name)
             inside = list(table)
             if subset.image_dir and (unlisted := [file for file in below if file not in table]):
                 names = [name_of(file, found.root) for file in unlisted]
@@ -100,20 +113,31 @@ def _subset_pictures(
     return pictures
 
 
-def _folder(text: str, manifest: Path) -> Path:
-    path = _file(text, manifest)
+def _folder(found: Found, text: str, manifest: Path) -> Path:
+    path = _file(found, text, manifest)
     if not path.is_dir():
-        raise DataError(f"{manifest.name}: there is no folder {shown(text)}; mend its path")
+        raise DataError(f"{manifest.name}: there is no folder {shown(text)}; fix its path")
     return path
 
 
-def _file(text: str, manifest: Path) -> Path:
-    """A path in a TOML file: seen from the file's folder, else, as kohya does, from the current one."""
-    path = Path(text.replace("\\", "/")).expanduser()
-    for base in (manifest.parent, Path.cwd()):
+def _file(found: Found, text: str, manifest: Path) -> Path:
+    """A path in a TOML file: relative to the file's folder, else, as in kohya's scripts, to the current one.
+
+    Only a TOML file that the user gave by itself may name a file outside the data set, or one relative to the current
+    folder or the home folder. Raises DataError before anything outside is looked at.
+    """
+    path = Path(text.replace("\\", "/"))
+    if found.may_leave:
+        path = path.expanduser()
+    for base in (manifest.parent, Path.cwd()) if found.may_leave else (manifest.parent,):
+        if not may_read(found, base / path):
+            raise DataError(
+                f"{manifest.name} names {shown(text)}, which is outside the data set; move it inside, or give "
+                f"{manifest.name} itself if you wrote it"
+            )
         if (base / path).exists():
             return base / path
-    raise DataError(f"{manifest.name}: there is no {shown(text)}; mend its path")
+    raise DataError(f"{manifest.name}: there is no {shown(text)}; fix its path")
 
 
 def read_tables(
@@ -125,7 +149,7 @@ def read_tables(
     for file in listings:
         name = name_of(file, found.root)
         read = read_fine_tune if file.suffix.lower() == ".json" else read_table
-        matched = _match(found, read(file, name), file.parent, paths, name, anywhere=manifest is not None)
+        matched = _match(found, read(file, name), file.parent, paths, name)
         for path, texts in matched.items():
             if path in captions and captions[path][0] != texts:
                 found.notes.append(
@@ -154,12 +178,10 @@ def _match(
     folder: Path,
     paths: Sequence[Path],
     name: str,
-    *,
-    anywhere: bool = False,
 ) -> dict[Path, tuple[str, ...]]:
     """Which picture each entry of a list means: by its path from the list's folder, else by a name that is unique.
 
-    anywhere: the list was given by the user, who may keep the pictures in other places than below it.
+    Only a list that the user gave by itself may name pictures outside the data set's folder.
     """
     below = [path for path in paths if path.is_relative_to(folder)]
     by_path = {path.relative_to(folder).as_posix(): path for path in below}
@@ -173,10 +195,13 @@ def _match(
         plain = key.replace("\\", "/").removeprefix("./")
         same = by_name.get(plain) or by_name.get(PurePosixPath(plain).name) or []
         path = by_path.get(plain) or (same[0] if len(same) == 1 else None)
-        if path is None and anywhere and is_picture(folder / plain) and (folder / plain).is_file():
-            path = folder / plain
+        elsewhere = folder / plain
+        inside = may_read(found, elsewhere)
+        if path is None and found.may_leave and is_picture(elsewhere) and elsewhere.is_file():
+            path = elsewhere
         if path is None:
             reason = "means several pictures" if len(same) > 1 else "is not there"
+            reason = reason if inside else "is outside the data set"
             missing.append(f"{shown(key)} {reason}")
         else:
             captions[path] = texts

@@ -197,7 +197,7 @@ def test_what_is_wrong_is_named_and_nothing_is_kept(sets: Sets, tmp_path: Path, 
     assert os.listdir(tmp_path / "sets") == []
 
 
-@pytest.mark.parametrize("where", ["{secret}", "../secret", "~", "adapters", "gone"])
+@pytest.mark.parametrize("where", ["{secret}", "../secret", "../gone"])
 @pytest.mark.parametrize("key", ["image_dir", "conditioning_data_dir", "metadata_file"])
 def test_a_list_names_nothing_outside_its_archive(sets: Sets, tmp_path: Path, where: str, key: str) -> None:
     secret = tmp_path / "secret"
@@ -205,7 +205,7 @@ def test_a_list_names_nothing_outside_its_archive(sets: Sets, tmp_path: Path, wh
     (secret / "private.png").write_bytes(picture(9))
     subset = {"image_dir": "a", key: where.format(secret=secret)}
     lines = "".join(f'{name} = "{value}"\n' for name, value in subset.items())
-    with pytest.raises(DataError, match=r"d\.toml names .*, which is not in the archive; mend its path"):
+    with pytest.raises(DataError, match=r"d\.toml names .*, which is outside the data set"):
         sets.add("x", zipped(**{"d.toml": f"[[datasets]]\n[[datasets.subsets]]\n{lines}", "a/1.png": picture()}))
     sets.add("x", zipped(**{"d.toml": '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\n', "a/1.png": picture()}))
     assert [one.file for one in sets.pictures("x")] == ["1.png"]
