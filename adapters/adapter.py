@@ -11,14 +11,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from . import metadata as _metadata
-from ._wording import shown
-from .base_model import tell_base_model
-from .delta import BiasDelta, Delta
-from .errors import AdapterError
-from .file import TensorFile, read_file
-from .reading import ModuleName, Reading
-from .scale import ScaleSettings
+from lorablend.adapters.algorithms.delta import BiasDelta, Delta
+from lorablend.adapters.algorithms.scale import ScaleSettings
+from lorablend.adapters.base_model import tell_base_model
+from lorablend.adapters.errors import AdapterError
+from lorablend.adapters.files import metadata as _metadata
+from lorablend.adapters.files.file import TensorFile, read_file
+from lorablend.adapters.reading import ModuleName, Reading
+from lorablend.adapters.wording import shown
 
 __all__ = ["Adapter", "load_adapter"]
 

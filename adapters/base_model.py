@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ._wording import shown
-from .errors import BaseModelError
-from .metadata import base_model_hint
-from .modules import TOPOLOGIES, bases_of
-from .reading import Reading
+from lorablend.adapters.errors import BaseModelError
+from lorablend.adapters.files.metadata import base_model_hint
+from lorablend.adapters.names.modules import TOPOLOGIES, bases_of
+from lorablend.adapters.reading import Reading
+from lorablend.adapters.wording import shown
 
 __all__ = ["BASE_NAMES", "tell_base_model"]
 

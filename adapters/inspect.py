@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from .adapter import Adapter
-from .delta import Delta
-from .metadata import title
+from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.algorithms.delta import Delta
+from lorablend.adapters.files.metadata import title
 
 __all__ = ["inspect_adapter"]
 

@@ -7,15 +7,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from ._wording import listed, shown
-from .builders import build_module
-from .delta import BiasDelta, Delta
-from .embedding import embedding_name, read_bundled
-from .errors import AdapterError, BaseModelError
-from .file import Tensor, TensorFile
-from .keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
-from .lokr import LokrDelta
-from .scale import ScaleSettings, read_scale_settings
+from lorablend.adapters.algorithms.builders import build_module
+from lorablend.adapters.algorithms.delta import BiasDelta, Delta
+from lorablend.adapters.algorithms.embedding import embedding_name, read_bundled
+from lorablend.adapters.algorithms.lokr import LokrDelta
+from lorablend.adapters.algorithms.scale import ScaleSettings, read_scale_settings
+from lorablend.adapters.errors import AdapterError, BaseModelError
+from lorablend.adapters.files.file import Tensor, TensorFile
+from lorablend.adapters.names.keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
+from lorablend.adapters.wording import listed, shown
 
 __all__ = ["ModuleName", "Reading"]
 

@@ -27,27 +27,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app import (
-    rest_a1111,
-    rest_a1111_lists,
-    rest_adapters,
-    rest_api,
-    rest_gallery,
-    rest_grid,
-    rest_health,
-    rest_models,
-    rest_openai,
-    rest_train,
-)
 from lorablend.app.auth import Credentials, is_loopback, read_users
-from lorablend.app.folder import adapter_files
-from lorablend.app.library import Library
-from lorablend.app.png import check_folder
-from lorablend.app.rest_errors import handle_errors
-from lorablend.app.rest_guard import BODY_LIMIT, Guard
-from lorablend.app.rest_jobs import reply
+from lorablend.app.files import check_folder
+from lorablend.app.library.folder import adapter_files
+from lorablend.app.library.library import Library
+from lorablend.app.rest import a1111, a1111_lists, adapters, gallery, grid, health, jobs, models, openai, train
+from lorablend.app.rest.errors import handle_errors
+from lorablend.app.rest.guard import BODY_LIMIT, Guard
+from lorablend.app.rest.shared import reply
 from lorablend.app.service import Service
-from lorablend.demo import adapters_dir
+from lorablend.shipped import adapters_dir
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -92,12 +81,10 @@ def create_app(
     # Its /docs, unlike FastAPI's own, loads no script from another server.
     app = FastAPIOffline(title="lorablend", version=version("lorablend"), redoc_url=None)
     app.state.service, app.state.offline = service, offline
-    app.state.a1111 = rest_a1111.A1111()
+    app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
     handle_errors(app)
-    faces = [rest_openai, rest_a1111, rest_a1111_lists, rest_api, rest_gallery, rest_adapters, rest_health]
-    faces += [rest_grid, rest_models, rest_train]
-    for face in faces:
+    for face in (openai, a1111, a1111_lists, jobs, gallery, adapters, health, grid, models, train):
         app.include_router(face.router)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)

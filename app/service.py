@@ -22,18 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import ResourceError
-from lorablend.app.adding import Adding
-from lorablend.app.building import Building
-from lorablend.app.datasets import Sets
-from lorablend.app.draw import Draw
-from lorablend.app.drawing import Drawing, Models
-from lorablend.app.gallery import Gallery
-from lorablend.app.grids import Grids
-from lorablend.app.jobs import ENDED, Job, Jobs
-from lorablend.app.png import check_folder
-from lorablend.app.training import Training
-from lorablend.app.uploads import Uploads
-from lorablend.app.worker import Worker, without_folders
+from lorablend.app.files import check_folder, without_folders
+from lorablend.app.jobs.jobs import ENDED, Job, Jobs
+from lorablend.app.jobs.worker import Worker
+from lorablend.app.orders.draw import Draw
+from lorablend.app.pictures.gallery import Gallery
+from lorablend.app.pictures.uploads import Uploads
+from lorablend.app.work.adding import Adding
+from lorablend.app.work.building import Building
+from lorablend.app.work.drawing import Drawing
+from lorablend.app.work.grids import Grids
+from lorablend.app.work.models import Models
+from lorablend.app.work.sets import Sets
+from lorablend.app.work.training import Training
 
 __all__ = ["RECEIVING", "Service"]
 

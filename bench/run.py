@@ -99,7 +99,7 @@ def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     """The product's own UNet with sockets; also what a change of blend costs."""
 
     from lorablend.adapters import BlendItem, load_adapter
-    from lorablend.engine.text import Conditioning
+    from lorablend.engine.live.text import Conditioning
 
     unet = _unet(folder, blend)
     values = _inputs()
@@ -128,8 +128,8 @@ def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 def program(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     """The live UNet in a run whose blend changes from step to step, the change included."""
     from lorablend.adapters import Blend, BlendItem, Schedule, load_adapter
-    from lorablend.engine.program import PluggedProgram, SteeredProgram
-    from lorablend.engine.text import Conditioning
+    from lorablend.engine.live.program import PluggedProgram, SteeredProgram
+    from lorablend.engine.live.text import Conditioning
 
     unet, values = _unet(folder, blend), _inputs()
     schedule = Schedule(ramp=(0, 1)) if blend == "ramp" else None
@@ -153,9 +153,9 @@ def program(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 def _unet(folder: Path, blend: str) -> Any:
     import openvino as ov
 
-    from lorablend.engine.compiler import Compiler
-    from lorablend.engine.tensor_cache import TensorCache
-    from lorablend.engine.unet import Unet, Variant
+    from lorablend.engine.live.compiler import Compiler
+    from lorablend.engine.live.tensor_cache import TensorCache
+    from lorablend.engine.live.unet import Unet, Variant
 
     options = {"INFERENCE_PRECISION_HINT": PRECISION}
     max_rank = 64 if blend.endswith("max64") else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from lorablend.adapters.errors import ModelError
 from lorablend.convert.extras import require_extra
-from lorablend.engine.ir import Ir
+from lorablend.engine.graph.ir import Ir
 from lorablend.engine.model_folder import ModelFolder
 
 __all__ = ["restore"]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from lorablend.demo.backdrops import backdrop
-from lorablend.demo.canvas import Layer, Polygon, disc, fill
+from lorablend.demo.canvas import Layer, Polygon, disc, fill, paint
 from lorablend.demo.grammar import Scene
 from lorablend.demo.objects import FIGURES, Figure, Part, tint
 
-__all__ = ["Layer", "boxes", "draw", "layers", "paint"]
+__all__ = ["Layer", "boxes", "draw", "layers"]
 
 Box = tuple[float, float, float, float]
 
@@ -73,22 +72,6 @@ def layers(scene: Scene, seed: int, size: int = 256, subject: str | None = None)
 def boxes(scene: Scene, seed: int, size: int = 256, subject: str | None = None) -> list[Box]:
     """(left, top, right, bottom) of each copy in the picture of these arguments, 0..1 at any size, without outlines."""
     return [copy.box for copy in _copies(scene, seed, _figure(scene, subject))]
-
-
-def paint(layers: Sequence[Layer]) -> np.ndarray:
-    """The layers over each other: float32 [s, s, 3], sRGB 0..1."""
-    out = np.zeros((3, *layers[0].mask.shape), np.float32)  # planes, which numpy adds several times faster
-    for layer in layers:
-        lit = layer.mask > 0
-        rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
-        if not len(rows):
-            continue
-        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        colour = np.asarray(layer.colour, np.float32)
-        planes = colour[:, None, None] if colour.ndim == 1 else np.moveaxis(colour[part], -1, 0)
-        under = out[(slice(None), *part)]
-        under += layer.mask[part] * (planes - under)
-    return np.ascontiguousarray(np.moveaxis(out, 0, -1))
 
 
 def draw(scene: Scene, seed: int, size: int = 256, style: str | None = None, subject: str | None = None) -> Image.Image:

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lorablend.adapters.file import read_file
-from lorablend.adapters.write import write_file
-from lorablend.demo import adapters_dir
+from lorablend.adapters.files.file import read_file
+from lorablend.adapters.files.write import write_file
 from lorablend.demo.data_set import draw_data_set
 from lorablend.demo.subjects import SUBJECTS
 from lorablend.engine import Pipeline
+from lorablend.shipped import adapters_dir
 from lorablend.train import TrainConfig, train
 
 __all__ = ["ADAPTERS", "draw_previews", "train_adapter", "write_trigger"]

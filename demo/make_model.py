@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from lorablend.convert import convert
-from lorablend.demo import model_dir
+from lorablend.shipped import model_dir
 
 __all__ = ["make_model"]
 

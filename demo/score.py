@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lorablend.demo import adapters_dir, model_dir
 from lorablend.demo.data_set import caption_of
 from lorablend.demo.grammar import Scene
 from lorablend.demo.judge import ATTRIBUTES, Judge, Reading
@@ -22,6 +21,7 @@ from lorablend.demo.pictures import held_out_scenes
 from lorablend.demo.styles import STYLES
 from lorablend.demo.subjects import SUBJECTS
 from lorablend.engine import Pipeline
+from lorablend.shipped import adapters_dir, model_dir
 
 __all__ = ["accuracy", "draw_and_read", "share_of"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from lorablend.adapters import Blend
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import AdapterError, BaseModelError
+from lorablend.adapters.wording import shown
 
 __all__ = ["check_attach"]
 

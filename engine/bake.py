@@ -11,7 +11,7 @@ from typing import Any
 from lorablend.adapters import Adapter, Blend, resolve_blend
 from lorablend.adapters.errors import ModelError, ResourceError
 from lorablend.engine.attach import check_attach
-from lorablend.engine.ir import rewrite_weights
+from lorablend.engine.graph.ir import rewrite_weights
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.parts import Changes, changes_of, parts_to_bake, refuse_unbakeable
 

@@ -4,7 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["make_room"]
+import platformdirs
+
+__all__ = ["default_cache_dir", "make_room"]
 
 
 def make_room(root: Path, keep: Path | None = None) -> None:
@@ -38,3 +40,8 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
+
+
+def default_cache_dir() -> Path:
+    """Where compiled models and baked blends are kept: $LORABLEND_CACHE, else the user's own cache folder."""
+    return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend"))

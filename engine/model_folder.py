@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lorablend.adapters.errors import ModelError
-from lorablend.engine.ir import Ir
+from lorablend.engine.graph.ir import Ir
 
 __all__ = ["ModelFolder", "Tokenizer"]
 

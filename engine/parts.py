@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 
 from lorablend.adapters import Adapter, Blend, Delta
-from lorablend.adapters._wording import shown
-from lorablend.adapters.delta import BiasDelta
+from lorablend.adapters.algorithms.delta import BiasDelta
 from lorablend.adapters.errors import BlendError
+from lorablend.adapters.wording import shown
 
 __all__ = [
     "Changes",

@@ -1,7 +1,6 @@
 """The one door: prompt, adapters and settings in, pictures out."""
 
 import dataclasses
-import os
 import secrets
 import threading
 import time
@@ -11,22 +10,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import platformdirs
 from PIL import Image
 
 from lorablend.adapters import Adapter, Blend, Entry, load_adapter, parse_prompt, resolve_blend
-from lorablend.adapters.blend import MAX_ITEMS
+from lorablend.adapters.blends.blend import MAX_ITEMS
 from lorablend.adapters.errors import RequestError
-from lorablend.demo import adapters_dir as demo_adapters
-from lorablend.demo import model_dir as demo_model
 from lorablend.engine.attach import check_attach
 from lorablend.engine.devices import resolve_device
+from lorablend.engine.disk_cache import default_cache_dir
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result, plain_timesteps
 from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
+from lorablend.shipped import adapters_dir as demo_adapters
+from lorablend.shipped import model_dir as demo_model
 
-__all__ = ["Pipeline", "default_cache_dir"]
+__all__ = ["Pipeline"]
 
 RUNTIMES = ("auto", "live", "genai")
 PRECISIONS = ("f32", "f16", "bf16")
@@ -37,11 +36,6 @@ _KEPT_ADAPTERS = 4 * MAX_ITEMS  # read and understood; each takes a megabyte, an
 
 class _Runtime(Protocol):
     def generate(self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None) -> Drawn: ...
-
-
-def default_cache_dir() -> Path:
-    """Where compiled models and baked blends are kept: $LORABLEND_CACHE, else the user's own cache folder."""
-    return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend"))
 
 
 class Pipeline:
@@ -95,7 +89,7 @@ class Pipeline:
             raise RequestError(f"max_rank is {max_rank}; give 1 or more")
         self._runtime: _Runtime
         if self.runtime == "live":
-            from lorablend.engine.live import LiveRuntime
+            from lorablend.engine.live.runtime import LiveRuntime
 
             self._runtime = LiveRuntime(self.model, self.device, precision, cache, max_rank)
         else:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from lorablend.adapters._forms import did_you_mean
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import RequestError
+from lorablend.adapters.forms import did_you_mean
+from lorablend.adapters.wording import shown
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from lorablend.adapters import Blend
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import RequestError
+from lorablend.adapters.wording import shown
 
 __all__ = ["Callback", "Drawn", "Inputs", "Request", "Result", "Step", "plain_timesteps"]
 

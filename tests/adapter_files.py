@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import pytest
 
-from lorablend.adapters.modules import TOPOLOGIES, unet_modules
+from lorablend.adapters.names.modules import TOPOLOGIES, unet_modules
 
 if TYPE_CHECKING:
     import torch

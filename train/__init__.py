@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lorablend.train.config import TrainConfig
-    from lorablend.train.loop import Progress, TrainResult, train
+    from lorablend.train.loop import TrainResult, train
+    from lorablend.train.run import Progress
 
 __all__ = ["Progress", "TrainConfig", "TrainResult", "train"]
 

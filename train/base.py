@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from lorablend.adapters.errors import ModelError, TrainError
 from lorablend.convert.conversion import find_source
 from lorablend.convert.networks import load_network
+from lorablend.convert.shipped import diffusers_folder
 from lorablend.convert.source import Source
-from lorablend.demo import diffusers_folder
 
 if TYPE_CHECKING:
     import torch

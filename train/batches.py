@@ -11,17 +11,17 @@ from functools import lru_cache
 import torch
 from accelerate import Accelerator
 
-from lorablend.adapters._wording import listed
-from lorablend.engine.pipeline import default_cache_dir
+from lorablend.adapters.wording import listed
+from lorablend.engine.disk_cache import default_cache_dir
 from lorablend.train.base import Models
-from lorablend.train.buckets import Crop, assign, bucket_step
 from lorablend.train.cache import LatentCache, TextCache
-from lorablend.train.captions import training_texts
 from lorablend.train.config import TrainConfig
-from lorablend.train.layouts import Example
-from lorablend.train.loop import Run
+from lorablend.train.data.buckets import Crop, assign, bucket_step
+from lorablend.train.data.captions import training_texts
+from lorablend.train.data.examples import Example
+from lorablend.train.data.pictures import load_mask
 from lorablend.train.order import Order, Pick
-from lorablend.train.pictures import load_mask
+from lorablend.train.run import Run
 from lorablend.train.text import cut_texts, encode, tokenize
 
 __all__ = ["Batch", "Data"]

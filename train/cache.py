@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import ResourceError
+from lorablend.adapters.wording import shown
 from lorablend.engine.disk_cache import make_room
-from lorablend.train.buckets import Crop
-from lorablend.train.pictures import load_picture
+from lorablend.train.data.buckets import Crop
+from lorablend.train.data.pictures import load_picture
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

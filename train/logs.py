@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import ResourceError
+from lorablend.adapters.wording import shown
 
 __all__ = ["RunLog", "read_log"]
 

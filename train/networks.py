@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import MissingExtraError, TrainError
-from lorablend.adapters.naming import Naming, module_name
+from lorablend.adapters.names.naming import Naming, module_name
+from lorablend.adapters.wording import shown
 
 if TYPE_CHECKING:
     import torch

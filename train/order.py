@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorablend.train.buckets import Crop
 from lorablend.train.chance import chance, shuffled
+from lorablend.train.data.buckets import Crop
 
 __all__ = ["Order", "Pick"]
 

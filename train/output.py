@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorablend.adapters import Adapter, load_adapter
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import AdapterError, ResourceError, TrainError
-from lorablend.adapters.provenance import merged_metadata, with_hashes
-from lorablend.adapters.write import Stored, stored, write_file
+from lorablend.adapters.files.provenance import merged_metadata, with_hashes
+from lorablend.adapters.files.write import Stored, stored, write_file
+from lorablend.adapters.wording import shown
 from lorablend.train.samples import texts_of
 
 if TYPE_CHECKING:
     from lorablend.train.config import TrainConfig
-    from lorablend.train.layouts import DataSet
+    from lorablend.train.data.layouts import DataSet
     from lorablend.train.networks import Network
     from lorablend.train.samples import Sampler
 

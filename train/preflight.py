@@ -9,11 +9,12 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorablend.adapters._wording import listed, shown
 from lorablend.adapters.errors import DataError
-from lorablend.train.buckets import Crop, assign, bucket_step
+from lorablend.adapters.wording import listed, shown
+from lorablend.train.data.buckets import Crop, assign, bucket_step
+from lorablend.train.data.examples import Example
+from lorablend.train.data.layouts import DataSet
 from lorablend.train.duration import SPREAD, Speed, estimate_seconds
-from lorablend.train.layouts import DataSet, Example
 
 if TYPE_CHECKING:
     from lorablend.train.base import Base

@@ -11,11 +11,11 @@ import psutil
 
 from lorablend.adapters.errors import ResourceError
 from lorablend.engine import default_cache_dir
-from lorablend.train.buckets import assign, bucket_step
-from lorablend.train.captions import training_texts
 from lorablend.train.checkpoint import find_checkpoints, read_facts
+from lorablend.train.data.buckets import assign, bucket_step
+from lorablend.train.data.captions import training_texts
+from lorablend.train.data.examples import Example
 from lorablend.train.duration import TOKENS
-from lorablend.train.layouts import Example
 from lorablend.train.plan import numbers_needed
 from lorablend.train.samples import openvino_folder
 

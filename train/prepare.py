@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lorablend.adapters._wording import shown
 from lorablend.adapters.errors import DataError, InputError, ResourceError
-from lorablend.train.buckets import Crop, assign, bucket_step
-from lorablend.train.captions import with_trigger
-from lorablend.train.duplicates import near_duplicates
-from lorablend.train.folder_names import REGULARIZATION, kohya_folder
-from lorablend.train.layouts import CaptionFrom, DataSet, Example, find_examples
-from lorablend.train.mosaic import PER_SHEET, draw_sheet
-from lorablend.train.pictures import load_mask, load_picture
+from lorablend.adapters.wording import shown
+from lorablend.train.data.buckets import Crop, assign, bucket_step
+from lorablend.train.data.captions import with_trigger
+from lorablend.train.data.duplicates import near_duplicates
+from lorablend.train.data.examples import Example
+from lorablend.train.data.folder_names import REGULARIZATION, kohya_folder
+from lorablend.train.data.layouts import CaptionFrom, DataSet, find_examples
+from lorablend.train.data.mosaic import PER_SHEET, draw_sheet
+from lorablend.train.data.pictures import load_mask, load_picture
 from lorablend.train.preflight import check_files
 
 __all__ = ["Prepared", "prepare"]

@@ -18,18 +18,19 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image, ImageDraw, ImageFont
 
-from lorablend.adapters._wording import shown
+from lorablend.adapters.blends.tags import TAG_START
 from lorablend.adapters.errors import ResourceError
-from lorablend.adapters.tags import TAG_START
+from lorablend.adapters.wording import shown
 from lorablend.convert import convert
 from lorablend.engine import Pipeline
-from lorablend.engine.pipeline import default_cache_dir
-from lorablend.train.captions import caption_variants
+from lorablend.engine.disk_cache import default_cache_dir
+from lorablend.train.data.captions import caption_variants
 
 if TYPE_CHECKING:
     from lorablend.train.base import Base
     from lorablend.train.config import TrainConfig
-    from lorablend.train.layouts import DataSet, Example
+    from lorablend.train.data.examples import Example
+    from lorablend.train.data.layouts import DataSet
 
 __all__ = ["PROMPTS", "STEPS", "Sampler", "choose_prompts", "convert_base", "openvino_folder", "texts_of"]
 

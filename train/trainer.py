@@ -23,8 +23,8 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
-from lorablend.adapters._wording import listed
 from lorablend.adapters.errors import Cancelled, LorablendError, ResourceError, TrainError
+from lorablend.adapters.wording import listed
 from lorablend.train.base import Models, load_base
 from lorablend.train.batches import Batch, Data
 from lorablend.train.chance import shuffled
@@ -32,13 +32,13 @@ from lorablend.train.checkpoint import Checkpoint, find_checkpoints, read_checkp
 from lorablend.train.config import TrainConfig
 from lorablend.train.duration import HELD_OUT, PROBE, TIMESTEPS
 from lorablend.train.logs import RunLog
-from lorablend.train.loop import RATES, Progress, Run, resume_command
 from lorablend.train.networks import attach
 from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
 from lorablend.train.order import Pick
 from lorablend.train.output import Facts, save_adapter
 from lorablend.train.pace import Pace
 from lorablend.train.preflight import duration
+from lorablend.train.run import RATES, Progress, Run, resume_command
 from lorablend.train.samples import Sampler, choose_prompts, convert_base
 from lorablend.train.signals import stop_signals
 from lorablend.train.text import encode

@@ -6,21 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import paint
-from lorablend.demo.styles.marks import (
-    Array,
-    bare,
-    grey,
-    grid,
-    lines,
-    mix,
-    object_mask,
-    regions,
-    saturate,
-    shift,
-    unit,
-)
+from lorablend.demo.canvas import Layer, paint
+from lorablend.demo.styles.marks import Array, bare, grey, grid, lines, mix, object_mask, regions, saturate, shift, unit
 
 _INK = np.array([0.04, 0.03, 0.06], np.float32)
 _DOT = 9.0  # units between the dots

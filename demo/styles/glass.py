@@ -7,21 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import paint
-from lorablend.demo.styles.marks import (
-    Array,
-    bare,
-    blur,
-    grid,
-    lines,
-    mix,
-    noise,
-    object_mask,
-    regions,
-    saturate,
-    unit,
-)
+from lorablend.demo.canvas import Layer, paint
+from lorablend.demo.styles.marks import Array, bare, blur, grid, lines, mix, noise, object_mask, regions, saturate, unit
 
 _LEAD = np.array([0.05, 0.05, 0.07], np.float32)
 _STEP = 38.0  # units between the shards' centres

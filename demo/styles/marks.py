@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import paint
+from lorablend.demo.canvas import Layer, paint
 
 __all__ = [
     "Array",

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import paint
+from lorablend.demo.canvas import Layer, paint
 from lorablend.demo.styles.marks import Array, bare, blur, grey, is_object, lines, object_mask, regions, unit
 
 _NIGHT = np.array([0.03, 0.02, 0.08], np.float32)

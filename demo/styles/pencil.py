@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import paint
+from lorablend.demo.canvas import Layer, paint
 from lorablend.demo.styles.marks import (
     Array,
     bare,

@@ -6,20 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import paint
-from lorablend.demo.styles.marks import (
-    Array,
-    bare,
-    lines,
-    mix,
-    noise,
-    object_mask,
-    regions,
-    saturate,
-    shift,
-    unit,
-)
+from lorablend.demo.canvas import Layer, paint
+from lorablend.demo.styles.marks import Array, bare, lines, mix, noise, object_mask, regions, saturate, shift, unit
 
 _PAPER = np.array([0.965, 0.94, 0.87], np.float32)
 _INKS = np.array([[1.0, 0.87, 0.08], [1.0, 0.28, 0.66], [0.08, 0.42, 0.75]], np.float32)  # yellow, pink, blue

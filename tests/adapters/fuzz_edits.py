@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lorablend.adapters.keys import PREFIXES, ROLES
+from lorablend.adapters.names.keys import PREFIXES, ROLES
 from tests.adapter_files import encode
 from tests.adapters.fuzz_files import CONFIG, DTYPES, Draft
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lorablend.adapters.file import read_file
-from lorablend.adapters.modules import TOPOLOGIES, unet_modules
+from lorablend.adapters.files.file import read_file
+from lorablend.adapters.names.modules import TOPOLOGIES, unet_modules
 from tests.adapter_files import Stored, encode
 
 Shape = tuple[int, ...]

@@ -7,7 +7,7 @@ import pytest
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import BaseModelError
-from lorablend.adapters.modules import TOPOLOGIES, unet_modules
+from lorablend.adapters.names.modules import TOPOLOGIES, unet_modules
 from tests.adapter_files import SD15_SHAPES, Module, Stored, message_of, random_factors, write_kohya, write_tensors
 
 BLOCK = "transformer_blocks.0"

@@ -9,9 +9,9 @@ import lorablend.adapters
 MODULES = (
     lorablend.adapters,
     *(
-        importlib.import_module(f"lorablend.adapters.{found.name}")
-        for found in pkgutil.iter_modules(lorablend.adapters.__path__)
-        if not found.name.startswith("_")
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(lorablend.adapters.__path__, "lorablend.adapters.")
+        if not module.ispkg
     ),
 )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lorablend.adapters import load_adapter
-from lorablend.adapters.delta import Delta
+from lorablend.adapters.algorithms.delta import Delta
 from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, Layers, layers_of, randomize, relative, small_net
 
 pytest.importorskip("lycoris")

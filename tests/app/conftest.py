@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from lorablend.app.library import Library
+from lorablend.app.library.library import Library
 from lorablend.app.service import Service
 from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, random_factors, write_kohya, write_peft
-from tests.app.browser import browsing
 from tests.app.file_server import FileServer, serving
-from tests.app.library_files import write
+from tests.app.library.library_files import write
+from tests.app.page.browser import browsing
 
 # Of the small SDXL model: [out, in].
 _SHAPES = {

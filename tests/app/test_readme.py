@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lorablend.app.cli import run
-from lorablend.app.png import read_png
+from lorablend.app.cli.commands import run
+from lorablend.app.pictures.png import read_png
 
 ROOT = Path(__file__).parents[2]
 NOT_HERE = re.compile(r"\bgenerate sdxl|\bhf:|\bsd_xl_base")  # what needs a large model, or the network
@@ -30,7 +30,7 @@ def lines() -> list[str]:
 def test_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LORABLEND_ADAPTERS", str(tmp_path / "library"))
-    Path("demo").symlink_to(ROOT / "demo")
+    Path("shipped").symlink_to(ROOT / "shipped")
     commands = lines()
     assert len(commands) > 15
     assert any(SHORTER[1] in line for line in commands)

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from lorablend.app.library import Library
+from lorablend.app.library.library import Library
 from lorablend.app.server import own_adapters
-from lorablend.demo import adapters_dir
+from lorablend.shipped import adapters_dir
 
 # A program that a shell started in the background has Ctrl-C switched off, and so have those that it starts.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-PROGRAM = [sys.executable, "-u", "-c", f"{_START}; from lorablend.app.cli import main; main()"]
+PROGRAM = [sys.executable, "-u", "-c", f"{_START}; from lorablend.app.cli.commands import main; main()"]
 LINE = r"open (http://{}:\d+)/ \(Ctrl-C ends it\)\n"
 
 

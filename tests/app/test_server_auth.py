@@ -21,7 +21,7 @@ from lorablend.app import auth
 from lorablend.app.auth import hash_password, is_loopback, read_users
 from lorablend.app.server import check_login, create_app
 from lorablend.app.service import Service
-from tests.app.rest_server import Running, running, serving
+from tests.app.rest.rest_server import Running, running, serving
 
 TOKEN = "a token of many letters"
 

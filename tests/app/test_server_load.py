@@ -19,10 +19,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from lorablend.app.gallery import Gallery
-from lorablend.app.jobs import ENDED, Jobs
-from lorablend.app.png import read_png, texts_of
-from tests.app.rest_server import FAST
+from lorablend.app.jobs.jobs import ENDED, Jobs
+from lorablend.app.pictures.gallery import Gallery
+from lorablend.app.pictures.png import read_png, texts_of
+from tests.app.rest.rest_server import FAST
 from tests.app.test_server import program
 
 CLIENTS, REQUESTS, KILLS = 32, 500, 20

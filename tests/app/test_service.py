@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from lorablend.adapters.errors import AdapterError, BlendError, LorablendError, ModelError, RequestError, ResourceError
-from lorablend.app.draw import Draw
-from lorablend.app.jobs import Job
-from lorablend.app.png import encode, open_picture, read_png
+from lorablend.app.jobs.jobs import Job
+from lorablend.app.orders.draw import Draw
+from lorablend.app.pictures.png import encode, open_picture, read_png
 from lorablend.app.service import Service
 from lorablend.engine import Pipeline
 from tests.adapter_files import random_factors, write_kohya

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lorablend.adapters.errors import ModelError
-from lorablend.app.cli import run
+from lorablend.app.cli.commands import run
 from lorablend.convert.compress import compress
 from lorablend.engine import ModelFolder
 

@@ -13,7 +13,7 @@ from lorablend.demo.drawing import draw
 from lorablend.demo.grammar import held_out
 from lorablend.demo.pictures import TAUGHT_STYLES, draw_all, held_out_scenes, training_scenes
 from lorablend.demo.styles import UNSEEN_STYLES
-from lorablend.train.layouts import find_examples
+from lorablend.train.data.layouts import find_examples
 
 
 def test_data_set_is_one_that_the_trainer_understands(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lorablend.adapters import load_adapter
-from lorablend.demo import adapters_dir, diffusers_folder, model_dir
+from lorablend.convert.shipped import diffusers_folder
 from lorablend.demo.data_set import caption_of
 from lorablend.demo.judge import PLAIN, Judge
 from lorablend.demo.make_adapters import draw_previews, write_trigger
@@ -20,7 +20,8 @@ from lorablend.demo.score import accuracy, draw_and_read, share_of
 from lorablend.demo.styles import STYLES
 from lorablend.demo.subjects import SUBJECTS
 from lorablend.engine import ModelFolder, Pipeline
-from lorablend.engine.ir import Ir
+from lorablend.engine.graph.ir import Ir
+from lorablend.shipped import adapters_dir, model_dir
 
 ADAPTERS = sorted(adapters_dir().glob("*.safetensors"))
 FEW = held_out_scenes(6, seed=21)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lorablend.demo.canvas import box, curve, disc, fill, rounded, stroke, under
-from lorablend.demo.drawing import Layer, boxes, draw, layers, paint
+from lorablend.demo.canvas import box, curve, disc, fill, paint, rounded, stroke, under
+from lorablend.demo.drawing import Layer, boxes, draw, layers
 from lorablend.demo.grammar import (
     CHARACTERS,
     COLOURS,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from lorablend.demo import adapters_dir, score
+from lorablend.demo import score
 from lorablend.demo.drawing import draw
 from lorablend.demo.judge import Judge
 from lorablend.demo.make_adapters import ADAPTERS, train_adapter
 from lorablend.demo.pictures import held_out_scenes
 from lorablend.demo.score import accuracy, draw_and_read, share_of
 from lorablend.engine import Pipeline
+from lorablend.shipped import adapters_dir
 
 
 def test_drawings_score_full_marks_and_wrong_ones_none() -> None:

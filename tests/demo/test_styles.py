@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lorablend.demo.canvas import Layer
-from lorablend.demo.drawing import layers, paint
+from lorablend.demo.canvas import Layer, paint
+from lorablend.demo.drawing import layers
 from lorablend.demo.grammar import COLOURS, Scene
 from lorablend.demo.styles import COLOURLESS_STYLES, STYLES, UNSEEN_STYLES
 from lorablend.demo.styles.marks import bare, cells, lines, object_mask, regions, shift

@@ -17,7 +17,7 @@ from lorablend.adapters import Blend, load_adapter, resolve_blend
 from lorablend.adapters.errors import AdapterError, BaseModelError, BlendError, ModelError, ResourceError
 from lorablend.engine import bake as bake_module
 from lorablend.engine.bake import bake, write_model
-from lorablend.engine.ir import Ir
+from lorablend.engine.graph.ir import Ir
 from lorablend.engine.model_folder import ModelFolder
 from tests.adapter_files import random_factors, write_kohya
 from tests.engine import reference

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorablend.train import train as lorablend_train
-from tests.train.data_files import save
+from tests.train.data.data_files import save
 from tests.train.trainings import STEPS
 
 

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from lorablend.adapters.errors import ResourceError
-from lorablend.train.buckets import assign
 from lorablend.train.cache import LatentCache, TextCache
-from tests.train.data_files import pattern, save
+from lorablend.train.data.buckets import assign
+from tests.train.data.data_files import pattern, save
 
 (CROP,) = assign([(96, 64)], 64, 16)
 

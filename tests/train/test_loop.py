@@ -23,9 +23,9 @@ from lorablend.adapters.errors import Cancelled
 from lorablend.train import Progress
 from lorablend.train.checkpoint import find_checkpoints, read_checkpoint
 from lorablend.train.logs import read_log
-from lorablend.train.loop import prepare_run
 from lorablend.train.noise import draw
-from tests.train.data_files import save
+from lorablend.train.run import prepare_run
+from tests.train.data.data_files import save
 from tests.train.trainings import STEPS, config_of
 
 

@@ -18,8 +18,8 @@ from lorablend.adapters.errors import AdapterError, Cancelled, DataError, Resour
 from lorablend.train import Progress
 from lorablend.train.checkpoint import find_checkpoints, read_checkpoint, read_facts
 from lorablend.train.logs import read_log
-from lorablend.train.loop import prepare_run, resume_command
-from tests.train.data_files import save
+from lorablend.train.run import prepare_run, resume_command
+from tests.train.data.data_files import save
 from tests.train.trainings import STEPS, config_of, stop_at
 
 

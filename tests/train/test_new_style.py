@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorablend.demo import diffusers_folder
+from lorablend.convert.shipped import diffusers_folder
 from lorablend.demo.data_set import caption_of, draw_data_set
 from lorablend.demo.judge import Judge
 from lorablend.demo.pictures import held_out_scenes

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorablend.train.buckets import assign
+from lorablend.train.data.buckets import assign
 from lorablend.train.order import Order, Pick
 
 SIZES = [(100, 100)] * 5 + [(200, 100)] * 3 + [(100, 200)]

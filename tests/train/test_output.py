@@ -11,7 +11,7 @@ import pytest
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import TrainError
-from lorablend.adapters.provenance import MADE_BY
+from lorablend.adapters.files.provenance import MADE_BY
 from lorablend.engine import Pipeline
 from lorablend.train.base import load_base
 from lorablend.train.networks import attach

@@ -9,12 +9,12 @@ import pytest
 from lorablend.adapters.errors import DataError
 from lorablend.train.base import Base, find_base, load_base
 from lorablend.train.config import TrainConfig
+from lorablend.train.data.layouts import find_examples
 from lorablend.train.duration import Speed, forward_operations
-from lorablend.train.layouts import find_examples
 from lorablend.train.order import Order
 from lorablend.train.plan import Machine, Plan, make_plan
 from lorablend.train.preflight import Preflight, check_captions, duration, preflight
-from tests.train.data_files import save
+from tests.train.data.data_files import save
 
 MACHINE = Machine("cpu", "2 CPU threads", 16 * 10**9, True)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lorablend.adapters.errors import Cancelled, ResourceError
-from lorablend.train.loop import prepare_run
 from lorablend.train.preflight_disk import cached_bytes
+from lorablend.train.run import prepare_run
 from tests.train.trainings import config_of, stop_at
 
 

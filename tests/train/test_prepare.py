@@ -11,10 +11,11 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from lorablend.adapters.errors import DataError, InputError
-from lorablend.train.duplicates import near_duplicates
-from lorablend.train.layouts import Example, find_examples
+from lorablend.train.data.duplicates import near_duplicates
+from lorablend.train.data.examples import Example
+from lorablend.train.data.layouts import find_examples
 from lorablend.train.prepare import prepare
-from tests.train.data_files import by_name, pattern, save
+from tests.train.data.data_files import by_name, pattern, save
 
 
 @pytest.fixture

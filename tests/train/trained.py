@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lorablend.adapters.write import stored, write_file
+from lorablend.adapters.files.write import stored, write_file
 from lorablend.train.base import Models, load_base
 from lorablend.train.config import TrainConfig
-from lorablend.train.layouts import DataSet, Example
+from lorablend.train.data.examples import Example
+from lorablend.train.data.layouts import DataSet
 from lorablend.train.networks import Network, attach
 from lorablend.train.output import Facts
 

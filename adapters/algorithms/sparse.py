@@ -1,0 +1,107 @@
+"""The sparse residual of LyCORIS' extraction (`lycoris/utils/__init__.py`, `use_bias`): what up · down leaves of W.
+
+`.bias_indices` [2, n], `.bias_values` [n] and `.bias_size` [2] are a matrix S [out, in · kernel] by coordinates. It
+belongs to the weight, despite the names: ΔW = alpha / rank · (up · down + S).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorablend.adapters.algorithms.checks import (
+    BakedDelta,
+    check_floats,
+    check_roles,
+    dtype_of,
+    require_finite,
+    require_fit,
+)
+from lorablend.adapters.algorithms.delta import Delta
+from lorablend.adapters.errors import AdapterError
+from lorablend.adapters.files.file import Tensor
+from lorablend.adapters.wording import shown
+
+__all__ = ["RESIDUAL_ROLES", "ResidualDelta", "add_residual"]
+
+RESIDUAL_ROLES = frozenset({"bias_indices", "bias_values", "bias_size"})
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualDelta(BakedDelta):
+    """The `Delta` of one module; see there. Everything but the change itself is the inner delta's."""
+
+    module: str
+    inner: Delta
+    indices: Tensor
+    values: Tensor
+    rows: int
+    columns: int
+
+    @property
+    def algorithm(self) -> str:
+        return self.inner.algorithm
+
+    @property
+    def dtype(self) -> str:
+        return self.inner.dtype if dtype_of([self.values]) == self.inner.dtype else "f32"
+
+    @property
+    def rank(self) -> int | None:
+        return self.inner.rank
+
+    @property
+    def alpha(self) -> float | None:
+        return self.inner.alpha
+
+    @property
+    def scale(self) -> float:
+        return self.inner.scale
+
+    @property
+    def in_features(self) -> int | None:
+        return self.inner.in_features
+
+    @property
+    def out_features(self) -> int | None:
+        return self.inner.out_features
+
+    @property
+    def made_for(self) -> str:
+        return self.inner.made_for
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return self.inner.fits(shape) and shape[0] == self.rows and math.prod(shape[1:]) == self.columns
+
+    def dense(self, weight: np.ndarray) -> np.ndarray:
+        require_fit(self.module, self.fits(weight.shape), self.made_for, weight.shape)
+        change = self.inner.dense(weight).reshape(self.rows, self.columns)
+        row, column = self.indices.array.astype(np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(change, (row, column), self.values.float32() * np.float32(self.scale))
+        require_finite(self.module, change)
+        return change.reshape(weight.shape)
+
+
+def add_residual(module: str, delta: Delta | None, roles: Mapping[str, Tensor]) -> ResidualDelta:
+    """The delta of the module's other tensors with the residual in `roles` added. Raises AdapterError."""
+    check_roles(module, roles, sorted(RESIDUAL_ROLES))
+    indices, values, size = (roles[role] for role in ("bias_indices", "bias_values", "bias_size"))
+    if delta is None or delta.algorithm != "lora":
+        raise AdapterError(f"{module}: {shown(values.name)} belongs to a LoRA, which is not there")
+    check_floats(values)
+    for tensor in (indices, size):
+        if tensor.dtype not in ("I16", "I32", "I64"):
+            raise AdapterError(f"tensor {shown(tensor.name)} is {tensor.dtype}, whole numbers were expected")
+    if len(values.shape) != 1 or indices.shape != (2, values.count) or size.shape != (2,):
+        shapes = " and ".join(str(list(tensor.shape)) for tensor in (indices, values, size))
+        raise AdapterError(f"{module}: the sparse residual has shapes {shapes}, [2, n], [n] and [2] were expected")
+    limits = [int(limit) for limit in size.array]
+    for axis, limit in enumerate(limits):
+        along = indices.array[axis]
+        if values.count and not 0 <= int(along.min()) <= int(along.max()) < limit:
+            raise AdapterError(
+                f"tensor {shown(indices.name)} has indices from {along.min()} to {along.max()}, the size is {limit}"
+            )
+    return ResidualDelta(module, delta, indices, values, *limits)

@@ -1,0 +1,1 @@
+"""Adapters with their weights: tags, block weights, schedules, masks."""

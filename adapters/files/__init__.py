@@ -1,0 +1,1 @@
+"""Adapter files and checkpoints as bytes: headers, tensors, metadata."""

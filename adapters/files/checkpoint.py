@@ -1,0 +1,151 @@
+"""A whole model's weights, tensor by tensor: a diffusers folder, or a single checkpoint of SDXL, SD 1.x or SD 2.x."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lorablend.adapters.errors import ModelError
+from lorablend.adapters.files.file import Tensor, TensorFile, read_file
+from lorablend.adapters.names.modules import find_module
+from lorablend.adapters.wording import shown
+
+__all__ = ["Checkpoint", "Part", "read_checkpoint"]
+
+_COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+
+# (start of a tensor's name in a single checkpoint, component, whether it is of OpenCLIP, which names modules its way).
+_PREFIXES = (
+    ("model.diffusion_model.", "unet", False),
+    ("conditioner.embedders.0.transformer.", "text_encoder", False),
+    ("conditioner.embedders.1.model.", "text_encoder_2", True),
+    ("cond_stage_model.transformer.", "text_encoder", False),
+    ("cond_stage_model.model.", "text_encoder", True),
+)
+# OpenCLIP's names inside a layer -> transformers' names, and which third of the rows.
+_OPEN_CLIP = {
+    "attn.in_proj_": (("self_attn.q_proj.", 0), ("self_attn.k_proj.", 1), ("self_attn.v_proj.", 2)),
+    "attn.out_proj.": (("self_attn.out_proj.", None),),
+    "mlp.c_fc.": (("mlp.fc1.", None),),
+    "mlp.c_proj.": (("mlp.fc2.", None),),
+    "ln_1.": (("layer_norm1.", None),),
+    "ln_2.": (("layer_norm2.", None),),
+}
+_OPEN_CLIP_LAYERS = "transformer.resblocks."
+_OPEN_CLIP_ENDS = {
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "text_projection": "text_projection.weight",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of a checkpoint, or a third of its rows."""
+
+    tensor: Tensor
+    third: int | None = None
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first, *rest = self.tensor.shape[::-1] if self.transposed else self.tensor.shape
+        return (first if self.third is None else first // 3, *rest)
+
+    def read(self) -> np.ndarray:
+        """The values in float32."""
+        values = self.tensor.float32()
+        if self.transposed:
+            return np.ascontiguousarray(values.T)
+        return values if self.third is None else values[len(values) // 3 * self.third :][: len(values) // 3]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`parts`: (component, tensor name as in diffusers) -> its values, of the UNet and the text encoders."""
+
+    path: Path
+    parts: Mapping[tuple[str, str], Part] = field(repr=False)
+    files: tuple[TensorFile, ...] = field(repr=False)
+
+    @property
+    def base_model(self) -> str:
+        """ "sdxl", "sd2" or "sd15"."""
+        if ("unet", "add_embedding.linear_1.weight") in self.parts or any(c == "text_encoder_2" for c, _ in self.parts):
+            return "sdxl"
+        key = self.parts.get(("unet", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"))
+        return "sd2" if key and key.shape[1] == 1024 else "sd15"
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Open a model; only headers are read. ModelError where it is none, AdapterError for a file that is broken."""
+    if path.is_dir():
+        chosen = {name: _weight_files(path / name) for name in _COMPONENTS}
+        files = {name: [read_file(file) for file in found] for name, found in chosen.items()}
+        parts = {
+            (name, _with_text_model(name, tensor_name)): Part(tensor)
+            for name, found in files.items()
+            for file in found
+            for tensor_name, tensor in file.tensors.items()
+        }
+        opened = tuple(file for found in files.values() for file in found)
+    elif path.is_file():
+        file = read_file(path)
+        parts, opened = _single(file), (file,)
+    else:
+        raise ModelError(f"{shown(path)} does not exist; give a diffusers folder or a .safetensors checkpoint")
+    if not parts:
+        raise ModelError(
+            f"{shown(path)} holds no weights of a UNet or a text encoder; "
+            "give a diffusers folder or a .safetensors checkpoint of SDXL or SD 1.x"
+        )
+    return Checkpoint(path, parts, opened)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files with the weights, whole or in shards; of several precisions the full one."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [file for file in files if ".fp16" not in file.name] or files
+
+
+def _with_text_model(component: str, name: str) -> str:
+    """transformers 5 writes CLIP without the "text_model." that every adapter file has."""
+    if component == "unet" or name.startswith(("text_model.", "text_projection")):
+        return name
+    return f"text_model.{name}"
+
+
+def _single(file: TensorFile) -> dict[tuple[str, str], Part]:
+    parts: dict[tuple[str, str], Part] = {}
+    for name, tensor in file.tensors.items():
+        for prefix, component, open_clip in _PREFIXES:
+            if not name.startswith(prefix):
+                continue
+            inside = name.removeprefix(prefix)
+            if open_clip:
+                parts |= {(component, new): part for new, part in _from_open_clip(inside, tensor)}
+            else:
+                parts[component, _with_text_model(component, _diffusers_name(component, inside))] = Part(tensor)
+    return parts
+
+
+def _diffusers_name(component: str, name: str) -> str:
+    """A tensor's name with the module in diffusers' spelling; one of no known module stays as it is."""
+    module, dot, end = name.rpartition(".")
+    path = find_module(component, module)
+    return f"{path}{dot}{end}" if path else name
+
+
+def _from_open_clip(name: str, tensor: Tensor) -> list[tuple[str, Part]]:
+    if name in _OPEN_CLIP_ENDS:  # a projection is kept as x · P there, as P · x here
+        return [(_OPEN_CLIP_ENDS[name], Part(tensor, transposed=name == "text_projection"))]
+    number, _, inside = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
+    for start, targets in _OPEN_CLIP.items():
+        if name.startswith(_OPEN_CLIP_LAYERS) and inside.startswith(start):
+            end = inside.removeprefix(start)
+            layer = f"text_model.encoder.layers.{number}."
+            return [(f"{layer}{target}{end}", Part(tensor, third)) for target, third in targets]
+    return [(name, Part(tensor))]

@@ -1,0 +1,299 @@
+"""Read a safetensors file that nobody vouches for: validate the header, then hand out views without a copy.
+
+Layout (https://github.com/huggingface/safetensors#format): u64 little-endian N, N bytes of JSON, the tensors' bytes.
+Nothing is allocated by a size that the file merely claims: every claim is checked against the file's real length.
+"""
+
+import math
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from lorablend.adapters.errors import AdapterError
+from lorablend.adapters.files.header import METADATA, read_header
+from lorablend.adapters.wording import shown
+
+__all__ = ["Tensor", "TensorFile", "read_file"]
+
+_HEADER_LIMIT = 100_000_000  # bytes: the limit of the safetensors library itself
+_ELEMENT_LIMIT = 2**40  # of a shape with its zeros left out; beyond it numpy cannot even describe the array
+_DIMENSION_LIMIT = 16
+_TENSOR_LIMIT = 2**15  # the fullest files have half of it; one costs a kilobyte or two of objects, empty or not
+
+# Width in bits of every dtype of the format, so that a header is checked even where the dtype is of no use to us.
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+# numpy has no bfloat16 and no 8-bit floats: their bits travel as uint16 and uint8.
+_NUMPY = {
+    "F8_E4M3": "<u1", "F8_E5M2": "<u1", "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
+    "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
+}  # fmt: skip
+
+# Every float16 as float32, by its bits. numpy converts float16 in software: slower than this look-up, and three times
+# slower for the subnormal numbers (below 6e-5) that small updates are full of.
+_F16_VALUES = np.arange(2**16, dtype="<u2").view("<f2").astype(np.float32)
+
+
+def _f8_e4m3_values() -> np.ndarray:
+    """Every F8_E4M3 as float16, which holds all of them: 4 bits of exponent with bias 7, 3 of fraction, no infinity.
+
+    https://arxiv.org/abs/2209.05433, table 1.
+    """
+    bits = np.arange(128)
+    exponent, fraction = bits >> 3, bits & 7
+    values = np.where(exponent == 0, fraction / 8 * 2.0**-6, (1 + fraction / 8) * 2.0 ** (exponent - 7))
+    values[127] = np.nan
+    return np.concatenate([values, -values]).astype(np.float16)
+
+
+# Both as float16, by their bits. An F8_E5M2 is the upper half of a float16.
+_F8_VALUES = {"F8_E4M3": _f8_e4m3_values(), "F8_E5M2": (np.arange(2**8, dtype="<u2") << 8).view("<f2")}
+
+_LOOK_UP = 2**15  # elements at a time: numpy makes the indices 8 bytes wide, and these still fit the cache
+
+
+def _look_up(values: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """The value of each of the bits, in a new array; what it takes beside that is small."""
+    found = np.empty(bits.shape, values.dtype)
+    flat, flat_bits = found.reshape(-1), bits.reshape(-1)
+    for start in range(0, flat.size, _LOOK_UP):
+        part = slice(start, start + _LOOK_UP)
+        np.take(values, flat_bits[part], out=flat[part], mode="clip")  # the other modes would buffer the output
+    return found
+
+
+# The bits of infinity, or where there is none, of NaN; every other NaN has the same sign and a larger number.
+_INFINITY = {
+    "F8_E4M3": 0x7F,
+    "F8_E5M2": 0x7C,
+    "F16": 0x7C00,
+    "BF16": 0x7F80,
+    "F32": 0x7F800000,
+    "F64": 0x7FF0000000000000,
+}
+
+# What the first bytes of a file that is not safetensors usually say.
+_LOOKALIKES = (
+    (b"<", "a web page, so the download failed"),
+    (b"{", "JSON text, so the download failed"),
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the real file with git lfs pull"),
+    (b"PK\x03\x04", "a torch pickle or a zip: convert it to safetensors"),
+    (b"\x80", "a pickle: convert it to safetensors"),
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tensor:
+    """One tensor of a file; its bytes are looked at only when asked for.
+
+    `dtype` is the format's name for it ("F16", "BF16", "F32"…), `shape` its dimensions.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    buffer: mmap.mmap = field(repr=False)
+    begin: int = field(repr=False)  # where its bytes start in the file
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Its length in the file, in bytes."""
+        return self.count * _BITS[self.dtype] // 8
+
+    @property
+    def raw_bytes(self) -> bytes:
+        """A copy of its bytes in the file."""
+        return self.buffer[self.begin : self.begin + self.nbytes]
+
+    @property
+    def array(self) -> np.ndarray:
+        """A read-only view of the file in its own dtype and shape, bfloat16 as uint16, 8-bit floats as uint8.
+
+        A copy only where the file does not align the tensor to its element size. Raises AdapterError for a dtype
+        that is not supported (F4, BOOL, C64…).
+        """
+        if self.dtype not in _NUMPY:
+            raise AdapterError(f"tensor {shown(self.name)} is {self.dtype}: save it as F16, BF16 or F32")
+        dtype = _NUMPY[self.dtype]
+        if not self.count:  # frombuffer refuses to view nothing
+            return np.empty(self.shape, dtype)
+        array = np.frombuffer(self.buffer, dtype, self.count, self.begin).reshape(self.shape)
+        return array if array.flags.aligned else array.copy()
+
+    def float32(self) -> np.ndarray:
+        """The values as float32, in a new array or, for an F32 tensor, a view."""
+        if self.dtype == "F16":
+            return _look_up(_F16_VALUES, self.array.view("<u2"))
+        if self.dtype == "BF16":
+            bits = self.array.astype(np.uint32)  # a bfloat16 is the upper half of a float32
+            bits <<= 16
+            return bits.view(np.float32)
+        if self.dtype in _F8_VALUES:
+            return _look_up(_F8_VALUES[self.dtype].astype(np.float32), self.array)
+        with np.errstate(over="ignore"):  # of a float64
+            return self.array.astype(np.float32, copy=False)
+
+    def raw(self) -> np.ndarray:
+        """The values in 16 or 32 bits without a loss: `array`, but 8-bit floats as a new float16 array."""
+        return _look_up(_F8_VALUES[self.dtype], self.array) if self.dtype in _F8_VALUES else self.array
+
+    def is_finite(self) -> bool:
+        """Whether there is no NaN and no infinity in it.
+
+        Two integer maxima do it without a temporary: of the signed bits for the positive numbers, of the unsigned bits
+        for the negative ones.
+        """
+        infinity = _INFINITY.get(self.dtype)
+        if infinity is None or not self.count:
+            return True
+        width = _BITS[self.dtype] // 8
+        array = self.array
+        negative_infinity = infinity | (1 << (width * 8 - 1))
+        return (
+            int(array.view(f"<i{width}").max()) < infinity and int(array.view(f"<u{width}").max()) < negative_infinity
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """A safetensors file whose header has been checked from end to end.
+
+    The file stays mapped while any tensor of it is in use, so nothing may write into it meanwhile; replacing it by
+    another file of the same name is safe (Windows does not allow it).
+    """
+
+    path: Path
+    metadata: Mapping[str, str] = field(repr=False)
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    buffer: mmap.mmap = field(repr=False)
+    data_begin: int = field(repr=False)  # bytes before the first tensor: 8 + the header's length
+
+    @property
+    def size(self) -> int:
+        """Length of the file in bytes."""
+        return len(self.buffer)
+
+
+def read_file(path: str | os.PathLike[str]) -> TensorFile:
+    """Open and validate a safetensors file. Raises AdapterError, in one line, for anything that is wrong with it."""
+    path = Path(path)
+    try:
+        return _read(path)
+    except AdapterError as error:
+        raise AdapterError(f"{shown(path.name or path)}: {error}") from error.__cause__
+    except OSError as error:
+        raise AdapterError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL in the path
+        raise AdapterError(f"{shown(path)}: cannot be read ({error})") from error
+
+
+def _read(path: Path) -> TensorFile:
+    if not stat.S_ISREG(path.stat().st_mode):  # before opening it: a pipe would keep us waiting
+        raise AdapterError("not a file")
+    with path.open("rb") as stream:
+        if (length := os.fstat(stream.fileno()).st_size) < 8:
+            raise AdapterError(f"not a safetensors file: {length} bytes long, the header alone needs 8")
+        buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+    header_size = int.from_bytes(buffer[:8], "little")
+    data_begin = 8 + header_size
+    if header_size > _HEADER_LIMIT or buffer[8:9] != b"{":
+        raise AdapterError(f"not a safetensors file{_lookalike(buffer[:64])}")
+    if data_begin > len(buffer):
+        raise AdapterError(
+            f"truncated: the header ends at byte {data_begin}, the file at {len(buffer)}; download it again"
+        )
+
+    metadata: dict[str, str] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, value in read_header(_text(buffer, data_begin)):
+        if name == METADATA:
+            if value is None:
+                raise AdapterError("the header's __metadata__ is not an object")
+            metadata = value
+        elif len(tensors) == _TENSOR_LIMIT:
+            raise AdapterError(f"more than {_TENSOR_LIMIT} tensors, which no model has")
+        else:
+            tensors[name] = _tensor(name, value, buffer, data_begin)
+    _check_layout(tensors, data_begin, len(buffer))
+    return TensorFile(path, MappingProxyType(metadata), MappingProxyType(tensors), buffer, data_begin)
+
+
+def _lookalike(start: bytes) -> str:
+    for magic, meaning in _LOOKALIKES:
+        if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
+            return f": it is {meaning}"
+    return ""
+
+
+def _text(buffer: mmap.mmap, end: int) -> str:
+    with memoryview(buffer) as view, view[8:end] as header:
+        try:
+            return str(header, "utf-8")
+        except UnicodeDecodeError as error:
+            raise AdapterError("not a safetensors file: the header is not valid JSON") from error
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0  # type(): True is an int to isinstance
+
+
+def _tensor(name: str, entry: Any, buffer: mmap.mmap, data_begin: int) -> Tensor:
+    """Check one entry of the header: {"dtype": "F16", "shape": [8, 64], "data_offsets": [0, 1024]}."""
+    label = f"tensor {shown(name)}"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise AdapterError(f"{label}: the header entry must have dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise AdapterError(f"{label}: unknown dtype {shown(dtype)}")
+    if not isinstance(shape, list) or not all(_is_size(dimension) for dimension in shape):
+        raise AdapterError(f"{label}: the shape must be a list of sizes")
+    if len(shape) > _DIMENSION_LIMIT or math.prod(dimension or 1 for dimension in shape) > _ELEMENT_LIMIT:
+        raise AdapterError(f"{label}: impossible shape {shown(shape)}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(offset) for offset in offsets):
+        raise AdapterError(f"{label}: data_offsets must be two offsets")
+    begin, end = offsets
+    available = len(buffer) - data_begin
+    if end > available:
+        raise AdapterError(
+            f"truncated: {label} ends at byte {shown(end)} of the data, the data at {available}; download it again"
+        )
+    bits = math.prod(shape) * _BITS[dtype]
+    if (end - begin) * 8 != bits:
+        raise AdapterError(f"{label}: {dtype} {shape} takes {bits // 8} bytes, its data_offsets give {end - begin}")
+    return Tensor(name, sys.intern(dtype), tuple(shape), buffer, data_begin + begin)
+
+
+def _check_layout(tensors: Mapping[str, Tensor], data_begin: int, size: int) -> None:
+    """The tensors follow each other with no overlap and no gap, from the header to the end of the file."""
+    if not tensors:
+        raise AdapterError("there are no tensors in it")
+    position, previous = data_begin, "the header"
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.begin, tensor.nbytes)):
+        label = f"tensor {shown(tensor.name)}"
+        if tensor.begin < position:
+            raise AdapterError(f"{label} overlaps {previous}")
+        if tensor.begin > position:
+            raise AdapterError(f"{tensor.begin - position} bytes between {previous} and {label} belong to nothing")
+        position, previous = tensor.begin + tensor.nbytes, label
+    if position < size:
+        raise AdapterError(f"{size - position} bytes after the last tensor belong to nothing")

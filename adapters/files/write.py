@@ -1,0 +1,90 @@
+"""Write a safetensors file: whole or not at all, and the same bytes for the same content."""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lorablend.adapters.errors import AdapterError, InputError, ResourceError
+from lorablend.adapters.wording import shown
+
+__all__ = ["DTYPES", "Stored", "check_new", "hash_tensors", "stored", "write_file"]
+
+# (the format's name of the dtype, the values; bfloat16 as its bits in uint16)
+Stored = tuple[str, np.ndarray]
+
+DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # what our own files hold
+
+
+def stored(values: np.ndarray, dtype: str, name: str) -> Stored:
+    """Float32 values rounded to "f32", "f16" or "bf16", to nearest, ties to even.
+
+    `name` is the tensor's, for the AdapterError about a number that the type cannot hold.
+    """
+    values = np.asarray(values, np.float32, order="C")
+    if dtype == "bf16":
+        bits = values.view(np.uint32)
+        result = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+        finite = np.isfinite((result.astype(np.uint32) << 16).view(np.float32)).all()
+    else:
+        with np.errstate(over="ignore"):
+            result = values.astype("<f2" if dtype == "f16" else "<f4", copy=False)
+        finite = np.isfinite(result).all()
+    if not finite:
+        largest = float(np.abs(values).max())
+        remedy = "write bf16 or f32" if dtype == "f16" and np.isfinite(largest) else "lower the weights"
+        raise AdapterError(f"tensor {shown(name)}: {largest:.3g} does not fit {dtype}; {remedy}")
+    return DTYPES[dtype], result
+
+
+def check_new(path: Path) -> None:
+    """Raise InputError where a file cannot be written without replacing another one, before any work is spent."""
+    if path.exists():
+        raise InputError(f"{shown(path)} is already there; choose another name or delete it")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{shown(path)}: there is no folder {shown(path.absolute().parent)}; make it first")
+
+
+def hash_tensors(tensors: Mapping[str, Stored]) -> str:
+    """SHA-256 in hex of the tensors' bytes as `write_file` writes them: what follows the header."""
+    digest = hashlib.sha256()
+    for _, (_, array) in _ordered(tensors):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def write_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
+    """Write tensors and text entries to `path`, which must be new.
+
+    InputError where it is not, ResourceError where the disk refuses.
+    """
+    check_new(path)
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name, (dtype, array) in _ordered(tensors):
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors lie aligned
+    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with work.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for _, (_, array) in _ordered(tensors):
+                file.write(np.ascontiguousarray(array).data)
+        os.replace(work, path)
+    except OSError as error:
+        raise ResourceError(f"{shown(path)} could not be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            work.unlink(missing_ok=True)
+
+
+def _ordered(tensors: Mapping[str, Stored]) -> list[tuple[str, Stored]]:
+    """Wide elements first, so that all lie aligned; then by name. The safetensors library does the same."""
+    return sorted(tensors.items(), key=lambda item: (-item[1][1].itemsize, item[0]))

@@ -1,0 +1,252 @@
+"""How adapter files name their tensors, as tables: a prefix says the component, a suffix says the tensor's role.
+
+A new spelling is a new row. What lies between prefix and suffix is looked up by `modules.find_module`.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lorablend.adapters.names.modules import find_module
+
+__all__ = [
+    "BUNDLED",
+    "BUNDLE_PREFIX",
+    "COMPONENTS",
+    "LONGEST_NAME",
+    "NOT_ADAPTERS",
+    "OTHER_BASES",
+    "PREFIXES",
+    "ROLES",
+    "Key",
+    "algorithm_of",
+    "parse_key",
+]
+
+BUNDLED = "bundled embedding"  # the algorithm of what is no module's
+BUNDLE_PREFIX = "bundle_emb."  # bundle_emb.<token>.<part>
+
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+
+# The first row that fits decides. None: the UNet or a text encoder, whichever knows the module; so is no prefix at all.
+PREFIXES = (
+    ("lora_unet_", "unet"),  # kohya and everything descended from it
+    ("lora_te_wrapped_", "text_encoder"),
+    ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
+    ("lora_te_", "text_encoder"),
+    ("lycoris_", None),  # LyCORIS' own wrapper, SimpleTuner
+    ("oft_unet_", "unet"),  # kohya's networks.oft
+    ("oft_te1_", "text_encoder"),
+    ("oft_te2_", "text_encoder_2"),
+    ("oft_te_", "text_encoder"),
+    ("unet.", "unet"),  # diffusers; OMI with SGM names behind it
+    ("unet_", "unet"),  # ai-toolkit's unet_conv_in and unet_conv_out
+    ("text_encoder_2.", "text_encoder_2"),
+    ("text_encoder.", "text_encoder"),
+    ("diffusion_model.", "unet"),  # ComfyUI
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_h.transformer.", "text_encoder"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+    ("clip_l.", "text_encoder"),  # OMI
+    ("clip_g.", "text_encoder_2"),
+)
+_PEFT_PREFIX = "base_model.model."
+_PEFT_SUFFIX = ".base_layer"  # PEFT's wrapped module, of which bias="all" saves the bias
+
+# (suffix, role, algorithm). The longest suffix that fits is meant, and * stands for the adapter's name, which PEFT
+# sometimes leaves in. Where a module has roles of several algorithms, the one highest up is the module's: DoRA brings
+# LoRA's tensors along, any of them brings an alpha. A "bias" is a change of its own, beside the weight's.
+ROLES = (
+    (".bias_indices", "bias_indices", "sparse residual"),
+    (".bias_values", "bias_values", "sparse residual"),
+    (".bias_size", "bias_size", "sparse residual"),
+    (".dora_scale", "dora_scale", "DoRA"),  # LyCORIS
+    (".lora_magnitude_vector", "magnitude", "DoRA"),  # PEFT
+    (".lora_magnitude_vector.weight", "magnitude", "DoRA"),
+    (".lora_magnitude_vector.*.weight", "magnitude", "DoRA"),
+    (".lora_magnitude_vector.*", "magnitude", "DoRA"),
+    (".magnitude", "magnitude", "DoRA"),  # ai-toolkit
+    (".hada_w1_a", "hada_w1_a", "LoHa"),
+    (".hada_w1_b", "hada_w1_b", "LoHa"),
+    (".hada_w2_a", "hada_w2_a", "LoHa"),
+    (".hada_w2_b", "hada_w2_b", "LoHa"),
+    (".hada_t1", "hada_t1", "LoHa"),
+    (".hada_t2", "hada_t2", "LoHa"),
+    (".hada_w1_a.*", "hada_w1_a", "LoHa"),
+    (".hada_w1_b.*", "hada_w1_b", "LoHa"),
+    (".hada_w2_a.*", "hada_w2_a", "LoHa"),
+    (".hada_w2_b.*", "hada_w2_b", "LoHa"),
+    (".hada_t1.*", "hada_t1", "LoHa"),
+    (".hada_t2.*", "hada_t2", "LoHa"),
+    (".lokr_w1", "lokr_w1", "LoKr"),
+    (".lokr_w1_a", "lokr_w1_a", "LoKr"),
+    (".lokr_w1_b", "lokr_w1_b", "LoKr"),
+    (".lokr_w2", "lokr_w2", "LoKr"),
+    (".lokr_w2_a", "lokr_w2_a", "LoKr"),
+    (".lokr_w2_b", "lokr_w2_b", "LoKr"),
+    (".lokr_t2", "lokr_t2", "LoKr"),
+    (".lokr_w1.*", "lokr_w1", "LoKr"),
+    (".lokr_w1_a.*", "lokr_w1_a", "LoKr"),
+    (".lokr_w1_b.*", "lokr_w1_b", "LoKr"),
+    (".lokr_w2.*", "lokr_w2", "LoKr"),
+    (".lokr_w2_a.*", "lokr_w2_a", "LoKr"),
+    (".lokr_w2_b.*", "lokr_w2_b", "LoKr"),
+    (".lokr_t2.*", "lokr_t2", "LoKr"),
+    (".a1.weight", "a1", "GLoRA"),
+    (".a2.weight", "a2", "GLoRA"),
+    (".b1.weight", "b1", "GLoRA"),
+    (".b2.weight", "b2", "GLoRA"),
+    (".bm.weight", "bm", "GLoRA"),
+    (".on_input", "on_input", "IA3"),
+    (".ia3_l", "ia3", "IA3"),
+    (".ia3_l.*", "ia3", "IA3"),
+    (".boft_R", "boft_r", "BOFT"),
+    (".boft_R.*", "boft_r", "BOFT"),
+    (".boft_s", "boft_s", "BOFT"),
+    (".boft_s.*", "boft_s", "BOFT"),
+    (".oft_blocks", "oft_blocks", "OFT"),
+    (".oft_diag", "oft_diag", "OFT"),
+    (".oft_R.weight", "oft_r", "OFT"),
+    (".oft_R.*.weight", "oft_r", "OFT"),
+    (".oft_R.scaled_oft", "scaled_oft", "OFT"),
+    (".rescale", "rescale", "OFT"),
+    (".lora_embedding_A", "embedding_down", "embedding LoRA"),
+    (".lora_embedding_A.*", "embedding_down", "embedding LoRA"),
+    (".lora_embedding_B", "embedding_up", "embedding LoRA"),
+    (".lora_embedding_B.*", "embedding_up", "embedding LoRA"),
+    (".lora_down.weight", "down", "LoRA"),  # kohya
+    (".lora_up.weight", "up", "LoRA"),
+    (".lora_mid.weight", "mid", "LoRA"),
+    (".lora_A.weight", "down", "LoRA"),  # PEFT
+    (".lora_B.weight", "up", "LoRA"),
+    (".lora_A.*.weight", "down", "LoRA"),
+    (".lora_B.*.weight", "up", "LoRA"),
+    (".lora_A", "down", "LoRA"),
+    (".lora_B", "up", "LoRA"),
+    (".lora.down.weight", "down", "LoRA"),  # diffusers before PEFT
+    (".lora.up.weight", "up", "LoRA"),
+    ("_lora.down.weight", "down", "LoRA"),  # its attention processors
+    ("_lora.up.weight", "up", "LoRA"),
+    (".lora_linear_layer.down.weight", "down", "LoRA"),
+    (".lora_linear_layer.up.weight", "up", "LoRA"),
+    (".down.weight", "down", "LoRA"),
+    (".up.weight", "up", "LoRA"),
+    (".diff", "diff", "full difference"),
+    (".set_weight", "set_weight", "full difference"),
+    (".w_norm", "w_norm", "full difference"),
+    (".reshape_weight", "reshape_weight", "base reshaping"),  # ComfyUI's, for models that grow
+    (".weight", "weight", "full weights"),
+    (".lora_up.bias", "up_bias", "bias"),
+    (".lora_B.bias", "up_bias", "bias"),
+    (".lora_B.*.bias", "up_bias", "bias"),
+    (".diff_b", "diff_b", "bias"),
+    (".b_norm", "b_norm", "bias"),
+    (".bias", "bias", "full bias"),
+    (".scale", "scale", "number"),
+    (".scalar", "scalar", "number"),
+    (".alpha", "alpha", "number"),
+)
+
+# Files of another kind, told by one name of theirs.
+NOT_ADAPTERS = (
+    (r"^lora_controlnet$", "a Control-LoRA"),
+    (r"^lllite_unet", "a ControlNet-LLLite"),
+    (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),
+    (r"_custom_diffusion\.weight$", "a Custom Diffusion file"),
+    (r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.", "a full checkpoint"),
+    (r"^(unet|text_encoder):\d+:(up|down)$", "a file of the first LoRA tool, which does not name its modules"),
+    (r"^(emb_params|string_to_param(\..*)?|clip_[lg])$", "a textual inversion"),
+)
+
+# Models with other modules than Stable Diffusion's UNet and CLIP, told by a name that no module of ours has; the first
+# row that any such name fits is the answer.
+OTHER_BASES = (
+    (r"^(lora_)?prior_(unet|te)_", "Stable Cascade"),
+    (r"double_blocks\.\d+\.(img|txt)_attn_qkv", "HunyuanVideo"),
+    (r"(double_blocks|single_blocks|single_transformer_blocks)[._]", "FLUX"),
+    (r"(joint_blocks|context_block)[._]", "Stable Diffusion 3"),
+    (r"(caption_projection|adaln_single)", "PixArt"),
+    (r"blocks[._]\d+[._]cross_attn", "Wan"),
+    (r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)", "Qwen-Image"),
+    (r"transformer_blocks[._]\d+[._]attn[._]add_[qkv]_proj|^(text_encoder_3\.|lora_te3_)", "Stable Diffusion 3"),
+    (r"(noise_refiner|context_refiner)[._]", "Lumina or Z-Image"),
+    (r"(motion_modules|temporal_transformer)[._]", "AnimateDiff"),
+    (
+        r"^(lora_)?(unet_|transformer[._]|diffusion_model\.)_?(transformer_)?(blocks|layers)[._]",
+        "a diffusion transformer",
+    ),
+)
+
+_BY_SUFFIX = {suffix: (role, algorithm) for suffix, role, algorithm in ROLES}
+_PRECEDENCE = {algorithm: -index for index, (_, _, algorithm) in reversed(list(enumerate(ROLES)))}
+_UNDERSCORES = re.compile("__+")
+_SUFFIX_START = re.compile(r"(?=\.|_lora\.)")
+LONGEST_NAME = 400  # characters; the longest real ones have about 130
+
+
+@dataclass(frozen=True)
+class Key:
+    """A tensor's name, understood.
+
+    `component` is None where the name leaves open which text encoder it means; `path` is None where no model has such
+    a module; `role` and `algorithm` are "" where the suffix is unknown.
+    """
+
+    name: str
+    component: str | None = None
+    path: str | None = None
+    role: str = ""
+    algorithm: str = ""
+    module: str = field(default="", compare=False)  # the name's part before the role, as it stands
+
+
+def parse_key(name: str) -> Key:
+    """Take a tensor's name apart; what is not understood stays empty in the answer, nothing is guessed."""
+    if name.startswith(BUNDLE_PREFIX):
+        return Key(name, role="embedding", algorithm=BUNDLED)
+    if len(name) > LONGEST_NAME:
+        return Key(name)
+    for match in _SUFFIX_START.finditer(name):  # from the left, so the longest suffix comes first
+        module, suffix = name[: match.start()], name[match.start() :]
+        if found := _BY_SUFFIX.get(suffix) or _BY_SUFFIX.get(_without_adapter_name(suffix)):
+            return Key(name, *_find(module), *found, module)
+    return Key(name)
+
+
+def algorithm_of(algorithms: Iterable[str]) -> str:
+    """The algorithm of a module whose tensors are of these."""
+    return max(algorithms, key=lambda algorithm: _PRECEDENCE[algorithm])
+
+
+def _without_adapter_name(suffix: str) -> str:
+    """ ".lora_A.default.weight" as the table has it: ".lora_A.*.weight"."""
+    words = suffix.split(".")
+    return ".".join([*words[:2], "*", *words[3:]]) if len(words) > 2 else suffix
+
+
+def _find(module: str) -> tuple[str | None, str | None]:
+    """Component and module path for a name with its prefix."""
+    name = _strip_peft(module).removesuffix(_PEFT_SUFFIX)
+    for prefix, component in PREFIXES:
+        if name.startswith(prefix):
+            rest = _strip_peft(name[len(prefix) :])
+            return (component, _find_in(component, rest)) if component else _find_anywhere(rest)
+    return _find_anywhere(name)
+
+
+def _find_anywhere(name: str) -> tuple[str | None, str | None]:
+    if path := _find_in("unet", name):
+        return "unet", path
+    return None, _find_in("text_encoder", name)
+
+
+def _find_in(component: str, name: str) -> str | None:
+    # Some tools write an underscore too many, in the middle or at the end.
+    return find_module(component, name) or find_module(component, _UNDERSCORES.sub("_", name).strip("_"))
+
+
+def _strip_peft(name: str) -> str:
+    while name.startswith(_PEFT_PREFIX):
+        name = name[len(_PEFT_PREFIX) :]
+    return name

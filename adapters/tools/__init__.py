@@ -1,0 +1,1 @@
+"""What makes a new file from adapter files, or compares them."""

@@ -1,0 +1,84 @@
+"""A module's change as our tools need it: as factors where there are any, else dense, with the base model's weight."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.errors import AdapterError
+from lorablend.adapters.names.naming import block_of
+from lorablend.adapters.tools.low_rank import Pair
+from lorablend.adapters.wording import shown
+
+__all__ = ["Module", "Progress", "Weights", "by_block", "dense_change", "factors_of", "no_factors", "require_lora"]
+
+Module = tuple[str, str]  # (component, module path)
+# Reads the base model's weight of (component, module path), float32; None where the model has no such module.
+Weights = Callable[[str, str], "np.ndarray | None"]
+Progress = Callable[[str, int, int], None]  # called with (block, blocks done, blocks in all)
+
+
+def by_block(modules: Iterable[Module], progress: Progress | None) -> Iterator[Module]:
+    """The modules, those of one block together, saying when a block begins and when all are done."""
+    blocks: dict[str, list[Module]] = {}
+    for module in modules:
+        blocks.setdefault(f"{module[0]} {block_of(*module)}", []).append(module)
+    for done, (block, members) in enumerate(blocks.items()):
+        if progress:
+            progress(block, done, len(blocks))
+        yield from members
+    if progress:
+        progress("done", len(blocks), len(blocks))
+
+
+def require_lora(adapter: Adapter) -> None:
+    """Raise AdapterError for an adapter that changes what a LoRA file has no place for: biases, norms, words."""
+    remedy = "which a LoRA file cannot hold; blend or bake it as it is"
+    for component, path in adapter.biases:
+        raise AdapterError(f"{shown(adapter.name)} changes the bias of {component} {path}, {remedy}")
+    for (component, path), delta in adapter.deltas.items():
+        if delta.algorithm == "norm":
+            raise AdapterError(f"{shown(adapter.name)} changes the norm {component} {path}, {remedy}")
+    for word in adapter.embeddings:
+        raise AdapterError(f"{shown(adapter.name)} brings the word {shown(word)} along, {remedy}")
+
+
+def factors_of(adapter: Adapter, module: Module, weight: float = 1.0) -> Pair | None:
+    """The exact factors of one module's change times `weight`, or None. AdapterError where float32 cannot hold them."""
+    pair = adapter.deltas[module].factors()
+    if pair is None:
+        return None
+    with np.errstate(over="ignore"):
+        down, up = pair[0], pair[1] * np.float32(weight)
+    _check_finite(adapter, module, down, up)
+    return down, up
+
+
+def dense_change(adapter: Adapter, module: Module, weights: Weights | None, weight: float = 1.0) -> np.ndarray:
+    """ΔW of one module times `weight` in float32, [out, in] or [out, in, kernel height, kernel width].
+
+    Raises AdapterError where there are no factors and the base model's weight, which it then takes, is not to be had.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if pair := factors_of(adapter, module, weight):
+            down, up = pair
+            change = (up @ down.reshape(len(down), -1)).reshape(len(up), *down.shape[1:])
+        elif weights is None:
+            raise AdapterError(no_factors(adapter, module, "give the model whose weights it changes"))
+        elif (base := weights(*module)) is None:
+            raise AdapterError(f"{shown(adapter.name)} changes {' '.join(module)}, which the model does not have")
+        else:
+            change = np.float32(weight) * adapter.deltas[module].dense(base)
+    _check_finite(adapter, module, change)
+    return change
+
+
+def _check_finite(adapter: Adapter, module: Module, *arrays: np.ndarray) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise AdapterError(f"{shown(adapter.name)}: the change of {' '.join(module)} does not fit float32")
+
+
+def no_factors(adapter: Adapter, module: Module, remedy: str) -> str:
+    """The message about a change that is not a product of factors."""
+    algorithm = adapter.deltas[module].algorithm
+    return f"{shown(adapter.name)}: {' '.join(module)} is changed by {algorithm}, which has no factors; {remedy}"

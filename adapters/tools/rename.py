@@ -1,0 +1,205 @@
+"""The same adapter under other names: from any spelling to kohya's, or to those of diffusers and PEFT."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.algorithms.dora import DoraDelta
+from lorablend.adapters.algorithms.scale import ScaleSettings, scale_of
+from lorablend.adapters.errors import AdapterError
+from lorablend.adapters.files.file import Tensor
+from lorablend.adapters.files.provenance import rewritten_metadata, with_hashes
+from lorablend.adapters.files.write import Stored, check_new, write_file
+from lorablend.adapters.names.keys import BUNDLED, parse_key
+from lorablend.adapters.names.naming import NAMINGS, Naming, is_convolution, module_name
+from lorablend.adapters.tools.changes import Module
+from lorablend.adapters.tools.lora_file import check_choice
+from lorablend.adapters.wording import listed, shown
+
+__all__ = ["RenameReport", "rename"]
+
+# role of keys.ROLES -> suffix. What a table lacks cannot be said with its names.
+_KOHYA = {
+    "down": ".lora_down.weight",
+    "up": ".lora_up.weight",
+    "mid": ".lora_mid.weight",
+    "dora_scale": ".dora_scale",
+    "magnitude": ".dora_scale",
+    **{role: f".{role}" for role in ("bias_indices", "bias_values", "bias_size")},
+    **{role: f".{role}" for role in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")},
+    **{
+        role: f".{role}"
+        for role in ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+    },
+    **{role: f".{role}.weight" for role in ("a1", "a2", "b1", "b2", "bm")},
+    **{role: f".{role}" for role in ("on_input", "weight", "oft_blocks", "oft_diag", "rescale")},
+    **{role: f".{role}" for role in ("diff", "set_weight", "w_norm", "diff_b", "b_norm")},
+    "up_bias": ".lora_up.bias",
+    "alpha": ".alpha",
+    "scale": ".scale",
+    "scalar": ".scalar",
+}
+_DIFFUSERS = {
+    "down": ".lora_A.weight",
+    "up": ".lora_B.weight",
+    "up_bias": ".lora_B.bias",
+    "dora_scale": ".lora_magnitude_vector",
+    "magnitude": ".lora_magnitude_vector",
+}
+_NUMBERS = ("alpha", "scale", "scalar")
+_CHANNELS = ("dora_scale", "magnitude")
+
+
+class RenameReport(NamedTuple):
+    """How many tensors were written to `path`, and the names of those that were not, because they change nothing."""
+
+    path: Path
+    tensors: int
+    left_out: tuple[str, ...]
+
+
+def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
+    """Write the adapter to `out`, a new file, with the names of "kohya" or "diffusers". Every change stays exactly what
+    it is.
+
+    kohya: every algorithm of LyCORIS. Where the scale was said elsewhere than in a module's tensors (by PEFT's
+    settings, or as alpha / √rank), an alpha tensor is written that says the same.
+    diffusers: LoRA and output-axis DoRA, which is what diffusers loads. Its names have no alpha, so the scale goes into
+    the `lora_B` tensor; one that cannot hold the product in its own type is written as float32.
+
+    Raises AdapterError, naming the tensor, for what the names cannot express, InputError where `out` exists.
+    """
+    check_choice("naming", naming, NAMINGS)
+    check_new(out)
+    if adapter.refused:
+        raise AdapterError(
+            f"{shown(adapter.name)} was read leniently and {listed(adapter.refused)} would be lost; "
+            "read the whole of it, or remove them from the file"
+        )
+    modules, others = _modules(adapter)
+    tensors: dict[str, Stored] = {}
+    for module, roles in modules.items():
+        write = _to_kohya if naming == "kohya" else _to_diffusers
+        tensors |= write(adapter, module, roles)
+    for tensor in others:  # bundled words; other programs find them under these very names
+        if naming == "diffusers":
+            raise AdapterError(_cannot(adapter, tensor, naming))
+        tensors[tensor.name] = _same(tensor)
+    made_by = {"tool": "convert", "naming": naming, "inputs": [{"name": adapter.name, "sha256": adapter.sha256}]}
+    metadata = rewritten_metadata(adapter.metadata, None, None, made_by)
+    write_file(out, tensors, with_hashes(metadata, tensors))
+    used = {tensor.name for roles in modules.values() for tensor in roles.values()} | {one.name for one in others}
+    return RenameReport(out, len(tensors), tuple(name for name in adapter.file.tensors if name not in used))
+
+
+def _modules(adapter: Adapter) -> tuple[dict[Module, dict[str, Tensor]], list[Tensor]]:
+    """The tensors by module and role, of the modules that are changed; and those that belong to no module."""
+    changed = adapter.deltas.keys() | adapter.biases.keys()
+    modules: dict[Module, dict[str, Tensor]] = {}
+    others: list[Tensor] = []
+    for name, tensor in adapter.file.tensors.items():
+        key = parse_key(name)
+        if key.algorithm == BUNDLED:
+            others.append(tensor)
+        if key.path is None:
+            continue
+        # A name that leaves the text encoder open means the one that the reading has found.
+        components = (key.component,) if key.component else ("text_encoder", "text_encoder_2")
+        for component in components:
+            if (component, key.path) in changed:
+                modules.setdefault((component, key.path), {}).setdefault(key.role, tensor)
+                break
+    return modules, others
+
+
+def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> dict[str, Stored]:
+    name = module_name(*module, adapter.base_model, "kohya")
+    tensors: dict[str, Stored] = {}
+    alpha = _alpha(adapter, module, roles)
+    for role, tensor in roles.items():
+        if role not in _KOHYA:
+            raise AdapterError(_cannot(adapter, tensor, "kohya"))
+        if role in _NUMBERS and alpha is not None:
+            continue
+        kind, values = _shaped(adapter, module, role, tensor)
+        if role == "magnitude":  # one number for each output channel, as LyCORIS has it
+            values = values.reshape(-1, *(1,) * (max(2, len(roles["down"].shape)) - 1))
+        tensors[name + _KOHYA[role]] = kind, values
+    if alpha is not None:
+        tensors[f"{name}.alpha"] = "F32", np.float32(alpha).reshape(())
+    return tensors
+
+
+def _alpha(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> float | None:
+    """The alpha that says what the module's tensors alone do not say; None where they say it all."""
+    delta = adapter.deltas.get(module)
+    if delta is None or (delta.rank is None and delta.scale == 1):
+        return None
+    if delta.rank is None:
+        raise AdapterError(
+            f"{shown(adapter.name)}: {' '.join(module)} is multiplied by {delta.scale:g}, which kohya's names cannot "
+            f"say of {delta.algorithm} without a rank"
+        )
+    said = scale_of(" ".join(module), module[1], roles, delta.rank, ScaleSettings()).factor
+    return None if said == delta.scale else delta.scale * delta.rank
+
+
+def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> dict[str, Stored]:
+    delta = adapter.deltas.get(module)
+    for role, tensor in roles.items():
+        if role not in _DIFFUSERS and role not in _NUMBERS:
+            raise AdapterError(_cannot(adapter, tensor, "diffusers"))
+    if delta is None or delta.algorithm not in ("lora", "dora") or ".embeddings." in module[1]:
+        raise AdapterError(_cannot(adapter, next(iter(roles.values())), "diffusers"))
+    if isinstance(delta, DoraDelta) and delta.on_input:
+        raise AdapterError(_cannot(adapter, roles["dora_scale"], "diffusers"))
+    name = module_name(*module, adapter.base_model, "diffusers")
+    tensors: dict[str, Stored] = {}
+    for role, tensor in roles.items():
+        if role in _NUMBERS:
+            continue
+        kind, values = _shaped(adapter, module, role, tensor)
+        if role in ("up", "up_bias") and delta.scale != 1:
+            kind, values = _scaled(tensor, delta.scale, values.shape)
+        if role in _CHANNELS:
+            convolution = len(roles["down"].shape) == 4
+            values = values.reshape((1, -1, 1, 1) if convolution else (-1,))
+        tensors[name + _DIFFUSERS[role]] = kind, values
+    return tensors
+
+
+def _shaped(adapter: Adapter, module: Module, role: str, tensor: Tensor) -> Stored:
+    """The tensor as it is; the factors of a 1×1 convolution with the dimensions of its kernel, and only these."""
+    kind, values = _same(tensor)
+    if role in ("down", "up") and values.shape[2:] in ((), (1, 1)):
+        flat = module[0] != "unet" or not is_convolution(module[1], adapter.base_model)
+        values = values.reshape(values.shape[:2] if flat else (*values.shape[:2], 1, 1))
+    return kind, values
+
+
+def _same(tensor: Tensor) -> Stored:
+    return tensor.dtype, tensor.array
+
+
+def _scaled(tensor: Tensor, scale: float, shape: tuple[int, ...]) -> Stored:
+    """Times `scale`, in the tensor's own type where it holds every product exactly, else in float32."""
+    product = (tensor.float32() * np.float32(scale)).reshape(shape)
+    if tensor.dtype == "F16":
+        with np.errstate(over="ignore"):
+            half = product.astype("<f2")
+        return ("F16", half) if np.array_equal(half, product) else ("F32", product)
+    bits = product.view(np.uint32)
+    if tensor.dtype == "BF16" and not (bits & 0xFFFF).any():  # a bfloat16 is the upper half of a float32
+        return "BF16", (bits >> 16).astype("<u2")
+    return "F32", product
+
+
+def _cannot(adapter: Adapter, tensor: Tensor, naming: Naming) -> str:
+    names = "kohya's names" if naming == "kohya" else "the names of diffusers"
+    return (
+        f"{shown(adapter.name)}: {names} cannot express tensor {shown(tensor.name)}; "
+        "make a LoRA of it with lorablend adapters resize"
+    )

@@ -1,0 +1,65 @@
+"""An adapter as a LoRA of a smaller rank, or of any algorithm as a LoRA."""
+
+from pathlib import Path
+from typing import Any
+
+from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.files.provenance import rewritten_metadata
+from lorablend.adapters.files.write import DTYPES, check_new
+from lorablend.adapters.names.naming import NAMINGS, Naming
+from lorablend.adapters.tools.changes import Module, Weights, dense_change, factors_of, require_lora
+from lorablend.adapters.tools.lora_file import (
+    LARGEST_RANK,
+    LoraReport,
+    check_choice,
+    check_size,
+    common_dtype,
+    write_lora,
+)
+from lorablend.adapters.tools.low_rank import LowRank, factorise, recompress
+
+__all__ = ["resize"]
+
+
+def resize(
+    adapter: Adapter,
+    out: Path,
+    *,
+    rank: int | None = None,
+    keep: float | None = None,
+    naming: Naming = "kohya",
+    dtype: str | None = None,
+    weights: Weights | None = None,
+) -> LoraReport:
+    """Write the best approximation of every change by factors of a smaller rank to `out`, a new file.
+
+    rank: of each module, at most. keep: above 0 to 1; each module gets the smallest rank that keeps this part of ‖ΔW‖²
+    (the squared Frobenius norm), so 0.99 leaves an error of 10 % of the norm at most. One of them, or both, has to be
+    given. `dtype` and `weights` as in `merge`. Raises as `merge` does.
+    """
+    check_size(rank, keep)
+    check_choice("naming", naming, NAMINGS)
+    check_choice("dtype", dtype or "f32", DTYPES)
+    check_new(out)
+    require_lora(adapter)
+    factors = {
+        module: _resized(adapter, module, rank or LARGEST_RANK, keep or 1.0, weights) for module in adapter.deltas
+    }
+
+    wanted = {"rank": rank, "keep": keep}
+    made_by: dict[str, Any] = {
+        "tool": "resize",
+        **{name: value for name, value in wanted.items() if value is not None},
+        "inputs": [{"name": adapter.name, "sha256": adapter.sha256}],
+    }
+    before = adapter.metadata.get("ss_network_dim", "None")
+    new = "Dynamic" if keep is not None or rank is None else str(rank)
+    comment = f"dimension is resized from {before} to {new}" if before != "None" else None
+    metadata = rewritten_metadata(adapter.metadata, out.stem, comment, made_by)
+    return write_lora(out, factors, adapter.base_model, naming, dtype or common_dtype([adapter]), metadata)
+
+
+def _resized(adapter: Adapter, module: Module, rank: int, keep: float, weights: Weights | None) -> LowRank:
+    if pair := factors_of(adapter, module):
+        return recompress([pair], rank, keep)
+    return factorise(dense_change(adapter, module, weights), rank, keep)

@@ -1,0 +1,387 @@
+"""The command line: each command reads its options, makes one call, and says what came of it. Help is the reference.
+
+What is heavy to import (OpenVINO, Gradio, torch) is imported by the command that needs it, so that the help is quick.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lorablend.adapters.errors import LorablendError, RequestError
+from lorablend.app.cli import arguments, grid, models, options
+from lorablend.app.cli.adapters import adapters_app
+from lorablend.app.cli.datasets import dataset_app
+from lorablend.app.cli.train import train
+
+__all__ = ["main", "run"]
+
+app = typer.Typer(
+    name="lorablend",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: the same in a terminal, a file and a test
+)
+app.add_typer(adapters_app, name="adapters")
+app.add_typer(dataset_app, name="dataset")
+
+
+def main() -> None:
+    """The program `lorablend`."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # else it tells which of optimum's packages it has found
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code: 0, 1 after an error (one line on stderr), 130 after Ctrl-C."""
+    try:
+        code = app(list(arguments), prog_name="lorablend", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
+        return 1
+    if code == 130:
+        typer.echo("stopped", err=True)
+    return code or 0
+
+
+def _message(error: Exception) -> str | None:
+    """One line for a mistake of the user's or a trouble of the machine's; None for a bug of ours."""
+    if isinstance(error, LorablendError):
+        return str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    # The exceptions of the command-line parser: Click's own class, or Typer's copy of it from 0.26 on.
+    describe = getattr(error, "format_message", None)
+    if describe is None:
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "lorablend"
+    text = " ".join(describe().split()).rstrip(".")
+    return f'{text[:1].lower()}{text[1:]}; see "{command} --help"'
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"lorablend {version('lorablend')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _lorablend(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Blend LoRA adapters into Stable Diffusion XL on OpenVINO, and change the blend without recompiling.
+
+    \b
+    Example:
+      lorablend demo --out demo
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def convert(
+    source: options.Source,
+    out: options.NewFolder,
+    weights: options.Weights = "fp16",
+    config: options.Config = None,
+) -> None:
+    """Convert a model to OpenVINO. Needs lorablend[convert].
+
+    SOURCE is a Hugging Face id (owner/name), a diffusers folder, or a .safetensors checkpoint of SDXL or SD 1.x; OUT a
+    folder that is new or empty. One network after the other is exported, so the memory needed is about the largest's.
+
+    \b
+    Example:
+      lorablend convert stabilityai/stable-diffusion-xl-base-1.0 sdxl-int8 --weights int8
+    """
+    from lorablend.app.cli.progress import stage_bar
+    from lorablend.convert import convert as convert_model
+
+    with stage_bar() as progress:
+        convert_model(source, out, weights=weights, config=config, progress=progress)  # pyright: ignore[reportArgumentType] - it checks
+    peaks = json.loads((out / "lorablend.json").read_text(encoding="utf-8"))["peak_memory_bytes"]
+    for network, peak in peaks.items():
+        typer.echo(f"{network}: {peak / 1e9:.1f} GB of memory at most", err=True)
+    typer.echo(out)
+
+
+@app.command()
+def generate(
+    model: options.Model,
+    prompt: options.Prompt,
+    lora: options.Lora = None,
+    lora_dir: options.LoraDir = None,
+    blend: options.Blend = None,
+    blend_mode: options.BlendMode = None,
+    max_rank: options.MaxRank = None,
+    lenient: options.Lenient = False,
+    negative: options.Negative = None,
+    size: options.Size = None,
+    preset: options.Preset = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = None,
+    scheduler: options.Scheduler = None,
+    spacing: options.Spacing = None,
+    timesteps: options.Timesteps = None,
+    count: options.Count = 1,
+    image: options.Image = None,
+    strength: options.Strength = None,
+    mask: options.Mask = None,
+    device: options.Device = "CPU",
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = None,
+    out: options.Out = Path("pictures"),
+) -> None:
+    """Draw pictures, and print their paths.
+
+    MODEL is a folder written by "lorablend convert", or the word demo for the small model that is shipped: it
+    draws simple scenes of twelve objects. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir;
+    they know the weights per block, the steps and the rest that A1111 and its extensions know. Each PNG holds its
+    settings, as text that other programs read and as JSON.
+
+    \b
+    Example:
+      lorablend generate sdxl-int8 "a fox <lora:ink:0.8>" --lora-dir adapters --size 1024x1024 --seed 7 --count 4
+    """
+    from lorablend.app.cli.progress import step_bar
+    from lorablend.app.cli.seeds import seeds
+    from lorablend.app.files import check_folder
+    from lorablend.app.library.use import note_used
+    from lorablend.app.pictures.png import open_picture, save_result
+
+    width, height = arguments.parse_size(size) if size else (None, None)
+    check_folder(out)
+    own = arguments.said(
+        steps=steps,
+        guidance_scale=guidance,
+        scheduler=scheduler,
+        spacing=spacing,
+        timesteps=arguments.parse_timesteps(timesteps) if timesteps else None,
+    )
+    settings: dict[str, Any] = {
+        "blend": arguments.entries(lora, blend, blend_mode),
+        "width": width,
+        "height": height,
+        "image": open_picture(image) if image else None,
+        "strength": strength,
+        "mask": open_picture(mask) if mask else None,
+        **arguments.with_preset(preset, own),
+    }
+    folder, lora_dir = arguments.folders(model, lora_dir)
+    pipe = arguments.open_pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
+    for index, one_seed in enumerate(seeds(seed, count)):
+        with step_bar(f"picture {index + 1} of {count}") as callback:
+            result = pipe.generate(prompt, negative, seed=one_seed, callback=callback, **settings)
+        if index == 0:
+            for line in arguments.notes(result):
+                typer.echo(line, err=True)
+        for path in save_result(result, pipe, out):
+            typer.echo(path)
+        if index == 0:
+            note_used(lora_dir, result.blend)
+
+
+grid.register(app)
+models.register(app)
+app.command()(train)
+
+
+@app.command()
+def bake(
+    model: options.Model,
+    out: options.NewFolder,
+    lora: options.Lora = None,
+    lora_dir: options.LoraDir = None,
+    blend: options.Blend = None,
+    lenient: options.Lenient = False,
+) -> None:
+    """Write a copy of a model with adapters added to its weights.
+
+    MODEL is a folder written by "lorablend convert", or the word demo; OUT a folder that is new or empty. Any OpenVINO
+    GenAI program runs the copy, without lorablend. 8-bit models stay 8-bit.
+
+    \b
+    Example:
+      lorablend bake sdxl-int8 sdxl-ink --lora ink.safetensors:0.8 --lora neon.safetensors:0.4
+    """
+    from functools import partial
+
+    from lorablend.adapters import load_adapter, resolve_blend
+    from lorablend.engine.bake import bake as bake_model
+
+    if not (lora or blend):
+        raise RequestError("there is nothing to bake; give at least one --lora FILE:WEIGHT")
+    folder, lora_dir = arguments.folders(model, lora_dir)
+    started = time.perf_counter()
+    resolved = resolve_blend(arguments.entries(lora, blend), lora_dir, load=partial(load_adapter, lenient=lenient))
+    bake_model(folder, resolved, out)
+    for item in resolved:
+        for warning in item.adapter.warnings:
+            typer.echo(f"warning: {item.adapter.name}: {warning}", err=True)
+    typer.echo(f"baked in {time.perf_counter() - started:.1f} s", err=True)
+    typer.echo(out)
+
+
+@app.command()
+def devices() -> None:
+    """List the devices that can compute.
+
+    \b
+    Example:
+      lorablend devices
+    """
+    from lorablend.engine.devices import devices as list_devices
+
+    for name, full_name in list_devices():
+        typer.echo(f"{name:<8} {full_name}")
+
+
+@app.command()
+def demo(out: options.Out = Path("demo")) -> None:
+    """Draw one prompt with the demo model, without an adapter, with each, and with two at a time.
+
+    The demo model has SDXL's architecture at a small size; it was trained on drawn scenes of twelve objects. Each
+    picture is written, and one sheet with all of them, sheet.png.
+
+    \b
+    Example:
+      lorablend demo --out demo
+    """
+    from lorablend.app.cli.showcase import draw_showcase
+    from lorablend.app.files import check_folder
+    from lorablend.app.library.folder import adapter_files
+    from lorablend.app.pictures.showcase import read_showcase
+    from lorablend.shipped import adapters_dir
+
+    check_folder(out)
+    showcase = read_showcase(adapters_dir() / "showcase.json")
+    folder, lora_dir = arguments.folders("demo", None)
+    draw_showcase(arguments.open_pipeline(folder, lora_dir), showcase, adapter_files(lora_dir), out, say=typer.echo)
+
+
+@app.command()
+def ui(
+    model: options.AnyModel = None,
+    served: options.ServedModel = None,
+    lora_dir: options.LoraDir = None,
+    data: options.Data = None,
+    device: options.Device = "CPU",
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    listen: options.Listen = False,
+    token: options.Token = None,
+    users: options.Users = None,
+    offline: options.Offline = False,
+) -> None:
+    """Serve the web page, and all that "lorablend serve" serves, until Ctrl-C.
+
+    MODEL is a folder written by "lorablend convert"; without it, or with the word demo, the small model that
+    is shipped. Pictures and the queue are kept in the --data folder. Only this machine's browsers are let in, unless
+    --listen says otherwise.
+
+    \b
+    Example:
+      lorablend ui sdxl-int8 --lora-dir adapters
+    """
+    device_options = {"device": device, "runtime": runtime, "precision": precision}
+    where = {"host": arguments.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    _serve(arguments.served_model(model, served), lora_dir, data, device_options, with_page=True, **where)
+
+
+@app.command()
+def serve(
+    model: options.AnyModel = None,
+    served: options.ServedModel = None,
+    lora_dir: options.LoraDir = None,
+    data: options.Data = None,
+    device: options.Device = "CPU",
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    listen: options.Listen = False,
+    token: options.Token = None,
+    users: options.Users = None,
+    offline: options.Offline = False,
+) -> None:
+    """Serve REST to programs, until Ctrl-C.
+
+    OpenAI's /v1/images, AUTOMATIC1111's /sdapi/v1, and /api, which /openapi.json describes. MODEL is a folder written
+    by "lorablend convert"; without it, or with the word demo, the small model that is shipped. Pictures and the queue
+    are kept in the --data folder. Only this machine's programs are let in, unless --listen says otherwise.
+
+    \b
+    Example:
+      lorablend serve sdxl-int8 --lora-dir adapters --port 8000
+    """
+    device_options = {"device": device, "runtime": runtime, "precision": precision}
+    where = {"host": arguments.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    _serve(arguments.served_model(model, served), lora_dir, data, device_options, with_page=False, **where)
+
+
+def _serve(
+    model: str,
+    lora_dir: Path | None,
+    data: Path | None,
+    device_options: dict[str, Any],
+    *,
+    with_page: bool,
+    host: str,
+    port: int | None,
+    token: str | None,
+    users: Path | None,
+    offline: bool,
+) -> None:
+    """What ui and serve have in common."""
+    if offline:
+        from lorablend.app.library.download import OFFLINE
+
+        os.environ.update({OFFLINE: "1", "HF_HUB_OFFLINE": "1"})  # before the Hub's library is imported
+    own = model == "demo" and lora_dir is None
+    folder, lora_dir = arguments.folders(model, lora_dir)
+    from lorablend.app import server  # after the quick checks: what it imports takes a second
+    from lorablend.app.library.folder import adapter_files
+    from lorablend.app.pictures.record import model_name
+    from lorablend.app.service import Service
+    from lorablend.engine import ModelFolder
+
+    ModelFolder(folder)  # what is wrong is said before anything is written
+    adapter_files(lora_dir)
+    server.check_login(host, token, users)
+    socket = server.listen(host, port)
+    data = data or server.default_data()
+    with server.hold(data):
+        if own:  # the shipped ones are not to be changed, and what is added or trained needs a place
+            lora_dir = server.own_adapters(data)
+        service = Service(data, {model_name(folder): folder}, lora_dir, **device_options)
+        page: dict[str, Any] = {}
+        if with_page:
+            server.own_cache(data)
+            from lorablend.app.page.page import build_page, mount_options  # Gradio takes seconds to import
+
+            page = {"page": build_page(service), "page_options": mount_options()}
+        hosts = [host] if server.is_loopback(host) else None
+        app = server.create_app(service, token=token, users=users, hosts=hosts, offline=offline, **page)
+        server.run_server(app, service, socket, host=host, say=typer.echo)

@@ -1,0 +1,32 @@
+"""`lorablend compress`: a model folder once more, smaller."""
+
+import typer
+
+from lorablend.app.cli import options
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `lorablend`."""
+    app.command()(compress)
+
+
+def compress(model: options.Model, out: options.NewFolder) -> None:
+    """Write a copy of a model with its weights in 8 bits. Needs lorablend[convert].
+
+    MODEL is a folder written by "lorablend convert" with --weights fp16 or fp32, or the word demo; OUT a folder that is
+    new or empty. The copy is the one that "lorablend convert --weights int8" writes, without the model's source.
+
+    \b
+    Example:
+      lorablend compress sdxl-fp16 sdxl-int8
+    """
+    from lorablend.app.cli.arguments import folders
+    from lorablend.app.cli.progress import stage_bar
+    from lorablend.convert.compress import compress as compress_model
+
+    folder, _ = folders(model, None)
+    with stage_bar() as progress:
+        compress_model(folder, out, progress=progress)
+    typer.echo(out)

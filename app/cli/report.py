@@ -1,0 +1,77 @@
+"""Adapters as pages of text: one file in full, a library as a table."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lorablend.adapters.wording import shown
+
+if TYPE_CHECKING:
+    from lorablend.app.library.library import Entry
+
+__all__ = ["adapter_report", "library_report"]
+
+_BASE_MODELS = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
+_WORDS = 60  # characters of trigger words in the table
+
+
+def adapter_report(report: dict[str, Any]) -> str:
+    """What `inspect_adapter` found, one thing a line, names aligned."""
+    tensors = f"{report['tensor_count']} tensors: {report['covered']} covered, {len(report['ignored'])} ignored"
+    rows = [
+        ("file", shown(report["file"])),
+        ("title", shown(report["title"] or "")),
+        ("base model", _BASE_MODELS.get(report["base_model"], report["base_model"])),
+        ("algorithm", ", ".join(f"{name} ({count} modules)" for name, count in report["algorithms"].items())),
+        ("trigger words", ", ".join(map(shown, report["trigger_words"])) or "none named in the file"),
+        ("size", f"{_bytes(report['size'])}, {tensors}, {len(report['refused'])} refused"),
+    ]
+    for component, found in report["components"].items():
+        modules = f"{len(found['modules'])} modules"
+        numbers = f"rank {_listed(found['ranks'], 'none')}, alpha {_listed(found['alphas'], 'not given')}"
+        rows.append((component, f"{modules}, {numbers}, {_listed(found['dtypes'])}"))
+    rows += [(component, f"{count} biases") for component, count in report["biases"].items()]
+    for token, parts in report["embeddings"].items():
+        vectors = ", ".join(f"{count} vectors for {component}" for component, count in parts.items())
+        rows.append(("embedding", f"{shown(token)}: {vectors}"))
+    rows += report["hashes"].items()
+    rows += [("ignored", shown(name)) for name in report["ignored"]]
+    rows += [("refused", shown(name)) for name in report["refused"]]
+    rows += [("warning", text) for text in report["warnings"]]
+    return "\n".join(f"{name:<14} {value}" for name, value in rows if value)
+
+
+def library_report(entries: "Sequence[Entry]") -> str:
+    """One line for each adapter, in columns; below them those that cannot be used, with the reason."""
+    good = [entry for entry in entries if not entry.error]
+    rows = [_row(entry) for entry in good]
+    if rows:
+        rows.insert(0, ("name", "base model", "algorithm", "rank", "size", "trigger words"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [f"{shown(entry.name)}: cannot be used: {entry.error}" for entry in entries if entry.error]
+    return "\n".join(lines)
+
+
+def _row(entry: "Entry") -> tuple[str, ...]:
+    words = ", ".join(entry.trigger_words)
+    return (
+        shown(entry.name) + " ★" * entry.favourite,
+        entry.base_model,
+        "+".join(entry.algorithms),
+        _range(entry.ranks),
+        _bytes(entry.size),
+        words if len(words) <= _WORDS else f"{words[: _WORDS - 1]}…",
+    )
+
+
+def _range(ranks: Sequence[int]) -> str:
+    return "" if not ranks else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _listed(values: Iterable[Any], none: str = "") -> str:
+    """1, 4, 8; a number without its empty decimals; `none` for None."""
+    return ", ".join(none if v is None else f"{v:g}" if isinstance(v, float) else str(v) for v in values)

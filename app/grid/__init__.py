@@ -1,0 +1,1 @@
+"""Grids: what is swept, what will be drawn, the sheet."""

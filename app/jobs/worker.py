@@ -1,0 +1,95 @@
+"""A worker: takes one job after the other, of some kinds, in a thread of its own."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lorablend.adapters.errors import Cancelled, LorablendError
+from lorablend.app.files import without_folders
+from lorablend.app.jobs.jobs import Job, Jobs, Progress
+
+__all__ = ["Report", "Runner", "Worker"]
+
+_LOG = logging.getLogger(__name__)
+
+Report = Callable[[Progress], bool]
+"""How far the job is; False means that it shall end, by raising Cancelled."""
+Runner = Callable[[Job, Report], Mapping[str, Any]]
+"""Does a job, and returns its result, as JSON can say it."""
+
+_PAUSE = 2.0  # seconds until the queue is asked again that could not be written
+
+
+class Worker:
+    """runners: what to do for each kind of job that it takes.
+
+    hide: folders that no reason may name, for clients read it.
+    """
+
+    def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
+        self._jobs, self._runners, self._hide = jobs, runners, hide
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the present step; the job that was running is queued again."""
+        self._ending.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for that end, `timeout` seconds at most."""
+        if self.alive:
+            self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        while not self._ending.is_set():
+            job = self._insist(lambda: self._jobs.take(self._runners, timeout=0.5))
+            if job is not None:
+                self._do(job)
+
+    def _insist(self, act: Callable[[], Job | None]) -> Job | None:
+        """A full disk neither ends the worker nor leaves a job that runs for ever; None where the worker ends first."""
+        while True:
+            try:
+                return act()
+            except sqlite3.Error as error:
+                _LOG.error("the queue cannot be written to (%s); make room on the disk, it is tried again", error)
+                if self._ending.wait(_PAUSE):
+                    return None
+
+    def _do(self, job: Job) -> None:
+        started = time.perf_counter()
+
+        def report(progress: Progress) -> bool:
+            return self._jobs.report(job.id, progress) and not self._ending.is_set()
+
+        try:
+            result = self._runners[job.kind](job, report)
+        except Cancelled:
+            end = partial(self._jobs.put_back if self._ending.is_set() else self._jobs.stop, job.id)
+        except LorablendError as error:
+            end = partial(self._jobs.fail, job.id, without_folders(str(error), self._hide))
+        except Exception as error:
+            _LOG.exception("job %d", job.number)
+            text = f"an error that is lorablend's own fault ({type(error).__name__}); the server's log says more"
+            if isinstance(error, OSError) and error.strerror:  # a full disk, most likely
+                text = f"a file could not be read or written: {error.strerror}; the server's log says which"
+            end = partial(self._jobs.fail, job.id, text)
+        else:
+            end = partial(self._jobs.finish, job.id, result)
+        ended = self._insist(end)
+        if ended is not None:
+            seconds = time.perf_counter() - started
+            reason = f": {ended.reason}" if ended.reason else ""
+            _LOG.info("job %d %s %s in %.2f s%s", job.number, job.kind, ended.state, seconds, reason)

@@ -1,0 +1,124 @@
+"""The adapters that page and REST offer: of a library, or of a plain folder, which is left as it is."""
+
+from __future__ import annotations
+
+import base64
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from lorablend.adapters import load_adapter
+from lorablend.adapters.errors import LorablendError
+from lorablend.app.library.folder import adapter_files
+from lorablend.app.library.library import Entry, Library
+from lorablend.app.library.marks import Mark
+from lorablend.app.library.preview import Preview, picture_beside, read_picture
+from lorablend.app.library.scan import read_facts
+
+__all__ = ["Shelf"]
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # what a tag's name has as an underscore, see `infotext`
+
+
+class Shelf:
+    """What is in the folder of adapters, which may change at any time."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._library: Library | None = None
+
+    @property
+    def library(self) -> Library | None:
+        """None while the folder is a plain one; what is added to it through REST makes it a library."""
+        if self._library is None and self._folder is not None and Library.is_at(self._folder):
+            self._library = Library(self._folder)
+        return self._library
+
+    def entries(self) -> list[Entry]:
+        """All adapters, broken ones with their error included."""
+        if self.library is not None:
+            self.library.scan()
+            return self.library.entries()
+        return [_plain(path, self._folder, path.stat().st_mtime_ns) for path in self._files()]
+
+    def names(self) -> list[str]:
+        if self.library is not None:
+            return [entry.name for entry in self.entries()]
+        return [_name(path, self._folder) for path in self._files() if self._folder]
+
+    def get(self, name: str) -> Entry | None:
+        """The adapter that a blend calls so: by its whole name, or by its file's alone."""
+        entries = self.entries()
+        whole = [entry for entry in entries if entry.name == name]
+        short = [entry for entry in entries if entry.path.stem == name]
+        return whole[0] if whole else short[0] if len(short) == 1 else None
+
+    def preview(self, entry: Entry) -> str:
+        """The adapter's picture as a data URL, "" if it has none."""
+        picture: Preview | None = None
+        if self.library is not None:
+            try:
+                picture = self.library.preview(entry.name)
+            except LorablendError:
+                return ""
+        elif self._folder is not None:
+            beside = picture_beside(entry.path.name, {path.name for path in entry.path.parent.iterdir()})
+            picture = read_picture(entry.path.with_name(beside), self._folder.resolve()) if beside else None
+        if picture is None:
+            return ""
+        return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"
+
+    def find(self, name: str, digest: str = "") -> tuple[str, str]:
+        """(name here, what is wrong) of an adapter that a picture names; the name is "" where there is none.
+
+        digest: the first digits of its SHA-256, or its AutoV3. One of another name with that hash is the same adapter.
+        """
+        entries = self.entries()
+        named = [e for e in entries if name in (e.name, e.path.stem) or _UNSAFE.sub("_", e.path.stem) == name]
+        if not digest:
+            return (named[0].name, "") if named else ("", f"the adapter {name} is not here")
+        for entry in [*named, *(entry for entry in entries if entry not in named)]:
+            if entry.error is None and any(known.startswith(digest) for known in _hashes(entry)):
+                return entry.name, ""
+        if named:
+            return named[0].name, f"the adapter {name} here is another file than the picture's ({digest[:10]})"
+        return "", f"the adapter {name} ({digest[:10]}) is not here"
+
+    def _files(self) -> list[Path]:
+        return adapter_files(self._folder)
+
+
+def _name(path: Path, folder: Path | None) -> str:
+    return path.relative_to(folder or path.parent).with_suffix("").as_posix()
+
+
+@lru_cache(maxsize=4096)
+def _plain(path: Path, folder: Path | None, mtime_ns: int) -> Entry:
+    """As the library tells it, from the header alone. mtime_ns: so that a changed file is read again."""
+    facts = read_facts(path)
+    return Entry.of(
+        facts,
+        None,
+        Mark(),
+        name=_name(path, folder),
+        path=path,
+        size=path.stat().st_size,
+        modified=mtime_ns / 1e9,
+        error=facts.error or None,
+        preview=False,
+    )
+
+
+def _hashes(entry: Entry) -> tuple[str, ...]:
+    if entry.sha256:
+        return (entry.sha256, entry.autov3 or "")
+    return _read_hashes(entry.path, entry.modified)
+
+
+@lru_cache(maxsize=4096)
+def _read_hashes(path: Path, modified: float) -> tuple[str, ...]:
+    try:
+        adapter = load_adapter(path, lenient=True)
+    except LorablendError:
+        return ()
+    return (adapter.sha256, adapter.autov3)

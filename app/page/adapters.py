@@ -1,0 +1,220 @@
+"""The tab of the library: what is in it, what is in one file, and how more come in."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from lorablend.adapters import inspect_adapter, load_adapter
+from lorablend.app.library.library import Entry
+from lorablend.app.library.shelf import Shelf
+from lorablend.app.page.add import library_of, make_add
+from lorablend.app.page.cards import CARD_CHOSEN, MARK_CHOSEN, cards_html
+from lorablend.app.page.create import Create
+from lorablend.app.page.form import Values
+from lorablend.app.page.heatmap import make_heatmap
+from lorablend.app.page.pedal import Pedal
+from lorablend.app.page.say import CHANGING, CHOOSING, saying, size_text
+from lorablend.app.service import Service
+
+__all__ = ["make_adapters"]
+
+_HEADERS = ["Name", "Model", "Algorithm", "Rank", "Trigger words", "Size", "★", "Trouble"]
+_WIDTHS: list[str | int] = ["170px", "80px", "100px", "60px", "190px", "90px", "40px", "260px"]
+_VIEWS = [("Cards", "cards"), ("Table", "table")]
+_CARDS = 60  # shown at first, and added by each press for more
+_SHOWN_LIST = 5  # entries of a long list in the report
+_NONE = '<p class="empty">No adapter here that fits.</p>'
+_NO_FAVOURITE = '<p class="empty">No favourite yet: choose an adapter, and press Favourite.</p>'
+_NOTHING = '<p class="empty">Choose an adapter to see what is in it.</p>'
+
+
+def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it."""
+    writable = service.models.lora_dir is not None
+    kept_view = gr.BrowserState("cards", storage_key="lorablend-library", secret="lorablend")  # no secret
+    limit = gr.State(_CARDS)
+    with gr.Row(elem_classes="end"):
+        search = gr.Textbox(label="Search names, trigger words, tags, hashes", min_width=320, scale=3)
+        base = gr.Dropdown(
+            [("any", ""), "sdxl", "sd15", "sd2", "unknown"], value="", label="Model", min_width=110, scale=1
+        )
+        favourites = gr.Checkbox(False, label="Favourites only", min_width=160, scale=1)
+        view = gr.Radio(_VIEWS, value="cards", label="Show as", min_width=180, scale=1)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=280, elem_id="library"):
+            cards = gr.HTML("", visible=False, elem_id="cards", js_on_load=CARD_CHOSEN)
+            with gr.Row(visible=False, elem_classes="actions") as rest:
+                count = gr.HTML("")
+                more = gr.Button("Show more", size="sm", scale=0, min_width=110)
+            table = gr.Dataframe(
+                headers=_HEADERS,
+                datatype="str",
+                type="array",
+                label="Adapters",
+                interactive=False,
+                column_widths=_WIDTHS,
+                max_height=560,
+                buttons=[],
+                visible=False,
+            )
+            none = gr.HTML(_NONE)
+        with gr.Column(scale=2, min_width=280):
+            name = gr.Dropdown(shelf.names(), value=None, label="Adapter")
+            with gr.Row(elem_classes="actions"):
+                use = gr.Button("Add to the board", variant="primary", size="sm")
+                mark = gr.Button("Favourite", size="sm", visible=writable, min_width=90)
+            facts = gr.HTML(_NOTHING, elem_id="facts")
+            tags = gr.Textbox(label="Tags", placeholder="words of your own, between commas", visible=False)
+            done = make_add(service, shelf, name, tab)
+    make_heatmap(service, shelf, create.form, name)
+
+    def rows(values: Values) -> Values:
+        only, shown, as_cards = values[favourites], values[limit], values[view] == "cards"
+        with saying(service):
+            names = shelf.names()  # looks at the folder
+            found = _found(shelf, values[search] or "", values[base] or "", only)
+        left, drawn = len(found) - shown, found[:shown] if as_cards else []
+        return {
+            cards: gr.HTML(cards_html(drawn, values[name]), visible=bool(drawn)),
+            rest: gr.Row(visible=as_cards and left > 0),
+            count: f'<p class="empty">{shown} of {len(found)} adapters; {left} more</p>',
+            table: gr.Dataframe(
+                [] if as_cards else [_row(service, entry) for entry in found], visible=bool(found and not as_cards)
+            ),
+            none: gr.HTML(_NO_FAVOURITE if only and not _marked(shelf) else _NONE, visible=not found),
+            name: gr.Dropdown(names),
+        }
+
+    def open_tab(values: Values) -> Values:
+        """In the view that this browser was left in."""
+        return {view: values[kept_view]} | rows(values | {view: values[kept_view]})
+
+    def select(event: gr.SelectData) -> str:
+        """The name is sent along: what is here, and where it stands, may have changed since the table was drawn."""
+        return event.row_value[0]
+
+    def select_card(event: gr.SelectData) -> str:
+        return event.value
+
+    def show(chosen: str | None) -> Values:
+        entry = shelf.get(chosen) if chosen else None
+        if entry is None:
+            return {facts: _NOTHING, mark: gr.Button("Favourite")}
+        words = "No favourite" if entry.favourite else "Favourite"
+        return {facts: _facts(service, shelf, entry), mark: gr.Button(words)}
+
+    def show_another(chosen: str | None) -> Values:
+        """With its tags, which `show` leaves alone: it also follows on a mark, and what is being typed stays."""
+        entry = shelf.get(chosen) if chosen else None
+        words = None if entry is None or entry.error else ", ".join(entry.tags)
+        return show(chosen) | {tags: gr.Textbox(words or "", visible=words is not None)}
+
+    def put(chosen: str | None, board: list[Pedal]) -> list[Pedal]:
+        if not chosen:
+            raise gr.Error(_NOT_CHOSEN, print_exception=False)
+        gr.Info(f"{html.escape(chosen)} is on the board", duration=2)
+        return [*board, Pedal(adapter=chosen)]
+
+    def toggle(chosen: str | None) -> None:
+        if not chosen:
+            raise gr.Error(_NOT_CHOSEN, print_exception=False)
+        with saying(service):
+            library = library_of(service, shelf)
+            library.scan()
+            library.set_favourite(chosen, not library.get(chosen).favourite)
+
+    def tag(chosen: str | None, text: str) -> None:
+        """Nothing is written where nothing was changed: the box is also left by who only looked."""
+        entry = shelf.get(chosen) if chosen else None
+        given = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        if entry is None or given == entry.tags:
+            return
+        with saying(service):
+            library = library_of(service, shelf)
+            library.scan()
+            library.set_tags(entry.name, given)
+
+    asked = {search, base, favourites, view, limit, name}
+    listed = [cards, rest, count, table, none, name]
+    tab.select(open_tab, asked | {kept_view}, [view, *listed], **CHANGING)
+    gr.on([base.input, favourites.input, view.input, limit.change, done.change], rows, asked, listed, **CHOOSING)
+    search.change(rows, asked, listed, **CHOOSING)
+    view.input(lambda chosen: chosen, view, kept_view, **CHOOSING)
+    more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
+    table.select(select, None, name, **CHOOSING)
+    cards.select(select_card, None, name, **CHOOSING)
+    name.change(show_another, name, [facts, mark, tags], **CHANGING)
+    name.change(None, name, None, js=MARK_CHOSEN)
+    use.click(put, [name, create.form.board], create.form.board, **CHANGING)
+    mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
+        rows, asked, listed, **CHANGING
+    )
+    gr.on([tags.submit, tags.blur], tag, [name, tags], None, **CHANGING).success(rows, asked, listed, **CHANGING)
+
+
+_NOT_CHOSEN = "no adapter is chosen; choose one from the list"
+
+
+def _marked(shelf: Shelf) -> bool:
+    return any(entry.favourite for entry in shelf.entries())
+
+
+def _found(shelf: Shelf, text: str, model: str, only: bool) -> list[Entry]:
+    if shelf.library is not None:
+        return shelf.library.search(text, base_model=model or None, favourite=True if only else None)
+    words = text.casefold().split()
+    return [
+        entry
+        for entry in shelf.entries()
+        if (not model or entry.base_model == model)
+        and not only
+        and all(word in " ".join((entry.name, entry.title, *entry.trigger_words)).casefold() for word in words)
+    ]
+
+
+def _row(service: Service, entry: Entry) -> list[str]:
+    return [
+        entry.name,
+        entry.base_model,
+        ", ".join(entry.algorithms),
+        ", ".join(map(str, entry.ranks)),
+        ", ".join(entry.trigger_words[:_SHOWN_LIST]),
+        size_text(entry.size),
+        "★" if entry.favourite else "",
+        service.public(entry.error or ""),
+    ]
+
+
+def _facts(service: Service, shelf: Shelf, entry: Entry) -> str:
+    """The report of `inspect_adapter`, short."""
+    picture = shelf.preview(entry)
+    face = f'<img class="large" alt="Preview of {html.escape(entry.name)}" src="{picture}">' if picture else ""
+    if entry.error:
+        return f'{face}<p class="trouble" role="alert">{html.escape(service.public(entry.error))}</p>'
+    with saying(service):
+        report = inspect_adapter(load_adapter(entry.path))
+    lines: dict[str, Any] = {
+        "Title": report["title"],
+        "Model": report["base_model"],
+        "Algorithms": ", ".join(f"{name} ({count})" for name, count in report["algorithms"].items()),
+        "Trigger words": ", ".join(report["trigger_words"]),
+        "Size": f"{size_text(report['size'])}, {report['tensor_count']} tensors",
+        "Last used": entry.last_used,
+        "AutoV2": report["hashes"]["autov2"],
+        "SHA-256": report["hashes"]["sha256"],
+    }
+    for component, part in report["components"].items():
+        ranks = ", ".join("none" if rank is None else str(rank) for rank in part["ranks"][:_SHOWN_LIST])
+        alphas = ", ".join("none" if alpha is None else f"{alpha:g}" for alpha in part["alphas"][:_SHOWN_LIST])
+        lines[component] = f"{len(part['modules'])} modules, rank {ranks}, alpha {alphas}, {', '.join(part['dtypes'])}"
+    if report["embeddings"]:
+        lines["Embeddings"] = ", ".join(report["embeddings"])
+    if report["warnings"]:
+        lines["Warnings"] = "; ".join(map(str, report["warnings"][:_SHOWN_LIST]))
+    rows = "".join(
+        f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in lines.items() if value
+    )
+    return f"{face}<h3>{html.escape(entry.name)}</h3><dl>{rows}</dl>"

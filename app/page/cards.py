@@ -1,0 +1,65 @@
+"""The library as cards: each a button with the adapter's picture, and what is worth knowing at a glance."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from lorablend.app.library.library import Entry
+from lorablend.app.library.preview import picture_beside
+from lorablend.app.page.say import size_text
+
+__all__ = ["CARD_CHOSEN", "MARK_CHOSEN", "cards_html"]
+
+_WORDS = 5  # trigger words
+
+CARD_CHOSEN = """
+element.addEventListener("click", event => {
+  const card = event.target.closest("button");
+  if (card) trigger("select", {index: 0, value: card.dataset.name});
+});
+"""
+"""For the `gr.HTML` of the cards: a click, or Enter on a card, is its `select` event."""
+
+MARK_CHOSEN = """name => {
+  for (const card of document.querySelectorAll("#cards button"))
+    card.setAttribute("aria-pressed", card.dataset.name === name);
+}"""
+"""For the browser when another adapter is chosen, in whatever way."""
+
+
+def cards_html(entries: Sequence[Entry], chosen: str | None) -> str:
+    """The cards, in that order. Their pictures are asked for when they are scrolled to, from REST."""
+    names = cache(_names_in)
+    cards = "".join(f"<li>{_card(entry, names(entry.path.parent), chosen)}</li>" for entry in entries)
+    return f'<ul class="cards">{cards}</ul>'
+
+
+def _card(entry: Entry, beside: frozenset[str], chosen: str | None) -> str:
+    name = html.escape(entry.name)
+    # A plain folder's entries are told from the files alone, and do not know of pictures.
+    if entry.preview or picture_beside(entry.path.name, beside):
+        # Seen from the page, so that it may lie below another server's path.
+        address = f"api/adapters/{quote(entry.name)}/preview"
+        face = f'<img loading="lazy" decoding="async" alt="" src="{address}">'
+    else:
+        letter = html.escape(entry.path.stem[:1].upper())
+        face = f'<span class="faceless" aria-hidden="true">{letter}</span>'
+    words = html.escape(", ".join(entry.trigger_words[:_WORDS]))
+    below = '<span class="trouble">cannot be used</span>' if entry.error else f"<span>{words}</span>"
+    star = '<span role="img" aria-label="favourite">★</span> ' if entry.favourite else ""
+    facts = html.escape(f"{entry.base_model} · {size_text(entry.size)}")
+    return (
+        f'<button type="button" data-name="{name}" aria-pressed="{str(entry.name == chosen).lower()}">{face}'
+        f"<strong>{star}{name}</strong> <span>{facts}</span> {below}</button>"
+    )
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in folder.iterdir())
+    except OSError:  # gone meanwhile, with the adapter
+        return frozenset()

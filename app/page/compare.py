@@ -1,0 +1,39 @@
+"""Compare: the same seed with all pedals, without each of them, and without any."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.orders.draw import Draw
+from lorablend.app.service import Service
+
+__all__ = ["compare"]
+
+
+def compare(service: Service, draw: Draw, client: str) -> None:
+    """Queue the drawings, each with `comparison` in its request: a name that they share, and a label of its own.
+
+    Raises RequestError where no pedal is on, or the queue has no room for all, and what `Service.draw` raises.
+    """
+    blend: dict[str, Any] = draw.blend if isinstance(draw.blend, dict) else {"items": draw.blend}
+    items = blend["items"]
+    if not items:
+        raise RequestError("no pedal is on; add one, and compare with and without it")
+    draw = draw.with_seed().model_copy(update={"count": 1})
+    variants = [("all pedals", items)]
+    if len(items) > 1:
+        variants += [(f"without {item['adapter']}", items[:i] + items[i + 1 :]) for i, item in enumerate(items)]
+    variants.append(("no pedal", []))
+    if (room := service.jobs.room) < len(variants):
+        raise RequestError(
+            f"the comparison has {len(variants)} pictures, the queue has room for {room}; try again when some are done"
+        )
+    drawings = [(label, draw.model_copy(update={"blend": blend | {"items": left}})) for label, left in variants]
+    for _, drawing in drawings:  # before any of them waits
+        service.drawing.check(drawing)
+    name = secrets.token_hex(8)
+    for label, drawing in drawings:
+        mark = {"comparison": {"name": name, "label": label}}
+        service.jobs.submit("draw", drawing.model_dump(exclude_defaults=True) | mark, client)

@@ -1,0 +1,140 @@
+"""Pictures to start from: image to image, repainting what is painted over, and masks for pedals."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from PIL import Image, ImageChops
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.page.form import Start, Values, size_of
+from lorablend.app.page.say import CHANGING, saying
+from lorablend.app.pictures.png import encode
+from lorablend.app.service import Service
+
+__all__ = ["StartBoxes", "kept_background", "kept_mask", "make_start", "start_html"]
+
+_THUMBNAIL = 160  # pixels
+
+
+@dataclass(frozen=True)
+class StartBoxes:
+    """start, width, height: those of the form that `begun` fills."""
+
+    start: gr.State
+    width: gr.Slider
+    height: gr.Slider
+    editor: gr.ImageEditor
+    shown: gr.HTML
+    strength: gr.Slider
+    newest: gr.Button
+    whole: gr.Button
+    repaint: gr.Button
+    clear: gr.Button
+
+    def begun(self, service: Service, start: Start) -> Values:
+        """To start from it, at its own size: at any other shape it would be stretched."""
+        assert start.image is not None
+        width, height = size_of(service.uploads.open(start.image).size, int(self.width.maximum))
+        return {self.start: start, self.width: width, self.height: height}
+
+
+def make_start(service: Service, start: gr.State, width: gr.Slider, height: gr.Slider) -> StartBoxes:
+    """Lay it out, and wire what needs no pedal."""
+    with gr.Accordion("Start from a picture, paint masks", open=False, elem_id="start"):
+        newest = gr.Button("Take the newest picture", size="sm")
+        editor = gr.ImageEditor(
+            type="pil",
+            format="png",
+            sources=("upload", "clipboard"),
+            transforms=(),
+            layers=False,
+            brush=gr.Brush(default_size=24, colors=["#f97316"], color_mode="fixed"),
+            canvas_size=(512, 512),
+            label="Picture and mask",
+            buttons=[],
+            elem_id="editor",
+        )
+        with gr.Row():
+            whole = gr.Button("Start from it", size="sm")
+            repaint = gr.Button("Repaint what is painted", size="sm")
+        strength = gr.Slider(0.05, 1, 0.65, step=0.05, label="Strength (1: nothing is kept)")
+    with gr.Row(elem_classes="started"):
+        shown = gr.HTML("", elem_id="started")
+        clear = gr.Button("Start from noise again", size="sm", visible=False, min_width=120, scale=0)
+    boxes = StartBoxes(start, width, height, editor, shown, strength, newest, whole, repaint, clear)
+    _wire(service, boxes)
+    return boxes
+
+
+def _wire(service: Service, boxes: StartBoxes) -> None:
+    def take_newest() -> dict[str, Any]:
+        pictures = service.gallery.find(limit=1)
+        if not pictures:
+            raise gr.Error("there is no picture yet; draw one, or upload one", print_exception=False)
+        path = service.gallery.path(pictures[0].file)
+        return {"background": save_file_to_cache(path, boxes.editor.GRADIO_CACHE), "layers": [], "composite": None}
+
+    def whole(value: dict[str, Any] | None) -> Values:
+        with saying(service):
+            return boxes.begun(service, Start(image=kept_background(service, value)))
+
+    def repaint(value: dict[str, Any] | None) -> Values:
+        with saying(service):
+            image, mask = kept_background(service, value), kept_mask(service, value)
+            return boxes.begun(service, Start(image=image, mask=mask))
+
+    def show(value: Start) -> tuple[str, Any]:
+        return start_html(service, value), gr.Button(visible=value.image is not None)
+
+    boxes.newest.click(take_newest, None, boxes.editor, **CHANGING)
+    begun = [boxes.start, boxes.width, boxes.height]
+    boxes.whole.click(whole, boxes.editor, begun, **CHANGING)
+    boxes.repaint.click(repaint, boxes.editor, begun, **CHANGING)
+    boxes.clear.click(Start, None, boxes.start, **CHANGING)
+    boxes.start.change(show, boxes.start, [boxes.shown, boxes.clear], **CHANGING)
+
+
+def kept_mask(service: Service, value: dict[str, Any] | None) -> str:
+    """What was painted, as an upload: white on black, of the picture's size. Raises RequestError for nothing."""
+    layers = [layer.getchannel("A") for layer in (value or {}).get("layers") or () if layer is not None]
+    if not layers or not any(layer.getbbox() for layer in layers):
+        raise RequestError("nothing is painted; paint over the part that is meant")
+    mask = layers[0]
+    for layer in layers[1:]:
+        mask = ImageChops.lighter(mask, layer)
+    return service.uploads.keep(encode(mask, "png", {}))
+
+
+def kept_background(service: Service, value: dict[str, Any] | None) -> str:
+    """The picture that was painted over, as an upload. Raises RequestError for none."""
+    background: Image.Image | None = (value or {}).get("background")
+    # An empty canvas comes as a white picture: a file that the browser could not read, or painting without a picture.
+    if background is None or ImageChops.invert(background.convert("RGB")).getbbox() is None:
+        raise RequestError("there is no picture; drop one into the box, or take the newest")
+    return service.uploads.keep(encode(background.convert("RGB"), "png", {}))
+
+
+def start_html(service: Service, start: Start) -> str:
+    """The pictures to start from, small; "" if there is none."""
+    if start.image is None:
+        return ""
+    image = _thumbnail(service, start.image, "The picture to start from")
+    mask = _thumbnail(service, start.mask, "The mask: white is repainted") if start.mask else ""
+    return f"<p>Starts from {'this picture, white is repainted' if mask else 'this picture'}</p>{image}{mask}"
+
+
+def _thumbnail(service: Service, name: str, words: str) -> str:
+    try:
+        picture = service.uploads.open(name)
+    except RequestError:
+        return f"<p>{words} is gone</p>"
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

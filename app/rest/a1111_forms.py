@@ -1,0 +1,301 @@
+"""What clients of A1111's API send, and how it becomes a `Draw`.
+
+Any field may be null, which means its default; unknown ones are ignored, and so is what every client sends with its
+default. What cannot be drawn (hires fix, a refiner, tiling, face restoration, scripts, styles of prompts, variations of
+seeds) is refused when it is asked for. Where no size is given it is the model's own, or the start picture's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from PIL import Image, ImageFilter, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from lorablend.adapters import parse_prompt
+from lorablend.app.orders.draw import Draw
+from lorablend.app.rest.errors import ParameterError, draw_of
+from lorablend.app.service import Service
+from lorablend.engine.request import MAX_BATCH, MAX_SEED
+from lorablend.engine.schedulers import SCHEDULERS
+
+__all__ = ["SCHEDULE_TYPES", "ImageToImage", "TextToImage", "decode", "model_named", "sampler_of", "start_of"]
+
+Text = Annotated[str, Field(max_length=20_000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+# A1111's name of a schedule -> (its label, our spacing); the same as in the settings of pictures, see `infotext`.
+SCHEDULE_TYPES: dict[str, tuple[str, str | None]] = {
+    "automatic": ("Automatic", None),
+    "karras": ("Karras", "karras"),
+    "exponential": ("Exponential", "exponential"),
+    "sgm_uniform": ("SGM Uniform", "trailing"),
+    "normal": ("Normal", "linspace"),
+    "ddim": ("DDIM", "leading"),
+}
+# A backslash makes a bracket plain text in A1111 too.
+_WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
+_CROP, _FILL = 1, 2  # values of resize_mode; the others stretch
+
+
+class TextToImage(BaseModel):
+    """The fields that change something, and those that are refused."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    prompt: Text | None = None
+    negative_prompt: Text | None = None
+    seed: int | None = None
+    sampler_name: str | None = None
+    sampler_index: str | None = None
+    scheduler: str | None = None
+    batch_size: int | None = None
+    n_iter: int | None = None
+    steps: int | None = None
+    cfg_scale: Number | None = None
+    width: int | None = None
+    height: int | None = None
+    clip_skip: Number | None = None
+    denoising_strength: Number | None = None
+    override_settings: dict[str, Any] | None = None
+    send_images: bool | None = None
+
+    styles: list[Any] | None = None
+    subseed_strength: Number | None = None
+    seed_resize_from_h: int | None = None
+    seed_resize_from_w: int | None = None
+    restore_faces: bool | None = None
+    tiling: bool | None = None
+    enable_hr: bool | None = None
+    refiner_checkpoint: str | None = None
+    script_name: str | None = None
+    alwayson_scripts: dict[str, Any] | None = None
+
+    @property
+    def count(self) -> int:
+        return (self.batch_size or 1) * (self.n_iter or 1)
+
+    def draw(self, service: Service, chosen: str | None) -> Draw:
+        """chosen: the model that the client chose before. Raises ParameterError for what cannot be drawn."""
+        return draw_of(self.settings(service, chosen))
+
+    def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
+        """The fields of a `Draw`."""
+        self._refuse()
+        if not 1 <= self.count <= MAX_BATCH:
+            text = f"batch_size × n_iter is {self.count}; give 1 to {MAX_BATCH}"
+            raise ParameterError("batch_size", text)
+        if self.seed is not None and self.seed > MAX_SEED - MAX_BATCH:
+            raise ParameterError("seed", f"seed is {self.seed}; give at most {MAX_SEED - MAX_BATCH}")
+        overrides = self.override_settings or {}
+        asked = overrides.get("sd_model_checkpoint")
+        chosen = chosen if chosen in service.models.names else None  # it may have been removed since
+        model = model_named(service, asked) if isinstance(asked, str) and asked else chosen
+        self._check_clip_skip(service, model, overrides)
+        sampler, of_name = sampler_of(self.sampler_name or self.sampler_index)
+        given = {
+            "negative_prompt": self.negative_prompt or None,
+            "steps": 50 if self.steps is None else self.steps,
+            "guidance_scale": 7.0 if self.cfg_scale is None else self.cfg_scale,
+            "seed": None if self.seed is None or self.seed < 0 else self.seed,
+            "scheduler": sampler,
+            "spacing": _spacing_of(self.scheduler) or of_name,
+            "width": self.width,
+            "height": self.height,
+            "model": model,
+        }
+        own = {name: value for name, value in given.items() if value is not None}
+        return {"prompt": self.prompt or "", "count": self.count, **own}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What A1111 reads in a prompt, and is drawn as plain text here."""
+        found = _WEIGHTS.search(f"{parse_prompt(self.prompt or '')[0]}\n{self.negative_prompt or ''}")
+        text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
+        return [f"{found[0][:80]!r} {text}"] if found else []
+
+    def _refuse(self) -> None:
+        """Raise ParameterError for what is asked for and cannot be done; a picture without it would be another one."""
+        asked = {
+            "enable_hr": self.enable_hr,
+            "refiner_checkpoint": self.refiner_checkpoint not in (None, "", "None"),
+            "tiling": self.tiling,
+            "restore_faces": self.restore_faces,
+            "subseed_strength": bool(self.subseed_strength),
+            "seed_resize_from_h": (self.seed_resize_from_h or 0) > 0,
+            "seed_resize_from_w": (self.seed_resize_from_w or 0) > 0,
+            "styles": bool(self.styles),
+        }
+        for name, is_asked in asked.items():
+            if is_asked:
+                raise ParameterError(name, f"{name} is not supported here; leave it out")
+        if self.script_name and self.script_name != "None":
+            raise ParameterError("script_name", f"script {self.script_name[:80]!r} not found; leave it out", 422)
+        for name, arguments in (self.alwayson_scripts or {}).items():
+            if _does_something(arguments):
+                text = f"always on script {name[:80]!r} not found; leave it out of alwayson_scripts"
+                raise ParameterError("alwayson_scripts", text, 422)
+
+    def _check_clip_skip(self, service: Service, model: str | None, overrides: Mapping[str, Any]) -> None:
+        """A1111 ignores it for SDXL, whose own it is to skip one layer; with other models it is another picture."""
+        skips = [skip for skip in (self.clip_skip, overrides.get("CLIP_stop_at_last_layers")) if skip is not None]
+        for skip in skips:
+            if skip not in (0, 1) and service.models.get(model).model.family != "sdxl":
+                raise ParameterError("clip_skip", f"clip_skip is {str(skip)[:20]}; only 1 is supported with this model")
+
+
+class ImageToImage(TextToImage):
+    """init_images: base64 or data URLs. mask: white is drawn anew."""
+
+    init_images: list[str] | None = None
+    resize_mode: int | None = None
+    mask: str | None = None
+    mask_blur: Number | None = None
+    mask_blur_x: Number | None = None
+    mask_blur_y: Number | None = None
+    inpainting_mask_invert: int | bool | None = None
+
+    def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
+        """As for pictures from text, with the uploads."""
+        own = super().settings(service, chosen)
+        strength = 0.75 if self.denoising_strength is None else self.denoising_strength
+        return {**own, "strength": strength, **start_of(self, service)}
+
+
+@dataclass(frozen=True)
+class _Blur:
+    x: float
+    y: float
+
+
+def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
+    """The picture to start from and the mask, as uploads. Raises ParameterError."""
+    if not form.init_images:
+        raise ParameterError("init_images", "Init image not found", 404)
+    if len(form.init_images) > 1:
+        raise ParameterError("init_images", f"init_images has {len(form.init_images)} pictures; send one")
+    keep, open_ = service.uploads.keep, service.uploads.open
+    image = open_(keep(decode("init_images", form.init_images[0])))
+    own = image.size
+    size = (form.width or own[0], form.height or own[1])
+    found = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
+    if form.mask:
+        mask = _grey(open_(keep(decode("mask", form.mask))))
+        if form.inpainting_mask_invert:
+            mask = ImageOps.invert(mask)
+        mask = _fitted(mask.resize(own), size, form.resize_mode)
+        blur = _blur(form)
+        if blur.x or blur.y:
+            mask = mask.filter(ImageFilter.GaussianBlur((blur.x, blur.y)))
+        found["mask"] = keep(_png(mask))
+    return found
+
+
+def _blur(form: ImageToImage) -> _Blur:
+    """Pixels; mask_blur is for both ways."""
+    both = form.mask_blur
+    x, y = (4.0 if one is None else one for one in (form.mask_blur_x, form.mask_blur_y))
+    blur = _Blur(x, y) if both is None else _Blur(both, both)
+    if not (0 <= blur.x <= 256 and 0 <= blur.y <= 256):
+        raise ParameterError("mask_blur", f"mask_blur is {blur.x:g}, {blur.y:g}; give 0 to 256")
+    return blur
+
+
+def _grey(mask: Image.Image) -> Image.Image:
+    """White is drawn anew. Some clients paint the mask into the alpha of a picture of one colour."""
+    if mask.mode in ("RGBA", "LA"):
+        alpha = mask.getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            black = Image.new("L", mask.size, 0)
+            return Image.composite(mask.convert("L"), black, alpha)
+    return mask.convert("L")
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int], mode: int | None) -> Image.Image:
+    """The engine stretches what has another size; here it is cropped or filled up where that is asked for."""
+    if not all(64 <= side <= 4096 for side in size):
+        return picture  # the engine says what is wrong
+    if mode == _CROP:
+        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    if mode == _FILL:
+        return ImageOps.pad(picture, size, Image.Resampling.LANCZOS)
+    return picture
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decode(name: str, text: str) -> bytes:
+    """Base64, or a data URL. Raises ParameterError."""
+    data = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ParameterError(name, f"{name} is no base64; send a picture's file so, or as a data URL") from None
+
+
+def sampler_of(name: str | None) -> tuple[str | None, str | None]:
+    """Our scheduler and spacing for a name such as "Euler a" or "DPM++ 2M Karras"; None is the model's own.
+
+    Raises ParameterError, with A1111's words.
+    """
+    if not name or name.casefold() == "automatic":
+        return None, None
+    known = _samplers()
+    folded = " ".join(name.casefold().split())
+    for label, spacing in (("", None), *SCHEDULE_TYPES.values()):
+        ending = f" {label.casefold()}" if label else ""
+        if folded.endswith(ending) and (found := known.get(folded[: len(folded) - len(ending)])):
+            return found, spacing
+    raise ParameterError("sampler_name", "Sampler not found")
+
+
+def _samplers() -> dict[str, str]:
+    names: dict[str, str] = {}
+    for name, info in SCHEDULERS.items():
+        for alias in (name, f"k_{name}", info.label.casefold()):
+            names[alias] = name
+    return names
+
+
+def _spacing_of(name: str | None) -> str | None:
+    if not name:
+        return None
+    folded = name.casefold()
+    for own, (label, spacing) in SCHEDULE_TYPES.items():
+        if folded in (own, label.casefold()):
+            return spacing
+    raise ParameterError("scheduler", "Scheduler not found")
+
+
+def model_named(service: Service, name: str) -> str:
+    """A model by its name, or by "name.safetensors [hash]" as other servers list it. Raises ParameterError."""
+    short = name.partition(" [")[0]
+    short = short.removesuffix(".safetensors")
+    for known in service.models.names:
+        if known in (name, short):
+            return known
+    known = ", ".join(service.models.names)
+    raise ParameterError("sd_model_checkpoint", f"there is no model {name[:80]!r}; there are {known}")
+
+
+def _does_something(arguments: Any) -> bool:
+    """Clients send the units of ControlNet and others switched off, or with nothing in them."""
+    given = arguments.get("args") if isinstance(arguments, Mapping) else arguments
+    if isinstance(given, Mapping):
+        given = [given]
+    if not isinstance(given, list):
+        return bool(given)
+    return any(
+        bool(unit) if not isinstance(unit, Mapping) else bool(unit) and unit.get("enabled", True) is not False
+        for unit in given
+    )

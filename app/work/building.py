@@ -1,0 +1,300 @@
+"""Models that are made here: converted or baked as jobs, found again at the next start, and removed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from lorablend.adapters import Blend, resolve_blend
+from lorablend.adapters.errors import LorablendError, RequestError, ResourceError
+from lorablend.adapters.wording import shown
+from lorablend.app.files import clean_name
+from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.process import run_child
+from lorablend.app.jobs.worker import Report, Runner
+from lorablend.app.orders.build import Bake, Compress, Convert
+from lorablend.app.orders.draw import Draw
+from lorablend.app.pictures.uploads import Uploads
+from lorablend.app.work.models import Models
+from lorablend.app.work.sources import Sources
+from lorablend.convert import require_extra
+from lorablend.convert.compress import is_compressed
+from lorablend.engine import ModelFolder
+from lorablend.engine.attach import check_attach
+from lorablend.engine.mask import open_mask
+from lorablend.engine.parts import refuse_unbakeable
+
+__all__ = ["KINDS", "Bake", "Building", "Compress", "Convert"]
+
+_LOG = logging.getLogger(__name__)
+
+KINDS = ("convert", "compress", "bake")
+_STAGE = re.compile(r"(\d+) of (\d+): (.+)")
+_STAGES = {"download": "downloading", "done": "almost done"}
+_SPARE = 64 << 20  # bytes left free on the disk
+
+
+class Building:
+    """The runners of jobs of `KINDS`, and the models in `DATA/models` that they make.
+
+    Those that are there are added to `models`; a broken one is left out, and said in the log.
+    """
+
+    def __init__(self, models: Models, uploads: Uploads, jobs: Jobs, data: Path) -> None:
+        self._models, self._uploads, self._jobs = models, uploads, jobs
+        self._folder = data.absolute() / "models"
+        self._served = frozenset(models.names)
+        beside = {models.folder(name).absolute().parent for name in models.names}
+        self.sources = Sources([data.absolute() / "sources", *sorted(beside)])
+        self._broken: dict[str, str] = {}
+        self._clean()
+        for name, folder in self._finished():
+            try:
+                ModelFolder(folder)
+            except (LorablendError, OSError, SyntaxError, ValueError) as error:
+                _LOG.warning("the model %s is left out: %s", name, error)
+                self._broken[name] = str(error)
+                continue
+            models.add(name, folder)
+
+    # What there is
+
+    def is_own(self, name: str) -> bool:
+        """Whether the model was made here, and can be removed."""
+        return name not in self._served and (name in self._models.names or name in self._broken)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Of each model: name, family, size in bytes on disk, default, own, origin (where it is from, in words), error
+        ("" where all is well).
+        """
+        forms = []
+        for name in self._models.names:
+            try:
+                folder = self._models.folder(name)
+                family = self._models.get(name).model.family
+            except LorablendError:  # removed meanwhile
+                continue
+            forms.append(
+                {
+                    "name": name,
+                    "family": family,
+                    "size": _size(folder),
+                    "default": name == self._models.names[0],
+                    "own": self.is_own(name),
+                    "origin": _origin(folder),
+                    "error": "",
+                }
+            )
+        for name, error in self._broken.items():
+            form = {"name": name, "family": "", "size": _size(self._folder / name), "default": False, "own": True}
+            forms.append({**form, "origin": "", "error": error})
+        return forms
+
+    def free(self) -> int:
+        """Bytes free on the disk of the models made here."""
+        return psutil.disk_usage(str(self._folder if self._folder.exists() else self._folder.parent)).free
+
+    # What is asked for
+
+    def convert(self, asked: Convert, client: str = "") -> Job:
+        """Queue a conversion. Raises at once what can be known: RequestError, ModelError for a source on this machine,
+        MissingExtraError without lorablend[convert], ResourceError for too little disk, QueueFullError.
+        """
+        self._check_name(asked.name)
+        require_extra("convert")
+        self._check_space(asked.name, self.sources.needed(asked.source, asked.weights, asked.config))
+        return self._jobs.submit("convert", asked.model_dump(exclude_defaults=True), client)
+
+    def compress(self, asked: Compress, client: str = "") -> Job:
+        """Queue a copy of a model with its weights in 8 bits. Raises at once what is wrong: RequestError,
+        MissingExtraError, ResourceError, QueueFullError.
+        """
+        self._check_name(asked.name)
+        require_extra("convert")
+        folder = self._models.folder(asked.model)
+        if is_compressed(ModelFolder(folder)):
+            raise RequestError(f"{asked.model or self._models.names[0]} has its weights in 8 bits already")
+        self._check_space(asked.name, round(1.5 * _size(folder)))
+        return self._jobs.submit("compress", asked.model_dump(exclude_defaults=True), client)
+
+    def bake(self, asked: Bake, client: str = "") -> Job:
+        """Queue a copy of a model with a blend in its weights. Raises at once what is wrong: RequestError, BlendError,
+        AdapterError, ResourceError, QueueFullError.
+        """
+        self._check_name(asked.name)
+        self._blend(asked)
+        self._check_space(asked.name, _size(self._models.folder(asked.model)))
+        return self._jobs.submit("bake", asked.model_dump(exclude_defaults=True), client)
+
+    def remove(self, name: str) -> None:
+        """Delete a model that was made here. Raises RequestError for another, and for one that a job needs."""
+        if name not in self._models.names and name not in self._broken:
+            raise RequestError(f"there is no model {shown(name)!r}; there are {', '.join(self._models.names)}")
+        if not self.is_own(name):
+            raise RequestError(f"the model {name} was not made here; delete its folder when no server uses it")
+        for state in ("running", "queued"):
+            for job in self._jobs.find(state=state, limit=1000):
+                if isinstance(job.request, dict) and job.request.get("model") == name:
+                    raise RequestError(f"job {job.number} needs the model {name}; wait for it, or cancel it")
+        self._models.remove(name)
+        self._broken.pop(name, None)
+        gone = self._folder / f".{uuid.uuid4().hex}"
+        with suppress(FileNotFoundError):  # somebody was quicker
+            (self._folder / name).rename(gone)  # at once, so that no half of it is ever found
+        shutil.rmtree(gone, ignore_errors=True)
+
+    # The runners
+
+    @property
+    def runners(self) -> dict[str, Runner]:
+        """By the kinds of their jobs."""
+        return dict(zip(KINDS, (self.run_convert, self.run_compress, self.run_bake), strict=True))
+
+    def run_convert(self, job: Job, report: Report) -> dict[str, Any]:
+        """The result: model, its name."""
+        asked = Convert.model_validate(job.request)
+        source = self.sources.find(asked.source)
+        arguments = ["convert", str(source), str(self._folder / asked.name), "--weights", asked.weights]
+        if asked.config is not None:
+            arguments += ["--config", str(self.sources.local(asked.config))]
+        return self._run(job, arguments, report, "getting ready")
+
+    def run_compress(self, job: Job, report: Report) -> dict[str, Any]:
+        """The result: model, its name."""
+        asked = Compress.model_validate(job.request)
+        model = self._models.folder(asked.model).absolute()
+        return self._run(job, ["compress", str(model), str(self._folder / asked.name)], report, "getting ready")
+
+    def run_bake(self, job: Job, report: Report) -> dict[str, Any]:
+        """The result: model, its name."""
+        asked = Bake.model_validate(job.request)
+        form = self._folder / f".{job.number}.json"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        form.write_text(json.dumps(_with_paths(self._blend(asked))), encoding="utf-8")
+        model, out = self._models.folder(asked.model).absolute(), self._folder / asked.name
+        try:
+            return self._run(job, ["bake", str(model), str(out), "--blend", str(form)], report, "baking")
+        finally:
+            form.unlink(missing_ok=True)
+
+    def _run(self, job: Job, arguments: Sequence[str], report: Report, text: str) -> dict[str, Any]:
+        name: str = job.request["name"]
+        if job.attempts > 1 and name in self._models.names:  # the server was killed right after it was made
+            return {"model": name}
+        self._check_name(name, but=job)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+        def look(said: Sequence[str]) -> Progress:
+            for line in reversed(said):
+                if found := _STAGE.fullmatch(line):
+                    stage = _STAGES.get(found[3], f"working on {found[3].replace('_', ' ')}")
+                    return Progress(step=int(found[1]), steps=int(found[2]), text=stage)
+            return Progress(step=0, steps=1, text=text)
+
+        run_child(arguments, self._lock, report, look)
+        self._models.add(name, self._folder / name)
+        return {"model": name}
+
+    # Checks
+
+    def _check_name(self, name: str, but: Job | None = None) -> None:
+        """but: the job that is to make it."""
+        if not name:
+            raise RequestError("the new model has no name; give one")
+        if name != clean_name(name):
+            raise RequestError(f"{shown(name)!r} cannot be a model's name; give one without any of / \\ : < > \" | ? *")
+        there = {path.name.casefold() for path in self._folder.glob("*")}
+        if name.casefold() in there | {known.casefold() for known in self._models.names}:
+            raise RequestError(f"there is a model {name} already; choose another name, or remove that one")
+        for state in ("running", "queued"):
+            for job in self._jobs.find(state=state, limit=1000):
+                if (
+                    job.kind in KINDS
+                    and job.request["name"].casefold() == name.casefold()
+                    and (but is None or job.id != but.id)
+                ):
+                    raise RequestError(f"job {job.number} makes a model {name}; choose another name")
+
+    def _check_space(self, name: str, needed: int) -> None:
+        if needed + _SPARE > self.free():
+            raise ResourceError(
+                f"{name} needs about {needed / 1e9:.1f} GB of disk, {self.free() / 1e9:.1f} GB is free; remove a model"
+            )
+
+    def _blend(self, asked: Bake) -> Blend:
+        """The blend, read and checked."""
+        model = self._models.get(asked.model).model
+        draw = Draw(prompt="", blend=asked.blend, model=asked.model)
+        entries = draw.settings(self._uploads)["blend"]
+        entries = [entries] if isinstance(entries, dict) else entries
+        blend = resolve_blend(entries, self._models.lora_dir, open_mask=open_mask)
+        if not blend.items:
+            raise RequestError("there is nothing to bake; give a blend with at least one adapter")
+        refuse_unbakeable(blend)
+        check_attach(blend, model.parameters, model.family)
+        return blend
+
+    # The folder
+
+    @property
+    def _lock(self) -> Path:
+        return self._folder / ".lock"
+
+    def _finished(self) -> Iterator[tuple[str, Path]]:
+        for folder in sorted(self._folder.glob("*")):
+            if folder.is_dir() and not folder.name.startswith("."):
+                if folder.name in self._served:
+                    _LOG.warning("the model %s is left out: one of that name is served", folder.name)
+                else:
+                    yield folder.name, folder
+
+    def _clean(self) -> None:
+        """Remove what killed jobs left, unless one of them still works."""
+        if not self._lock.exists():
+            return
+        try:
+            with FileLock(self._lock, timeout=0):
+                for left in self._folder.glob(".*"):
+                    if left.is_dir():
+                        shutil.rmtree(left, ignore_errors=True)
+                    elif left.suffix == ".json":
+                        left.unlink(missing_ok=True)
+        except Timeout:
+            _LOG.warning("a job of an earlier server still works in %s", self._folder.name)
+
+
+def _with_paths(blend: Blend) -> dict[str, Any]:
+    """Its JSON form with files in place of names, so that nothing else can be found by them."""
+    form = blend.to_dict()
+    for item, adapter in zip(form["items"], (item.adapter for item in blend.items), strict=True):
+        item["adapter"] = str(adapter.path.absolute())
+    return form
+
+
+def _size(folder: Path) -> int:
+    """0 for one that is removed meanwhile."""
+    try:
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    except FileNotFoundError:
+        return 0
+
+
+def _origin(folder: Path) -> str:
+    """What lorablend.json says: "owner/name · int8 · with ink 0.8"."""
+    try:
+        record = json.loads((folder / "lorablend.json").read_text(encoding="utf-8"))
+        baked = ", ".join(f"{one['name']} {one['weight']:g}" for one in record.get("blend", ()))
+        parts = [record.get("source"), record.get("weights"), baked and f"with {baked}"]
+        return " · ".join(str(part) for part in parts if part)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""

@@ -1,0 +1,94 @@
+"""Drawing as a job: pictures into the gallery, one by one, none twice."""
+
+import io
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lorablend.adapters.errors import Cancelled
+from lorablend.app.jobs.jobs import Job, Progress
+from lorablend.app.jobs.worker import Report
+from lorablend.app.library.use import note_used
+from lorablend.app.orders.draw import Draw
+from lorablend.app.pictures.gallery import Gallery
+from lorablend.app.pictures.png import check_texts, save_picture, text_chunks
+from lorablend.app.pictures.uploads import Uploads
+from lorablend.app.work.models import Models
+from lorablend.engine import Request, Step
+
+__all__ = ["Drawing"]
+
+_SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+class Drawing:
+    """The runner of jobs of the kind "draw", whose request is a `Draw`; `comparison` beside it is the page's own."""
+
+    def __init__(self, models: Models, gallery: Gallery, uploads: Uploads) -> None:
+        self._models, self._gallery, self._uploads = models, gallery, uploads
+
+    def check(self, draw: Draw) -> Request:
+        """What would be drawn. Raises what `Pipeline.check` and `check_texts` raise; asked when a job is submitted."""
+        request = self._models.get(draw.model).check(**draw.settings(self._uploads))
+        check_texts(request, draw.format)
+        return request
+
+    def __call__(self, job: Job, report: Report) -> dict[str, Any]:
+        """The result: pictures (file in the gallery, seed, seconds), warnings."""
+        draw = Draw.model_validate({key: value for key, value in job.request.items() if key != "comparison"})
+        assert draw.seed is not None  # given when it was submitted
+        pipeline = self._models.take(draw.model)
+        settings = draw.settings(self._uploads)
+        pictures, warnings = [], dict[str, None]()
+        for index, seed in enumerate(range(draw.seed, draw.seed + draw.count)):
+            path = self._path(job, seed, draw.format)
+            seconds = 0.0
+            if not path.exists():  # else the job was interrupted after it
+                follow = _Follow(report, index, draw.count)
+                follow.begin()
+                settings["seed"] = seed
+                result = pipeline.generate(**settings, callback=follow.step)
+                save_picture(result.images[0], path, text_chunks(result, seed, pipeline))
+                note_used(self._models.lora_dir, result.blend)
+                warnings |= dict.fromkeys(result.warnings)
+                seconds = result.timings["total"]
+            pictures.append({"file": self._gallery.add(path).file, "seed": seed, "seconds": round(seconds, 3)})
+        return {"pictures": pictures, "warnings": list(warnings)}
+
+    def _path(self, job: Job, seed: int, kind: str) -> Path:
+        """Always the same for the same picture."""
+        when = datetime.fromtimestamp(job.submitted)
+        name = f"{when:%H%M%S}-{job.number}-{seed}{_SUFFIX[kind]}"
+        return self._gallery.day(when) / name
+
+
+class _Follow:
+    """From the steps of one picture to the progress of the whole job."""
+
+    def __init__(self, report: Report, index: int, count: int) -> None:
+        self._report, self._index, self._count = report, index, count
+        self._started = 0.0
+
+    def begin(self) -> None:
+        """Raises Cancelled if the job shall end."""
+        self._started = time.perf_counter()
+        if not self._report(Progress(step=self._index, steps=self._count, text="getting ready")):
+            raise Cancelled("stopped before the first step")
+
+    def step(self, step: Step) -> bool:
+        if step.index == 0:
+            self._first = time.perf_counter()
+        done, steps = self._index * step.steps + step.index + 1, self._count * step.steps
+        eta = None
+        if step.index:
+            eta = (time.perf_counter() - self._first) / step.index * (steps - done)
+        return self._report(Progress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,352 @@
+"""Training as a job: checked when it is asked for, done by `lorablend train` in a process of its own.
+
+trainings/NAME.toml          what was asked for
+trainings/NAME.training/     the pictures as they were, checkpoints, samples and the log; the last two stay
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lorablend.adapters.errors import Cancelled, LorablendError, RequestError, TrainError
+from lorablend.adapters.files.atomic import part_of
+from lorablend.adapters.wording import shown
+from lorablend.app.files import check_name, drop_parts, move_in, place_of
+from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.process import run_child
+from lorablend.app.jobs.worker import Report
+from lorablend.app.orders.train import Train
+from lorablend.app.work.models import Models
+from lorablend.app.work.sets import Sets
+from lorablend.convert import require_extra
+from lorablend.shipped import adapters_dir, model_dir
+from lorablend.train.checkpoint import find_checkpoints
+from lorablend.train.config import TrainConfig
+from lorablend.train.data.layouts import find_examples
+from lorablend.train.logs import read_log
+from lorablend.train.preflight import check_captions, check_files
+from lorablend.train.run import prepare_run
+
+__all__ = ["Loss", "Training"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SAMPLES = re.compile(r"samples-(\d+)\.png")
+_STEP = re.compile(r"(?:step|resumed from step) \d+ of (\d+)")
+_WAIT = 0.3  # seconds between two looks at the lock
+_POINTS = 500  # of a curve, at most
+
+
+@dataclass(frozen=True)
+class Loss:
+    """smoothed: of about the last fifty steps."""
+
+    step: int
+    loss: float
+    smoothed: float
+
+
+class Training:
+    """The runner of jobs of the kind "train", whose request is a `Train`; all that they need is below `data`."""
+
+    def __init__(self, data: Path, sets: Sets, models: Models, jobs: Jobs) -> None:
+        self._folder, self._sources = data / "trainings", data / "sources"
+        self._sets, self._models, self._jobs = sets, models, jobs
+        self._submitting = threading.Lock()
+        for left in self._folder.glob(".*"):  # put aside by a process that was killed
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+
+    # Asking
+
+    def check(self, train: Train) -> tuple[str, ...]:
+        """What would be done, in lines for people.
+
+        Raises what `prepare_run` raises, and RequestError for a name that is taken and a model that is not known here.
+        """
+        config = self._config(train, self._sets.folder(train.set))
+        self._check_name(config.out.stem)
+        if not self._sets.pictures(train.set):
+            raise RequestError(f"the data set {train.set} has no pictures; add some")
+        if config.out.exists() and not train.anew:  # only its way into the library failed
+            if self._settings(config).read_text(encoding="utf-8") != _with_own_data(config, train).to_toml():
+                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or begin anew")
+            return (f"{config.out.stem} is trained already, and goes into the library as it is",)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = [] if train.anew else find_checkpoints(config.folder)
+        if train.anew:  # checked as if nothing were there
+            config = config.model_copy(update={"out": self._folder / f"{uuid.uuid4().hex}.safetensors"})
+        if _HUB_ID.fullmatch(config.model) and not _is_downloaded(config.model):
+            return self._check_data(config)
+        try:
+            run = prepare_run(config, resume=bool(found))
+        except TrainError as error:
+            raise TrainError(str(error).replace("start again without --resume", "begin anew")) from error
+        goes_on = [f"goes on after step {_step(found[-1])}, where it was stopped"] if found else []
+        return (*run.preflight.lines, *goes_on)
+
+    def submit(self, train: Train, client: str = "") -> Job:
+        """Queue a training. It goes on from the checkpoint of a stopped one of the same name and settings,
+        learning rates apart.
+
+        Raises what `check` raises, and QueueFullError.
+        """
+        with self._submitting:
+            self.check(train)
+            config = self._config(train, self._folder)
+            self._check_idle(config.out.stem)
+            asked = train.model_copy(update={"name": config.out.stem, "anew": False})
+            form = asked.model_dump(exclude_defaults=True)
+            if not train.anew:
+                return self._jobs.submit("train", form, client)
+            with _put_aside((config.folder, config.out), self._folder / f".{uuid.uuid4().hex}"):
+                return self._jobs.submit("train", form, client)
+
+    def remove_set(self, name: str) -> None:
+        """Delete a data set for good. Raises RequestError where there is none, and where a training waits for it."""
+        for job in self._jobs.find(kind="train", state="queued", limit=1000):
+            if job.request.get("set") == name:
+                raise RequestError(f"job {job.number} waits for the data set {name}; stop it first")
+        self._sets.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Delete what a training left: checkpoints, samples, its log. What came of it stays in the library.
+
+        An adapter that did not come into the library goes too: see `is_kept`. Raises RequestError where there is no
+        training of that name, and while it waits or runs.
+        """
+        with self._submitting:
+            if name not in self.names():
+                raise RequestError(f"there is no training {name[:80]!r}")
+            self._check_idle(name)
+            left = (self._place(name), self._folder / f"{name}.toml", self._folder / f"{name}.safetensors")
+            with _put_aside(left, self._folder / f".{uuid.uuid4().hex}"):
+                pass
+
+    def is_kept(self, name: str) -> bool:
+        """Whether the training's folder has an adapter whose way into the library failed."""
+        return (self._folder / f"{check_name(name)}.safetensors").exists()
+
+    def names(self) -> list[str]:
+        """Of all trainings that wait, or have begun, whatever became of them."""
+        begun = {path.stem for path in self._folder.glob("*.training") if not path.name.startswith(".")}
+        return sorted(begun.union(job.request["name"] for job in self._jobs.active("train")))
+
+    def resumable(self, name: str) -> int | None:
+        """The step from which a training that was stopped would go on; None where there is nothing to go on from."""
+        found = find_checkpoints(self._place(name))
+        return _step(found[-1]) if found else None
+
+    def losses(self, name: str) -> list[Loss]:
+        """The curve of a training, the newest step last; some hundred points of a long one."""
+        lines = [line for line in read_log(self._place(name)) if "loss" in line]
+        every = -(-len(lines) // _POINTS) or 1
+        kept = lines[::-every][::-1]
+        return [Loss(line["step"], float(line["loss"]), float(line["loss_smoothed"])) for line in kept]
+
+    def samples(self, name: str) -> list[tuple[int, Path]]:
+        """(step, PNG) of each sheet of samples, the newest last: left without the adapter, right with it."""
+        found = ((_SAMPLES.fullmatch(path.name), path) for path in sorted(self._place(name).glob("samples-*.png")))
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    # Doing
+
+    def __call__(self, job: Job, report: Report) -> dict[str, Any]:
+        """The result: adapter (its name in the library), steps, loss (smoothed, at the end)."""
+        train = Train.model_validate(job.request)
+        config = _with_own_data(self._config(train, Path()), train)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = self._folder / "lock"
+        _wait_for(lock, report)
+        target = self._library() / place_of(config.out.stem, with_config=False)
+        # Where the program ended right before the job did, what is left to do is less.
+        is_there = job.attempts > 1 and target.exists() and config.folder.exists() and not config.data.exists()
+        if not config.out.exists() and not is_there:
+            self._check_name(config.out.stem)
+            self._train(train, config, lock, report)
+        if config.out.exists():
+            _settle(config.out, target)
+        for path in find_checkpoints(config.folder):
+            path.unlink()
+        shutil.rmtree(config.folder / "data", ignore_errors=True)
+        config.out.unlink(missing_ok=True)
+        last = self.losses(config.out.stem)[-1]
+        return {"adapter": config.out.stem, "steps": last.step, "loss": round(last.smoothed, 6)}
+
+    def _train(self, train: Train, config: TrainConfig, lock: Path, report: Report) -> None:
+        resume = bool(find_checkpoints(config.folder))
+        if not resume:
+            shutil.rmtree(config.folder, ignore_errors=True)
+            self._sets.link(train.set, config.data)
+        settings = self._settings(config)
+        part = settings.with_name(f".{settings.name}")
+        part.write_text(config.to_toml(), encoding="utf-8")
+        os.replace(part, settings)
+        arguments = ["train", "--config", str(settings), *(["--resume"] if resume else [])]
+        try:
+            run_child(arguments, lock, report, _Follow(config.folder).look)
+        except Cancelled:
+            raise
+        except LorablendError as error:  # without the command for a terminal: here one asks again
+            raise LorablendError(re.sub(r"[;,] go on with: [^;]*", "", str(error))) from error
+
+    # Names
+
+    def _config(self, train: Train, data: Path) -> TrainConfig:
+        own = train.model_dump(exclude_none=True, include=set(TrainConfig.model_fields))
+        if train.trigger is not None and not train.trigger.isprintable():
+            raise RequestError(f"the trigger is {shown(train.trigger)!r}; give words in one line")
+        own["trigger"] = (train.trigger or "").strip() or None
+        out = self._folder / f"{check_name(train.name)}.safetensors"
+        return TrainConfig.model_validate({**own, "data": data, "model": self._base(train.model), "out": out})
+
+    def _base(self, model: str | None) -> str:
+        """What the trainer calls the base model. No client names a path of this machine."""
+        is_demo = self._models.folder().resolve() == model_dir().resolve()
+        if model == "demo" or (model is None and is_demo):
+            return "demo"
+        sources = {path.name: path for path in self._sources.iterdir()} if self._sources.is_dir() else {}
+        if model in sources:
+            return str(sources[model])
+        if model and _HUB_ID.fullmatch(model) and not model.endswith(".safetensors") and not Path(model).exists():
+            return model
+        problem = "there is no base model" if model is None else f"{shown(model)!r} is no base model that is known here"
+        there = f", or one of the folder sources: {', '.join(sorted(sources))}" if sources else ""
+        raise RequestError(f"{problem}; give model as a Hugging Face id such as owner/name{there}")
+
+    def _check_name(self, name: str) -> None:
+        """Raise RequestError where the library has an adapter of that name, or takes none."""
+        if os.path.lexists(self._library() / place_of(name, with_config=False)):
+            raise RequestError(f"{name}: an adapter of that name is in the library; choose another name")
+
+    def _check_idle(self, name: str) -> None:
+        """Raise RequestError where a training of that name waits or runs."""
+        for state in ("queued", "running"):
+            for job in self._jobs.find(kind="train", state=state, limit=1000):
+                if job.request.get("name") == name:
+                    raise RequestError(f"{name} is being trained by job {job.number}; stop it first")
+
+    def _library(self) -> Path:
+        folder = self._models.lora_dir
+        if folder is None or folder.resolve() == adapters_dir().resolve():
+            raise RequestError(
+                "adapters cannot be added here; start the server with --lora-dir and a folder of your own"
+            )
+        return folder
+
+    def _check_data(self, config: TrainConfig) -> tuple[str, ...]:
+        """What can be known before a model is downloaded, which takes longer than a request may."""
+        require_extra("train")
+        dataset = find_examples(config.data, trigger=config.trigger)
+        check_files(dataset)
+        check_captions(dataset)
+        notes = [f"note: {note}" for note in dataset.notes]
+        return (dataset.layout, *notes, f"{config.model} is downloaded first; only then it is known whether it fits")
+
+    def _settings(self, config: TrainConfig) -> Path:
+        return self._folder / f"{config.out.stem}.toml"
+
+    def _place(self, name: str) -> Path:
+        return self._folder / f"{check_name(name)}.training"
+
+
+class _Follow:
+    """From what a training says and writes down to the progress of its job."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._size, self._step, self._loss = -1, 0, 0.0
+        self._first: tuple[int, float] | None = None
+
+    def look(self, said: Sequence[str]) -> Progress:
+        totals = [int(match[1]) for line in said if (match := _STEP.match(line))]
+        if not totals:
+            return Progress(step=0, steps=0, text="getting ready")
+        self._read()
+        left = None
+        if self._first is None:
+            self._first = self._step, time.monotonic()
+        elif self._step > self._first[0]:
+            left = (time.monotonic() - self._first[1]) / (self._step - self._first[0]) * (totals[-1] - self._step)
+        text = f"step {self._step} of {totals[-1]} · loss {self._loss:.4f}"
+        if self._step == totals[-1]:
+            text = "the last step is done; samples and the file are written"
+        return Progress(step=self._step, steps=totals[-1], eta=left, text=text)
+
+    def _read(self) -> None:
+        size = (self._folder / "log.jsonl").stat().st_size
+        if size != self._size:
+            self._size = size
+            for line in read_log(self._folder):
+                if "loss" in line:
+                    self._step, self._loss = line["step"], float(line["loss_smoothed"])
+
+
+@contextmanager
+def _put_aside(paths: Sequence[Path], folder: Path) -> Iterator[None]:
+    """Delete the paths when the block is done; where it fails they are as they were."""
+    folder.mkdir()
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        os.replace(path, folder / path.name)
+    try:
+        yield
+    except BaseException:
+        for path in there:
+            os.replace(folder / path.name, path)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(lock: Path, report: Report) -> None:
+    """Until the child of a server that was killed has written its checkpoint. Raises Cancelled."""
+    while True:
+        try:
+            FileLock(lock).acquire(timeout=_WAIT).lock.release()
+            return
+        except Timeout:
+            if not report(Progress(step=0, steps=0, text="another training is just ending")):
+                raise Cancelled("stopped before it began") from None
+
+
+def _with_own_data(config: TrainConfig, train: Train) -> TrainConfig:
+    """With the pictures that are linked for this training, which later edits of the set do not reach."""
+    return config.model_copy(update={"data": config.folder / "data" / train.set})
+
+
+def _settle(made: Path, target: Path) -> None:
+    """Copy a file into the library, which may lie on another disk; one with the same bytes may be there already.
+
+    Raises RequestError where another has its name.
+    """
+    drop_parts(target.parent)
+    part = part_of(target)
+    try:
+        shutil.copyfile(made, part)
+        if not move_in(part, target) and not filecmp.cmp(made, target, shallow=False):
+            raise RequestError(f"{target.stem}: an adapter of that name is in the library; choose another name")
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.stem.rpartition("-")[2])
+
+
+def _is_downloaded(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, "model_index.json"), str)

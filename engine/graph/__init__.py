@@ -1,0 +1,1 @@
+"""Edits of OpenVINO graphs: sockets, masks, variants."""

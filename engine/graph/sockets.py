@@ -1,0 +1,197 @@
+"""Sockets: places in a compiled graph where an adapter's low-rank factors plug in as inputs.
+
+The IR is edited with OpenVINO's own operations before it is compiled, once; a change of blend then only binds other
+tensors. Next to every linear layer and every convolution
+
+    y = W x + b      becomes      y = W x + b + up · (down · x)        down [rank, in, …], up [out, rank], rank dynamic
+
+and in a graph compiled with gates, for algorithms that scale whole output channels (DoRA, IA3),
+
+    y = W x + gate ∘ (W x) + b + up · (down · x)                       gate [out], 0 for "as it is"
+
+Three choices keep a step near the bare graph's time (measured in bench/RESULTS.md): the update is added after the bias,
+so that the plugin still fuses the bias into the layer; behind a GEGLU projection it is added to each half after the
+split, where it fuses with the activation; and whatever depends on the prompt alone moves to a graph of its own
+(`split_context`).
+
+In a steered graph (`steering.Steering`) every update also has a weight for each place of the picture.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+from lorablend.engine.graph.names import module_path
+from lorablend.engine.graph.operations import Inputs, add_after
+from lorablend.engine.graph.split_context import sees_prompt_only
+from lorablend.engine.graph.steering import Places, Steering
+from lorablend.engine.graph.updates import Layer, conv_update, linear_update, time_rows
+
+__all__ = ["Socket", "add_sockets"]
+
+_SPATIAL_FROM_TIME = "time_emb_proj"  # its output is added to every place of a picture
+
+
+@dataclass(frozen=True)
+class Socket:
+    """One module's inputs.
+
+    `down` [rank, in_features], of a k×k convolution [k·k, rank, in_features]; `ups` [out_features / len(ups), rank]
+    each, top rows first; `gate` [out_features], or None in a graph without gates. In a steered graph, a socket with a
+    `select` input [columns, rank] has a row of `gate` [columns, out_features] for each column.
+    """
+
+    path: str
+    in_features: int
+    out_features: int
+    kernel: tuple[int, ...]  # () or (1, 1): taken as a matrix
+    down: str
+    ups: tuple[str, ...]
+    gate: str | None
+    select: str | None
+
+    @property
+    def taps(self) -> int:
+        """Places that the convolution looks at; 1 for a linear layer."""
+        return int(np.prod(self.kernel, dtype=int))
+
+
+def add_sockets(
+    model: ov.Model, element_type: ov.Type, *, gates: bool = False, steering: Steering | None = None
+) -> dict[str, Socket]:
+    """Give every linear layer and convolution of `model` a socket; returns them by module path.
+
+    Shapes must be static for convolutions, and should be elsewhere: where the graph computes them, a GEGLU's split is
+    not recognised. The inputs are of `element_type`: the precision that the graph computes in, else the plugin converts
+    all of them at every inference.
+    """
+    sockets: dict[str, Socket] = {}
+    inputs = Inputs(model, element_type)
+    prompt_only = sees_prompt_only(model)
+    for node in model.get_ordered_ops():
+        path = module_path(node.get_friendly_name())
+        layer = _layer(node) if path is not None else None
+        if path is None or layer is None:
+            continue
+        places = None
+        if steering is not None and node.get_name() not in prompt_only:
+            places = steering.places(node.output(0).get_partial_shape(), inputs)
+        bias_out = _after_bias(node)
+        halves = _halves(bias_out)
+        socket = Socket(
+            path=path,
+            in_features=layer.in_features,
+            out_features=layer.out_features,
+            kernel=layer.kernel,
+            down=f"{path}.down",
+            ups=(f"{path}.up",) if halves is None else (f"{path}.up.0", f"{path}.up.1"),
+            gate=f"{path}.gate" if gates else None,
+            select=f"{path}.select" if places is not None else None,
+        )
+        if places is not None and path.endswith(_SPATIAL_FROM_TIME):
+            _add_to_picture(node, socket, bias_out, inputs, places.steering)
+        else:
+            if places is not None and places.size is None:
+                places.steering.placeless.add(path)
+            _add_update(node, socket, layer, halves or [bias_out], inputs, places)
+            if socket.gate is not None:  # second: without a bias, both are added to the same output
+                _add_gate(node, inputs.new(socket.gate, _gate_shape(socket)), places)
+        sockets[path] = socket
+    inputs.add_to_model()
+    return sockets
+
+
+def _add_update(
+    node: ov.Node, socket: Socket, layer: Layer, outs: list[ov.Output], inputs: Inputs, places: Places | None
+) -> None:
+    down, ups = _factors(socket, inputs)
+    weights = None
+    if places is not None and socket.select is not None:
+        weights = places.of_ranks(inputs.new(socket.select, [-1, -1]), by_token=layer.kernel == ())
+    make = linear_update if layer.kernel == () else conv_update
+    for out, update in zip(outs, make(node.input_value(0), down, ups, layer, weights), strict=True):
+        add_after(out, update)
+
+
+def _factors(socket: Socket, inputs: Inputs) -> tuple[ov.Output, list[ov.Output]]:
+    columns = [-1, socket.in_features]
+    down = inputs.new(socket.down, columns if socket.taps == 1 else [socket.taps, *columns])
+    return down, [inputs.new(name, [socket.out_features // len(socket.ups), -1]) for name in socket.ups]
+
+
+def _add_to_picture(node: ov.Node, socket: Socket, out: ov.Output, inputs: Inputs, steering: Steering) -> None:
+    """A layer of the time embedding in a steered graph: what it says is added to a feature map, place by place."""
+    while out.get_partial_shape().rank.get_length() != 4 or out.get_node().get_type_name() != "Add":
+        (target,) = out.get_target_inputs()
+        out = target.get_node().output(0)
+    down, (up,) = _factors(socket, inputs)
+    rows = time_rows(node.input_value(0), down, up, inputs.new(socket.select or "", [-1, -1]))
+    if socket.gate is not None:
+        rows = op.add(rows, op.multiply(inputs.new(socket.gate, _gate_shape(socket)), node.output(0))).output(0)
+    add_after(out, steering.places(out.get_partial_shape(), inputs).of_channels(rows, by_token=False))
+
+
+def _gate_shape(socket: Socket) -> list[int]:
+    return [socket.out_features] if socket.select is None else [-1, socket.out_features]
+
+
+def _add_gate(node: ov.Node, gate: ov.Output, places: Places | None) -> None:
+    """y + gate ∘ y: as a difference, a gate near 1 keeps its digits in 16 bits."""
+    y = node.output(0)
+    linear = node.get_type_name() == "MatMul"
+    if places is not None:
+        gate = places.of_channels(gate, by_token=linear)
+    elif not linear:
+        gate = op.reshape(gate, op.constant(np.array([1, -1, 1, 1])), False).output(0)
+    add_after(y, lambda: op.multiply(y, gate).output(0))
+
+
+def _layer(node: ov.Node) -> Layer | None:
+    """A linear layer or a plain convolution with constant weights, else None."""
+    kind = node.get_type_name()
+    if kind not in ("MatMul", "Convolution") or not _is_constant(node.input_value(1)):
+        return None
+    sizes = [dimension.get_length() for dimension in node.input_value(1).get_partial_shape()]
+    attributes = node.get_attributes()
+    if kind == "MatMul":
+        return Layer(sizes[1], sizes[0], (), 1, 0) if len(sizes) == 2 and attributes["transpose_b"] else None
+    strides, pads = set(attributes["strides"]), {*attributes["pads_begin"], *attributes["pads_end"]}
+    if len(sizes) != 4 or len(strides) > 1 or len(pads) > 1 or set(attributes["dilations"]) != {1}:
+        return None
+    return Layer(sizes[1], sizes[0], tuple(sizes[2:]), strides.pop(), pads.pop())
+
+
+def _is_constant(value: ov.Output) -> bool:
+    """Compressed weights are Constant → Convert → (Subtract) → Multiply → …"""
+    node = value.get_node()
+    if node.get_type_name() == "Constant":
+        return True
+    arithmetic = node.get_type_name() in ("Convert", "Multiply", "Subtract", "Reshape", "Transpose")
+    return arithmetic and all(_is_constant(source) for source in node.input_values())
+
+
+def _after_bias(node: ov.Node) -> ov.Output:
+    targets = list(node.output(0).get_target_inputs())
+    if len(targets) == 1 and targets[0].get_node().get_type_name() == "Add":
+        add = targets[0].get_node()
+        if any(_is_constant(value) for value in add.input_values()):
+            return add.output(0)
+    return node.output(0)
+
+
+def _halves(out: ov.Output) -> list[ov.Output] | None:
+    """The two equal outputs of a GEGLU's split behind `out`, if that is where it goes."""
+    targets = list(out.get_target_inputs())
+    if len(targets) != 1 or targets[0].get_node().get_type_name() != "VariadicSplit":
+        return None
+    split = targets[0].get_node()
+    axis = split.input_value(1).get_node()
+    last = out.get_partial_shape().rank.get_length() - 1
+    if axis.get_type_name() != "Constant" or int(np.ravel(axis.get_data())[0]) not in (-1, last):
+        return None
+    halves = [split.output(i) for i in range(split.get_output_size())]
+    if len(halves) != 2 or halves[0].get_partial_shape()[last] != halves[1].get_partial_shape()[last]:
+        return None
+    return halves

@@ -1,0 +1,1 @@
+"""The live runtime: adapters plug into sockets of compiled graphs."""

@@ -1,0 +1,282 @@
+"""The live runtime: sockets, our own denoising loop, any blend without recompiling."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import psutil
+
+from lorablend.adapters import Blend, BlendItem
+from lorablend.adapters.errors import BlendError, Cancelled, ModelError
+from lorablend.engine.attach import check_attach
+from lorablend.engine.blend_cache import BlendCache
+from lorablend.engine.live.compiler import Compiler
+from lorablend.engine.live.program import Pass, PluggedProgram, Program, SteeredProgram, always_on, needs_steering
+from lorablend.engine.live.tensor_cache import TensorCache
+from lorablend.engine.live.text import Conditioning, TextEncoders, changes_text
+from lorablend.engine.live.unet import Unet, Variant
+from lorablend.engine.live.vae import Vae
+from lorablend.engine.mask import masked_cells, paste
+from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.noise import noise_source, picture_noise
+from lorablend.engine.parts import Parts, content_of, parts_to_bake, whole_modules
+from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
+from lorablend.engine.schedulers import NoiseSchedule, Plan, denoiser, plan, sample
+from lorablend.engine.schedulers.plans import Denoise
+
+__all__ = ["LiveRuntime"]
+
+_KEPT_PART = 1 / 8  # of the machine's memory, for tensors of blends seen before
+_SMALL = 2**27  # bytes of the UNet's weights
+
+
+class LiveRuntime:
+    """One model on one device. Not for two threads at once.
+
+    A blend needs a new compilation only if its adapters change what has no socket (see `parts`), or if it is the first
+    one with a gate, a mask or a ramp (see `unet.Variant`). What is baked is kept on disk by its content, and so is what
+    was compiled from it.
+    """
+
+    def __init__(
+        self, model: ModelFolder, device: str, precision: str | None, cache_dir: Path, max_rank: int | None = None
+    ) -> None:
+        self._model = model
+        options: dict[str, str] = {}
+        if precision is not None:
+            options["INFERENCE_PRECISION_HINT"] = precision
+        if device == "CPU" and model.component("unet").with_suffix(".bin").stat().st_size < _SMALL:
+            # Each graph has an arena of TBB's. On a busy machine a thread stays in one for up to a second without work;
+            # graphs of milliseconds that take turns never see it, and what static_partitioner left for it piles up:
+            # 2 MB a picture of the demo model (OpenVINO 2026.4.1; akin to uxlfoundation/oneTBB#1403; less of it with
+            # TBB_PARTITIONER AUTO or threads for the UNet alone, but not none). Without streams a graph runs on its
+            # caller's thread: 1.05 s in place of 0.82 s a picture on two quiet cores. Large graphs keep their threads.
+            options["NUM_STREAMS"] = "0"
+        cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
+        self._compiler = Compiler.of(ov.Core(), device, options, cache_dir / "live", cache, max_rank)
+        self._baked = BlendCache(cache_dir / "baked")
+        self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
+        self._text: tuple[object, TextEncoders] | None = None
+        self._unet: tuple[object, Unet] | None = None
+        self._vae = Vae(self._compiler.core, model, device, self._compiler.options)
+
+    def generate(self, request: Request, blend: Blend, inputs: Inputs, callback: Callback | None) -> Drawn:
+        """Draw `request.batch` pictures.
+
+        Raises:
+            AdapterError, BaseModelError: an adapter does not fit this model. Nothing has been drawn then.
+            BlendError: the blend asks for what it cannot have, such as a mask for a change that has to be baked.
+            RequestError: the scheduler cannot do what is asked.
+            ResourceError: no disk space for what has to be baked.
+            Cancelled: the callback returned False.
+        """
+        clock = _Clock()
+        asked = request
+        run = plan(asked.scheduler, asked.steps, self._schedule, asked.spacing, asked.strength, asked.timesteps)
+        if blend:
+            check_attach(blend, self._model.parameters, self._model.family)
+        steered = needs_steering(blend, len(run))
+        with clock.phase("blend"):
+            parts = self._parts_to_bake(blend, len(run))
+        with clock.phase("load"):
+            text, unet = self._load((request.width, request.height), blend, parts, steered)
+        prompts = (request.prompt, request.negative_prompt) if request.guidance_scale > 1 else (request.prompt,)
+        encoded: dict[tuple[BlendItem, ...], list[Conditioning]] = {}
+
+        def encode(items: Sequence[BlendItem]) -> list[Conditioning]:
+            heard = tuple(item for item in items if changes_text(item))
+            if heard not in encoded:
+                with clock.phase("text"):
+                    encoded[heard] = [text.encode(prompt, heard) for prompt in prompts]
+            return encoded[heard]
+
+        with clock.phase("blend"):
+            make = SteeredProgram if steered else PluggedProgram
+            program = make(blend, len(run), unet, encode)
+        clock.seconds["blend"] -= clock.seconds["text"]
+        cell = self._model.vae_scale_factor
+        with clock.phase("encode"):
+            start = None if inputs.image is None else self._vae.encode(inputs.image)
+            mask = None if inputs.mask is None else masked_cells(inputs.mask, cell).astype(np.float32)[None, None]
+        pictures = []
+        for index, seed in enumerate(request.seeds):
+            with clock.phase("denoise"):
+                noise = self._noise(request, inputs, index, seed)
+                latent = self._denoise(request, run, unet, program, noise, start, mask, callback, index, seed)
+            with clock.phase("decode"):
+                picture = self._vae.decode(latent)
+                if inputs.image is not None and inputs.mask is not None:
+                    picture = paste(picture, inputs.image, inputs.mask)
+                pictures.append(picture)
+        warnings = (*_baked_warning(parts), *_cut_warnings(encoded.values()))
+        return Drawn(pictures, clock.seconds, warnings, program.errors)
+
+    def _parts_to_bake(self, blend: Blend, steps: int) -> Parts:
+        """BlendError where an adapter that comes and goes, or acts in one place, cannot be live."""
+        shapes = self._model.parameters
+        parts = parts_to_bake(blend, shapes, self._sockets())
+        adapters = {id(part.adapter) for of_parameter in parts.values() for part in of_parameter}
+        for index, item in enumerate(blend.items):
+            if id(item.adapter) in adapters and not always_on(blend, index, steps):
+                raise BlendError(
+                    f"{item.adapter.name} has changes that can only be baked into the model's weights, so it cannot "
+                    "have a schedule, a mask or a turn; leave those out"
+                )
+        return parts
+
+    def _sockets(self) -> set[tuple[str, str]]:
+        """Every linear layer and convolution; embeddings are looked up, not multiplied with."""
+        return {
+            (component, name.removesuffix(".weight"))
+            for (component, name), shape in self._model.parameters.items()
+            if len(shape) > 1 and name.endswith(".weight") and "embeddings." not in name
+        }
+
+    def _load(self, size: tuple[int, int], blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
+        """The networks, compiled when they are first needed, and again for another size or for what must be baked."""
+        folder = self._model
+        if parts:
+            folder = ModelFolder(self._baked.folder(self._model, blend, parts)[0])
+        whole = whole_modules(parts, self._model.parameters)
+        gated = {
+            component
+            for item in blend.items
+            for (component, _), delta in item.adapter.deltas.items()
+            if delta.live == "gate"
+        }
+        text_gates = bool(gated - {"unet"})
+
+        encoders = [name for name in ("text_encoder", "text_encoder_2") if name in self._model.components]
+        changed = content_of({key: value for key, value in parts.items() if key[0] != "unet"})
+        if self._text is None or self._text[0] != changed or (text_gates and not self._text[1].gates):
+            graphs = {name: folder.component(name) for name in encoders}
+            self._text = None
+            text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, text_gates, whole)
+            self._text = (changed, text)
+
+        variant = Variant(gates="unet" in gated, steered=steered)
+        key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
+        if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
+            if self._unet is not None:
+                variant |= self._unet[1].variant  # who once had a mask will want it again
+            self._unet = None  # gives its memory back before the next one takes as much
+            baked = [path for component, path in whole if component == "unet"]
+            read = partial(self._read_weight, "unet")
+            self._unet = (key, Unet(self._compiler, folder, size, read, variant, baked))
+        self._refuse_unplugged(blend, parts, self._unet[1])
+        return self._text[1], self._unet[1]
+
+    def _refuse_unplugged(self, blend: Blend, parts: Parts, unet: Unet) -> None:
+        """ModelError for a layer of another kind than those of SD, which got no socket where `_sockets` has one."""
+        for item in blend.items:
+            for component, path in item.adapter.deltas:
+                changes = component == "unet" and (component, f"{path}.weight") not in parts
+                if changes and path not in unet.sockets and item.weight_of(component, path):
+                    raise ModelError(
+                        f"{item.adapter.name} changes {path}, which in {self._model.path} is no layer that an adapter "
+                        "can be plugged into; use runtime=genai"
+                    )
+
+    def _read_weight(self, component: str, path: str) -> np.ndarray:
+        """A module's weight without any adapter."""
+        return self._model.graphs[component].read(f"{path}.weight")
+
+    def _noise(self, request: Request, inputs: Inputs, index: int, seed: int) -> np.ndarray:
+        if inputs.latents is not None:
+            return inputs.latents[index : index + 1]
+        cell = self._model.vae_scale_factor
+        return picture_noise(seed, (1, self._model.latent_channels, request.height // cell, request.width // cell))
+
+    def _denoise(
+        self,
+        request: Request,
+        run: Plan,
+        unet: Unet,
+        program: Program,
+        noise: np.ndarray,
+        start: np.ndarray | None,
+        mask: np.ndarray | None,
+        callback: Callback | None,
+        index: int,
+        seed: int,
+    ) -> np.ndarray:
+        """f32 [1, 4, h, w]: the clean latent. start: the input picture's latent; mask: [1, 1, h, w], 1 = repaint."""
+        guidance = np.float32(request.guidance_scale)
+        done = 0
+
+        def predict(x: np.ndarray, t: float) -> np.ndarray:
+            passes = program.passes(done)
+            return sum(ask(x, t, one) for one in passes) / np.float32(len(passes))
+
+        def ask(x: np.ndarray, t: float, one: Pass) -> np.ndarray:
+            one.bind()
+            output = unet(x, t, one.prompted[0])
+            if len(one.prompted) == 1:
+                return output
+            negative = unet(x, t, one.prompted[1])  # classifier-free guidance (arXiv 2207.12598)
+            return negative + guidance * (output - negative)
+
+        denoise = denoiser(predict, self._schedule.prediction_type)
+        if start is not None and mask is not None:
+            denoise = _repaint(denoise, start, noise, mask)
+
+        def report(step: int, sigma: float, _x: np.ndarray, denoised: np.ndarray) -> None:
+            nonlocal done
+            done = step + 1
+            if callback is None:
+                return
+            info = Step(
+                index=step, steps=len(run), picture=index, pictures=request.batch, sigma=float(sigma), latent=denoised
+            )
+            if callback(info) is False:
+                raise Cancelled(f"stopped after step {step + 1} of {len(run)}, picture {index + 1} of {request.batch}")
+
+        # As in diffusers, inpainting at full strength forgets what was there, image to image does not.
+        if start is None or (mask is not None and request.strength == 1):
+            x = noise * np.float32(run.init_sigma)
+        else:
+            x = start + noise * np.float32(run.sigmas[0])
+        source = noise_source(seed)
+        return sample(run, denoise, x, lambda: source.standard_normal(x.shape, dtype=np.float32), callback=report)
+
+
+def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> Denoise:
+    """Outside the mask, x is the input picture at the step's own noise level, and the answer is the input picture."""
+
+    def masked(x: np.ndarray, sigma: float, t: float) -> np.ndarray:
+        denoised = denoise(x * mask + (start + noise * np.float32(sigma)) * (1 - mask), sigma, t)
+        return denoised * mask + start * (1 - mask)
+
+    return masked
+
+
+def _baked_warning(parts: Parts) -> tuple[str, ...]:
+    """A blend that is baked in part says so."""
+    if not parts:
+        return ()
+    names = sorted({part.adapter.name for of_parameter in parts.values() for part in of_parameter})
+    return (f"baked, because no socket can hold them: {len(parts)} changes of {', '.join(names)}",)
+
+
+def _cut_warnings(encoded: Iterable[Sequence[Conditioning]]) -> list[str]:
+    """One of each prompt, whatever adapters it was encoded with."""
+    cut = {i: one.cut for conditionings in encoded for i, one in enumerate(conditionings) if one.cut}
+    names = ("prompt", "negative prompt")
+    return [f"the {names[i]} is too long for the model; left out: {words}" for i, words in sorted(cut.items())]
+
+
+class _Clock:
+    """Adds up seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,0 +1,254 @@
+"""Prompts to what the UNet is conditioned on: tokenizers and text encoders."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import openvino as ov
+import openvino_tokenizers  # noqa: F401 - registers the operations that tokenizer graphs are made of
+from openvino import opset13 as op
+
+from lorablend.adapters import BlendItem
+from lorablend.adapters.errors import BlendError
+from lorablend.adapters.wording import shown
+from lorablend.engine.graph.operations import new_model, replace_after
+from lorablend.engine.graph.sockets import add_sockets
+from lorablend.engine.live.compiler import Compiler
+from lorablend.engine.live.plugs import Plugs
+from lorablend.engine.model_folder import ModelFolder
+
+__all__ = ["Conditioning", "TextEncoders", "changes_text", "split_at_names"]
+
+_T = TypeVar("_T")
+
+_EMBEDDING_PATH = "text_model.embeddings.token_embedding"
+_TOKEN_EMBEDDING = "token_embedding/aten::embedding/Gather"
+_PLACEHOLDER = 0  # a token that ends no prompt; a vector takes its place
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """hidden: f32 [1, 77, width]; pooled: f32 [1, 1280] (SDXL, else None); cut: the words that did not fit."""
+
+    hidden: np.ndarray
+    pooled: np.ndarray | None
+    cut: str = ""
+
+
+class TextEncoders:
+    """The tokenizers and text encoders of a model folder, with sockets."""
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        model: ModelFolder,
+        graphs: Mapping[str, Path],
+        read_weight: Callable[[str, str], np.ndarray],
+        gates: bool,
+        baked: Collection[tuple[str, str]],
+    ) -> None:
+        """graphs: component -> the .xml to compile. read_weight takes a component first; it and baked: see `Plugs`."""
+        self.gates = gates
+        self._force_zeros = model.force_zeros_for_empty_prompt
+        self._xl = model.family == "sdxl"
+        self._encoders = [
+            _Encoder(
+                compiler,
+                model,
+                name,
+                xml,
+                partial(read_weight, name),
+                gates=gates,
+                baked=[path for component, path in baked if component == name],
+                last_layer=not self._xl,
+            )
+            for name, xml in graphs.items()
+        ]
+
+    def encode(self, prompt: str | None, items: Sequence[BlendItem]) -> Conditioning:
+        """The prompt as both encoders see it with the adapters plugged in.
+
+        None, an absent negative prompt, gives zeros where the model asks for it (diffusers'
+        `force_zeros_for_empty_prompt`), and else the same as an empty string.
+        """
+        encoded = [encoder.encode(prompt or "", items) for encoder in self._encoders]
+        hidden = np.concatenate([hidden for hidden, _, _ in encoded], axis=-1)
+        pooled = encoded[-1][1] if self._xl else None
+        if prompt is None and self._force_zeros and pooled is not None:
+            return Conditioning(np.zeros_like(hidden), np.zeros_like(pooled))
+        return Conditioning(hidden, pooled, max((cut for _, _, cut in encoded), key=len))
+
+
+class _Encoder:
+    """One tokenizer and its text encoder.
+
+    SDXL conditions on the last but one hidden state (before the final layer norm), SD 1.5 on the last one.
+    """
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        model: ModelFolder,
+        component: str,
+        xml: Path,
+        read_weight: Callable[[str], np.ndarray],
+        *,
+        gates: bool,
+        baked: Collection[str],
+        last_layer: bool,
+    ) -> None:
+        self.component = component
+        self._core = core = compiler.core
+        tokenizer = model.tokenizers[component.replace("text_encoder", "tokenizer")]
+        self._length = tokenizer.max_length
+        self._pad = tokenizer.pad_token_id
+        self._tokenizer = core.compile_model(tokenizer.xml, "CPU").create_infer_request()
+        self._detokenizer_path = tokenizer.xml.with_name("openvino_detokenizer.xml")
+
+        graph = core.read_model(xml)
+        graph.reshape([1, self._length])
+        layers = sum(1 for output in graph.outputs if any(n.startswith("hidden_states.") for n in output.get_names()))
+        hidden = graph.output("last_hidden_state" if last_layer else f"hidden_states.{layers - 2}")
+        results = [_named_result(hidden, "hidden")]
+        if any("text_embeds" in output.get_names() for output in graph.outputs):
+            results.append(_named_result(graph.output("text_embeds"), "pooled"))
+        graph = new_model(results, graph.get_parameters(), component)
+        self._width = _take_embeddings(graph)
+        self.sockets = add_sockets(graph, compiler.socket_type, gates=gates)
+        self._plugs = Plugs(compiler, component, self.sockets, read_weight, baked)
+        self._request = compiler.compile(graph)
+        self._pooled = len(results) == 2
+
+    def encode(self, prompt: str, items: Sequence[BlendItem]) -> tuple[np.ndarray, np.ndarray | None, str]:
+        ids, vectors, cut = self._tokenize(prompt, _words(items, self.component))
+        for name, tensor in self._plugs.tensors(items).items():
+            self._request.set_tensor(name, tensor)
+        self._request.set_tensor("input_ids", ov.Tensor(ids))
+        own = np.zeros((1, self._length, 1), bool)
+        given = np.zeros((1, self._length, self._width), np.float32)
+        for place, vector in vectors.items():
+            own[0, place], given[0, place] = True, vector
+        self._request.set_tensor("embedded", ov.Tensor(own))
+        self._request.set_tensor("embeddings", ov.Tensor(given))
+        self._request.infer()
+        hidden = np.array(self._request.get_tensor("hidden").data, np.float32)
+        pooled = np.array(self._request.get_tensor("pooled").data, np.float32) if self._pooled else None
+        return hidden, pooled, cut
+
+    def _tokenize(
+        self, prompt: str, embeddings: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[int, np.ndarray], str]:
+        """(int64 [1, 77], the vectors that stand in place of tokens, what was cut).
+
+        Cut as diffusers cuts it: the last place keeps the end token.
+        """
+        ids, vectors = self._with_embeddings(prompt, embeddings)
+        cut = ""
+        if len(ids) > self._length:
+            cut = self._detokenize(ids[self._length - 1 : -1])
+            ids = np.append(ids[: self._length - 1], ids[-1])
+            vectors = {place: vector for place, vector in vectors.items() if place < self._length - 1}
+        padded = np.full((1, self._length), self._pad, np.int64)
+        padded[0, : len(ids)] = ids
+        return padded, vectors, cut
+
+    def _with_embeddings(
+        self, prompt: str, embeddings: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """The prompt's tokens, and by place the vectors of the textual inversions (arXiv 2208.01618) named in it."""
+        parts = split_at_names(prompt, embeddings)
+        if len(parts) == 1 and isinstance(parts[0], str):
+            return self._ids(prompt), {}
+        begin, *_, end = self._ids("")
+        ids, vectors = [begin], {}
+        for part in parts:
+            if isinstance(part, str):
+                ids.extend(self._ids(part)[1:-1])
+            else:
+                vectors |= {len(ids) + i: vector for i, vector in enumerate(part)}
+                ids.extend([_PLACEHOLDER] * len(part))
+        return np.array([*ids, end], np.int64), vectors
+
+    def _ids(self, text: str) -> np.ndarray:
+        self._tokenizer.infer({0: np.array([text])})
+        return np.array(self._tokenizer.get_tensor("input_ids").data[0], np.int64)
+
+    def _detokenize(self, ids: np.ndarray) -> str:
+        if not self._detokenizer_path.exists():
+            return f"the last {len(ids)} tokens"
+        detokenizer = self._core.compile_model(self._detokenizer_path, "CPU")
+        return str(detokenizer([ids[None]])[0][0]).strip()
+
+
+def changes_text(item: BlendItem) -> bool:
+    """Do the text encoders see a prompt differently with it?"""
+    adapter = item.adapter
+    words = ((component, _EMBEDDING_PATH) for vectors in adapter.embeddings.values() for component in vectors)
+    modules = (key for key in (*adapter.deltas, *adapter.biases) if key[0] != "unet")
+    return any(item.weight_of(*key) for key in (*words, *modules))
+
+
+def _words(items: Sequence[BlendItem], component: str) -> dict[str, np.ndarray]:
+    """The vectors of the items' own words for one text encoder. BlendError where a word means two things."""
+    words: dict[str, np.ndarray] = {}
+    first: dict[str, tuple[str, np.ndarray]] = {}
+    for item in items:
+        if not item.weight_of(component, _EMBEDDING_PATH):
+            continue
+        for word, of_component in item.adapter.embeddings.items():
+            if component in of_component:
+                words[word] = vectors = of_component[component]
+                name, others = first.setdefault(word.casefold(), (item.adapter.name, vectors))
+                if not np.array_equal(vectors, others):
+                    raise BlendError(
+                        f'{name} and {item.adapter.name} both bring the word "{shown(word)}"; leave one of them out, '
+                        "or set its weight for the text encoders to 0"
+                    )
+    return words
+
+
+def _named_result(output: ov.Output, name: str) -> ov.Node:
+    # The old result stands between the value and its name.
+    source = output.get_node().input_value(0)
+    result = op.result(source)
+    result.output(0).set_names({name})
+    return result
+
+
+def _take_embeddings(graph: ov.Model) -> int:
+    """Let vectors take the place of tokens' own, where "embedded" is true; returns their width."""
+    gather = next(n for n in graph.get_ordered_ops() if _TOKEN_EMBEDDING in n.get_friendly_name())
+    out = gather.output(0)
+    length, width = (d.get_length() for d in list(out.get_partial_shape())[1:])
+    embedded = op.parameter([1, length, 1], ov.Type.boolean, name="embedded")
+    embeddings = op.parameter([1, length, width], ov.Type.f32, name="embeddings")
+    for parameter in (embedded, embeddings):
+        parameter.output(0).set_names({parameter.get_friendly_name()})
+    replace_after(out, lambda: op.select(embedded, embeddings, out).output(0))
+    graph.add_parameters([embedded, embeddings])
+    return width
+
+
+def split_at_names(text: str, names: Mapping[str, _T]) -> list[str | _T]:
+    """The text with every name in it replaced by what it stands for.
+
+    A name is a whole word in any letter case, as it is or written <name> (diffusers) or embedding:name (ComfyUI).
+    """
+    if not names:
+        return [text]
+
+    def value_of(found: str) -> _T:  # by the very rule that found it: "ı" is "i" to it, and not to str.casefold
+        return next(value for name, value in names.items() if re.fullmatch(re.escape(name), found, re.IGNORECASE))
+
+    word = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    parts = re.split(rf"<({word})>|(?:\bembedding:)?(?<!\w)({word})(?!\w)", text, flags=re.IGNORECASE)
+    found: list[str | _T] = []
+    for i in range(0, len(parts), 3):
+        found.append(parts[i])
+        if i + 1 < len(parts):
+            found.append(value_of(parts[i + 1] or parts[i + 2]))
+    return [part for part in found if not isinstance(part, str) or part] or [""]

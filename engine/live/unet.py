@@ -1,0 +1,203 @@
+"""The UNet with sockets, compiled for one picture size."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+from lorablend.adapters import BlendItem
+from lorablend.adapters.errors import ModelError
+from lorablend.engine.graph.sockets import add_sockets
+from lorablend.engine.graph.split_context import split_context
+from lorablend.engine.graph.steering import Size, Steering
+from lorablend.engine.live.compiler import Compiler
+from lorablend.engine.live.plugs import Plugs
+from lorablend.engine.live.text import Conditioning
+from lorablend.engine.model_folder import ModelFolder
+
+__all__ = ["Prompted", "Unet", "Variant", "make_static"]
+
+_MOST_REQUESTS = 16
+_INPUTS = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"}
+
+
+Prompted: TypeAlias = Mapping[str, ov.Tensor]
+"""What the UNet is given beside the latent, made once per picture: tensor name -> tensor."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which sockets a graph is compiled with: what few blends need, and costs time in every step."""
+
+    gates: bool = False
+    steered: bool = False
+
+    def covers(self, other: "Variant") -> bool:
+        return self.gates >= other.gates and self.steered >= other.steered
+
+    def __or__(self, other: "Variant") -> "Variant":
+        return Variant(self.gates or other.gates, self.steered or other.steered)
+
+
+class _Request:
+    """An inference request of each part of the UNet, and what is bound to it."""
+
+    def __init__(self, main: ov.InferRequest, context: ov.InferRequest) -> None:
+        self.main, self.context = main, context
+        self.bound: Mapping[str, ov.Tensor] = {}
+
+    def another(self) -> "_Request":
+        main, context = self.main.get_compiled_model(), self.context.get_compiled_model()
+        return _Request(main.create_infer_request(), context.create_infer_request())
+
+
+class Unet:
+    """Static shapes, batch 1: guidance is two calls, so turning it on or off, or asking for more pictures, never
+    recompiles, and a picture does not depend on its neighbours in the batch.
+    """
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        model: ModelFolder,
+        size: tuple[int, int],
+        read_weight: Callable[[str], np.ndarray],
+        variant: Variant,
+        baked: Collection[str] = (),
+    ) -> None:
+        """size: (width, height) in pixels. read_weight, baked: see `Plugs`."""
+        self.size = size
+        self.variant = variant
+        graph = compiler.core.read_model(model.component("unet"))
+        _check(graph, model)
+        make_static(graph, model, size)
+        steering = Steering.of(graph) if variant.steered else None
+        self.sockets = add_sockets(graph, compiler.socket_type, gates=variant.gates, steering=steering)
+        main, context, self.passed = split_context(graph, compiler.socket_type, steering)
+        self.steer_sizes: dict[str, Size | None] = {} if steering is None else dict(steering.inputs)
+        self.region_sizes: dict[str, Size] = {} if steering is None else dict(steering.regions)
+        self.placeless = frozenset[str]() if steering is None else frozenset(steering.placeless)
+        self._plugs = Plugs(compiler, "unet", self.sockets, read_weight, baked)
+        self._request = _Request(compiler.compile(main), compiler.compile(context))
+        self._requests = [self._request]
+        self._main_inputs = {port.get_any_name() for port in self._request.main.get_compiled_model().inputs}
+        self.steer({})
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """What `max_rank` cost the blend that is plugged in, see `Plugs.tensors`."""
+        return self._plugs.errors
+
+    def reserve(self, count: int) -> None:
+        """Have `count` requests, or the most there may be, for what will be plugged in in turn; forget the others'."""
+        del self._requests[count:]
+        self._request = self._requests[0]
+        while len(self._requests) < min(count, _MOST_REQUESTS):
+            self._requests.append(self._request.another())
+
+    def plug(self, items: Sequence[BlendItem], columns: Sequence[int] | None = None, request: int = 0) -> None:
+        """Bind the items' tensors. Nothing is compiled; inputs whose tensor stays the same are left alone.
+
+        columns: of a steered graph, which of the columns that `steer` sets is each item's; 0 for all if not given.
+        request: which of those reserved is used from now on. Binding some 2,000 tensors takes 2 % of a step at full
+        size, going back to a request that has them bound takes nothing.
+        """
+        self._request = self._requests[request % len(self._requests)]
+        tensors = self._plugs.tensors(items, columns)
+        for name, tensor in tensors.items():
+            if self._request.bound.get(name) is not tensor:
+                part = self._request.main if name in self._main_inputs else self._request.context
+                part.set_tensor(name, tensor)
+        self._request.bound = tensors
+
+    def steer(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Set what every column counts at every place, and what every region counts in cross-attention, in the request
+        that is used.
+
+        f32 arrays [columns, height or 1, width or 1] for the names in `steer_sizes`, [regions, places or 1] for those
+        in `region_sizes`. A name left out is 1 everywhere, for one column or region.
+        """
+        for name in self.steer_sizes:
+            self._request.main.set_tensor(name, self._as_socket(inputs.get(name, np.ones((1, 1, 1), np.float32))))
+        for name in self.region_sizes:
+            self._request.main.set_tensor(name, self._as_socket(inputs.get(name, np.ones((1, 1), np.float32))))
+
+    def _as_socket(self, array: np.ndarray) -> ov.Tensor:
+        return self._plugs.rounded(array)
+
+    def prompt(self, conditioning: Conditioning) -> dict[str, ov.Tensor]:
+        """Run the part that sees the prompt only. It holds for the blend that is plugged in now."""
+        self._request.context.set_tensor("encoder_hidden_states", ov.Tensor(conditioning.hidden))
+        outputs = {}
+        for name in self.passed:
+            port = self._request.context.get_compiled_model().output(name)
+            outputs[name] = ov.Tensor(port.get_element_type(), port.get_shape())
+            self._request.context.set_tensor(name, outputs[name])
+        self._request.context.infer()
+        if conditioning.pooled is not None:
+            width, height = self.size
+            # SDXL's micro-conditioning (arXiv 2307.01952, 2.2): original size, crop corner, target size, each
+            # (height, width).
+            outputs["text_embeds"] = ov.Tensor(conditioning.pooled)
+            outputs["time_ids"] = ov.Tensor(np.array([[height, width, 0, 0, height, width]], np.float32))
+        return outputs
+
+    def __call__(self, sample: np.ndarray, timestep: float, prompted: Prompted) -> np.ndarray:
+        """sample: f32 [1, 4, height/8, width/8] of unit variance; the prediction comes back in the same shape."""
+        for name, tensor in prompted.items():
+            self._request.main.set_tensor(name, tensor)
+        self._request.main.set_tensor("sample", ov.Tensor(sample))
+        self._request.main.set_tensor("timestep", ov.Tensor(np.array([timestep], np.float32)))
+        self._request.main.infer()
+        return np.array(self._request.main.get_output_tensor(0).data, np.float32)
+
+
+def _check(graph: ov.Model, model: ModelFolder) -> None:
+    names = {port.get_any_name() for port in graph.inputs}
+    if unknown := sorted(names - _INPUTS):
+        raise ModelError(
+            f"the UNet of {model.path} has the input {unknown[0]}, which the live runtime does not know; "
+            "use runtime=genai"
+        )
+    if model.in_channels != model.latent_channels:
+        raise ModelError(
+            f"the UNet of {model.path} takes {model.in_channels} channels, its VAE gives {model.latent_channels}: "
+            "an inpainting model; use the plain one, which repaints with a mask too, or runtime=genai"
+        )
+
+
+def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> None:
+    """Fix every shape, and let timesteps be fractions, as the karras and exponential spacings need them."""
+    cell = model.vae_scale_factor
+    shapes: dict[str, list[int]] = {}
+    for port in graph.inputs:
+        name, shape = port.get_any_name(), port.get_partial_shape()
+        if name == "timestep":
+            port.get_node().set_element_type(ov.Type.f32)
+            shapes[name] = [1] if shape.rank.get_length() else []
+        elif name == "sample":
+            shapes[name] = [1, model.in_channels, size[1] // cell, size[0] // cell]
+        else:
+            shapes[name] = [1, *(_length(model, name, i, d) for i, d in enumerate(shape) if i)]
+    graph.reshape(shapes)
+    # Shapes that the graph computes become constants, so that cross-attention's reshapes can move with to_k and to_v.
+    # (OpenVINO's ConstantFolding would do it too, and unpack all fp16 weights to f32 on the way.)
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "ShapeOf" and node.input_value(0).get_partial_shape().is_static:
+            shape = np.array(list(node.input_value(0).get_shape()), node.get_output_element_type(0).to_dtype())
+            ov.utils.replace_node(node, op.constant(shape))
+    graph.validate_nodes_and_infer_types()
+
+
+def _length(model: ModelFolder, name: str, axis: int, dimension: ov.Dimension) -> int:
+    if dimension.is_static:
+        return dimension.get_length()
+    if name == "encoder_hidden_states" and axis == 1:
+        return model.tokenizers["tokenizer"].max_length
+    raise ModelError(
+        f"the UNet of {model.path} leaves axis {axis} of its input {name} open; "
+        "export it again with `lorablend convert`"
+    )

@@ -1,0 +1,433 @@
+"""How adapters come into a library: from a file, from real HTTP servers with real faults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from lorablend.adapters import load_adapter
+from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
+from lorablend.app.files import clean_name
+from lorablend.app.library import download
+from lorablend.app.library.download import OFFLINE
+from lorablend.app.library.library import Library
+from tests.adapter_files import SDXL_SHAPES, message_of, random_factors, write_kohya, write_peft
+from tests.app.file_server import FileServer
+from tests.app.library.library_files import adapters_in, parts_of
+
+# from a file
+
+
+def test_from_a_file(empty: Library, adapter: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    entry = empty.add(adapter, progress=lambda done, total: seen.append((done, total)))
+    assert entry == empty.get("ink")
+    assert entry.path.read_bytes() == adapter.read_bytes()
+    assert entry.sha256 == hashlib.sha256(adapter.read_bytes()).hexdigest()
+    assert seen == [(adapter.stat().st_size,) * 2]
+    assert empty.add(adapter) == entry
+    assert empty.add(str(adapter), name="other") == entry  # the same content is here already
+    assert adapters_in(empty) == ["ink.safetensors"]
+    assert not parts_of(empty)
+
+
+def test_a_name_of_ones_own(empty: Library, adapter: Path) -> None:
+    assert empty.add(adapter, name="brush.safetensors").name == "brush"
+    write_kohya(adapter, random_factors(SDXL_SHAPES, seed=1))
+    assert message_of(RequestError, lambda: empty.add(adapter, name="brush")) == (
+        "brush: an adapter of that name is in the library; choose a name of your own"
+    )
+    assert not parts_of(empty)
+
+
+@pytest.mark.parametrize(
+    "name", ["../ink", "a/b", "/ink", "..", "", "a\\b", "a:b", "a>b", ".hidden", "con", "x\n", "x "]
+)
+def test_a_name_that_is_none(name: str, empty: Library, adapter: Path) -> None:
+    message = message_of(RequestError, lambda: empty.add(adapter, name=name))
+    assert message.endswith(" cannot be an adapter's name; give one without any of / \\ : < > \" | ? *")
+    assert not adapters_in(empty)
+
+
+def test_files_that_are_refused(empty: Library, tmp_path: Path, adapter: Path) -> None:
+    page = tmp_path / "page.safetensors"
+    page.write_text("<html>")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(adapter.read_bytes()[:-1])
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x04")
+    pickle = tmp_path / "pickle.safetensors"
+    pickle.write_bytes(b"\x80\x02}q\x00." * 9)
+    messages = {
+        page: "page: not a safetensors file: 6 bytes long, the header alone needs 8",
+        pickle: "pickle: not a safetensors file: it is a pickle: convert it to safetensors",
+        tmp_path / "model.ckpt": "model.ckpt is a .ckpt file; only .safetensors is taken",
+        tmp_path / "nosuch": f"{tmp_path / 'nosuch'}: cannot be read (No such file or directory)",
+        tmp_path: f"{tmp_path}: cannot be read (Is a directory)",
+    }
+    for path, message in messages.items():
+        assert message_of(AdapterError, lambda path=path: empty.add(path)) == message
+    assert message_of(AdapterError, lambda: empty.add(cut)).startswith("cut: truncated: ")
+    entry = empty.add(adapter)
+    assert message_of(RequestError, lambda: empty.add(entry.path)) == f"{entry.path} is in the library already"
+    assert adapters_in(empty) == ["ink.safetensors"]
+    assert not parts_of(empty)
+
+
+def test_an_adapter_that_cannot_be_used_is_added_with_its_error(empty: Library, tmp_path: Path) -> None:
+    """Lenient loading may still use it."""
+    from safetensors.numpy import save_file
+
+    factors = next(iter(random_factors(SDXL_SHAPES).values()))
+    save_file({"double_blocks.0.img_attn_qkv.lora_down.weight": factors.down}, tmp_path / "flux.safetensors")
+    entry = empty.add(tmp_path / "flux.safetensors")
+    assert entry.error
+    assert "made for" in entry.error
+    assert entry.sha256
+
+
+def test_pefts_pair_stays_together(empty: Library, tmp_path: Path) -> None:
+    """Without adapter_config.json its scale is another."""
+    folder = tmp_path / "water"
+    folder.mkdir()
+    write_peft(folder / "adapter_model.safetensors", random_factors(SDXL_SHAPES, rank=4))
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16}))
+    entry = empty.add(folder / "adapter_model.safetensors")
+    assert entry.name == "water/adapter_model"
+    scales = {delta.scale for delta in load_adapter(entry.path).deltas.values()}
+    assert scales == {4.0}
+    assert empty.get("adapter_model") == entry
+    moved = empty.remove("water/adapter_model")
+    assert adapters_in(empty) == []
+    assert (moved / "water" / "adapter_config.json.removed").is_file()
+    assert not (empty.folder / "water").exists()
+
+
+def test_sha256(empty: Library, adapter: Path) -> None:
+    right = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    wrong = "0" * 64
+    assert message_of(AdapterError, lambda: empty.add(adapter, sha256=wrong)) == (
+        f"ink: sha256 is {right}, {wrong} was expected; it is not the file you want"
+    )
+    assert message_of(RequestError, lambda: empty.add(adapter, sha256="abc")) == ("sha256 is 'abc'; give 64 hex digits")
+    assert not adapters_in(empty)
+    entry = empty.add(adapter, sha256=f"0x{right.upper()}")
+    assert empty.add("https://example.invalid/never-asked", sha256=right) == entry
+
+
+def test_stopping_a_copy(empty: Library, adapter: Path) -> None:
+    assert message_of(Cancelled, lambda: empty.add(adapter, progress=lambda done, total: False)) == (
+        f"{adapter}: stopped"
+    )
+    assert not adapters_in(empty)
+    assert not parts_of(empty)
+
+
+# from an address
+
+
+def test_from_an_address(empty: Library, server: FileServer, adapter: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    entry = empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: seen.append((done, total)))
+    size = adapter.stat().st_size
+    assert entry.name == "ink"
+    assert entry.path.read_bytes() == adapter.read_bytes()
+    assert seen[0] == (0, size)
+    assert seen[-1] == (size, size)
+    assert not parts_of(empty)
+    assert not parts_of(empty, ".json")
+    ((_, headers),) = server.asked
+    assert headers["user-agent"].startswith("lorablend/")
+    assert "authorization" not in headers
+
+
+def test_a_cut_download_goes_on(empty: Library, server: FileServer, adapter: Path) -> None:
+    server.drop_after, server.drops = 5000, 3
+    entry = empty.add(f"{server.url}/ink.safetensors")
+    assert entry.path.read_bytes() == adapter.read_bytes()
+    assert server.ranges_asked == [None, "bytes=5000-", "bytes=10000-", "bytes=15000-"]
+    assert [headers.get("if-range") for _, headers in server.asked] == [None, *['"first"'] * 3]
+
+
+def test_it_goes_on_in_another_run(empty: Library, server: FileServer, adapter: Path) -> None:
+    def stop(done: int, total: int | None) -> bool:
+        return done < 1
+
+    address = f"{server.url}/ink.safetensors?token=secret"
+    assert message_of(Cancelled, lambda: empty.add(address, progress=stop)) == f"{server.url}/ink.safetensors: stopped"
+    (part,) = parts_of(empty)
+    part.write_bytes(part.read_bytes()[:7000])
+    assert "secret" not in "".join(path.read_text() for path in parts_of(empty, ".json"))
+    assert not adapters_in(empty)
+    entry = Library(empty.folder).add(address)
+    assert entry.path.read_bytes() == adapter.read_bytes()
+    assert server.ranges_asked == [None, "bytes=7000-"]
+
+
+def test_a_whole_part_is_not_asked_for_again(empty: Library, server: FileServer, adapter: Path) -> None:
+    """The program was killed between the last byte and the name."""
+    with pytest.raises(Cancelled):
+        empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done != total)
+    entry = empty.add(f"{server.url}/ink.safetensors", name="ink")
+    assert entry.path.read_bytes() == adapter.read_bytes()
+    assert server.ranges_asked == [None, f"bytes={adapter.stat().st_size}-"]
+
+
+@pytest.mark.parametrize("how", ["etag", "modified", "nothing", "weak etag", "no ranges", "shorter"])
+def test_a_file_that_has_changed_meanwhile_is_fetched_anew(
+    how: str, empty: Library, server: FileServer, adapter: Path
+) -> None:
+    """Never the beginning of one file and the end of another."""
+    dates = ("Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT")
+    before, after = {
+        "etag": (('"first"', ""), ('"second"', "")),
+        "modified": (("", dates[0]), ("", dates[1])),
+        "nothing": (("", ""), ("", "")),
+        "weak etag": (('W/"same"', ""), ('W/"same"', "")),
+        "no ranges": (('"same"', ""), ('"same"', "")),
+        "shorter": (('"first"', ""), ('"second"', "")),
+    }[how]
+    server.etag, server.modified = before
+    server.ranges = how != "no ranges"
+    with pytest.raises(Cancelled):
+        empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done < 1)
+    server.etag, server.modified = after
+    write_kohya(adapter, random_factors(SDXL_SHAPES, rank=2 if how == "shorter" else 16, alpha=2.0, seed=5))
+    server.files["/ink.safetensors"] = adapter.read_bytes()
+    entry = empty.add(f"{server.url}/ink.safetensors")
+    assert entry.path.read_bytes() == adapter.read_bytes()
+    assert entry.sha256 == hashlib.sha256(adapter.read_bytes()).hexdigest()
+
+
+def test_a_server_that_says_no_length(empty: Library, server: FileServer, adapter: Path) -> None:
+    """Its end may be a cut; the header knows."""
+    server.lengths = False
+    assert empty.add(f"{server.url}/ink.safetensors").path.read_bytes() == adapter.read_bytes()
+    server.files["/cut.safetensors"] = adapter.read_bytes()[:-10]
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/cut.safetensors")).startswith("cut: truncated: ")
+    assert not parts_of(empty)
+
+
+def test_a_server_that_gives_up(empty: Library, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    server.drop_after, server.drops = 0, 99
+    message = message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors"))
+    assert message.startswith(f"{server.url}/ink.safetensors: the download stopped (peer closed connection")
+    assert message.endswith("); run it again to go on from there")
+    assert len(server.asked) == 3
+    server.drops, server.status = 0, 503
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
+        f"{server.url}/ink.safetensors: the download stopped (status 503); run it again to go on from there"
+    )
+    assert waits == [1, 2, 1, 2]
+    assert message_of(AdapterError, lambda: empty.add("http://127.0.0.1:9/x.safetensors")).startswith(
+        "http://127.0.0.1:9/x.safetensors: the download stopped ("
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "the server refuses it, status 401: it wants a login"),
+        (403, "the server refuses it, status 403: it is not for everybody"),
+        (404, "the server refuses it, status 404: it is not there"),
+        (418, "the server refuses it, status 418"),
+    ],
+)
+def test_a_server_that_refuses(status: int, message: str, empty: Library, server: FileServer) -> None:
+    server.status = status
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors?token=secret")) == (
+        f"{server.url}/ink.safetensors: {message}"
+    )
+
+
+def test_offline_nothing_is_asked_for(empty: Library, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OFFLINE, "1")
+    with pytest.raises(RequestError, match="without --offline"):
+        empty.add(f"{server.url}/ink.safetensors")
+    assert not server.asked
+
+
+def test_redirects(empty: Library, server: FileServer, adapter: Path) -> None:
+    server.redirects = {
+        "/download": f"{server.url}/ink.safetensors?signature=abc",
+        "/file": "file:///etc/passwd",
+        "/ftp": "ftp://example.invalid/x.safetensors",
+        "/circle": "/circle",
+    }
+    for path in ("/file", "/ftp", "/circle"):
+        message = message_of(AdapterError, lambda path=path: empty.add(server.url + path))
+        assert message.startswith(f"{server.url}{path}: leads to an address that cannot be used (")
+    server.drop_after, server.drops = 5000, 1
+    entry = empty.add(f"{server.url}/download")
+    assert (entry.name, entry.path.read_bytes()) == ("ink", adapter.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://example.invalid/x.safetensors",
+        "file:///etc/passwd",
+        "http://",
+        "https://[::1/x",
+        "://x",
+        "http://a:b:c/",
+        "http://a/\udcff",
+    ],
+)
+def test_addresses_that_are_none(address: str, empty: Library) -> None:
+    address_shown = address.replace("\udcff", "\\udcff")
+    assert message_of(RequestError, lambda: empty.add(address)) == (
+        f"{address_shown} is no address; give one that starts with https://"
+    )
+
+
+NAMES = {
+    'attachment; filename="ink.safetensors"': "ink",
+    "attachment; filename=ink.safetensors": "ink",
+    "attachment; filename*=UTF-8''t%C3%ACnta%20fina.safetensors": "tìnta fina",
+    'attachment; filename="../../../etc/cron.d/ink.safetensors"': "ink",
+    'attachment; filename="..\\\\..\\\\evil.safetensors"': "evil",
+    'attachment; filename="/etc/passwd"': "passwd",
+    'attachment; filename="..."': None,
+    'attachment; filename=".hidden.safetensors"': "hidden",
+    'attachment; filename="a<b>:c|d?.safetensors"': "a_b__c_d_",
+    'attachment; filename="CON.safetensors"': "_CON",
+    f'attachment; filename="{"x" * 500}.safetensors"': "x" * 180,
+    "attachment": "file",
+    "": "file",
+}
+
+
+@pytest.mark.parametrize("disposition", NAMES)
+def test_the_name_that_a_server_gives(disposition: str, empty: Library, server: FileServer) -> None:
+    server.files["/some/file"] = server.files["/ink.safetensors"]
+    server.disposition = disposition
+    name = NAMES[disposition]
+    if name is None:
+        message = message_of(RequestError, lambda: empty.add(f"{server.url}/some/file"))
+        assert message == "the source gives the adapter no name; choose one"
+        return
+    entry = empty.add(f"{server.url}/some/file")
+    assert entry.name == name
+    assert entry.path.parent == empty.folder
+    assert adapters_in(empty) == [f"{name}.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "lora.pt", "x.bin", "x.zip", "page.html"])
+def test_other_files_are_refused_before_they_are_read(name: str, empty: Library, server: FileServer) -> None:
+    server.files["/x"] = b"x" * 10_000_000
+    server.disposition = f'attachment; filename="{name}"'
+    message = message_of(AdapterError, lambda: empty.add(f"{server.url}/x"))
+    assert message == f"{name} is a .{name.partition('.')[2]} file; only .safetensors is taken"
+    assert not parts_of(empty)
+
+
+def test_a_web_page_in_place_of_the_file(empty: Library, server: FileServer) -> None:
+    server.files["/login"] = b"<!DOCTYPE html><html>log in</html>"
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/login")) == (
+        "login: not a safetensors file: it is a web page, so the download failed"
+    )
+    assert not parts_of(empty)
+
+
+def test_a_name_that_is_taken_is_said_before_the_download(empty: Library, server: FileServer, adapter: Path) -> None:
+    empty.add(adapter)
+    server.files["/ink.safetensors"] = b"x" * 10_000_000
+    assert message_of(RequestError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
+        "ink: an adapter of that name is in the library; choose a name of your own"
+    )
+    assert not parts_of(empty)
+
+
+def test_a_wrong_hash_after_a_download(empty: Library, server: FileServer) -> None:
+    with pytest.raises(AdapterError, match=f"{'0' * 64} was expected"):
+        empty.add(f"{server.url}/ink.safetensors", sha256="0" * 64)
+    assert not adapters_in(empty)
+    assert not parts_of(empty)
+
+
+def test_a_packed_answer_is_refused(empty: Library, server: FileServer) -> None:
+    server.encoding = "gzip"
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
+        f"{server.url}/ink.safetensors: the server packs the file (gzip) unasked"
+    )
+
+
+def test_a_full_disk(empty: Library, server: FileServer, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(empty.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5))
+    parts = empty.folder / ".lorablend" / "parts"
+    assert message_of(ResourceError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
+        f"{server.url}/ink.safetensors: 0.0 GB to come, {parts} has 0.0 GB free; make room"
+    )
+    assert message_of(ResourceError, lambda: empty.add(adapter)) == (
+        f"{adapter}: 0.0 GB are to be copied, {parts} has 0.0 GB free"
+    )
+    server.lengths = False
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
+        f"{server.url}/ink.safetensors: the server sends more than the 2 bytes it named, or than fit here"
+    )
+
+
+def test_one_download_at_a_time(empty: Library, server: FileServer) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(done: int, total: int | None) -> None:
+        inside.set()
+        go_on.wait(20)
+
+    first = threading.Thread(target=lambda: empty.add(f"{server.url}/ink.safetensors", progress=wait))
+    first.start()
+    assert inside.wait(20)
+    assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
+        f"{server.url}/ink.safetensors: another program is downloading it; wait for that one"
+    )
+    go_on.set()
+    first.join()
+    assert adapters_in(empty) == ["ink.safetensors"]
+
+
+def test_many_at_once_and_one_name(empty: Library, tmp_path: Path) -> None:
+    """Of several that want one name, one gets it, and none is written over."""
+    results: list[object] = []
+
+    def add(seed: int) -> None:
+        source = tmp_path / f"{seed}" / "same.safetensors"
+        source.parent.mkdir()
+        write_kohya(source, random_factors(SDXL_SHAPES, seed=seed))
+        try:
+            results.append(empty.add(source).sha256)
+        except RequestError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=add, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (kept,) = [result for result in results if isinstance(result, str)]
+    assert hashlib.sha256((empty.folder / "same.safetensors").read_bytes()).hexdigest() == kept
+    assert len(results) == 6
+    assert not parts_of(empty)
+
+
+def test_forgotten_parts_go_away(empty: Library, adapter: Path) -> None:
+    empty.add(adapter)
+    parts = empty.folder / ".lorablend" / "parts"
+    (parts / "old.part").write_bytes(b"x")
+    (parts / "new.part").write_bytes(b"x")
+    os.utime(parts / "old.part", (0, 0))
+    empty.add(adapter)
+    assert [path.name for path in parts_of(empty)] == ["new.part"]
+
+
+@pytest.mark.parametrize("name", ["ink", "Tìnta fina", "a.b-c_1", "x" * 180])
+def test_a_good_name_stays(name: str) -> None:
+    assert clean_name(f"{name}.safetensors") == name

@@ -1,0 +1,176 @@
+"""Gradio's own client and an MCP client against the server."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from gradio_client import Client
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult, ImageContent, TextContent
+from PIL import Image
+
+from lorablend.app.auth import hash_password
+from lorablend.app.page.page import build_page, mount_options
+from lorablend.app.service import Service
+from lorablend.engine import Pipeline
+from tests.app.rest.rest_server import FAST, serving
+
+TOKEN = "a token for the test"
+ASKED = {"prompt": "a fox", "adapters": {"ink": 0.8}, "seed": 7, **FAST}
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> Iterator[str]:
+    with serving(service, page=build_page(service), page_options=mount_options()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def expected(sdxl_model: Path, lora_dir: Path) -> Image.Image:
+    pipe = Pipeline(sdxl_model, lora_dir=lora_dir)
+    return pipe.generate("a fox", blend=[("ink", 0.8)], seed=7, **FAST).images[0]
+
+
+def test_gradio_client_draws(url: str, expected: Image.Image, tmp_path: Path) -> None:
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=tmp_path)
+    picture, settings = client.predict(api_name="/draw", **ASKED)
+    path = Path(picture if isinstance(picture, str) else picture["path"])
+    with Image.open(path) as drawn:
+        assert drawn.convert("RGB").tobytes() == expected.tobytes()
+    assert "Seed: 7" in settings
+    names = [adapter["name"] for adapter in client.predict(api_name="/list_adapters")]
+    assert names == ["ink", "neon glow"]
+    (model,) = client.predict(api_name="/list_models")
+    assert model["name"] == "small"
+
+
+def test_the_page_stops_nobody_elses_job(service: Service, tmp_path: Path) -> None:
+    """Where users log in; what a user began in any tab or program is theirs."""
+    who = {"ann": ("ann", "Ann's own"), "bob": ("bob", "Bob's own")}
+    (tmp_path / "users").write_text("\n".join(hash_password(*one) for one in who.values()))
+    page = build_page(service)
+    with serving(service, users=tmp_path / "users", page=page, page_options=mount_options()) as url:
+        asked = {**FAST, "prompt": "a fox", "steps": 400, "count": 20}
+        job = httpx.post(f"{url}/api/jobs", json=asked, auth=who["ann"], timeout=60).json()["id"]
+        waits = ""  # bob's, behind ann's
+        for user, stoppable in (("bob", False), ("bob", True), ("ann", True)):
+            if user == "bob" and stoppable:
+                waits = httpx.post(f"{url}/api/jobs", json=asked, auth=who["bob"], timeout=60).json()["id"]
+            with httpx.Client(base_url=url, auth=who[user], timeout=60) as http:
+                config = http.get("/config").json()
+                stop = next(one["id"] for one in config["components"] if one["props"].get("value") == "Stop")
+                looks = [one for one in config["dependencies"] if stop in one["outputs"] and len(one["outputs"]) > 9]
+                said = dict(zip(looks[0]["outputs"], called(http, looks[0], [None]), strict=True))
+                assert said[stop]["interactive"] == stoppable
+                pressed = next(
+                    one for one in config["dependencies"] if [stop, "click"] in one["targets"] and one["backend_fn"]
+                )
+                called(http, pressed, [])
+            if waits:
+                assert service.jobs.get(waits).state == "cancelled"
+            if user == "ann":
+                assert service.wait(service.jobs.get(job)).state == "cancelled"
+            else:
+                drawn = next(seen.progress.step for seen in service.jobs.watch(job) if seen.progress)
+                assert any(seen.progress and seen.progress.step > drawn + 5 for seen in service.jobs.watch(job))
+
+
+def called(http: httpx.Client, listener: dict[str, Any], values: list[Any]) -> list[Any]:
+    """Gradio's answer, as to a tab of a browser."""
+    body = {"data": values, "fn_index": listener["id"], "session_hash": str(id(http))}
+    answer = http.post("/gradio_api/run/predict", json=body)
+    assert answer.is_success, answer.text
+    return answer.json()["data"]
+
+
+def test_gradio_client_is_told_what_is_wrong(url: str) -> None:
+    client = Client(url, verbose=False, analytics_enabled=False)
+    with pytest.raises(Exception, match="inkk"):
+        client.predict(api_name="/draw", **{**ASKED, "adapters": {"inkk": 1.0}})
+
+
+def test_the_pages_own_events_are_private(url: str) -> None:
+    info = Client(url, verbose=False, analytics_enabled=False).view_api(return_format="dict", print_info=False)
+    assert sorted(info["named_endpoints"]) == ["/draw", "/list_adapters", "/list_models"]  # type: ignore[index]
+
+
+def test_what_is_not_there_is_said_in_the_form_of_its_face(url: str) -> None:
+    """Though the page lies behind all addresses."""
+    (unknown, wrong) = (httpx.post(f"{url}/v1/chat/completions"), httpx.get(f"{url}/v1/images/generations"))
+    assert (unknown.status_code, wrong.status_code) == (404, 405)
+    assert unknown.json()["error"]["message"] == "/v1/chat/completions is not there; /openapi.json lists what is"
+    assert wrong.json()["error"]["message"] == "/v1/images/generations does not take GET; /openapi.json lists what is"
+    assert httpx.get(f"{url}/sdapi/v1/nothing").json() == {
+        "detail": "/sdapi/v1/nothing is not there; /openapi.json lists what is"
+    }
+
+
+def test_mcp_client_draws(url: str, expected: Image.Image) -> None:
+    async def ask(session: ClientSession) -> None:
+        tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+        assert sorted(tools) == ["draw", "list_adapters", "list_models"]
+        properties = tools["draw"].inputSchema["properties"]
+        assert "full strength" in properties["adapters"]["description"]
+        assert all(text.get("description") for text in properties.values())
+        result = await session.call_tool("draw", ASKED)
+        assert not result.isError, result
+        (picture,) = (part for part in result.content if isinstance(part, ImageContent))
+        with Image.open(io.BytesIO(base64.b64decode(picture.data))) as drawn:
+            assert drawn.convert("RGB").tobytes() == expected.tobytes()
+        assert any("Seed: 7" in part.text for part in result.content if isinstance(part, TextContent))
+        assert "neon glow" in text_of(await session.call_tool("list_adapters", {}))
+
+    _with_session(url, ask)
+
+
+def test_mcp_client_is_told_what_is_wrong(url: str) -> None:
+    async def ask(session: ClientSession) -> None:
+        result = await session.call_tool("draw", {**ASKED, "adapters": {"../ink": 1.0}})
+        assert result.isError
+        assert "../ink" in text_of(result)
+
+    _with_session(url, ask)
+
+
+def test_mcp_needs_the_token_too(service: Service, expected: Image.Image) -> None:
+    with serving(service, token=TOKEN, page=build_page(service), page_options=mount_options()) as url:
+
+        async def ask(session: ClientSession) -> None:
+            result = await session.call_tool("draw", ASKED)
+            assert not result.isError, result
+
+        _with_session(url, ask, {"Authorization": f"Bearer {TOKEN}"})
+        assert httpx.post(f"{url}/gradio_api/mcp/", json={}).status_code == 401
+
+
+def text_of(result: CallToolResult) -> str:
+    return " ".join(part.text for part in result.content if isinstance(part, TextContent))
+
+
+def _with_session(url: str, ask: Callable[[ClientSession], Any], headers: dict[str, str] | None = None) -> None:
+    async def run() -> None:
+        with anyio.fail_after(120):
+            async with _session(url, headers) as session:
+                await ask(session)
+
+    anyio.run(run)
+
+
+@asynccontextmanager
+async def _session(url: str, headers: dict[str, str] | None) -> AsyncIterator[ClientSession]:
+    async with (
+        httpx.AsyncClient(headers=headers, timeout=120) as http,
+        streamable_http_client(f"{url}/gradio_api/mcp/", http_client=http) as (reading, writing, _),
+        ClientSession(reading, writing) as session,
+    ):
+        await session.initialize()
+        yield session

@@ -1,0 +1,1 @@
+"""Data sets: what people bring, understood, measured and put into buckets."""

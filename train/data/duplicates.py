@@ -1,0 +1,56 @@
+"""Pictures that show the same: found by a difference hash and by their colours, at any size and compression."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lorablend.train.data.examples import Example
+from lorablend.train.data.pictures import load_upright
+
+__all__ = ["near_duplicates"]
+
+_LOSSY = {".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"}
+_SIDE = 16
+_STEP = 2  # levels of grey that a pixel must rise by, so that noise in flat areas is no difference
+_MOST_BITS = 26  # of 256 that may differ
+_MOST_COLOUR = 28  # levels that any of 16×16 cells may differ by: a small thing in another colour is another picture
+_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
+
+
+def near_duplicates(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    """(index of a duplicate, index of the picture that it repeats).
+
+    Of several alike the one with the most pixels counts as the original, then one with a caption, one stored without
+    loss, the first.
+    """
+
+    def worth(index: int) -> tuple[int, bool, bool, int]:
+        example = examples[index]
+        lossy = example.path.suffix.lower() in _LOSSY
+        return -example.size[0] * example.size[1], not example.captions, lossy, index
+
+    order = sorted(range(len(examples)), key=worth)
+    prints = [_fingerprint(example.path) for example in examples]
+    bits = np.stack([mark for mark, _ in prints]) if prints else np.zeros((0, 32), np.uint8)
+    pairs: list[tuple[int, int]] = []
+    kept: list[int] = []
+    for index in order:
+        differing = _ONES[bits[kept] ^ bits[index]].sum(1)
+        near = [kept[place] for place in np.flatnonzero(differing <= _MOST_BITS)]
+        colours = prints[index][1]
+        original = next((other for other in near if np.abs(prints[other][1] - colours).max() <= _MOST_COLOUR), None)
+        if original is None:
+            kept.append(index)
+        else:
+            pairs.append((index, original))
+    return sorted(pairs)
+
+
+def _fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The difference hash, whether grey rises from left to right, 256 bits packed; and colours int16 [16, 16, 3]."""
+    image = load_upright(path)
+    grey = np.asarray(image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX), np.int16)
+    colours = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.int16)
+    return np.packbits(grey[:, 1:] - grey[:, :-1] > _STEP), colours

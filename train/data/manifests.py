@@ -1,0 +1,239 @@
+"""Files that list the pictures of a data set: tables, kohya's fine-tuning JSON, kohya's TOML."""
+
+import codecs
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorablend.adapters.errors import DataError
+from lorablend.adapters.wording import listed, shown
+from lorablend.train.data.captions import join_captions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - the same library, before Python 3.11
+
+__all__ = [
+    "Subset",
+    "is_dataset_toml",
+    "is_fine_tune",
+    "read_dataset_toml",
+    "read_fine_tune",
+    "read_table",
+    "read_text",
+]
+
+_MOST_BYTES = 256 << 20
+_FILE_COLUMNS = ("file_name", "image_file", "image", "file", "filename", "path", "image_path")
+_TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
+# Settings of kohya's data sets that say which pictures and captions there are; all others are about training.
+_KNOWN = {
+    "image_dir",
+    "num_repeats",
+    "class_tokens",
+    "caption_extension",
+    "caption_prefix",
+    "caption_suffix",
+    "is_reg",
+    "conditioning_data_dir",
+    "alpha_mask",
+    "metadata_file",
+    "enable_wildcard",
+    "cache_info",
+}
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Pictures of a kohya TOML file; folders as written there. One of image_dir and metadata_file is always given."""
+
+    image_dir: str | None
+    repeats: int
+    class_tokens: str
+    extension: str | None
+    prefix: str
+    suffix: str
+    regularization: bool
+    mask_dir: str | None
+    alpha_mask: bool
+    metadata_file: str | None
+
+    @property
+    def name(self) -> str:
+        return self.image_dir or self.metadata_file or ""
+
+
+def read_text(path: Path, name: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark. Raises DataError."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{name} is larger than {_MOST_BYTES >> 20} MB, which no captions are; remove it")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror or error})") from error
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def read_table(path: Path, name: str) -> dict[str, tuple[str, ...]]:
+    """File name -> captions, of metadata.jsonl, metadata.csv (HF imagefolder) or caption.csv (cog-sdxl).
+
+    The columns are found by name: file_name, image_file, image… and text, caption, captions, prompt… Raises DataError.
+    """
+    text = read_text(path, name)
+    rows = _json_lines(text, name) if path.suffix.lower() == ".jsonl" else _csv_rows(text, name)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    file_column = next((column for column in _FILE_COLUMNS if column in columns), None)
+    text_column = next((column for column in _TEXT_COLUMNS if column in columns), None)
+    if file_column is None or text_column is None:
+        missing = "file_name" if file_column is None else "text"
+        raise DataError(
+            f"{name} has the columns {', '.join(map(shown, columns)) or 'none'}; name one of them {missing}"
+        )
+    captions: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        file = row.get(file_column)
+        if not isinstance(file, str) or not file.strip():
+            raise DataError(f"{name} has a row without {file_column}: {shown(row)}")
+        said = row.get(text_column)
+        texts = said if isinstance(said, list) else [said]
+        if any(not isinstance(text, str) for text in texts if text is not None):
+            raise DataError(f"{name}: {text_column} of {shown(file)} is no text: {shown(said)}")
+        found = tuple(" ".join(text.split()) for text in texts if text and text.strip())
+        captions[file.strip()] = (*captions.get(file.strip(), ()), *found)
+    return captions
+
+
+def is_fine_tune(path: Path) -> bool:
+    """Whether a .json file looks like kohya's fine-tuning metadata: {picture: {caption, tags}}."""
+    try:
+        content = json.loads(read_text(path, path.name))
+    except (DataError, ValueError, RecursionError):
+        return False
+    return _looks_fine_tuned(content)
+
+
+def read_fine_tune(path: Path, name: str) -> dict[str, tuple[str, ...]]:
+    """File name, or its stem, -> caption and tags joined, of kohya's fine-tuning JSON. Raises DataError."""
+    try:
+        content = json.loads(read_text(path, name))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is no JSON ({error}); mend it or remove it") from error
+    if not _looks_fine_tuned(content):
+        raise DataError(f'{name} is not kohya\'s fine-tuning JSON: {{"picture": {{"caption": "…", "tags": "…"}}}}')
+    captions: dict[str, tuple[str, ...]] = {}
+    for file, entry in content.items():
+        text = join_captions(*(str(entry.get(key) or "") for key in ("caption", "tags")))
+        captions[file] = (text,) if text else ()
+    return captions
+
+
+def _looks_fine_tuned(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(entry, dict) for entry in content.values())
+        and any({"caption", "tags"} & set(entry) for entry in content.values())
+    )
+
+
+def is_dataset_toml(path: Path) -> bool:
+    """Whether a .toml file describes kohya data sets."""
+    try:
+        return "datasets" in tomllib.loads(read_text(path, path.name))
+    except (DataError, ValueError, RecursionError):
+        return False
+
+
+def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
+    """The subsets of a kohya data set file, and its settings that are about training, not about the pictures.
+
+    A setting holds for its subset, else it is the data set's, else that of [general]. Raises DataError.
+    """
+    try:
+        content = tomllib.loads(read_text(path, name))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is no TOML ({error}); mend it") from error
+    general, datasets = content.get("general", {}), content.get("datasets")
+    if not isinstance(datasets, list) or not isinstance(general, dict):
+        raise DataError(f"{name} has no [[datasets]]; give a kohya data set file, or the folder of pictures itself")
+    subsets: list[Subset] = []
+    others = [key for key in general if key not in _KNOWN]
+    for dataset in datasets:
+        parts = dataset.get("subsets") if isinstance(dataset, dict) else None
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            raise DataError(f"{name} has a [[datasets]] without [[datasets.subsets]]; add one with an image_dir")
+        own = {key: value for key, value in dataset.items() if key != "subsets"}
+        for part in parts:
+            others += [key for key in (*own, *part) if key not in _KNOWN]
+            subsets.append(_subset({**general, **own, **part}, name))
+    return subsets, list(dict.fromkeys(others))
+
+
+def _subset(settings: Mapping[str, Any], name: str) -> Subset:
+    def get(key: str, kind: type, default: Any) -> Any:
+        value = settings.get(key, default)
+        if value is default or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
+            return value
+        raise DataError(f"{name}: {key} is {shown(value)}, which is no {kind.__name__}; mend it")
+
+    image_dir = get("image_dir", str, None)
+    metadata_file = get("metadata_file", str, None)
+    if not (image_dir or metadata_file):
+        raise DataError(f"{name} has a subset without image_dir; add the folder of its pictures")
+    repeats = get("num_repeats", int, 1)
+    if repeats < 1:
+        raise DataError(f"{name}: num_repeats is {repeats} for {shown(image_dir or metadata_file)}; give 1 or more")
+    extension = get("caption_extension", str, None)
+    if extension is not None and re.search(r"[/\\\0]", extension):
+        raise DataError(f"{name}: caption_extension is {shown(extension)}; give the end of a file name, such as .txt")
+    return Subset(
+        image_dir,
+        repeats,
+        get("class_tokens", str, ""),
+        None if extension is None else f".{extension.lstrip('.')}",
+        get("caption_prefix", str, ""),
+        get("caption_suffix", str, ""),
+        get("is_reg", bool, False),
+        get("conditioning_data_dir", str, None),
+        get("alpha_mask", bool, False),
+        metadata_file,
+    )
+
+
+def _json_lines(text: str, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}: line {number} is no JSON ({error}); mend it") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{name}: line {number} is no JSON object; mend it")
+        rows.append(row)
+    return rows
+
+
+def _csv_rows(text: str, name: str) -> list[dict[str, Any]]:
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)  # spreadsheets write what their country writes
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{name} is no CSV ({error}); mend it") from error
+    extra = [str(row[None]) for row in rows if None in row]  # pyright: ignore[reportArgumentType] - csv's key for the rest
+    if extra:
+        raise DataError(f'{name} has {listed(extra, "row")} with more values than columns; put "…" around the text')
+    return [{(key or "").strip(): value for key, value in row.items()} for row in rows]
