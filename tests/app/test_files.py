@@ -18,7 +18,7 @@ from lorablend.app.files import CONFIG, drop_parts, move_in, place_of
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lorablend.app import library_place
+from lorablend.app import files
 files.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 files.Path.unlink = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 part, target = map(Path, sys.argv[1:3])

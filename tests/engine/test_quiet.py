@@ -11,7 +11,7 @@ import multiprocessing.process
 started = []
 multiprocessing.process.BaseProcess.start = lambda process: started.append(process)
 import lorablend.engine.genai, lorablend.engine.live, lorablend.engine.bake
-from lorablend.demo import model_dir
+from lorablend.shipped import model_dir
 from lorablend.engine import Pipeline
 Pipeline(model_dir(), cache_dir={cache!r}).generate("a fox", steps=1)
 import time; time.sleep(1)

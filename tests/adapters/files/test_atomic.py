@@ -32,12 +32,15 @@ def test_a_folder_appears_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt(), ValueError("bad")])
 @pytest.mark.parametrize("folder", [False, True])
 def test_nothing_half_written_stays(tmp_path: Path, error: BaseException, folder: bool) -> None:
-    target = tmp_path / "a"
-    with pytest.raises(type(error)), atomic_write(target) as part:
-        if folder:
-            part.mkdir()
-        (part / "inside" if folder else part).write_text("half")
-        raise error
+    def write_half() -> None:
+        with atomic_write(tmp_path / "a") as part:
+            if folder:
+                part.mkdir()
+            (part / "inside" if folder else part).write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
     assert list(tmp_path.iterdir()) == []
 
 
