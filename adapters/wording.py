@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+__all__ = ["listed", "shown"]
+
 _LONGEST_NAME = 160
 _LISTED = 3
 
