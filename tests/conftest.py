@@ -25,13 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `from tests.pipelines 
 from lorablend.convert import convert
 from tests import pipelines
 
-
 # What takes a second or more to make, with all that is made from it: models, browsers.
 _HEAVY_FIXTURES = {"browser", "judge", "sd15_source", "sdxl_source"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="leave out slow tests, and those that need a model or browser")
+    parser.addoption("--quick", action="store_true", help="leave out slow tests, and those with models or a browser")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
