@@ -6,7 +6,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-__all__ = ["Inputs", "add_after", "new_model", "replace_after", "rounded"]
+__all__ = ["GraphInputs", "add_after", "new_model", "replace_after", "rounded"]
 
 # A float32 with its low 16 bits rounded away, to nearest, is x * 65537 - (x * 65537 - x) in float32 arithmetic
 # (T. J. Dekker, "A floating-point technique for extending the available precision", 1971).
@@ -18,7 +18,7 @@ def new_model(results: Sequence[ov.Node], parameters: Sequence[ov.Node], name: s
     return ov.Model(list(results), list(parameters), name)  # pyright: ignore
 
 
-class Inputs:
+class GraphInputs:
     """New inputs of a graph, all of one element type, seen as f32 inside."""
 
     def __init__(self, model: ov.Model, element_type: ov.Type) -> None:

@@ -24,10 +24,10 @@ import openvino as ov
 from openvino import opset13 as op
 
 from lorablend.engine.graph.names import module_path
-from lorablend.engine.graph.operations import Inputs, add_after
+from lorablend.engine.graph.operations import GraphInputs, add_after
 from lorablend.engine.graph.split_context import sees_prompt_only
 from lorablend.engine.graph.steering import Places, Steering
-from lorablend.engine.graph.updates import Layer, conv_update, linear_update, time_rows
+from lorablend.engine.graph.updates import PlugLayer, conv_update, linear_update, time_rows
 
 __all__ = ["Socket", "add_sockets"]
 
@@ -68,7 +68,7 @@ def add_sockets(
     all of them at every inference.
     """
     sockets: dict[str, Socket] = {}
-    inputs = Inputs(model, element_type)
+    inputs = GraphInputs(model, element_type)
     prompt_only = sees_prompt_only(model)
     for node in model.get_ordered_ops():
         path = module_path(node.get_friendly_name())
@@ -104,7 +104,7 @@ def add_sockets(
 
 
 def _add_update(
-    node: ov.Node, socket: Socket, layer: Layer, outs: list[ov.Output], inputs: Inputs, places: Places | None
+    node: ov.Node, socket: Socket, layer: PlugLayer, outs: list[ov.Output], inputs: GraphInputs, places: Places | None
 ) -> None:
     down, ups = _factors(socket, inputs)
     weights = None
@@ -115,13 +115,13 @@ def _add_update(
         add_after(out, update)
 
 
-def _factors(socket: Socket, inputs: Inputs) -> tuple[ov.Output, list[ov.Output]]:
+def _factors(socket: Socket, inputs: GraphInputs) -> tuple[ov.Output, list[ov.Output]]:
     columns = [-1, socket.in_features]
     down = inputs.new(socket.down, columns if socket.taps == 1 else [socket.taps, *columns])
     return down, [inputs.new(name, [socket.out_features // len(socket.ups), -1]) for name in socket.ups]
 
 
-def _add_to_picture(node: ov.Node, socket: Socket, out: ov.Output, inputs: Inputs, steering: Steering) -> None:
+def _add_to_picture(node: ov.Node, socket: Socket, out: ov.Output, inputs: GraphInputs, steering: Steering) -> None:
     """A layer of the time embedding in a steered graph: what it says is added to a feature map, place by place."""
     while out.get_partial_shape().rank.get_length() != 4 or out.get_node().get_type_name() != "Add":
         (target,) = out.get_target_inputs()
@@ -148,7 +148,7 @@ def _add_gate(node: ov.Node, gate: ov.Output, places: Places | None) -> None:
     add_after(y, lambda: op.multiply(y, gate).output(0))
 
 
-def _layer(node: ov.Node) -> Layer | None:
+def _layer(node: ov.Node) -> PlugLayer | None:
     """A linear layer or a plain convolution with constant weights, else None."""
     kind = node.get_type_name()
     if kind not in ("MatMul", "Convolution") or not _is_constant(node.input_value(1)):
@@ -156,11 +156,11 @@ def _layer(node: ov.Node) -> Layer | None:
     sizes = [dimension.get_length() for dimension in node.input_value(1).get_partial_shape()]
     attributes = node.get_attributes()
     if kind == "MatMul":
-        return Layer(sizes[1], sizes[0], (), 1, 0) if len(sizes) == 2 and attributes["transpose_b"] else None
+        return PlugLayer(sizes[1], sizes[0], (), 1, 0) if len(sizes) == 2 and attributes["transpose_b"] else None
     strides, pads = set(attributes["strides"]), {*attributes["pads_begin"], *attributes["pads_end"]}
     if len(sizes) != 4 or len(strides) > 1 or len(pads) > 1 or set(attributes["dilations"]) != {1}:
         return None
-    return Layer(sizes[1], sizes[0], tuple(sizes[2:]), strides.pop(), pads.pop())
+    return PlugLayer(sizes[1], sizes[0], tuple(sizes[2:]), strides.pop(), pads.pop())
 
 
 def _is_constant(value: ov.Output) -> bool:

@@ -6,7 +6,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from lorablend.adapters.errors import ModelError
-from lorablend.engine.graph.operations import Inputs, new_model
+from lorablend.engine.graph.operations import GraphInputs, new_model
 from lorablend.engine.graph.steering import Steering
 
 __all__ = ["sees_prompt_only", "split_context"]
@@ -30,7 +30,7 @@ def split_context(
     reach = _reach(model)
     names: list[str] = []
     results: list[ov.Node] = []
-    inputs = Inputs(model, element_type)
+    inputs = GraphInputs(model, element_type)
     attentions: dict[str, ov.Node] = {}
     for node in model.get_ordered_ops():
         if reach[node.get_name()] != _CONTEXT:

@@ -17,7 +17,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from lorablend.engine.graph.operations import Inputs, replace_after
+from lorablend.engine.graph.operations import GraphInputs, replace_after
 
 __all__ = ["Places", "Steering"]
 
@@ -45,7 +45,7 @@ class Steering:
                 by_count[height * width] = (height, width)
         return cls(by_count)
 
-    def places(self, shape: ov.PartialShape, inputs: Inputs) -> "Places":
+    def places(self, shape: ov.PartialShape, inputs: GraphInputs) -> "Places":
         """The places of a feature map [1, channels, height, width], of tokens [1, places, channels], or of neither."""
         sizes = [d.get_length() for d in shape]
         size = None if len(sizes) < 3 else (sizes[2], sizes[3]) if len(sizes) == 4 else self.by_count[sizes[1]]
@@ -55,7 +55,7 @@ class Steering:
             self._places[size] = Places(self, size, inputs.new(name, [-1, *map(_or_one, size or (1, 1))]))
         return self._places[size]
 
-    def join_regions(self, attention: ov.Node, inputs: Inputs) -> None:
+    def join_regions(self, attention: ov.Node, inputs: GraphInputs) -> None:
         """Attention over keys and values [regions, heads, tokens, width] of an open number of regions, joined."""
         count = attention.input_value(0).get_partial_shape()[2].get_length()
         size = self.by_count[count]

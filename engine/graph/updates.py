@@ -6,11 +6,11 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-__all__ = ["Layer", "conv_update", "linear_update", "time_rows"]
+__all__ = ["PlugLayer", "conv_update", "linear_update", "time_rows"]
 
 
 @dataclass(frozen=True)
-class Layer:
+class PlugLayer:
     """A linear layer (kernel ()) or a convolution of equal strides and pads, whose input is [1, in, height, width]."""
 
     in_features: int
@@ -21,7 +21,7 @@ class Layer:
 
 
 def linear_update(
-    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: Layer, weights: ov.Output | None
+    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: PlugLayer, weights: ov.Output | None
 ) -> list[ov.Output]:
     """x [1, …, in], down [rank, in] → one update [1, …, out / n] for each of the n ups.
 
@@ -34,7 +34,7 @@ def linear_update(
 
 
 def conv_update(
-    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: Layer, weights: ov.Output | None
+    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: PlugLayer, weights: ov.Output | None
 ) -> list[ov.Output]:
     """x [1, in, height, width], down [rank, in] or [taps, rank, in] → [1, out, height', width'].
 
@@ -61,7 +61,7 @@ def conv_update(
 
 
 def _sum_of_taps(
-    flat: ov.Output, down: ov.Output, layer: Layer, size: tuple[int, int], out_size: tuple[int, int]
+    flat: ov.Output, down: ov.Output, layer: PlugLayer, size: tuple[int, int], out_size: tuple[int, int]
 ) -> ov.Output:
     """[rank, height' · width'] from flat [in, height · width] and down [taps, rank, in]."""
     taps = int(np.prod(layer.kernel))
