@@ -37,9 +37,9 @@ _SMALL = 2**27  # bytes of the UNet's weights
 class LiveRuntime:
     """One model on one device. Not for two threads at once.
 
-    A blend needs a new compilation only if its adapters change what has no socket (see `parts`), or if it is the first
-    one with a gate, a mask or a ramp (see `unet.GraphVariant`). What is baked is kept on disk by its content, and so is what
-    was compiled from it.
+    A blend needs a new compilation only if its adapters change something that has no socket (see `parts`), or if it is
+    the first one with a gate, a mask or a ramp (see `unet.GraphVariant`). Baked folders are kept on disk by their
+    content, and so are the graphs compiled from them.
     """
 
     def __init__(

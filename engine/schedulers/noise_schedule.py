@@ -51,7 +51,7 @@ class NoiseSchedule:
         sigma_min: The lower end of the karras and exponential spacings; None is the schedule's own.
         sigma_max: Their upper end.
         steps_offset: Added to the timesteps of the leading spacing.
-        ends_at_zero: The last sigma is 0, not that of timestep 0 (`final_sigmas_type`; for euler and multistep solvers).
+        ends_at_zero: The last sigma is 0, not that of timestep 0 (`final_sigmas_type`; for euler and multistep).
         ddim_ends_at_zero: The same for ddim (`set_alpha_to_one`).
         lower_order_final: A multistep solver takes a last step of first order; DPM++ in short runs only.
         euler_at_final: DPM++ takes a last step of first order.
