@@ -1,6 +1,6 @@
-"""OpenVINO: the live runtime with sockets, the GenAI runtime, baking."""
+"""Pictures with OpenVINO: the live runtime with its sockets, the GenAI runtime, and baking."""
 
-from lorablend.engine import _quiet  # noqa: F401 - before anything that imports OpenVINO
+from lorablend.engine import _quiet  # noqa: F401 - must come before any import of OpenVINO
 from lorablend.engine.disk_cache import default_cache_dir
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.pipeline import Pipeline

@@ -374,7 +374,7 @@ ERRORS = {
     "generate MODEL x --image nosuch.png": "nosuch.png cannot be read: No such file or directory",
     "generate MODEL x --image text.txt": "text.txt is not a picture; give a PNG, JPEG or WebP file",
     "generate MODEL x --out text.txt": "text.txt is a file; give a folder for the pictures",
-    "generate MODEL x --device TPU": "device TPU is not here; there is: {devices}",
+    "generate MODEL x --device TPU": "device TPU not found; this machine has {devices}",
     "generate MODEL x --runtime fast": "runtime is 'fast'; choose one of auto, live, genai",
     "generate MODEL x --precision int4": "precision is 'int4'; choose one of f32, f16, bf16",
     "generate MODEL x --lora nosuch.safetensors": (

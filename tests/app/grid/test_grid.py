@@ -220,7 +220,7 @@ ERRORS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "seed is -1; give 0 to 9223372036854775806": ("", ["seed=1,-1"], {}),
     "guidance_scale is -2.0; give a number of 0 or more (1 or less: no guidance)": ("", ["guidance=2,-2"], {}),
     "strength is given without image; give the picture to start from": ("", ["strength=0.5"], {}),
-    "strength 0.1 of 4 steps leaves none to run: ask for 0.25 or more": (
+    "strength 0.1 of 4 steps leaves none to run: give 0.25 or more": (
         "",
         ["steps=20,4", "strength=0.5,0.1"],
         {"image": Image.new("RGB", (64, 64))},
