@@ -20,18 +20,11 @@ from lorablend.app.pictures.png import texts_of
 from lorablend.app.pictures.record import Record, model_name
 from lorablend.app.service import Service
 from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type
 
 __all__ = ["Found", "read_picture", "reuse"]
 
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{6})-(\d+)-(\d+)\.\w+")  # as `Drawing` names them: day/time-job-seed
-_LABELS = {info.label.casefold(): name for name, info in SCHEDULERS.items()}
-_SCHEDULE_TYPES = {
-    "ddim": "leading",
-    "sgm uniform": "trailing",
-    "normal": "linspace",
-    "karras": "karras",
-    "exponential": "exponential",
-}
 
 
 @dataclass(frozen=True)
@@ -166,18 +159,15 @@ def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> Found:
             fields.pop("steps", None)
         except ValueError:
             missing.append(f'the timesteps "{settings["Timesteps"][:40]}" are no numbers; they are left out')
-    sampler, spacing = settings.get("Sampler", "").casefold(), settings.get("Schedule type", "").casefold()
-    for ending in _SCHEDULE_TYPES:  # before A1111 1.9 one name had both, "DPM++ 2M Karras"
-        if not spacing and sampler.endswith(f" {ending}"):
-            sampler, spacing = sampler.removesuffix(f" {ending}"), ending
-    if sampler in _LABELS:
-        fields["scheduler"] = _LABELS[sampler]
-    elif sampler:
+    fields["scheduler"], fields["spacing"] = read_sampler(settings.get("Sampler", ""))
+    if settings.get("Sampler") and fields["scheduler"] is None:
         missing.append(f"the sampler {settings['Sampler']} is not here; the model's own is taken")
-    if spacing in _SCHEDULE_TYPES:
-        fields["spacing"] = _SCHEDULE_TYPES[spacing]
-    elif spacing not in ("", "automatic"):
-        missing.append(f"the schedule type {settings['Schedule type']} is not here; the model's own is taken")
+    if settings.get("Schedule type"):
+        schedule_type = read_schedule_type(settings["Schedule type"])
+        if schedule_type is None:
+            missing.append(f"the schedule type {settings['Schedule type']} is not here; the model's own is taken")
+        elif schedule_type.spacing is not None:
+            fields["spacing"] = schedule_type.spacing
     if "Denoising strength" in settings:
         missing.append("the picture that it started from is not in the file")
     if settings.get("Model"):

@@ -17,17 +17,10 @@ from importlib.metadata import version
 from lorablend.adapters import Blend, write_tags
 from lorablend.engine.request import Request
 from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.schedulers.a1111 import schedule_type_of
 
 __all__ = ["Infotext", "parse_infotext", "write_infotext"]
 
-# AUTOMATIC1111's names for the same spacings: its "DDIM" takes every n-th timestep from 1, which is leading.
-_SCHEDULE_TYPES = {
-    "leading": "DDIM",
-    "trailing": "SGM Uniform",
-    "linspace": "Normal",
-    "karras": "Karras",
-    "exponential": "Exponential",
-}
 # AUTOMATIC1111's own reader, and Civitai's, but never slower than the text is long: whoever made the picture chose it.
 _SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _HASHES = re.compile(r", Hashes:\s*({[^{}]+})")
@@ -89,7 +82,7 @@ def parse_infotext(text: str) -> Infotext:
 def _schedule(request: Request) -> dict[str, str]:
     if request.timesteps is not None:  # which AUTOMATIC1111 has no word for
         return {"Timesteps": ", ".join(f"{timestep:g}" for timestep in request.timesteps)}
-    return {"Schedule type": _SCHEDULE_TYPES[str(request.spacing)]}
+    return {"Schedule type": schedule_type_of(str(request.spacing))}
 
 
 def _tag_names(blend: Blend) -> list[str]:

@@ -23,22 +23,13 @@ from lorablend.app.orders.draw import Draw
 from lorablend.app.rest.errors import ParameterError, draw_of
 from lorablend.app.service import Service
 from lorablend.engine.request import MAX_BATCH, MAX_SEED
-from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type
 
-__all__ = ["SCHEDULE_TYPES", "ImageToImage", "TextToImage", "decode", "model_named", "sampler_of", "start_of"]
+__all__ = ["ImageToImage", "TextToImage", "decode", "model_named", "sampler_of", "start_of"]
 
 Text = Annotated[str, Field(max_length=20_000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
-# A1111's name of a schedule -> (its label, our spacing); the same as in the settings of pictures, see `infotext`.
-SCHEDULE_TYPES: dict[str, tuple[str, str | None]] = {
-    "automatic": ("Automatic", None),
-    "karras": ("Karras", "karras"),
-    "exponential": ("Exponential", "exponential"),
-    "sgm_uniform": ("SGM Uniform", "trailing"),
-    "normal": ("Normal", "linspace"),
-    "ddim": ("DDIM", "leading"),
-}
 # A backslash makes a bracket plain text in A1111 too.
 _WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
 _CROP, _FILL = 1, 2  # values of resize_mode; the others stretch
@@ -250,31 +241,19 @@ def sampler_of(name: str | None) -> tuple[str | None, str | None]:
     """
     if not name or name.casefold() == "automatic":
         return None, None
-    known = _samplers()
-    folded = " ".join(name.casefold().split())
-    for label, spacing in (("", None), *SCHEDULE_TYPES.values()):
-        ending = f" {label.casefold()}" if label else ""
-        if folded.endswith(ending) and (found := known.get(folded[: len(folded) - len(ending)])):
-            return found, spacing
-    raise ParameterError("sampler_name", "Sampler not found")
-
-
-def _samplers() -> dict[str, str]:
-    names: dict[str, str] = {}
-    for name, info in SCHEDULERS.items():
-        for alias in (name, f"k_{name}", info.label.casefold()):
-            names[alias] = name
-    return names
+    scheduler, spacing = read_sampler(name)
+    if scheduler is None:
+        raise ParameterError("sampler_name", "Sampler not found")
+    return scheduler, spacing
 
 
 def _spacing_of(name: str | None) -> str | None:
     if not name:
         return None
-    folded = name.casefold()
-    for own, (label, spacing) in SCHEDULE_TYPES.items():
-        if folded in (own, label.casefold()):
-            return spacing
-    raise ParameterError("scheduler", "Scheduler not found")
+    schedule_type = read_schedule_type(name)
+    if schedule_type is None:
+        raise ParameterError("scheduler", "Scheduler not found")
+    return schedule_type.spacing
 
 
 def model_named(service: Service, name: str) -> str:

@@ -35,13 +35,15 @@ class SchedulerInfo:
     """One scheduler.
 
     Attributes:
-        label: The name that people and other programs' metadata use.
+        label: The name that people and other programs' metadata use, which is A1111's.
+        aliases: Other names that A1111 takes for it.
         sampler: The function that runs it.
         family: How diffusers lays out its timesteps, see `plan()`.
         default_spacing: What it uses where neither the caller nor the model's config says.
     """
 
     label: str
+    aliases: tuple[str, ...]
     sampler: Sampler
     family: Family
     default_spacing: str
@@ -54,14 +56,16 @@ class SchedulerInfo:
 
 SCHEDULERS: Mapping[str, SchedulerInfo] = MappingProxyType(
     {
-        "euler": SchedulerInfo("Euler", sample_euler, "euler", "linspace"),
-        "euler_a": SchedulerInfo("Euler a", sample_euler_a, "euler", "linspace"),
-        "dpmpp_2m": SchedulerInfo("DPM++ 2M", sample_dpmpp_2m, "multistep", "linspace"),
-        "dpmpp_2m_sde": SchedulerInfo("DPM++ 2M SDE", sample_dpmpp_2m_sde, "multistep", "linspace"),
-        "unipc": SchedulerInfo("UniPC", sample_unipc, "multistep", "linspace"),
-        "ddim": SchedulerInfo("DDIM", sample_ddim, "ddim", "leading"),
-        "lcm": SchedulerInfo("LCM", sample_lcm, "distilled", "trailing"),
-        "tcd": SchedulerInfo("TCD", sample_tcd, "distilled", "trailing"),
+        "euler": SchedulerInfo("Euler", ("k_euler",), sample_euler, "euler", "linspace"),
+        "euler_a": SchedulerInfo("Euler a", ("k_euler_a", "k_euler_ancestral"), sample_euler_a, "euler", "linspace"),
+        "dpmpp_2m": SchedulerInfo("DPM++ 2M", ("k_dpmpp_2m",), sample_dpmpp_2m, "multistep", "linspace"),
+        "dpmpp_2m_sde": SchedulerInfo(
+            "DPM++ 2M SDE", ("k_dpmpp_2m_sde",), sample_dpmpp_2m_sde, "multistep", "linspace"
+        ),
+        "unipc": SchedulerInfo("UniPC", ("k_unipc",), sample_unipc, "multistep", "linspace"),
+        "ddim": SchedulerInfo("DDIM", ("k_ddim",), sample_ddim, "ddim", "leading"),
+        "lcm": SchedulerInfo("LCM", ("k_lcm",), sample_lcm, "distilled", "trailing"),
+        "tcd": SchedulerInfo("TCD", ("k_tcd",), sample_tcd, "distilled", "trailing"),
     }
 )
 
