@@ -214,8 +214,9 @@ class Pipeline:
         """
         if mask is not None and image is None:
             raise RequestError("mask is given without image; give the picture that it belongs to")
-        if settings.strength is not None and image is None:
-            raise RequestError("strength is given without image; give the picture to start from")
+        for name, setting in SETTINGS.items():
+            if setting.needs == "image" and image is None and getattr(settings, name) != setting.neutral:
+                raise RequestError(f"{name} is given without image; give the picture to start from")
         width, height = self.model.default_size if image is None else _floor_to_eight(image.size)
         scheduler, steps, strength = settings.scheduler, settings.steps, settings.strength
         if scheduler is None:
@@ -290,9 +291,7 @@ class _AdapterStore:
             return self._load(path)
 
     def _load(self, path: str | Path) -> Adapter:
-        key = Path(
-            path
-        ).absolute()  # links stay: their own name counts, and PEFT's settings are next to them
+        key = Path(path).absolute()  # links stay: their own name counts, and PEFT's settings are next to them
         stamp = [_stamp(file) for file in (key, key.with_name("adapter_config.json"))]
         if key not in self._known or self._known[key][0] != stamp:
             self._known[key] = (stamp, load_adapter(path, lenient=self._lenient))

@@ -40,6 +40,7 @@ class Setting:
         optional: None is allowed, and means the default.
         default: The value that is used where none is given; None if it depends on the model or on other settings.
         default_text: That default in words.
+        neutral: The value of a `Settings` that does not mention the setting.
         unit: "pixels", for example.
         low, high: The range; None is no limit.
         excludes_low: low itself is out of range.
@@ -53,7 +54,7 @@ class Setting:
         label: The label of its box on the page.
         words: The value in a caption, such as "{} steps".
         infotext: The key in A1111's text inside a picture. Settings that share a key are written as "1024x768".
-        in_every_infotext: Written even where it has its default value.
+        in_every_infotext: Written even where it is neutral.
         sdapi, sdapi_default: The field of A1111's REST bodies, and A1111's own default.
         openai: The field of OpenAI's REST bodies, where it is not the name.
         sweep: Example values of a grid's axis; "" for a setting that a grid cannot sweep.
@@ -67,6 +68,7 @@ class Setting:
     optional: bool = False
     default: Any = None
     default_text: str = ""
+    neutral: Any = None
     unit: str = ""
     low: float | None = None
     high: float | None = None
@@ -99,7 +101,7 @@ class Setting:
         """The values it may have, in words: "1 to 1000"; "" for text."""
         if self.choices:
             *others, last = self.choices
-            return f"{', '.join(others)} or {last}"
+            return f"one of {', '.join(others)} or {last}"
         if self.low is None:
             return ""
         if self.multiple > 1:
@@ -107,6 +109,20 @@ class Setting:
         if self.excludes_low:
             return f"a number above {self.low}, at most {self.high}"
         return f"a number of {self.low} or more" if self.high is None else f"{self.low} to {self.high}"
+
+    @property
+    def summary(self) -> str:
+        """The help with the range and the default, for the command line and the REST schema."""
+        values = f"{self.low} or more" if self.high is not None and self.high > 10**9 else self.range
+        if self.unit:
+            values = f"in {self.unit}, {values}"
+        default = self.default_text or self.text(self.default)
+        sentences = [f"{values[:1].upper()}{values[1:]}."] if values else []
+        return " ".join([self.help, *sentences, *([f"Default: {default}."] if default else [])])
+
+    def is_worth_telling(self, value: Any) -> bool:
+        """Whether captions and texts mention the value."""
+        return value is not None and (self.in_every_infotext or value != self.neutral)
 
     def phrase(self, value: Any) -> str:
         """The setting with a value, for captions: "20 steps", "guidance 5"."""
@@ -156,12 +172,13 @@ class Setting:
         return round(min(max(number, low), high) / self.multiple) * self.multiple  # clamped: ints can exceed all floats
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        """The schema of a pydantic field that is annotated with this: the range is told here, and checked later."""
-        facts = {"description": self.help, "minimum": self.low, "maximum": self.high, "multipleOf": self.multiple}
-        if self.excludes_low:
-            facts["exclusiveMinimum"] = facts.pop("minimum")
-        if self.kind not in (int, float) or self.multiple == 1:
-            del facts["multipleOf"]
+        """The JSON schema of a pydantic field that is annotated with this. pydantic itself does not check the range."""
+        facts = {
+            "description": self.summary,
+            "exclusiveMinimum" if self.excludes_low else "minimum": self.low,
+            "maximum": self.high,
+            "multipleOf": self.multiple if self.multiple > 1 else None,
+        }
         return handler(core_schema) | {key: value for key, value in facts.items() if value is not None}
 
 
@@ -360,13 +377,16 @@ BATCH = Setting(
     high=_MOST_PICTURES,
     slider=(1, _MOST_PICTURES, 1),
     order="count",
-    flag="--count",
     label="Pictures",
     sdapi="batch_size",
     openai="n",
-    absent={"infotext": "a text is about one picture", "grid": "each cell of a sheet is one picture"},
+    absent={
+        "command line": "--count saves each picture when it is done, and has no such limit",
+        "infotext": "a text is about one picture",
+        "grid": "each cell of a sheet is one picture",
+    },
 )
-"""Not a setting of a picture, but declared like one; the command line, which draws one by one, has no upper limit."""
+"""Not a setting of a picture, but declared like one."""
 
 
 def _declared() -> Iterable[Setting]:
@@ -374,13 +394,14 @@ def _declared() -> Iterable[Setting]:
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         value_type, setting = get_args(hint)
         types = get_args(value_type) if isinstance(value_type, UnionType) else (value_type,)
-        default = getattr(Settings, name, None)
+        neutral = getattr(Settings, name, None)
         yield replace(
             setting,
             name=name,
             kind=get_origin(types[0]) or types[0],
             optional=type(None) in types,
-            default=setting.default if default is None else default,
+            default=setting.default if neutral is None else neutral,
+            neutral=neutral,
             order=setting.order or name,
             openai=setting.openai or name,
         )
