@@ -54,7 +54,7 @@ class Setting:
         label: The label of its box on the page.
         words: The value in a caption, such as "{} steps".
         infotext: The key in A1111's text inside a picture. Settings that share a key are written as "1024x768".
-        in_every_infotext: Written even where it is neutral.
+        in_every_infotext: Written even where it is neutral; None is never written.
         sdapi, sdapi_default: The field of A1111's REST bodies, and A1111's own default.
         openai: The field of OpenAI's REST bodies, where it is not the name.
         sweep: Example values of a grid's axis; "" for a setting that a grid cannot sweep.
@@ -272,6 +272,7 @@ class Settings:
             flag="--timesteps",
             label="Timesteps, in place of steps and spacing",
             infotext="Timesteps",
+            in_every_infotext=True,
             absent={"sdapi": "A1111 has no such field", "grid": "the commas of one value would be those of the axis"},
         ),
     ] = None
