@@ -19,7 +19,16 @@ from lorablend.app.page.board import FOCUS_FOLLOWS, Card, make_card, trouble_of
 from lorablend.app.page.client import client_of
 from lorablend.app.page.compare import compare
 from lorablend.app.page.complete import make_completion
-from lorablend.app.page.form import Form, Start, Values, known_model, make_settings, new_seed, preset_updates
+from lorablend.app.page.form import (
+    Form,
+    Start,
+    Values,
+    known_model,
+    make_settings,
+    new_seed,
+    preset_boxes,
+    preset_updates,
+)
 from lorablend.app.page.pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page.results import Results, make_results, wire_results
 from lorablend.app.page.reuse import Found, reuse
@@ -134,7 +143,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
                     delete = gr.Button("Delete", size="sm", min_width=70, scale=1)
             gr.HTML("<h2>Settings</h2>")
             made = make_settings(service)
-            started = make_start(service, start, made["width"], made["height"])
+            started = make_start(service, start, made["settings"])
     dice, last_seed, preset = made.pop("dice"), made.pop("last"), made.pop("preset")
     form = Form(
         prompt=prompt,
@@ -142,7 +151,6 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         board=board_state,
         start=start,
         empty=empty,
-        strength=started.strength,
         **made,
     )
     buttons = _Buttons(
@@ -332,7 +340,7 @@ def _wire_form(
     gr.on(changes, remember, form.boxes(), buttons.last, **_REMEMBERING)
     dice.click(new_seed, None, form.seed, **AT_ONCE)
     last_seed.click(take_last, None, form.seed, **AT_ONCE)
-    boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps, preset]
+    boxes = [*preset_boxes(form), preset]
     preset.change(take_preset, preset, boxes, **AT_ONCE)
     buttons.add.change(take_adapter, buttons.add, [buttons.added, buttons.add], **CHANGING)
     buttons.tag.change(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)

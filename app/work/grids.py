@@ -31,7 +31,7 @@ from lorablend.app.pictures.png import check_texts, open_picture, save_picture, 
 from lorablend.app.pictures.uploads import Uploads
 from lorablend.app.work.models import Models
 from lorablend.engine import Step
-from lorablend.engine.pipeline import DEFAULT_STEPS, DEFAULT_STRENGTH
+from lorablend.engine.settings import SETTINGS
 
 __all__ = ["Grids", "named_axis"]
 
@@ -188,8 +188,8 @@ def _swept(draw: Draw, axes: Sequence[Axis], *, guidance: bool = True) -> float:
     """Steps of all pictures of a grid; guidance: those with guidance count twice."""
     values = {axis.argument or str(index): axis.values for index, axis in enumerate(axes)}
     own = {
-        "steps": draw.steps or (len(draw.timesteps) if draw.timesteps else DEFAULT_STEPS),
-        "strength": 1.0 if draw.image is None else DEFAULT_STRENGTH if draw.strength is None else draw.strength,
+        "steps": draw.steps or (len(draw.timesteps) if draw.timesteps else SETTINGS["steps"].default),
+        "strength": 1.0 if draw.image is None else draw.strength or SETTINGS["strength"].default,
         "guidance_scale": draw.guidance_scale,
     }
     steps, strengths, scales = ([float(str(one)) for one in values.pop(name, (own[name],))] for name in own)

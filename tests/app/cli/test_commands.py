@@ -351,9 +351,9 @@ ERRORS = {
     "generate MODEL": """missing argument 'PROMPT'; see "lorablend generate --help\"""",
     "generate nosuch x": "nosuch does not exist; give a model folder written by `lorablend convert`",
     "generate MODEL x --size 100": "size is '100'; write WIDTHxHEIGHT, such as 1024x1024",
-    "generate MODEL x --size 100x64": "width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96",
+    "generate MODEL x --size 100x64": "width is 100; give a multiple of 8 from 64 to 4096, such as 96",
     "generate MODEL x --size 64x8000": (
-        "height is 8000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"
+        "height is 8000; give a multiple of 8 from 64 to 4096, such as 4096"
     ),
     "generate MODEL x --steps 0": "steps is 0; give 1 to 1000",
     "generate MODEL x --timesteps 999,b": ("timesteps is '999,b'; write numbers with commas, such as 999,749,499,249"),
@@ -367,7 +367,7 @@ ERRORS = {
         "runtime=genai cannot follow timesteps: give steps and spacing, or choose runtime=live"
     ),
     "generate MODEL x --count 0": "count is 0; give 1 to 10000",
-    "generate MODEL x --guidance nan": "guidance_scale is nan; give a number of 0 or more (1 or less: no guidance)",
+    "generate MODEL x --guidance nan": "guidance_scale is nan; give a number of 0 or more",
     "generate MODEL x --strength 0.5": "strength is given without image; give the picture to start from",
     "generate MODEL x --mask white.png": "mask is given without image; give the picture that it belongs to",
     "generate MODEL x --image white.png --strength 2": "strength is 2.0; give a number above 0, at most 1",

@@ -262,7 +262,7 @@ def test_a_pedal_acts_where_it_is_painted(page: Page, data: Path) -> None:
     unfold(page, "Start from a picture, paint masks")
     unfold(page, "More of ink")
     page.get_by_role("button", name="Use the painted mask").click()
-    page.get_by_text("nothing is painted; paint over the part that is meant").wait_for()
+    page.get_by_text("nothing is painted; paint over the part to change").wait_for()
     paint_over_the_newest(page)
     page.get_by_role("button", name="Use the painted mask").click()
     box = page.get_by_label("Mask: left, top, right, bottom")

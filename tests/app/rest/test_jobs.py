@@ -125,7 +125,7 @@ def test_a_full_queue(server: Running) -> None:
         ("POST", "jobs", {"prompt": 1}, 422, "prompt: Input should be a valid string, not '1'"),
         ("POST", "jobs", {}, 422, "prompt: Field required"),
         ("POST", "jobs", {**FOX, "prompts": 1}, 422, "prompts: Extra inputs are not permitted, not '1'"),
-        ("POST", "jobs", {**FOX, "width": 65}, 400, "width is 65; it must be a multiple of 8"),
+        ("POST", "jobs", {**FOX, "width": 65}, 400, "width is 65; give a multiple of 8"),
         ("POST", "jobs", {**FOX, "blend": [["../ink", 1]]}, 400, "is a path"),
         ("POST", "jobs", {**FOX, "image": "0" * 64}, 400, "there is no uploaded picture"),
         ("GET", "gallery/nosuch.png", None, 404, "the gallery has no picture 'nosuch.png'"),

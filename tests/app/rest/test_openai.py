@@ -235,7 +235,7 @@ def test_a_client_that_leaves_a_stream_cancels_its_job(client: openai.OpenAI, se
 @pytest.mark.parametrize(
     ("fields", "param", "text"),
     [
-        ({"size": "70x64"}, None, "width is 70; it must be a multiple of 8 from 64 to 4096, the nearest is 72"),
+        ({"size": "70x64"}, None, "width is 70; give a multiple of 8 from 64 to 4096, such as 72"),
         ({"size": "big"}, "size", "size is 'big'; write WIDTHxHEIGHT, such as 1024x1024, or auto"),
         ({"n": 11}, "n", "n: Input should be less than or equal to 10, not '11'"),
         ({"loras": ["../ink"]}, None, '"../ink" is more than tags; write <lora:ink:0.8>, one after the other'),

@@ -91,15 +91,15 @@ WRONG: list[tuple[list[str], dict[str, Any], type[LorablendError], str]] = [
     (["steps=2,0"], {}, RequestError, "steps is 0; give 1 to 1000"),
     (["step=1"], {}, RequestError, 'a grid has no axis "step"; did you mean "steps"?'),
     (["seed=1..60", "guidance=1,2"], {}, RequestError, "the grid has 120 pictures (60×2); give at most 100"),
-    (["seed=1", "seed=2"], {}, RequestError, "seed is on two axes; give each its own"),
+    (["seed=1", "seed=2"], {}, RequestError, "seed is on two axes; give it one"),
     (["weight=0,1"], {}, BlendError, "the axis weight is for all adapters, but there is none"),
     (["weight:inc=1"], {}, BlendError, "did you mean ink?"),
     (["checkpoint=ink,nosuch"], {}, BlendError, "nosuch: no adapter of that name"),
-    (["seed=1,2"], {"width": 70}, RequestError, "width is 70; it must be a multiple of 8"),
+    (["seed=1,2"], {"width": 70}, RequestError, "width is 70; give a multiple of 8"),
     (["seed=1,2"], {"model": "large"}, RequestError, "there is no model 'large'"),
     (["seed=1,2"], {"count": 3}, RequestError, "count is 3; a grid draws each of its pictures once"),
     (["strength=0.5,1"], {}, RequestError, "strength is given without image"),
-    (["scheduler=euler,eular"], {}, RequestError, 'unknown scheduler "eular"'),
+    (["scheduler=euler,eular"], {}, RequestError, 'scheduler is "eular"; did you mean "euler"?'),
 ]
 
 
