@@ -11,7 +11,7 @@ from lorablend.adapters.files.file import Tensor, TensorFile, read_file
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.wording import shown
 
-__all__ = ["Checkpoint", "Part", "read_checkpoint"]
+__all__ = ["CheckpointFile", "CheckpointPart", "read_checkpoint"]
 
 _COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
@@ -43,7 +43,7 @@ _OPEN_CLIP_ENDS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointPart:
     """A tensor of a checkpoint, or a third of its rows."""
 
     tensor: Tensor
@@ -64,11 +64,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointFile:
     """`parts`: (component, tensor name as in diffusers) -> its values, of the UNet and the text encoders."""
 
     path: Path
-    parts: Mapping[tuple[str, str], Part] = field(repr=False)
+    parts: Mapping[tuple[str, str], CheckpointPart] = field(repr=False)
     files: tuple[TensorFile, ...] = field(repr=False)
 
     @property
@@ -80,13 +80,13 @@ class Checkpoint:
         return "sd2" if key and key.shape[1] == 1024 else "sd15"
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> CheckpointFile:
     """Open a model; only headers are read. ModelError where it is none, AdapterError for a file that is broken."""
     if path.is_dir():
         chosen = {name: _weight_files(path / name) for name in _COMPONENTS}
         files = {name: [read_file(file) for file in found] for name, found in chosen.items()}
         parts = {
-            (name, _with_text_model(name, tensor_name)): Part(tensor)
+            (name, _with_text_model(name, tensor_name)): CheckpointPart(tensor)
             for name, found in files.items()
             for file in found
             for tensor_name, tensor in file.tensors.items()
@@ -102,7 +102,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{shown(path)} holds no weights of a UNet or a text encoder; "
             "give a diffusers folder or a .safetensors checkpoint of SDXL or SD 1.x"
         )
-    return Checkpoint(path, parts, opened)
+    return CheckpointFile(path, parts, opened)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -118,8 +118,8 @@ def _with_text_model(component: str, name: str) -> str:
     return f"text_model.{name}"
 
 
-def _single(file: TensorFile) -> dict[tuple[str, str], Part]:
-    parts: dict[tuple[str, str], Part] = {}
+def _single(file: TensorFile) -> dict[tuple[str, str], CheckpointPart]:
+    parts: dict[tuple[str, str], CheckpointPart] = {}
     for name, tensor in file.tensors.items():
         for prefix, component, open_clip in _PREFIXES:
             if not name.startswith(prefix):
@@ -128,7 +128,8 @@ def _single(file: TensorFile) -> dict[tuple[str, str], Part]:
             if open_clip:
                 parts |= {(component, new): part for new, part in _from_open_clip(inside, tensor)}
             else:
-                parts[component, _with_text_model(component, _diffusers_name(component, inside))] = Part(tensor)
+                diffusers_name = _with_text_model(component, _diffusers_name(component, inside))
+                parts[component, diffusers_name] = CheckpointPart(tensor)
     return parts
 
 
@@ -139,13 +140,13 @@ def _diffusers_name(component: str, name: str) -> str:
     return f"{path}{dot}{end}" if path else name
 
 
-def _from_open_clip(name: str, tensor: Tensor) -> list[tuple[str, Part]]:
+def _from_open_clip(name: str, tensor: Tensor) -> list[tuple[str, CheckpointPart]]:
     if name in _OPEN_CLIP_ENDS:  # a projection is kept as x · P there, as P · x here
-        return [(_OPEN_CLIP_ENDS[name], Part(tensor, transposed=name == "text_projection"))]
+        return [(_OPEN_CLIP_ENDS[name], CheckpointPart(tensor, transposed=name == "text_projection"))]
     number, _, inside = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
     for start, targets in _OPEN_CLIP.items():
         if name.startswith(_OPEN_CLIP_LAYERS) and inside.startswith(start):
             end = inside.removeprefix(start)
             layer = f"text_model.encoder.layers.{number}."
-            return [(f"{layer}{target}{end}", Part(tensor, third)) for target, third in targets]
-    return [(name, Part(tensor))]
+            return [(f"{layer}{target}{end}", CheckpointPart(tensor, third)) for target, third in targets]
+    return [(name, CheckpointPart(tensor))]

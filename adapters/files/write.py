@@ -1,16 +1,14 @@
 """Write a safetensors file: whole or not at all, and the same bytes for the same content."""
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lorablend.adapters.errors import AdapterError, InputError, ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 
 __all__ = ["DTYPES", "Stored", "check_new", "hash_tensors", "stored", "write_file"]
@@ -71,18 +69,13 @@ def write_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str,
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors lie aligned
-    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with work.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for _, (_, array) in _ordered(tensors):
                 file.write(np.ascontiguousarray(array).data)
-        os.replace(work, path)
     except OSError as error:
         raise ResourceError(f"{shown(path)} could not be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            work.unlink(missing_ok=True)
 
 
 def _ordered(tensors: Mapping[str, Stored]) -> list[tuple[str, Stored]]:

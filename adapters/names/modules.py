@@ -49,7 +49,7 @@ TOPOLOGIES = {
 }
 
 # A pair is (diffusers name, SGM name): SGM is the naming of the original checkpoints, and of kohya's SDXL files.
-Pair = tuple[str, str]
+NamePair = tuple[str, str]
 
 _RESNET = (
     ("norm1", "in_layers.0"),
@@ -102,7 +102,7 @@ _OLD_ENDINGS = (
 )
 
 
-def unet_modules(topology: Topology) -> Iterator[Pair]:
+def unet_modules(topology: Topology) -> Iterator[NamePair]:
     """Every module of a UNet that has a weight, as (diffusers path, SGM path), two layers per down block."""
     yield from _ENDS
     if topology.size_embedding:
@@ -129,12 +129,12 @@ def unet_modules(topology: Topology) -> Iterator[Pair]:
             yield f"up_blocks.{block}.upsamplers.0.conv", f"output_blocks.{3 * block + 2}.{slot}.conv"
 
 
-def _resnet(path: str, sgm: str, shortcut: bool) -> Iterator[Pair]:
+def _resnet(path: str, sgm: str, shortcut: bool) -> Iterator[NamePair]:
     for child, sgm_child in (*_RESNET, _SHORTCUT) if shortcut else _RESNET:
         yield f"{path}.{child}", f"{sgm}.{sgm_child}"
 
 
-def _attention(path: str, sgm: str, depth: int) -> Iterator[Pair]:
+def _attention(path: str, sgm: str, depth: int) -> Iterator[NamePair]:
     if not depth:
         return
     blocks = (f"transformer_blocks.{index}.{child}" for index in range(depth) for child in _TRANSFORMER)

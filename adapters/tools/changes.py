@@ -10,15 +10,24 @@ from lorablend.adapters.names.naming import block_of
 from lorablend.adapters.tools.low_rank import Pair
 from lorablend.adapters.wording import shown
 
-__all__ = ["Module", "Progress", "Weights", "by_block", "dense_change", "factors_of", "no_factors", "require_lora"]
+__all__ = [
+    "BlockProgress",
+    "Module",
+    "WeightReader",
+    "by_block",
+    "dense_change",
+    "factors_of",
+    "no_factors",
+    "require_lora",
+]
 
 Module = tuple[str, str]  # (component, module path)
 # Reads the base model's weight of (component, module path), float32; None where the model has no such module.
-Weights = Callable[[str, str], "np.ndarray | None"]
-Progress = Callable[[str, int, int], None]  # called with (block, blocks done, blocks in all)
+WeightReader = Callable[[str, str], "np.ndarray | None"]
+BlockProgress = Callable[[str, int, int], None]  # called with (block, blocks done, blocks in all)
 
 
-def by_block(modules: Iterable[Module], progress: Progress | None) -> Iterator[Module]:
+def by_block(modules: Iterable[Module], progress: BlockProgress | None) -> Iterator[Module]:
     """The modules, those of one block together, saying when a block begins and when all are done."""
     blocks: dict[str, list[Module]] = {}
     for module in modules:
@@ -54,7 +63,7 @@ def factors_of(adapter: Adapter, module: Module, weight: float = 1.0) -> Pair | 
     return down, up
 
 
-def dense_change(adapter: Adapter, module: Module, weights: Weights | None, weight: float = 1.0) -> np.ndarray:
+def dense_change(adapter: Adapter, module: Module, weights: WeightReader | None, weight: float = 1.0) -> np.ndarray:
     """ΔW of one module times `weight` in float32, [out, in] or [out, in, kernel height, kernel width].
 
     Raises AdapterError where there are no factors and the base model's weight, which it then takes, is not to be had.

@@ -9,7 +9,7 @@ import numpy as np
 from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.errors import AdapterError, BlendError
 from lorablend.adapters.names.naming import block_of
-from lorablend.adapters.tools.changes import Module, Weights, dense_change, factors_of
+from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of
 from lorablend.adapters.tools.lora_file import common_base
 from lorablend.adapters.wording import shown
 
@@ -60,7 +60,7 @@ class Comparison:
         }
 
 
-def compare(adapters: Sequence[Adapter], weights: Weights | None = None) -> Comparison:
+def compare(adapters: Sequence[Adapter], weights: WeightReader | None = None) -> Comparison:
     """Compare the changes of 1 to 16 adapters at weight 1.
 
     Everything is computed from the factors; changes without factors need the model's `weights` and are made dense, one

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from lorablend.adapters.errors import AdapterError, BaseModelError
-from lorablend.adapters.files.checkpoint import Checkpoint, read_checkpoint
+from lorablend.adapters.files.checkpoint import CheckpointFile, read_checkpoint
 from lorablend.adapters.files.provenance import merged_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.names.naming import NAMINGS, Naming
-from lorablend.adapters.tools.changes import Module, Progress, by_block
+from lorablend.adapters.tools.changes import BlockProgress, Module, by_block
 from lorablend.adapters.tools.lora_file import LARGEST_RANK, LoraReport, check_choice, check_size, write_lora
 from lorablend.adapters.tools.low_rank import LowRank, factorise
 from lorablend.adapters.wording import shown
@@ -28,7 +28,7 @@ def extract(
     keep: float | None = None,
     naming: Naming = "kohya",
     dtype: str = "f16",
-    progress: Progress | None = None,
+    progress: BlockProgress | None = None,
 ) -> LoraReport:
     """Write what `tuned` has over `base` as a LoRA to `out`, a new file.
 
@@ -65,7 +65,7 @@ def extract(
 
 
 def _factors(
-    base: Checkpoint, tuned: Checkpoint, rank: int, keep: float, progress: Progress | None
+    base: CheckpointFile, tuned: CheckpointFile, rank: int, keep: float, progress: BlockProgress | None
 ) -> tuple[dict[Module, LowRank], tuple[str, ...]]:
     factors: dict[Module, LowRank] = {}
     left_out: list[str] = []
@@ -93,7 +93,7 @@ def _factors(
     return factors, tuple(sorted(left_out))
 
 
-def _sha256(model: Checkpoint) -> list[str]:
+def _sha256(model: CheckpointFile) -> list[str]:
     return [hashlib.sha256(file.buffer).hexdigest() for file in model.files]
 
 

@@ -13,9 +13,9 @@ from lorablend.adapters.files.provenance import merged_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.naming import NAMINGS, Naming
 from lorablend.adapters.tools.changes import (
+    BlockProgress,
     Module,
-    Progress,
-    Weights,
+    WeightReader,
     by_block,
     dense_change,
     factors_of,
@@ -38,7 +38,7 @@ __all__ = ["METHODS", "Method", "merge"]
 Method = Literal["svd", "concat", "ties", "dare"]
 METHODS: tuple[Method, ...] = ("svd", "concat", "ties", "dare")
 
-Part = tuple[int, Adapter, float]  # (place in the list, adapter, weight)
+WeightedAdapter = tuple[int, Adapter, float]  # (place in the list, adapter, weight)
 
 
 def merge(
@@ -51,8 +51,8 @@ def merge(
     seed: int = 0,
     naming: Naming = "kohya",
     dtype: str | None = None,
-    weights: Weights | None = None,
-    progress: Progress | None = None,
+    weights: WeightReader | None = None,
+    progress: BlockProgress | None = None,
 ) -> LoraReport:
     """Write Σ weight · ΔW of all adapters as a LoRA to `out`, a new file.
 
@@ -130,7 +130,7 @@ def _check(
     check_new(out)
 
 
-def _concat(parts: Sequence[Part], module: Module, rank: int | None) -> LowRank:
+def _concat(parts: Sequence[WeightedAdapter], module: Module, rank: int | None) -> LowRank:
     pairs: list[Pair] = []
     for _, adapter, weight in parts:
         if (pair := factors_of(adapter, module, weight)) is None:
@@ -151,14 +151,14 @@ def _even(down: np.ndarray, up: np.ndarray) -> Pair:
     return down / factor.reshape(-1, *(1,) * (down.ndim - 1)), up * factor
 
 
-def _svd(parts: Sequence[Part], module: Module, rank: int, weights: Weights | None) -> LowRank:
+def _svd(parts: Sequence[WeightedAdapter], module: Module, rank: int, weights: WeightReader | None) -> LowRank:
     pairs = [pair for _, adapter, weight in parts if (pair := factors_of(adapter, module, weight)) is not None]
     if len(pairs) == len(parts):
         return recompress(pairs, rank)
     return factorise(np.sum(_dense(parts, module, weights), axis=0), rank)
 
 
-def _dense(parts: Sequence[Part], module: Module, weights: Weights | None) -> list[np.ndarray]:
+def _dense(parts: Sequence[WeightedAdapter], module: Module, weights: WeightReader | None) -> list[np.ndarray]:
     changes = [dense_change(adapter, module, weights, weight) for _, adapter, weight in parts]
     shape = max((change.shape for change in changes), key=len)  # a linear layer and a 1×1 convolution are the same
     for change in changes:

@@ -7,7 +7,7 @@ from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.files.provenance import rewritten_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.naming import NAMINGS, Naming
-from lorablend.adapters.tools.changes import Module, Weights, dense_change, factors_of, require_lora
+from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of, require_lora
 from lorablend.adapters.tools.lora_file import (
     LARGEST_RANK,
     LoraReport,
@@ -29,7 +29,7 @@ def resize(
     keep: float | None = None,
     naming: Naming = "kohya",
     dtype: str | None = None,
-    weights: Weights | None = None,
+    weights: WeightReader | None = None,
 ) -> LoraReport:
     """Write the best approximation of every change by factors of a smaller rank to `out`, a new file.
 
@@ -59,7 +59,7 @@ def resize(
     return write_lora(out, factors, adapter.base_model, naming, dtype or common_dtype([adapter]), metadata)
 
 
-def _resized(adapter: Adapter, module: Module, rank: int, keep: float, weights: Weights | None) -> LowRank:
+def _resized(adapter: Adapter, module: Module, rank: int, keep: float, weights: WeightReader | None) -> LowRank:
     if pair := factors_of(adapter, module):
         return recompress([pair], rank, keep)
     return factorise(dense_change(adapter, module, weights), rank, keep)

@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 
 from lorablend.adapters import load_adapter
-from lorablend.adapters.algorithms.delta import Delta
-from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, Layers, layers_of, randomize, relative, small_net
+from tests.adapters.references import (
+    CONV,
+    FF,
+    SHORTCUT,
+    TO_K,
+    TO_Q,
+    Layers,
+    assert_forms_agree,
+    layers_of,
+    randomize,
+    relative,
+    small_net,
+)
 
 pytest.importorskip("lycoris")
 
@@ -38,31 +49,6 @@ def written(path: Path, **options: Any) -> tuple[Path, Layers, dict[str, np.ndar
             ).numpy()
     network.save_weights(path, torch.float32, {})
     return path, layers_of(net), weights
-
-
-def assert_forms_agree(delta: Delta, weight: np.ndarray, change: np.ndarray) -> None:
-    """Whatever the delta says about its live forms is so, and gives the same change.
-
-    1e-5: two float32 sums of the same products in another order.
-    """
-    down_up = delta.factors()
-    if down_up is not None:
-        down, up = down_up
-        assert down.dtype == up.dtype == np.float32
-        assert (len(down), up.shape[1]) == (delta.live_rank, delta.live_rank)
-        assert relative((up @ down.reshape(len(down), -1)).reshape(weight.shape), change) <= 1e-5
-    raw = delta.raw_factors()
-    assert (raw is not None) == (delta.live == "factors")
-    if raw is not None:
-        assert raw.down.shape[1:] == (weight.shape[1:] if set(weight.shape[2:]) - {1} else weight.shape[1:2])
-        product = raw.up.astype(np.float64) @ raw.down.reshape(len(raw.down), -1) * raw.scale
-        assert relative(product.reshape(weight.shape), change) <= 1e-5
-    gated = delta.gated(weight)
-    assert (gated is not None) == (delta.live == "gate")
-    if gated is not None and gated.down is not None and gated.up is not None:
-        assert len(gated.down) == delta.live_rank
-        low_rank = (gated.up @ gated.down.reshape(len(gated.down), -1)).reshape(weight.shape)
-        assert relative(gated.gate.reshape(-1, *[1] * (weight.ndim - 1)) * weight + low_rank, change) <= 1e-5
 
 
 # LyCORIS gives a LoKr's second matrix factors only where the rank is below half its size.

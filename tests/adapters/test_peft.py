@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from lorablend.adapters import load_adapter
-from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, peft_file, relative, small_net
-from tests.adapters.test_lycoris import assert_forms_agree
+from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, assert_forms_agree, peft_file, relative, small_net
 
 pytest.importorskip("peft")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lorablend.adapters import Adapter, inspect_adapter, load_adapter
 from lorablend.adapters.errors import AdapterError, BaseModelError, LorablendError
 from tests.adapter_files import Stored, encode, message_of, write_tensors
-from tests.adapters.algorithms.test_lora import normal
+from tests.adapters.algorithms.deltas import normal
 
 Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 PAIR: dict[str, Stored] = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lorablend.adapters.errors import AdapterError
 from tests.adapter_files import Stored, message_of
-from tests.adapters.algorithms.test_lora import CONV, PROPERTY, Q, normal, only
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 from tests.adapters.references import relative
 
 PAIR: dict[str, Stored] = {

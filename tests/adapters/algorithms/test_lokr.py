@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError
 from tests.adapter_files import Stored, encode, message_of, write_tensors
-from tests.adapters.algorithms.test_lora import CONV, PROPERTY, Q, normal, only
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 from tests.adapters.references import relative
 
 Shapes = dict[str, tuple[int, ...]]

@@ -4,30 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from lorablend.adapters import load_adapter
-from lorablend.adapters.algorithms.delta import Delta
 from lorablend.adapters.errors import AdapterError
-from tests.adapter_files import Stored, encode, message_of, write_tensors
+from tests.adapter_files import Stored, encode, message_of
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 
-CONV = "down_blocks.1.resnets.0.conv1"
-Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 FLAT = f"lora_unet_{CONV.replace('.', '_')}"
-
-PROPERTY = settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
-
-
-def only(tmp_path: Path, tensors: dict[str, Stored], *, name: str = "x", **metadata: str) -> Delta:
-    (delta,) = load_adapter(write_tensors(tmp_path / f"{name}.safetensors", tensors, metadata)).deltas.values()
-    return delta
 
 
 def refusal(tmp_path: Path, tensors: dict[str, Stored]) -> str:
