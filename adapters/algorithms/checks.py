@@ -1,16 +1,14 @@
-"""What the builders of all algorithms check, and what their deltas have in common."""
+"""The checks that the builders and deltas of all algorithms share."""
 
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from lorablend.adapters.algorithms.delta import Gated, RawFactors
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import Tensor
 from lorablend.adapters.wording import listed, shown
 
 __all__ = [
-    "BakedDelta",
     "check_floats",
     "check_roles",
     "dtype_of",
@@ -22,49 +20,6 @@ __all__ = [
 ]
 
 _DTYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
-
-
-class BakedDelta:
-    """The answers of a `Delta` that has neither a rank nor a live form. Give `module`, `made_for`, `fits`, `dense`."""
-
-    module: str
-
-    @property
-    def rank(self) -> int | None:
-        return None
-
-    @property
-    def alpha(self) -> float | None:
-        return None
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    @property
-    def in_features(self) -> int | None:
-        return None
-
-    @property
-    def out_features(self) -> int | None:
-        return None
-
-    @property
-    def live(self) -> str:
-        return ""
-
-    @property
-    def live_rank(self) -> int:
-        return 0
-
-    def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return None
-
-    def raw_factors(self) -> RawFactors | None:
-        return None
-
-    def gated(self, weight: np.ndarray) -> Gated | None:
-        return None
 
 
 def check_roles(
@@ -112,7 +67,7 @@ def require_finite(module: str, *arrays: np.ndarray) -> None:
     """Raise AdapterError where a computed change has left the range of float32. Two maxima need no temporary."""
     for array in arrays:
         if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
-            raise AdapterError(f"{module}: the change does not fit float32; the file is of no use")
+            raise AdapterError(f"{module}: the change does not fit float32; the file is unusable")
 
 
 def owned(array: np.ndarray) -> np.ndarray:

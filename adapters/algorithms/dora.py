@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import WrappedDelta
 from lorablend.adapters.algorithms.checks import check_floats, require_finite, require_fit
-from lorablend.adapters.algorithms.delta import Gated, RawFactors
+from lorablend.adapters.algorithms.delta import Gated
 from lorablend.adapters.algorithms.factored import FactoredDelta
 from lorablend.adapters.algorithms.loha import build_loha
 from lorablend.adapters.algorithms.lokr import build_lokr
@@ -29,7 +30,7 @@ _MAGNITUDES = ("dora_scale", "magnitude")
 
 
 @dataclass(frozen=True, eq=False)
-class DoraDelta:
+class DoraDelta(WrappedDelta):
     """The `Delta` of one module; see there.
 
     On the output axis it is live as a gate: with g = m / ‖V‖, ΔW = (g - 1) · W + g · up · down.
@@ -40,40 +41,8 @@ class DoraDelta:
     on_input: bool
 
     @property
-    def module(self) -> str:
-        return self.inner.module
-
-    @property
     def algorithm(self) -> str:
         return "dora"
-
-    @property
-    def dtype(self) -> str:
-        return self.inner.dtype
-
-    @property
-    def rank(self) -> int | None:
-        return self.inner.rank
-
-    @property
-    def alpha(self) -> float | None:
-        return self.inner.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.inner.scale
-
-    @property
-    def in_features(self) -> int:
-        return self.inner.in_features
-
-    @property
-    def out_features(self) -> int:
-        return self.inner.out_features
-
-    @property
-    def made_for(self) -> str:
-        return self.inner.made_for
 
     @property
     def live(self) -> str:
@@ -82,9 +51,6 @@ class DoraDelta:
     @property
     def live_rank(self) -> int:
         return self.inner.live_rank if self.live else 0
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        return self.inner.fits(shape)
 
     def dense(self, weight: np.ndarray) -> np.ndarray:
         changed = self._changed(weight)
@@ -96,12 +62,6 @@ class DoraDelta:
             changed -= weight
         require_finite(self.module, changed)
         return changed
-
-    def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return None
-
-    def raw_factors(self) -> RawFactors | None:
-        return None
 
     def gated(self, weight: np.ndarray) -> Gated | None:
         if not self.live or (factors := self.inner.factors()) is None:
@@ -155,7 +115,7 @@ def build_dora(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
         raise AdapterError(
             f"{module}: tensor {shown(magnitude.name)} has shape {list(magnitude.shape)} for {expected} {side}"
         )
-    return DoraDelta(inner, magnitude, on_input)
+    return DoraDelta(module, inner, magnitude, on_input)
 
 
 def _is_input(shape: tuple[int, ...]) -> bool:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta, ScaledDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -34,7 +34,7 @@ _OUTPUTS = ("clip_l_out", "clip_g_out")
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingDelta(BakedDelta):
+class EmbeddingDelta(ScaledDelta, BakedDelta):
     """The `Delta` of an embedding layer's weight [vocabulary, width]: ΔE = scale · downᵀ · upᵀ (PEFT names them A, B).
 
     No socket is at a table that is looked up, so it is baked.
@@ -53,14 +53,6 @@ class EmbeddingDelta(BakedDelta):
     @property
     def rank(self) -> int:
         return self.down.shape[0]
-
-    @property
-    def alpha(self) -> float | None:
-        return self.scaling.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.scaling.factor
 
     @property
     def in_features(self) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import ScaledDelta
 from lorablend.adapters.algorithms.checks import (
     check_floats,
     dtype_of,
@@ -40,7 +41,7 @@ class Factored(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class FactoredDelta(ABC):
+class FactoredDelta(ScaledDelta, ABC):
     """The `Delta` of one module that has exact low-rank factors; see there.
 
     Where the factors would have more rows than the weight has, its live form is the change itself and an identity.
@@ -56,14 +57,6 @@ class FactoredDelta(ABC):
     @property
     @abstractmethod
     def algorithm(self) -> str: ...
-
-    @property
-    def alpha(self) -> float | None:
-        return self.scaling.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.scaling.factor
 
     @property
     def dtype(self) -> str:

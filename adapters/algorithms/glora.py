@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta, ScaledDelta
 from lorablend.adapters.algorithms.checks import (
     check_floats,
     check_roles,
@@ -23,7 +24,7 @@ from lorablend.adapters.algorithms.checks import (
     sizes,
     without_ones,
 )
-from lorablend.adapters.algorithms.delta import Gated, RawFactors
+from lorablend.adapters.algorithms.delta import Gated
 from lorablend.adapters.algorithms.factored import NUMBERS, matrix
 from lorablend.adapters.algorithms.scale import Scale, ScaleSettings, scale_of
 from lorablend.adapters.errors import AdapterError
@@ -34,7 +35,7 @@ __all__ = ["GloraDelta", "build_glora"]
 
 
 @dataclass(frozen=True, eq=False)
-class GloraDelta:
+class GloraDelta(ScaledDelta, BakedDelta):
     """The `Delta` of one module; see there. ΔW = scale · (up · core · down + W · into · back)."""
 
     module: str
@@ -45,14 +46,6 @@ class GloraDelta:
     core: Tensor | None  # [r, r, k, k]
     scaling: Scale
     algorithm: str = "glora"
-
-    @property
-    def alpha(self) -> float | None:
-        return self.scaling.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.scaling.factor
 
     @property
     def dtype(self) -> str:
@@ -95,12 +88,6 @@ class GloraDelta:
             change *= np.float32(self.scale)
         require_finite(self.module, change)
         return change.reshape(weight.shape)
-
-    def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return None  # they need the base weight
-
-    def raw_factors(self) -> RawFactors | None:
-        return None
 
     def gated(self, weight: np.ndarray) -> Gated | None:
         if not self.live:

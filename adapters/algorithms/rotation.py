@@ -63,4 +63,4 @@ def check_stages(module: str, shape: tuple[int, ...]) -> None:
 
 
 def _too_large(module: str) -> AdapterError:
-    return AdapterError(f"{module}: its rotations are too large to compute; the file is of no use")
+    return AdapterError(f"{module}: its rotations are too large to compute; the file is unusable")

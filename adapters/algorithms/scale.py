@@ -96,7 +96,7 @@ def _alpha(
     if math.isfinite(alpha):
         return alpha
     if finite:
-        raise AdapterError(f"tensor {shown(roles['alpha'].name)} contains NaN or infinity; the file is of no use")
+        raise AdapterError(f"tensor {shown(roles['alpha'].name)} contains NaN or infinity; the file is unusable")
     return None
 
 

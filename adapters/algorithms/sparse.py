@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import WrappedDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -29,47 +29,17 @@ RESIDUAL_ROLES = frozenset({"bias_indices", "bias_values", "bias_size"})
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualDelta(BakedDelta):
+class ResidualDelta(WrappedDelta):
     """The `Delta` of one module; see there. Everything but the change itself is the inner delta's."""
 
-    module: str
-    inner: Delta
     indices: Tensor
     values: Tensor
     rows: int
     columns: int
 
     @property
-    def algorithm(self) -> str:
-        return self.inner.algorithm
-
-    @property
     def dtype(self) -> str:
         return self.inner.dtype if dtype_of([self.values]) == self.inner.dtype else "f32"
-
-    @property
-    def rank(self) -> int | None:
-        return self.inner.rank
-
-    @property
-    def alpha(self) -> float | None:
-        return self.inner.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.inner.scale
-
-    @property
-    def in_features(self) -> int | None:
-        return self.inner.in_features
-
-    @property
-    def out_features(self) -> int | None:
-        return self.inner.out_features
-
-    @property
-    def made_for(self) -> str:
-        return self.inner.made_for
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return self.inner.fits(shape) and shape[0] == self.rows and math.prod(shape[1:]) == self.columns

@@ -122,10 +122,10 @@ def test_both_spellings_of_one_module(tmp_path: Path) -> None:
 
     twice = loaded(tmp_path, PAIR | {f"{sgm}.lora_up.weight": ("F32", UP)})
     assert len(twice.deltas) == 1
-    assert twice.warnings == (f"given twice, used once: 1 tensor: {sgm}.lora_up.weight",)
+    assert twice.warnings == (f"stored twice, used once: 1 tensor: {sgm}.lora_up.weight",)
 
     assert refusal(tmp_path, PAIR | {f"{sgm}.lora_up.weight": ("F32", 2 * UP)}) == (
-        f"x.safetensors: tensors {Q}.lora_B.weight and {sgm}.lora_up.weight are the same module's, but differ"
+        f"x.safetensors: tensors {Q}.lora_B.weight and {sgm}.lora_up.weight belong to the same module, but differ"
     )
 
 
@@ -251,20 +251,20 @@ def test_modules_of_rank_0_change_nothing(tmp_path: Path) -> None:
         ),
         (
             PAIR | {f"{Q}.alpha": ("F16", np.full(1, np.inf, np.float16))},
-            f"tensor {Q}.alpha contains NaN or infinity; the file is of no use",
+            f"tensor {Q}.alpha contains NaN or infinity; the file is unusable",
         ),
         (PAIR | {f"{Q}.alpha": ("F64", np.full(1, 1e300))}, f"{Q[:4]} {Q[5:]}: scale 5e+299 does not fit float32"),
         (
             PAIR | {f"{Q}.lora_B.weight": ("F32", np.full((4, 2), np.nan, np.float32))},
-            f"tensor {Q}.lora_B.weight contains NaN or infinity; the file is of no use",
+            f"tensor {Q}.lora_B.weight contains NaN or infinity; the file is unusable",
         ),
-        (PAIR | {"mystery": f32(1), "unet.what": f32(1)}, "of no known algorithm: 2 tensors: mystery, unet.what"),
+        (PAIR | {"mystery": f32(1), "unet.what": f32(1)}, "unknown algorithm in 2 tensors: mystery, unet.what"),
         (
             PAIR | {f"unet.block{n}.lora_A.weight": f32(2, 6) for n in range(5)},
-            "for no module of SD 1.5, SD 2 or SDXL: 5 tensors: "
+            "no module of SD 1.5, SD 2 or SDXL matches 5 tensors: "
             "unet.block0.lora_A.weight, unet.block1.lora_A.weight, unet.block2.lora_A.weight, …",
         ),
-        ({"_aux.step": f32(1)}, "no adapter tensors in it"),
+        ({"_aux.step": f32(1)}, "the file has no adapter tensors"),
         (
             {"conv_in.weight": f32(1), "conv_in.bias": f32(1)},
             "a full model, not an adapter: its tensors are plain weights",

@@ -162,8 +162,8 @@ def test_the_refiner_is_refused(tmp_path: Path, names: dict[str, int]) -> None:
 def test_modules_of_different_models_are_refused(tmp_path: Path) -> None:
     names = {"unet.up_blocks.3.attentions.0.proj_in": 8, "unet.up_blocks.0.attentions.0.proj_in": 8}
     assert message_of(BaseModelError, lambda: adapter_of(tmp_path, names)) == (
-        "x.safetensors: modules of different models: unet up_blocks.0.attentions.0.proj_in is of SDXL, "
-        "the ones before it of SD 1.5 or SD 2"
+        "x.safetensors: modules of different models: unet up_blocks.0.attentions.0.proj_in belongs to SDXL, "
+        "those before it to SD 1.5 or SD 2"
     )
 
 

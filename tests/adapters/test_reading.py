@@ -175,11 +175,11 @@ def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "left_out", "reason"),
     [
-        ({"mystery": (1,)}, ["mystery"], "of no known algorithm: 1 tensor: mystery"),
+        ({"mystery": (1,)}, ["mystery"], "unknown algorithm in 1 tensor: mystery"),
         (
             {"unet.nowhere.lora_A.weight": (2, 6), "unet.nowhere.lora_B.weight": (4, 2)},
             ["unet.nowhere.lora_A.weight", "unet.nowhere.lora_B.weight"],
-            "for no module of SD 1.5, SD 2 or SDXL: 2 tensors: unet.nowhere.lora_A.weight, unet.nowhere.lora_B.weight",
+            "no module of SD 1.5, SD 2 or SDXL matches 2 tensors: unet.nowhere.lora_A.weight, unet.nowhere.lora_B.weight",
         ),
         (
             {"unet.conv_in.lora_A.weight": (2, 6), "unet.conv_in.lora_B.weight": (4, 3)},
@@ -212,7 +212,7 @@ def test_leniently_a_broken_tensor_takes_its_module_along(tmp_path: Path) -> Non
     bad[name] = ("F32", np.full((4, 2), np.nan, np.float32))
     adapter = loaded(tmp_path, PAIR | bad, lenient=True)
     assert set(adapter.refused) == set(bad)
-    assert adapter.warnings[0].endswith(f": tensor {name} contains NaN or infinity; the file is of no use")
+    assert adapter.warnings[0].endswith(f": tensor {name} contains NaN or infinity; the file is unusable")
 
 
 def test_leniently_a_strange_tensor_takes_its_module_along(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_change_that_leaves_float32_is_refused(tmp_path: Path, algorithm: str)
     shapes = {"locon": (4, 3, 3, 3), "lokr": (8, 6)}
     weight = np.full(shapes.get(algorithm, (4, 6)), 1e20, np.float32)
     assert message_of(AdapterError, lambda: delta.dense(weight)) == (
-        f"unet {path}: the change does not fit float32; the file is of no use"
+        f"unet {path}: the change does not fit float32; the file is unusable"
     )
 
 
@@ -277,7 +277,7 @@ def test_without_its_values_a_file_is_understood_from_its_header(tmp_path: Path)
             tensors[name] = dtype, np.full_like(array, np.nan)
     path = write_tensors(tmp_path / "x.safetensors", tensors)
     assert message_of(AdapterError, lambda: load_adapter(path)) == (
-        f"x.safetensors: tensor {flat(Q)}.lora_down.weight contains NaN or infinity; the file is of no use"
+        f"x.safetensors: tensor {flat(Q)}.lora_down.weight contains NaN or infinity; the file is unusable"
     )
     unread = load_adapter(path, check_values=False)
     assert unread.deltas.keys() == whole.deltas.keys()
@@ -287,7 +287,7 @@ def test_without_its_values_a_file_is_understood_from_its_header(tmp_path: Path)
 
 def test_leniently_nothing_left_is_still_an_error(tmp_path: Path) -> None:
     assert refusal(tmp_path, {"mystery": f32(1)}, lenient=True) == (
-        "nothing in it is understood: of no known algorithm: 1 tensor: mystery"
+        "no tensor in it is understood: unknown algorithm in 1 tensor: mystery"
     )
 
 

@@ -58,7 +58,7 @@ def test_the_scale(tmp_path: Path, shapes: Shapes, alpha: float | None, rank: in
 def test_an_infinite_alpha_that_counts_is_refused(tmp_path: Path) -> None:
     tensors = lokr({"w1": (2, 3), "w2_a": (4, 5), "w2_b": (5, 6)}, alpha=math.inf)
     assert message_of(AdapterError, lambda: only(tmp_path, tensors)) == (
-        f"x.safetensors: tensor unet.{Q}.alpha contains NaN or infinity; the file is of no use"
+        f"x.safetensors: tensor unet.{Q}.alpha contains NaN or infinity; the file is unusable"
     )
 
 
@@ -72,7 +72,7 @@ def test_an_alpha_that_its_author_may_have_meant_is_warned_of(
     metadata = {"ss_network_dim": dim} if dim else {}
     warnings = load_adapter(write_tensors(tmp_path / "x", tensors, metadata)).warnings
     said = (
-        "LoKr of whole matrices with alpha 1 and ss_network_dim 32: used with scale 1, as LyCORIS does; "
+        "LoKr of whole matrices with alpha 1 and ss_network_dim 32: applied with scale 1, as LyCORIS does; "
         "if it is too strong, its author meant alpha / dim"
     )
     assert warnings == ((said,) if warned else ())

@@ -219,7 +219,7 @@ def test_settings_that_make_no_sense(tmp_path: Path, settings: dict[str, Any], m
 def test_blocks_beyond_all_numbers(tmp_path: Path, tensors: dict[str, Stored]) -> None:
     delta = only_delta(write_tensors(tmp_path / "a.safetensors", tensors))
     assert message_of(AdapterError, lambda: delta.dense(normal(36, 36))) == (
-        f"unet {TO_Q}: its rotations are too large to compute; the file is of no use"
+        f"unet {TO_Q}: its rotations are too large to compute; the file is unusable"
     )
 
 

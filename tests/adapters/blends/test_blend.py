@@ -170,7 +170,7 @@ def test_weights_that_are_no_finite_numbers(folder: Path, weight) -> None:
         ),
         ({"items": 3}, "items 3 is no list of entries"),
         ({"items": [{"items": []}]}, "{'items': []}: an entry of a blend is a pair, (file or name, weight)"),
-        ({"weight": 1}, 'unknown key "weight"; known are mode, switch_steps, items'),
+        ({"weight": 1}, 'unknown key "weight"; choose from mode, switch_steps, items'),
         ({"adapter": "ink", "schedule": {"start": -1}}, "ink: start -1 is no step; steps count from 1"),
         (
             {"adapter": "ink", "blocks": "OUTAL"},

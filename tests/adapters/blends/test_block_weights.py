@@ -205,7 +205,7 @@ LENGTHS = "give 12 or 20 for SDXL, 17 or 26 for SD 1.5 and SD 2"
         ("OUTAL", 'lbw "OUTAL" is neither a preset nor a list; did you mean "OUTALL"?'),
         (
             "?",
-            'lbw "?" is neither a preset nor a list; known are '
+            'lbw "?" is neither a preset nor a list; choose from '
             "NONE, ALL, ALL0.5, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL",
         ),
         (7, "lbw 7 is neither a preset nor a list"),

@@ -101,7 +101,7 @@ def test_the_json_form_comes_back(form: dict) -> None:
         ({"ramp": 1}, "ramp 1 is not two numbers, the factor at its first and at its last step"),
         ({"ramp": [0, 1, 2]}, "ramp [0, 1, 2] is not two numbers, the factor at its first and at its last step"),
         ({"ramp": [0, float("inf")]}, "ramp inf is not a finite number"),
-        ({"end": 3}, 'unknown key "end"; known are start, stop, ramp'),
+        ({"end": 3}, 'unknown key "end"; choose from start, stop, ramp'),
         ({"strat": 3}, 'unknown key "strat"; did you mean "start"?'),
         (3, 'schedule 3 is not of the form {"start": 3, "stop": 10, "ramp": [0, 1]}'),
     ],

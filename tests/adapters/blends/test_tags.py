@@ -132,7 +132,7 @@ def test_the_mode(tag: str, folder: Path) -> None:
 ERRORS = {
     "<lora:ink:1:lwb=OUTALL>": 'unknown key "lwb"; did you mean "lbw"?',
     "<lora:ink:1:zzz=1>": (
-        'unknown key "zzz"; known are te, unet, dyn, lbw, in, mid, out, blocks, step, start, stop, end, ramp, mask'
+        'unknown key "zzz"; choose from te, unet, dyn, lbw, in, mid, out, blocks, step, start, stop, end, ramp, mask'
     ),
     "<lora:ink:1:lbw=INS:lbw=INS>": "lbw= is said twice",
     "<lora:ink:1:1:8>": "a rank for one adapter (dyn) cannot be given; max_rank is for the whole blend",
@@ -156,7 +156,7 @@ ERRORS = {
     "<lora:ink:1:start=x>": 'start "x" is not a finite number',
     "<lora:ink:1:ramp=0>": 'ramp "0" is no range; write ramp=0-1',
     "<lora:ink:1:mask=>": "mask= is empty; give a box, left,top,right,bottom, or a picture",
-    "<blend:zzz>": 'blend mode "zzz" is unknown; known are sum, switch, composite',
+    "<blend:zzz>": 'blend mode "zzz" is unknown; choose from sum, switch, composite',
     "<blend:swich>": 'blend mode "swich" is unknown; did you mean "switch"?',
     "<blend:switch:x>": "write <blend:switch>, <blend:switch:2> for turns of two steps, or <blend:composite>",
     "<blend:switch:1234567890>": "write <blend:switch>, <blend:switch:2> for turns of two steps, or <blend:composite>",

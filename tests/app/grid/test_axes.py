@@ -91,7 +91,7 @@ ERRORS = {
     "weight:=1": '"weight:=1" is no axis; write weight:ink=0,0.5,1',
     "step=4": 'a grid has no axis "step"; did you mean "steps"?',
     "cfg scale=4": (
-        'a grid has no axis "cfg scale"; known are weight, guidance, steps, strength, scheduler, seed, checkpoint, '
+        'a grid has no axis "cfg scale"; choose from weight, guidance, steps, strength, scheduler, seed, checkpoint, '
         "prompt"
     ),
     "steps=": "steps has no values; write steps=4,8,20",

@@ -71,7 +71,7 @@ def test_a_file_that_is_not_understood_is_described_as_far_as_it_is(library: Lib
     library.scan()
     odd = library.get("odd")
     assert odd.error is not None
-    assert odd.error.startswith("of no known algorithm: 1 tensor: lora_te1_text_model_encoder_layers_1_mlp_fc1.omega")
+    assert odd.error.startswith("unknown algorithm in 1 tensor: lora_te1_text_model_encoder_layers_1_mlp_fc1.omega")
     assert (odd.title, odd.base_model, odd.algorithms, odd.ranks) == ("Odd", "sdxl", ("lora",), (4,))
     assert library.set_favourite("odd").favourite
 
