@@ -93,7 +93,7 @@ class Adapter:
 
     @cached_property
     def content(self) -> str:
-        """A hash that is equal for equal changes, in hex: of the file, and of PEFT's settings that may be next to it."""
+        """A hash that is equal for equal changes, in hex: of the file and of PEFT's settings."""
         settings = {component: dict(settings.raw) for component, settings in self.settings.items()}
         return hashlib.sha256(f"{self.sha256} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 

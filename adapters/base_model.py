@@ -1,4 +1,4 @@
-"""Which base model an adapter was made for: inferred from module names and shapes, and from metadata as a last resort."""
+"""Which base model an adapter was made for: inferred from module names and shapes, from metadata as a last resort."""
 
 from collections.abc import Collection, Iterable, Iterator
 

@@ -179,7 +179,8 @@ def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
         (
             {"unet.nowhere.lora_A.weight": (2, 6), "unet.nowhere.lora_B.weight": (4, 2)},
             ["unet.nowhere.lora_A.weight", "unet.nowhere.lora_B.weight"],
-            "no module of SD 1.5, SD 2 or SDXL matches 2 tensors: unet.nowhere.lora_A.weight, unet.nowhere.lora_B.weight",
+            "no module of SD 1.5, SD 2 or SDXL matches 2 tensors: "
+            "unet.nowhere.lora_A.weight, unet.nowhere.lora_B.weight",
         ),
         (
             {"unet.conv_in.lora_A.weight": (2, 6), "unet.conv_in.lora_B.weight": (4, 3)},

@@ -111,16 +111,16 @@ def test_a_callers_own_load_is_used(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("inc", "inc: no adapter of that name among the 8 in {folder}; did you mean ink?"),
-        ("Neon.v3", "Neon.v3: no adapter of that name among the 8 in {folder}; did you mean Neon.v2?"),
-        ("neon_stile", "neon_stile: no adapter of that name among the 8 in {folder}; did you mean neon_style?"),
-        ("zzzzzz", "zzzzzz: no adapter of that name among the 8 in {folder}"),
-        (".ink", ".ink: no adapter of that name among the 8 in {folder}; did you mean ink?"),
-        ("discarded", "discarded: no adapter of that name among the 8 in {folder}"),
-        ("away", "away: no adapter of that name among the 8 in {folder}"),
-        ("../ink", "../ink: no adapter of that name among the 8 in {folder}; did you mean ink?"),
-        ("x" * 300, "x" * 80 + "…" + "x" * 80 + ": no adapter of that name among the 8 in {folder}"),
-        ("a\0b", "a\\x00b: no adapter of that name among the 8 in {folder}"),
+        ("inc", "inc: no adapter with that name among the 8 in {folder}; did you mean ink?"),
+        ("Neon.v3", "Neon.v3: no adapter with that name among the 8 in {folder}; did you mean Neon.v2?"),
+        ("neon_stile", "neon_stile: no adapter with that name among the 8 in {folder}; did you mean neon_style?"),
+        ("zzzzzz", "zzzzzz: no adapter with that name among the 8 in {folder}"),
+        (".ink", ".ink: no adapter with that name among the 8 in {folder}; did you mean ink?"),
+        ("discarded", "discarded: no adapter with that name among the 8 in {folder}"),
+        ("away", "away: no adapter with that name among the 8 in {folder}"),
+        ("../ink", "../ink: no adapter with that name among the 8 in {folder}; did you mean ink?"),
+        ("x" * 300, "x" * 80 + "…" + "x" * 80 + ": no adapter with that name among the 8 in {folder}"),
+        ("a\0b", "a\\x00b: no adapter with that name among the 8 in {folder}"),
         ("twin", "twin: both a/twin.safetensors and b/twin.safetensors have that name; give the path in {folder}"),
         ("twins", "twins: both a/twin.safetensors and b/twin.safetensors have that name; give the path in {folder}"),
         ("CASE", "CASE: both a/Case.safetensors and a/case.safetensors have that name; give the path in {folder}"),
@@ -132,10 +132,10 @@ def test_names_that_are_not_found(folder: Path, name: str, message: str) -> None
 
 def test_no_folder_to_look_in(tmp_path: Path) -> None:
     assert message_of(BlendError, lambda: resolve_blend([("ink", 1)])) == (
-        "ink: no such file, and no folder of adapters to look for the name in"
+        "ink: no such file, and no adapter folder to search for the name"
     )
     assert message_of(BlendError, lambda: resolve_blend([("ink", 1)], tmp_path / "no")) == (
-        f"{tmp_path / 'no'}: no such folder of adapters, wanted for ink"
+        f"{tmp_path / 'no'}: no such adapter folder, needed to find ink"
     )
 
 
@@ -359,16 +359,16 @@ def test_a_prompt_opens_nothing_outside_the_folder(
     def no_mask(path: Path) -> np.ndarray:
         raise AssertionError(path)
 
-    assert refusal("<lora:secret.safetensors:1>").startswith("secret.safetensors: no adapter of that name among the ")
-    assert refusal("<lora:./secret.safetensors:1>").startswith("./secret.safetensors: no adapter of that name among ")
+    assert refusal("<lora:secret.safetensors:1>").startswith("secret.safetensors: no adapter with that name among the ")
+    assert refusal("<lora:./secret.safetensors:1>").startswith("./secret.safetensors: no adapter with that name among ")
     assert refusal("<lora:secret.safetensors:1>", None) == (
-        "secret.safetensors: no such file, and no folder of adapters to look for the name in"
+        "secret.safetensors: no such file, and no adapter folder to search for the name"
     )
-    assert refusal("<lora:linked:1>") == f"linked: a link that leads out of {folder}; a prompt cannot name it"
+    assert refusal("<lora:linked:1>") == f"linked: a link that points outside {folder}; a prompt cannot use it"
     assert refusal("<lora:ink:1:mask=secret.png>") == f"ink: mask secret.png: no such picture in {folder}"
     assert refusal("<lora:ink:1:mask=secret.png>", None).startswith("ink: mask secret.png: no folder of adapters")
     assert refusal("<lora:ink:1:mask=linked.png>") == (
-        f"ink: linked.png: a link that leads out of {folder}; a prompt cannot name it"
+        f"ink: linked.png: a link that points outside {folder}; a prompt cannot use it"
     )
 
     _, entries = parse_prompt("<lora:inside:1> <lora:styles/Neon.v2:0.5>")

@@ -167,8 +167,8 @@ REFUSALS: list[tuple[bytes | tuple[bytes, bytes], str]] = [
     ),
     ((header_of(a=ENTRY) + b"}", bytes(8)), "x.safetensors: not a safetensors file: the header is not valid JSON"),
     ((b"{a: 1}", b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
-    ((b"{}", b""), "x.safetensors: there are no tensors in it"),
-    ((header_of(__metadata__={"a": "b"}), b""), "x.safetensors: there are no tensors in it"),
+    ((b"{}", b""), "x.safetensors: the file has no tensors"),
+    ((header_of(__metadata__={"a": "b"}), b""), "x.safetensors: the file has no tensors"),
     ((header_of(__metadata__=[]), b""), "x.safetensors: the header's __metadata__ is not an object"),
     ((header_of(__metadata__={"a": 1}), b""), "x.safetensors: metadata a is not text"),
     ((f'{{"a": {json.dumps(ENTRY)}, "a": 2}}'.encode(), bytes(8)), "x.safetensors: the header names a twice"),
@@ -227,13 +227,13 @@ REFUSALS: list[tuple[bytes | tuple[bytes, bytes], str]] = [
     ),
     (
         (header_of(a=ENTRY | {"data_offsets": [8, 16]}), bytes(16)),
-        "x.safetensors: 8 bytes between the header and tensor a belong to nothing",
+        "x.safetensors: 8 bytes between the header and tensor a belong to no tensor",
     ),
     (
         (header_of(a=ENTRY, b=ENTRY | {"data_offsets": [16, 24]}), bytes(24)),
-        "x.safetensors: 8 bytes between tensor a and tensor b belong to nothing",
+        "x.safetensors: 8 bytes between tensor a and tensor b belong to no tensor",
     ),
-    ((header_of(a=ENTRY), bytes(9)), "x.safetensors: 1 bytes after the last tensor belong to nothing"),
+    ((header_of(a=ENTRY), bytes(9)), "x.safetensors: 1 bytes after the last tensor belong to no tensor"),
     (
         (header_of(**{"x\n\x1b[31m": ENTRY}), bytes(7)),
         "x.safetensors: truncated: tensor x\\n\\x1b[31m ends at byte 8 of the data, the data at 7; download it again",

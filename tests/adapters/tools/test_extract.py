@@ -236,7 +236,7 @@ def test_refusals(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
         f"{tmp_path / 'no'} does not exist; give a diffusers folder or a .safetensors checkpoint"
     )
     assert message(ModelError, tmp_path, sdxl_source, out) == (
-        f"{tmp_path} holds no weights of a UNet or a text encoder; "
+        f"{tmp_path} has no weights of a UNet or a text encoder; "
         "give a diffusers folder or a .safetensors checkpoint of SDXL or SD 1.x"
     )
     assert message(InputError, sdxl_source, sdxl_source, weights_file(sdxl_source, "unet")) == (

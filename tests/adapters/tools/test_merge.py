@@ -357,5 +357,5 @@ def test_refusals_of_places(tmp_path: Path, out: Path) -> None:
     assert out.read_bytes() == b"mine"
     nowhere = tmp_path / "nowhere" / "x.safetensors"
     assert message_of(InputError, lambda: merge(items, nowhere)) == (
-        f"{nowhere}: there is no folder {nowhere.parent}; make it first"
+        f"{nowhere}: the folder {nowhere.parent} does not exist; create it first"
     )

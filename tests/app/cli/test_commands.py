@@ -378,11 +378,11 @@ ERRORS = {
     "generate MODEL x --runtime fast": "runtime is 'fast'; choose one of auto, live, genai",
     "generate MODEL x --precision int4": "precision is 'int4'; choose one of f32, f16, bf16",
     "generate MODEL x --lora nosuch.safetensors": (
-        "nosuch.safetensors: no such file, and no folder of adapters to look for the name in"
+        "nosuch.safetensors: no such file, and no adapter folder to search for the name"
     ),
-    "generate MODEL x --lora text.txt": "text.txt: no such file, and no folder of adapters to look for the name in",
+    "generate MODEL x --lora text.txt": "text.txt: no such file, and no adapter folder to search for the name",
     "generate MODEL <lora:inc:1> --lora-dir LORAS": (
-        "inc: no adapter of that name among the 2 in LORAS; did you mean ink?"
+        "inc: no adapter with that name among the 2 in LORAS; did you mean ink?"
     ),
     "generate MODEL x --lora ink:nan --lora-dir LORAS": '"ink:nan": weight "nan" is not a finite number',
     "generate MODEL <lora:/etc/ink:1> --lora-dir LORAS": (

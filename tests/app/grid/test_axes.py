@@ -106,7 +106,7 @@ ERRORS = {
     "steps=8,4,8": "steps has 8 twice; give each value once",
     "weight:ink=1,1.0": "weight:ink has 1.0 twice; give each value once",
     "checkpoint=nosuch*": "nosuch* fits no .safetensors file; give another pattern, or names with commas",
-    "checkpoint=nosuch": "nosuch: no such file, and no folder of adapters to look for the name in",
+    "checkpoint=nosuch": "nosuch: no such file, and no adapter folder to search for the name",
 }
 
 

@@ -223,12 +223,12 @@ def test_get_in_a_folder(name: str, library: Library) -> None:
 )
 def test_a_name_is_no_path(name: str, library: Library, folder: Path) -> None:
     message = message_of(BlendError, lambda: library.get(name))
-    assert f"no adapter of that name among the 3 in {folder}" in message
+    assert f"no adapter with that name among the 3 in {folder}" in message
 
 
 def test_names_that_do_not_fit(library: Library, folder: Path) -> None:
     assert message_of(BlendError, lambda: library.get("inc")) == (
-        f"inc: no adapter of that name among the 3 in {folder}; did you mean ink?"
+        f"inc: no adapter with that name among the 3 in {folder}; did you mean ink?"
     )
     write(folder / "a", "same")
     write(folder / "b", "same", seed=2)
