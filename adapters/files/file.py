@@ -77,7 +77,7 @@ def _look_up(values: np.ndarray, bits: np.ndarray) -> np.ndarray:
     return result
 
 
-# The bits of positive infinity, or of the smallest NaN if there is no infinity. As integers, all NaNs are at least this.
+# The bits of positive infinity, or of the smallest NaN if there is no infinity. As integers, no NaN is smaller.
 _INFINITY = {
     "F8_E4M3": 0x7F,
     "F8_E5M2": 0x7C,

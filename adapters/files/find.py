@@ -25,8 +25,8 @@ def find_adapter(name: str | os.PathLike[str], lora_dir: str | os.PathLike[str] 
     """Return the file that `name` refers to.
 
     `name` is a path, or it refers to a file anywhere below `lora_dir`: by its file name with or without the suffix, its
-    path relative to `lora_dir`, or the name that the trainer gave the adapter. Exact matches come first, then matches in
-    another letter case. Hidden files are not found. A `PromptName` is never taken as a path, and does not find links
+    path relative to `lora_dir`, or the name that the trainer gave the adapter. Exact matches are preferred to matches
+    in another letter case. Hidden files are not found. A `PromptName` is never taken as a path, and does not find links
     that point outside the folder. Raises BlendError if the name matches no file, or more than one.
     """
     if isinstance(name, os.PathLike):

@@ -163,30 +163,30 @@ def test_weights_that_are_no_finite_numbers(folder: Path, weight) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("ink", "ink: an entry of a blend is a pair, (file or name, weight)"),
+        ("ink", "ink is not an entry of a blend; give a pair, (file or name, weight)"),
         (
             {"adapter": "ink", "wieght": 1},
             'unknown key "wieght"; did you mean "weight"?',
         ),
-        ({"items": 3}, "items 3 is no list of entries"),
-        ({"items": [{"items": []}]}, "{'items': []}: an entry of a blend is a pair, (file or name, weight)"),
+        ({"items": 3}, "items 3 is not a list of entries"),
+        ({"items": [{"items": []}]}, "{'items': []} is not an entry of a blend; give a pair, (file or name, weight)"),
         ({"weight": 1}, 'unknown key "weight"; choose from mode, switch_steps, items'),
-        ({"adapter": "ink", "schedule": {"start": -1}}, "ink: start -1 is no step; steps count from 1"),
+        ({"adapter": "ink", "schedule": {"start": -1}}, "ink: start -1 is not a step; steps are counted from 1"),
         (
             {"adapter": "ink", "blocks": "OUTAL"},
             'ink: lbw "OUTAL" is neither a preset nor a list; did you mean "OUTALL"?',
         ),
         (
             {"adapter": "ink", "mask": "left.png"},
-            "ink: mask left.png: pictures cannot be opened here; give a box, left, top, right, bottom",
+            "ink: mask left.png: pictures cannot be opened here; give a box: left, top, right, bottom",
         ),
         (
             {"adapter": "ink", "mask": [0, 1]},
-            "ink: mask [0, 1] is not a box; give left, top, right and bottom as parts from 0 to 1",
+            "ink: mask [0, 1] is not a box; give left, top, right and bottom as numbers from 0 to 1",
         ),
-        ({"adapter": 7}, "7: an adapter is given by its path, its name or an Adapter"),
-        (("ink", 1, 2), "('ink', 1, 2): an entry of a blend is a pair, (file or name, weight)"),
-        ((7, 1), "7: an adapter is given by its path, its name or an Adapter"),
+        ({"adapter": 7}, "7 is not an adapter; give its path, its name or an Adapter"),
+        (("ink", 1, 2), "('ink', 1, 2) is not an entry of a blend; give a pair, (file or name, weight)"),
+        ((7, 1), "7 is not an adapter; give its path, its name or an Adapter"),
     ],
 )
 def test_entries_of_another_kind(entry, message: str) -> None:
@@ -312,7 +312,7 @@ def test_the_mode_that_an_entry_says(folder: Path) -> None:
     assert resolve_blend([("ink", 1), switch, Blend()], folder).mode == "switch"
     assert resolve_blend([switch, switch]).switch_steps == 2
     assert message_of(BlendError, lambda: resolve_blend([switch, Blend((), "composite")])) == (
-        "the blend says both switch:2 and composite; give one mode"
+        "the blend has the modes switch:2 and composite; give only one"
     )
 
 

@@ -63,9 +63,9 @@ def test_equal_by_what_they_cover() -> None:
     [
         ({}, "a mask is a box or a picture; give one of the two"),
         ({"box": (0, 0, 1, 1), "picture": np.eye(2)}, "a mask is a box or a picture; give one of the two"),
-        ({"box": (0.5, 0, 0.5, 1)}, "mask 0.5, 0, 0.5, 1 holds nothing; give left < right and top < bottom in 0 to 1"),
-        ({"box": (0, 0, 2, 1)}, "mask 0, 0, 2, 1 holds nothing; give left < right and top < bottom in 0 to 1"),
-        ({"box": (0, 0, 1)}, "mask (0, 0, 1) is not a box; give left, top, right and bottom as parts from 0 to 1"),
+        ({"box": (0.5, 0, 0.5, 1)}, "mask 0.5, 0, 0.5, 1 is empty; give left < right and top < bottom, from 0 to 1"),
+        ({"box": (0, 0, 2, 1)}, "mask 0, 0, 2, 1 is empty; give left < right and top < bottom, from 0 to 1"),
+        ({"box": (0, 0, 1)}, "mask (0, 0, 1) is not a box; give left, top, right and bottom as numbers from 0 to 1"),
         ({"box": (0, 0, 1, "1")}, "mask edge 1 is not a finite number"),
         (
             {"picture": np.zeros((2, 2, 3)), "name": "rgb.png"},

@@ -233,7 +233,7 @@ def test_refusals(tmp_path: Path) -> None:
     unknown = load_adapter(write_peft(tmp_path / "u.safetensors", random_factors({text: (768, 768)})))
     assert unknown.base_model == "unknown"
     assert message_of(AdapterError, lambda: rename(unknown, out, "kohya")) == (
-        "the file does not tell whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
-        "write the names of diffusers"
+        "the file does not say whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
+        "use diffusers' names"
     )
     assert not out.exists()

@@ -323,7 +323,7 @@ def test_an_index_that_lies_leads_nowhere(library: Library, folder: Path, tmp_pa
     db.commit()
     db.close()
     for name in ("secret", "../outside/secret", str(outside.with_suffix(""))):
-        assert "no adapter of that name" in message_of(BlendError, lambda name=name: library.remove(name))
+        assert "no adapter with that name" in message_of(BlendError, lambda name=name: library.remove(name))
     assert library.preview("ink") is None
     library.remove("ink")
     assert outside.exists()
