@@ -149,7 +149,7 @@ def test_dense_refuses_another_shape(tmp_path: Path, shape: tuple[int, ...], sai
     (delta,) = loaded(tmp_path, PAIR).deltas.values()
     assert message_of(AdapterError, lambda: delta.dense(np.empty(shape))) == (
         "unet mid_block.attentions.0.transformer_blocks.0.attn1.to_q: "
-        f"the adapter changes a weight of 4×6, the model's is {said}"
+        f"the adapter changes a weight of 4×6, but the model's is {said}"
     )
 
 
@@ -222,15 +222,15 @@ def test_modules_of_rank_0_change_nothing(tmp_path: Path) -> None:
         (PAIR | {f"{Q}.lora_A.weight": f32(3, 6)}, f"{Q[:4]} {Q[5:]}: down has rank 3, up has rank 2"),
         (
             PAIR | {f"{Q}.lora_A.weight": f32(6)},
-            f"tensor {Q}.lora_A.weight has shape [6], 2 or 4 dimensions were expected",
+            f"tensor {Q}.lora_A.weight has shape [6]; expected 2 or 4 dimensions",
         ),
         (
             PAIR | {f"{Q}.lora_A.weight": f32(2, 6, 1)},
-            f"tensor {Q}.lora_A.weight has shape [2, 6, 1], 2 or 4 dimensions were expected",
+            f"tensor {Q}.lora_A.weight has shape [2, 6, 1]; expected 2 or 4 dimensions",
         ),
         (
             PAIR | {f"{Q}.lora_B.weight": f32(4, 2, 3, 3)},
-            f"tensor {Q}.lora_B.weight has shape [4, 2, 3, 3], a matrix was expected",
+            f"tensor {Q}.lora_B.weight has shape [4, 2, 3, 3]; expected a matrix",
         ),
         (
             PAIR | {f"{Q}.lora_A.weight": ("F64", DOWN.astype("<f8"))},
@@ -242,9 +242,9 @@ def test_modules_of_rank_0_change_nothing(tmp_path: Path) -> None:
         ),
         (
             PAIR | {f"{Q}.alpha": f32(2)},
-            f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [2], one number was expected",
+            f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [2]; expected one number",
         ),
-        (PAIR | {f"{Q}.alpha": f32(0)}, f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [0], one number was expected"),
+        (PAIR | {f"{Q}.alpha": f32(0)}, f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [0]; expected one number"),
         (
             PAIR | {f"{Q}.alpha": ("BOOL", np.ones(1, np.uint8))},
             f"tensor {Q}.alpha is BOOL: save it as F16, BF16 or F32",

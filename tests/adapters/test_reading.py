@@ -190,7 +190,7 @@ def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
         (
             {"bundle_emb.ink.clip_l": (2, 5, 1), "bundle_emb.oil.clip_l": (2, 768)},
             ["bundle_emb.ink.clip_l"],
-            "tensor bundle_emb.ink.clip_l has shape [2, 5, 1], [n, width] was expected",
+            "tensor bundle_emb.ink.clip_l has shape [2, 5, 1]; expected [n, width]",
         ),
         ({"bundle_emb.clip_l": (2, 5)}, ["bundle_emb.clip_l"], "tensor bundle_emb.clip_l does not name an embedding"),
     ],

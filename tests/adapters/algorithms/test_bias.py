@@ -79,7 +79,7 @@ def test_a_bias_alone(tmp_path: Path) -> None:
 def test_a_bias_of_another_length(tmp_path: Path) -> None:
     (delta,) = load_adapter(write_tensors(tmp_path / "a.safetensors", lora(diff_b=np.ones(6)))).biases.values()
     assert message_of(AdapterError, lambda: delta.dense(np.ones(5, np.float32))) == (
-        f"unet {FF}: the adapter changes a bias of 6 numbers, the model's has 5"
+        f"unet {FF}: the adapter changes a bias of 6 numbers, but the model's has 5"
     )
 
 
@@ -88,12 +88,12 @@ def test_a_bias_of_another_length(tmp_path: Path) -> None:
     [
         (
             lora(diff_b=np.ones(6), bias=np.ones(6)),
-            f"unet {FF}: only one change of a bias was expected, not 2 tensors: {KEY}.bias, {KEY}.diff_b",
+            f"unet {FF}: expected only one change of the bias, not 2 tensors: {KEY}.bias, {KEY}.diff_b",
         ),
-        (lora(diff_b=np.ones((6, 1))), f"tensor {KEY}.diff_b has shape [6, 1], 1 dimension was expected"),
+        (lora(diff_b=np.ones((6, 1))), f"tensor {KEY}.diff_b has shape [6, 1]; expected 1 dimension"),
         (
             stored(**{"lora_up.bias": np.ones(6), "diff": np.ones((6, 8))}),
-            f"unet {FF}: no down, whose rank scales the bias {KEY}.lora_up.bias",
+            f"unet {FF}: there is no down, whose rank scales the bias {KEY}.lora_up.bias",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_the_gate_and_dense_are_the_same_change(
         (magnitude(".dora_scale", 1, 5), f"unet {Q}: tensor unet.{Q}.dora_scale has shape [1, 5] for 6 inputs"),
         (
             magnitude(".dora_scale", 4) | magnitude(".magnitude", 4),
-            f"unet {Q}: both dora_scale and a magnitude, one of them was expected",
+            f"unet {Q}: both dora_scale and a magnitude; expected only one of them",
         ),
         (
             {f"unet.{Q}.magnitude": ("I32", np.ones(4, "<i4"))},
@@ -109,7 +109,7 @@ def test_the_gate_and_dense_are_the_same_change(
         (
             magnitude(".magnitude", 4)
             | {f"unet.{Q}.lora_A.weight": ("F32", normal(0, 6)), f"unet.{Q}.lora_B.weight": ("F32", normal(4, 0))},
-            f"unet {Q}: rank 0 with a magnitude, tensor unet.{Q}.magnitude, means nothing",
+            f"unet {Q}: tensor unet.{Q}.magnitude is a magnitude, but the rank is 0",
         ),
     ],
 )

@@ -106,7 +106,7 @@ def test_only_conv_in_is_padded(tmp_path: Path) -> None:
     delta = only_delta(path)
     assert not delta.fits((5, 9, 3, 3))
     assert message_of(AdapterError, lambda: delta.dense(normal(5, 9, 3, 3))) == (
-        "unet conv_out: the adapter changes a weight of 5×4×3×3, the model's is 5×9×3×3"
+        "unet conv_out: the adapter changes a weight of 5×4×3×3, but the model's is 5×9×3×3"
     )
 
 
@@ -116,7 +116,7 @@ def test_a_norm_fits_a_norm_of_its_length(tmp_path: Path) -> None:
     assert delta.fits((16,))
     assert not delta.fits((16, 16))
     assert message_of(AdapterError, lambda: delta.dense(normal(8))) == (
-        f"unet {LAYER_NORM}: the adapter changes a weight of 16 numbers, the model's is 8"
+        f"unet {LAYER_NORM}: the adapter changes a weight of 16 numbers, but the model's is 8"
     )
 
 
@@ -125,11 +125,11 @@ def test_a_norm_fits_a_norm_of_its_length(tmp_path: Path) -> None:
     [
         (
             {f"{Q}.diff": normal(2, 2, 2)},
-            f"tensor {Q}.diff has shape [2, 2, 2], 1 or 2 or 4 dimensions were expected",
+            f"tensor {Q}.diff has shape [2, 2, 2]; expected 1 or 2 or 4 dimensions",
         ),
         (
             {f"{Q}.diff": normal(2, 2), f"{Q}.set_weight": normal(2, 2)},
-            f"unet {TO_Q}: 1 tensor: {Q}.set_weight does not belong with {Q}.diff",
+            f"unet {TO_Q}: unexpected 1 tensor: {Q}.set_weight with {Q}.diff",
         ),
     ],
 )

@@ -79,16 +79,16 @@ def test_factors_and_dense_are_the_same_change(
     [
         ({"hada_w1_a": (4, 3)}, f"unet {Q}: hada_w1_a has rank 3, hada_w1_b has rank 2"),
         ({"hada_w2_b": (2, 7)}, f"unet {Q}: hada_w1 is for a weight of 4×6, hada_w2 for one of 4×7"),
-        ({"hada_w2_b": (2,)}, f"tensor unet.{Q}.hada_w2_b has shape [2], 2 or 4 dimensions were expected"),
-        ({"hada_w2_a": (4, 2, 3, 3)}, f"tensor unet.{Q}.hada_w2_a has shape [4, 2, 3, 3], a matrix was expected"),
+        ({"hada_w2_b": (2,)}, f"tensor unet.{Q}.hada_w2_b has shape [2]; expected 2 or 4 dimensions"),
+        ({"hada_w2_a": (4, 2, 3, 3)}, f"tensor unet.{Q}.hada_w2_a has shape [4, 2, 3, 3]; expected a matrix"),
         (
             {"hada_t1": (2, 2, 3, 3)},
             f"unet {Q}: no hada_t2 for 5 tensors: unet.{Q}.hada_w1_a, unet.{Q}.hada_w1_b, unet.{Q}.hada_w2_a, …",
         ),
-        ({"hada_t1": (2, 2, 3, 3), "hada_t2": (2, 3, 3, 3)}, f"unet {Q}: hada_t1 is 2×2, the ranks beside it are 4×2"),
+        ({"hada_t1": (2, 2, 3, 3), "hada_t2": (2, 3, 3, 3)}, f"unet {Q}: hada_t1 is 2×2, but the ranks are 4×2"),
         (
             {"lora_A.weight": (2, 6)},
-            f"unet {Q}: 1 tensor: unet.{Q}.lora_A.weight does not belong with unet.{Q}.hada_w1_a",
+            f"unet {Q}: unexpected 1 tensor: unet.{Q}.lora_A.weight with unet.{Q}.hada_w1_a",
         ),
     ],
 )

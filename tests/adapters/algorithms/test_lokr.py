@@ -149,21 +149,21 @@ def test_every_factoring_is_the_product_of_its_whole_matrices(
         ),
         (
             {"w1": (2, 3), "w1_a": (2, 3), "w2": (4, 5)},
-            f"unet {Q}: 1 tensor: unet.{Q}.lokr_w1_a does not belong with unet.{Q}.lokr_w1",
+            f"unet {Q}: unexpected 1 tensor: unet.{Q}.lokr_w1_a with unet.{Q}.lokr_w1",
         ),
         (
             {"w1": (2, 3), "w2": (4, 5), "t2": (2, 2, 3, 3)},
-            f"unet {Q}: 1 tensor: unet.{Q}.lokr_t2 does not belong with unet.{Q}.lokr_w1",
+            f"unet {Q}: unexpected 1 tensor: unet.{Q}.lokr_t2 with unet.{Q}.lokr_w1",
         ),
         ({"w1": (2, 3), "w2_a": (4, 5), "w2_b": (4, 5)}, f"unet {Q}: lokr_w2_a has rank 5, lokr_w2_b has rank 4"),
         (
             {"w1": (2, 3), "t2": (2, 3, 3, 3), "w2_a": (2, 4), "w2_b": (2, 5)},
-            f"unet {Q}: lokr_t2 is 2×3, the ranks beside it are 2×2",
+            f"unet {Q}: lokr_t2 is 2×3, but the ranks are 2×2",
         ),
-        ({"w1": (2,), "w2": (4, 5)}, f"tensor unet.{Q}.lokr_w1 has shape [2], a matrix was expected"),
+        ({"w1": (2,), "w2": (4, 5)}, f"tensor unet.{Q}.lokr_w1 has shape [2]; expected a matrix"),
         (
             {"w1": (20_000, 1), "w2": (1, 20_000)},
-            f"unet {Q}: made for a weight of 20000×20000, no model has one above 268435456 elements",
+            f"unet {Q}: made for a weight of 20000×20000, which is more than 268435456 elements",
         ),
     ],
 )

@@ -134,15 +134,15 @@ def test_kohya_and_peft_spellings_and_all_forms_give_the_same(
         ),
         (
             {f"{FLAT}.lora_mid.weight": ("F32", normal(2, 3))},
-            f"tensor {FLAT}.lora_mid.weight has shape [2, 3], 4 dimensions were expected",
+            f"tensor {FLAT}.lora_mid.weight has shape [2, 3]; expected 4 dimensions",
         ),
         (
             locon(normal(3, 5, 3, 3), normal(4, 2)) | {f"{FLAT}.lora_mid.weight": ("F32", normal(2, 3, 3, 3))},
-            f"tensor {FLAT}.lora_down.weight has shape [3, 5, 3, 3], a matrix was expected",
+            f"tensor {FLAT}.lora_down.weight has shape [3, 5, 3, 3]; expected a matrix",
         ),
         (
             {f"{FLAT}.lora_mid.weight": ("F32", normal(2, 3, 3, 3)), f"{FLAT}.diff": ("F32", normal(4, 5, 3, 3))},
-            f"unet {CONV}: 1 tensor: {FLAT}.diff does not belong with {FLAT}.lora_down.weight",
+            f"unet {CONV}: unexpected 1 tensor: {FLAT}.diff with {FLAT}.lora_down.weight",
         ),
     ],
 )  # fmt: skip
@@ -154,5 +154,5 @@ def test_an_absurd_size_is_refused_without_making_it(tmp_path: Path) -> None:
     name = f"lora_unet_{Q.replace('.', '_')}"
     tensors = locon(np.zeros((1, 20_000), np.float32), np.zeros((20_000, 1), np.float32), name)
     assert refusal(tmp_path, tensors) == (
-        f"x.safetensors: unet {Q}: made for a weight of 20000×20000, no model has one above 268435456 elements"
+        f"x.safetensors: unet {Q}: made for a weight of 20000×20000, which is more than 268435456 elements"
     )

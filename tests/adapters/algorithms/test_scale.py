@@ -175,7 +175,7 @@ def test_the_settings_rank_where_the_tensors_have_none(tmp_path: Path, settings:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 8, "r": "4"}, "metadata lora_adapter_metadata: r is 4, a finite number was expected"),
+        ({"alpha": 8, "r": "4"}, "metadata lora_adapter_metadata: r is 4; expected a finite number"),
         ({"alpha": 8, "rank_pattern": [1]}, "metadata lora_adapter_metadata: rank_pattern is not an object"),
         (
             {"alpha": 8, "rank_pattern": {"(a+)+": 1}},
@@ -212,21 +212,21 @@ def test_a_scale_tensor_replaces_alpha_over_rank_and_a_scalar_multiplies(tmp_pat
         ("[" * 100_000, "metadata lora_adapter_metadata is not valid JSON"),
         ("[]," * 666_667, "metadata lora_adapter_metadata is longer than 2000000 characters"),
         ("[]", "metadata lora_adapter_metadata is not a JSON object"),
-        ({"lora_alpha": "8"}, "metadata lora_adapter_metadata: lora_alpha is 8, a finite number was expected"),
-        ({"lora_alpha": True}, "metadata lora_adapter_metadata: lora_alpha is True, a finite number was expected"),
-        ('{"lora_alpha": NaN}', "metadata lora_adapter_metadata: lora_alpha is nan, a finite number was expected"),
+        ({"lora_alpha": "8"}, "metadata lora_adapter_metadata: lora_alpha is 8; expected a finite number"),
+        ({"lora_alpha": True}, "metadata lora_adapter_metadata: lora_alpha is True; expected a finite number"),
+        ('{"lora_alpha": NaN}', "metadata lora_adapter_metadata: lora_alpha is nan; expected a finite number"),
         ({"alpha_pattern": [1]}, "metadata lora_adapter_metadata: alpha_pattern is not an object"),
         (
             {"alpha_pattern": {"to_q": None}},
-            "metadata lora_adapter_metadata: alpha_pattern to_q is None, a finite number was expected",
+            "metadata lora_adapter_metadata: alpha_pattern to_q is None; expected a finite number",
         ),
-        ({"use_rslora": 1}, "metadata lora_adapter_metadata: use_rslora is 1, true or false was expected"),
+        ({"use_rslora": 1}, "metadata lora_adapter_metadata: use_rslora is 1; expected true or false"),
         (
             {"init_lora_weights": "pissa_niter_4"},
             "metadata lora_adapter_metadata: init_lora_weights is pissa_niter_4, which changed the base model too: "
             "save the adapter with path_initial_model_for_weight_conversion",
         ),
-        ({"use_dora": True}, f"unet {TO_Q}: the settings say use_dora, but there is no magnitude tensor"),
+        ({"use_dora": True}, f"unet {TO_Q}: the settings have use_dora, but there is no magnitude tensor"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -260,7 +260,7 @@ def test_too_many_expressions_are_refused(tmp_path: Path) -> None:
 
 def test_an_integer_beyond_float64_is_no_alpha(tmp_path: Path) -> None:
     path = with_settings(tmp_path, '{"lora_alpha": 1' + "0" * 400 + "}")
-    assert "a finite number was expected" in message_of(AdapterError, lambda: load_adapter(path))
+    assert "; expected a finite number" in message_of(AdapterError, lambda: load_adapter(path))
 
 
 def test_hundreds_of_patterns_are_quick(tmp_path: Path) -> None:

@@ -366,7 +366,7 @@ def test_a_prompt_opens_nothing_outside_the_folder(
     )
     assert refusal("<lora:linked:1>") == f"linked: a link that points outside {folder}; a prompt cannot use it"
     assert refusal("<lora:ink:1:mask=secret.png>") == f"ink: mask secret.png: no such picture in {folder}"
-    assert refusal("<lora:ink:1:mask=secret.png>", None).startswith("ink: mask secret.png: no folder of adapters")
+    assert refusal("<lora:ink:1:mask=secret.png>", None).startswith("ink: mask secret.png: no adapter folder")
     assert refusal("<lora:ink:1:mask=linked.png>") == (
         f"ink: linked.png: a link that points outside {folder}; a prompt cannot use it"
     )
