@@ -223,7 +223,7 @@ def test_a_scale_tensor_replaces_alpha_over_rank_and_a_scalar_multiplies(tmp_pat
         ({"use_rslora": 1}, "metadata lora_adapter_metadata: use_rslora is 1; expected true or false"),
         (
             {"init_lora_weights": "pissa_niter_4"},
-            "metadata lora_adapter_metadata: init_lora_weights is pissa_niter_4, which changed the base model too: "
+            "metadata lora_adapter_metadata: init_lora_weights is pissa_niter_4, which changes the base model too; "
             "save the adapter with path_initial_model_for_weight_conversion",
         ),
         ({"use_dora": True}, f"unet {TO_Q}: the settings have use_dora, but there is no magnitude tensor"),

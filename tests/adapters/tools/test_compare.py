@@ -176,9 +176,9 @@ def test_refusals(tmp_path: Path) -> None:
     assert message_of(BlendError, lambda: compare([a] * 17)) == "17 adapters to compare; give 1 to 16"
     old = load_adapter(write_kohya(tmp_path / "old.safetensors", random_factors(SD15_SHAPES), base="sd15"))
     assert message_of(BaseModelError, lambda: compare([a, old])) == (
-        "a is for sdxl, old is for sd15; take adapters for one base model"
+        "a is for sdxl, old is for sd15; give adapters for one base model"
     )
     wide = load_adapter(write_kohya(tmp_path / "wide.safetensors", random_factors({TO_Q: (128, 64)}), naming="sgm"))
     assert message_of(AdapterError, lambda: compare([a, wide])) == (
-        f"{' '.join(TO_Q)} is 64×64 to a, 128×64 to wide; they are for different models"
+        f"{' '.join(TO_Q)} is 64×64 in a, but 128×64 in wide; they are for different models"
     )

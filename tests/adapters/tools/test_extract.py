@@ -75,7 +75,7 @@ def test_two_folders(sdxl_source: Path, tuned: tuple[Path, dict[Module, np.ndarr
     # 3e-6: the difference of two float32 weights, and float32 factors
     assert largest_error(flat_deltas(adapter), expected(changes, 5)) < 3e-6
     assert report.left_out == (
-        "unet mid_block.attentions.0.norm.weight differs, but is no layer that a LoRA can change",
+        "unet mid_block.attentions.0.norm.weight differs, but is not a layer that a LoRA can change",
     )
     assert [done for _, done, _ in stages] == list(range(stages[0][2] + 1))
     assert adapter.file.tensors["lora_unet_input_blocks_4_0_in_layers_2.lora_down.weight"].shape == (5, 32, 3, 3)
@@ -151,7 +151,7 @@ def test_single_checkpoints(sdxl_source: Path, tuned: tuple[Path, dict[Module, n
     mixed = extract(sdxl_source, files[1], tmp_path / "mixed.safetensors", rank=5, dtype="f32")
     assert largest_error(flat_deltas(load_adapter(mixed.path)), expected(changes, 5)) < 3e-6
     assert mixed.left_out == (
-        "unet mid_block.attentions.0.norm.weight differs, but is no layer that a LoRA can change",
+        "unet mid_block.attentions.0.norm.weight differs, but is not a layer that a LoRA can change",
     )
 
 
@@ -199,7 +199,7 @@ def test_what_does_not_match_is_listed(sdxl_source: Path, tmp_path: Path) -> Non
     report = extract(plain, other, tmp_path / "out.safetensors", rank=2)
     assert report.left_out == (
         "unet conv_in.weight is 32×4×3×3 in plain, 32×9×3×3 in the other",
-        "unet mid_block.attentions.0.norm.weight is in plain alone",
+        "unet mid_block.attentions.0.norm.weight is only in plain",
     )
     assert list(report.ranks) == [("unet", "conv_out")]
     # all ones: of rank 1
@@ -210,10 +210,10 @@ def test_what_does_not_match_is_listed(sdxl_source: Path, tmp_path: Path) -> Non
 
     nan = changed("nan", broken)
     assert message_of(AdapterError, lambda: extract(plain, nan, tmp_path / "no.safetensors", rank=2)) == (
-        "unet conv_out.weight contains NaN or infinity; the model is of no use"
+        "unet conv_out.weight contains NaN or infinity; the model is unusable"
     )
     assert message_of(AdapterError, lambda: extract(plain, plain, tmp_path / "no.safetensors", rank=2)) == (
-        "no.safetensors: nothing to write, every change is zero"
+        "no.safetensors: nothing to write, because every change is zero"
     )
 
 
@@ -224,10 +224,10 @@ def test_refusals(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
         return message_of(error, lambda: extract(*args, **{"rank": 4, **settings}))
 
     assert message(RequestError, sdxl_source, sdxl_source, out, rank=None) == (
-        "neither a rank nor a part to keep; give one of them, or both"
+        "neither a rank nor a part to keep is given; give one of them, or both"
     )
     assert message(RequestError, sdxl_source, sdxl_source, out, keep=2) == (
-        "the part to keep is 2; give a number above 0, at most 1"
+        "the part to keep is 2; give a number above 0 and at most 1"
     )
     assert message(BaseModelError, sdxl_source, sd15_source, out) == (
         f"{sdxl_source.name} is for sdxl and {sd15_source.name} is for sd15; give two models of one kind"

@@ -101,7 +101,7 @@ def test_norm_and_inner_product() -> None:
 
 def test_of_different_weights() -> None:
     [a], [b] = pairs(64, 48, (4,)), pairs(64, 32, (4,))
-    expected = "changes of a 64×48 and of a 64×32 weight cannot be added"
+    expected = "changes of a 64×48 weight and of a 64×32 weight cannot be added"
     assert message_of(AdapterError, lambda: recompress([a, b], 4)) == expected
     assert message_of(AdapterError, lambda: inner(a, b)) == expected
 

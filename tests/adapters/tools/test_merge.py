@@ -311,8 +311,8 @@ def test_refusals_of_settings(tmp_path: Path, out: Path) -> None:
         ({"naming": "a1111"}, "naming is a1111; give kohya or diffusers"),
         ({"dtype": "fp8"}, "dtype is fp8; give f32, f16 or bf16"),
         ({"rank": 0}, "rank is 0; give 1 to 4096"),
-        ({"density": 0}, "density is 0; give a number above 0, at most 1"),
-        ({"density": float("nan")}, "density is nan; give a number above 0, at most 1"),
+        ({"density": 0}, "density is 0; give a number above 0 and at most 1"),
+        ({"density": float("nan")}, "density is nan; give a number above 0 and at most 1"),
         ({"seed": -1}, "seed is -1; give 0 or more"),
         (
             {"method": "concat", "rank": 7},
@@ -331,10 +331,10 @@ def test_refusals_of_adapters(tmp_path: Path, out: Path) -> None:
         write_kohya(tmp_path / "old.safetensors", random_factors(SD15_SHAPES), base="sd15", naming="diffusers")
     )
     assert message_of(BaseModelError, lambda: merge([(a, 1), (other, 1)], out)) == (
-        "a is for sdxl, old is for sd15; take adapters for one base model"
+        "a is for sdxl, old is for sd15; give adapters for one base model"
     )
     assert message_of(AdapterError, lambda: merge([(a, 0)], out)) == (
-        "merged.safetensors: nothing to write, every change is zero"
+        "merged.safetensors: nothing to write, because every change is zero"
     )
     assert message_of(AdapterError, lambda: merge([(a, 1e39)], out)).endswith("does not fit float32")
     assert message_of(AdapterError, lambda: merge([(a, 1e12)], out, dtype="f16")).endswith(
@@ -343,7 +343,7 @@ def test_refusals_of_adapters(tmp_path: Path, out: Path) -> None:
     key = kohya_key(TO_Q)
     bias = write_tensors(tmp_path / "bias.safetensors", {f"{key}.diff_b": ("F32", np.ones(64, np.float32))})
     assert message_of(AdapterError, lambda: merge([(load_adapter(bias), 1)], out)) == (
-        f"bias changes the bias of {' '.join(TO_Q)}, which a LoRA file cannot hold; blend or bake it as it is"
+        f"bias changes the bias of {' '.join(TO_Q)}, which a LoRA file cannot contain; blend or bake it as it is"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "bias.safetensors", "old.safetensors"]
 

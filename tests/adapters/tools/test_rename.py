@@ -205,13 +205,13 @@ def test_refusals(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     a = loha(tmp_path / "a.safetensors")
     key = kohya_key(TO_Q)
-    remedy = "make a LoRA of it with lorablend adapters resize"
+    remedy = "convert it to a LoRA with lorablend adapters resize"
     assert message_of(AdapterError, lambda: rename(a, out, "diffusers")) == (
-        f"a: the names of diffusers cannot express tensor {key}.hada_w1_a; {remedy}"
+        f"a: diffusers' names cannot express tensor {key}.hada_w1_a; {remedy}"
     )
     inputs = dora(tmp_path / "i.safetensors", {"dora_scale": np.ones((1, 64), np.float32)})
     assert message_of(AdapterError, lambda: rename(inputs, out, "diffusers")) == (
-        f"i: the names of diffusers cannot express tensor {key}.dora_scale; {remedy}"
+        f"i: diffusers' names cannot express tensor {key}.dora_scale; {remedy}"
     )
     l = np.ones(64, np.float32)  # noqa: E741 - the name that PEFT has for it
     ia3 = load_adapter(write_tensors(tmp_path / "l.safetensors", {f"{'.'.join(TO_Q)}.ia3_l": ("F32", l[:, None])}))
@@ -227,7 +227,7 @@ def test_refusals(tmp_path: Path) -> None:
     write_tensors(tmp_path / "odd.safetensors", {**tensors, "odd": ("F32", l)})
     odd = load_adapter(tmp_path / "odd.safetensors", lenient=True)
     assert message_of(AdapterError, lambda: rename(odd, out, "kohya")) == (
-        "odd was read leniently and 1 tensor: odd would be lost; read the whole of it, or remove them from the file"
+        "odd was read leniently, and 1 tensor: odd would be lost; do not read it leniently, or remove them from the file"
     )
     text = ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj")
     unknown = load_adapter(write_peft(tmp_path / "u.safetensors", random_factors({text: (768, 768)})))

@@ -61,7 +61,7 @@ def test_resize(lora_dir: Path, here: Path, capsys: Capture) -> None:
     assert run(["adapters", "resize", ink, "--keep", "0.9", "--out", "part.safetensors"]) == 0
     assert {delta.rank for delta in load_adapter(here / "small.safetensors").deltas.values()} == {2}
     assert run(["adapters", "resize", ink, "--out", "no.safetensors"]) == 1
-    assert capsys.readouterr().err.endswith("error: neither a rank nor a part to keep; give one of them, or both\n")
+    assert capsys.readouterr().err.endswith("error: neither a rank nor a part to keep is given; give one of them, or both\n")
 
 
 def test_extract(sdxl_source: Path, here: Path, capsys: Capture) -> None:
@@ -76,7 +76,7 @@ def test_extract(sdxl_source: Path, here: Path, capsys: Capture) -> None:
     assert run(["adapters", "extract", str(sdxl_source), "tuned", "--rank", "2", "--out", "x.safetensors"]) == 0
     out, err = capsys.readouterr()
     assert out == "x.safetensors\n"
-    assert "left out: unet conv_out.bias differs, but is no layer that a LoRA can change\n" in err
+    assert "left out: unet conv_out.bias differs, but is not a layer that a LoRA can change\n" in err
     assert "1 modules, rank 1, f16; error 0.00% in the mean" in err
 
 
