@@ -87,7 +87,7 @@ def check_rank(rank: int) -> None:
 def check_size(rank: int | None, keep: float | None) -> None:
     """Raise RequestError unless a rank, a part of ‖ΔW‖² to keep (above 0 and at most 1), or both are given."""
     if rank is None and keep is None:
-        raise RequestError("neither a rank nor a part to keep is given; give one of them, or both")
+        raise RequestError("neither a rank nor a part to keep; give one of them, or both")
     if rank is not None:
         check_rank(rank)
     if keep is not None and not 0 < keep <= 1:

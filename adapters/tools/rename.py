@@ -90,7 +90,7 @@ def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
     if adapter.refused:
         raise AdapterError(
             f"{shown(adapter.name)} was read leniently, and {listed(adapter.refused)} would be lost; "
-            "do not read it leniently, or remove them from the file"
+            "read it strictly, or remove them from the file"
         )
     modules, others = _modules(adapter)
     tensors: dict[str, Stored] = {}
@@ -104,7 +104,8 @@ def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
     made_by = {"tool": "convert", "naming": naming, "inputs": [{"name": adapter.name, "sha256": adapter.sha256}]}
     metadata = rewritten_metadata(adapter.metadata, None, None, made_by)
     write_file(out, tensors, with_hashes(metadata, tensors))
-    used = {tensor.name for tensors in (*map(dict.values, modules.values()), others) for tensor in tensors}
+    used = {tensor.name for roles in modules.values() for tensor in roles.values()}
+    used |= {tensor.name for tensor in others}
     return RenameReport(out, len(tensors), tuple(name for name in adapter.file.tensors if name not in used))
 
 

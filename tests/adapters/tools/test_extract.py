@@ -224,7 +224,7 @@ def test_refusals(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
         return message_of(error, lambda: extract(*args, **{"rank": 4, **settings}))
 
     assert message(RequestError, sdxl_source, sdxl_source, out, rank=None) == (
-        "neither a rank nor a part to keep is given; give one of them, or both"
+        "neither a rank nor a part to keep; give one of them, or both"
     )
     assert message(RequestError, sdxl_source, sdxl_source, out, keep=2) == (
         "the part to keep is 2; give a number above 0 and at most 1"

@@ -227,7 +227,7 @@ def test_refusals(tmp_path: Path) -> None:
     write_tensors(tmp_path / "odd.safetensors", {**tensors, "odd": ("F32", l)})
     odd = load_adapter(tmp_path / "odd.safetensors", lenient=True)
     assert message_of(AdapterError, lambda: rename(odd, out, "kohya")) == (
-        "odd was read leniently, and 1 tensor: odd would be lost; do not read it leniently, or remove them from the file"
+        "odd was read leniently, and 1 tensor: odd would be lost; read it strictly, or remove them from the file"
     )
     text = ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj")
     unknown = load_adapter(write_peft(tmp_path / "u.safetensors", random_factors({text: (768, 768)})))

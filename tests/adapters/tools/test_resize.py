@@ -105,7 +105,7 @@ def test_metadata_is_kept(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     a = lora(tmp_path / "a.safetensors", 1)
     bad: list[tuple[dict[str, Any], str]] = [
-        ({}, "neither a rank nor a part to keep is given; give one of them, or both"),
+        ({}, "neither a rank nor a part to keep; give one of them, or both"),
         ({"rank": 5000}, "rank is 5000; give 1 to 4096"),
         ({"keep": 1.5}, "the part to keep is 1.5; give a number above 0 and at most 1"),
         ({"rank": 4, "dtype": "f8"}, "dtype is f8; give f32, f16 or bf16"),

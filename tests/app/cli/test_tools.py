@@ -61,7 +61,7 @@ def test_resize(lora_dir: Path, here: Path, capsys: Capture) -> None:
     assert run(["adapters", "resize", ink, "--keep", "0.9", "--out", "part.safetensors"]) == 0
     assert {delta.rank for delta in load_adapter(here / "small.safetensors").deltas.values()} == {2}
     assert run(["adapters", "resize", ink, "--out", "no.safetensors"]) == 1
-    assert capsys.readouterr().err.endswith("error: neither a rank nor a part to keep is given; give one of them, or both\n")
+    assert capsys.readouterr().err.endswith("error: neither a rank nor a part to keep; give one of them, or both\n")
 
 
 def test_extract(sdxl_source: Path, here: Path, capsys: Capture) -> None:
