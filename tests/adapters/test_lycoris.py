@@ -1,4 +1,4 @@
-"""Files that LyCORIS writes itself, against what its own modules make of the weights: LoCon, LoHa, LoKr and DoRA."""
+"""Files that LyCORIS writes, compared to how its own modules change the weights: LoCon, LoHa, LoKr and DoRA."""
 
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ PATHS = {TO_Q, TO_K, FF, CONV, SHORTCUT}
 
 
 def written(path: Path, **options: Any) -> tuple[Path, Layers, dict[str, np.ndarray]]:
-    """A file that LyCORIS saves, the layers, and the weights that its forward passes take in their place.
+    """Return a file that LyCORIS saves, the layers, and the weights that its forward passes use instead.
 
-    Not those of its `merge_to`, which (4.1.3) multiplies LoHa and LoKr with alpha / rank twice.
+    They are not those of its `merge_to`, which multiplies LoHa and LoKr by alpha / rank twice (4.1.3).
     """
     import torch
     from lycoris import create_lycoris
@@ -51,7 +51,7 @@ def written(path: Path, **options: Any) -> tuple[Path, Layers, dict[str, np.ndar
     return path, layers_of(net), weights
 
 
-# LyCORIS gives a LoKr's second matrix factors only where the rank is below half its size.
+# LyCORIS factors the second matrix of a LoKr only if the rank is below half its size.
 @pytest.mark.parametrize(
     ("options", "algorithm", "live"),
     [
@@ -86,7 +86,7 @@ def test_what_lycoris_saves(
         weight = layers[name].weight
         change = delta.dense(weight)
         expected = weights[name] - weight
-        # Both are float32; the difference of two weights, which is all that LyCORIS gives, has lost a digit.
+        # Both are float32, and the difference of two weights, which is all that LyCORIS gives, has lost a digit.
         assert relative(change, expected) <= 1e-5, name
         assert delta.algorithm == ("dora" if decompose else algorithm)
         assert delta.out_features == weight.shape[0]

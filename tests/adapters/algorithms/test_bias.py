@@ -34,7 +34,7 @@ def test_peft_loras_own_bias_is_scaled_like_it(tmp_path: Path, rslora: bool) -> 
     assert len(adapter.biases) == 2
 
 
-def test_peft_biases_that_were_trained_along_replace(tmp_path: Path) -> None:
+def test_biases_that_peft_trained_replace(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=4, target_modules=["net.2", "conv_shortcut"], bias="all")
     net = small_net()
@@ -57,7 +57,9 @@ def test_peft_biases_that_were_trained_along_replace(tmp_path: Path) -> None:
     ],
 )
 def test_added_and_replaced(tmp_path: Path, tensors: dict[str, Stored], expected: list[float]) -> None:
-    other = {"lora_unet_conv_out.diff": ("F32", np.ones((2, 2), np.float32))}  # else a full model of plain weights
+    other = {
+        "lora_unet_conv_out.diff": ("F32", np.ones((2, 2), np.float32))
+    }  # otherwise it would look like a full model
     adapter = load_adapter(write_tensors(tmp_path / "a.safetensors", tensors | other))
     ((_, delta),) = adapter.biases.items()
     assert delta.out_features == 2

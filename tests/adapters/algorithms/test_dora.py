@@ -1,4 +1,4 @@
-"""DoRA: the axis that the magnitude's shape means, the gate, and what does not fit together."""
+"""DoRA: the axis that the magnitude's shape determines, the gate, and refusals."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_the_axis(tmp_path: Path, suffix: str, shape: tuple[int, ...], axis: int
     assert (delta.gated(WEIGHT) is None) == (not axis)
 
 
-def test_the_changed_weights_own_norm_changes_nothing_more(tmp_path: Path) -> None:
+def test_the_norm_of_the_changed_weight_as_magnitude_changes_nothing_more(tmp_path: Path) -> None:
     plain = only(tmp_path, PAIR)
     norm = np.linalg.norm(WEIGHT + plain.dense(WEIGHT), axis=1)
     delta = only(tmp_path, PAIR | {f"unet.{Q}.magnitude": ("F32", norm)}, name="y")

@@ -49,7 +49,7 @@ def test_peft(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["token_embedding", "position_embedding"])
 def test_a_plain_lora_of_a_table_is_not_live(tmp_path: Path, module: str) -> None:
-    """As LyCORIS' presets train them. There are factors for the tools, but no socket for them."""
+    """LyCORIS' presets train them. There are factors for the tools, but no socket."""
     key = f"lora_te1_text_model_embeddings_{module}"
     down, up = normal(2, 16), normal(50, 2)
     tensors: dict[str, Stored] = {f"{key}.lora_down.weight": ("F32", down), f"{key}.lora_up.weight": ("F32", up)}

@@ -39,7 +39,7 @@ def test_lycoris(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 def test_a_tucker_core_like_lycoris_own_formula(tmp_path: Path) -> None:
-    # Its module never makes one, for a condition that cannot be met, but it can calculate with one.
+    # LyCORIS never creates one, because of a condition that cannot be true, but it can compute with one.
     torch = pytest.importorskip("torch")
     formula = pytest.importorskip("lycoris.modules.glora")._glora_weight
     weight = normal(8, 6, 3, 3)
@@ -58,7 +58,7 @@ def test_a_tucker_core_like_lycoris_own_formula(tmp_path: Path) -> None:
     assert delta.gated(weight) is None
 
 
-def test_the_old_layout_has_both_pairs_the_other_way_round(tmp_path: Path) -> None:
+def test_the_old_layout_has_both_pairs_swapped(tmp_path: Path) -> None:
     weight = normal(8, 6)
     a1, a2, b1, b2 = normal(4, 6, seed=1), normal(6, 4, seed=2), normal(4, 6, seed=3), normal(8, 4, seed=4)
     path = write(tmp_path / "a.safetensors", K, a1=a1, a2=a2, b1=b1, b2=b2, alpha=np.float32(2).reshape(()))

@@ -73,7 +73,7 @@ def write_convolution(folder: Path, settings: dict[str, Any] | None) -> Path:
 
 
 @pytest.mark.parametrize(("feedforward", "on_input"), [(CONV, True), ("conv2", False), (["conv1"], True), ([], False)])
-def test_peft_settings_say_what_a_convolution_multiplies(tmp_path: Path, feedforward: Any, on_input: bool) -> None:
+def test_peft_settings_decide_what_a_convolution_multiplies(tmp_path: Path, feedforward: Any, on_input: bool) -> None:
     (delta,) = load_adapter(write_convolution(tmp_path / "a", {"feedforward_modules": feedforward})).deltas.values()
     assert delta.made_for == ("6 inputs" if on_input else "6 outputs")
 

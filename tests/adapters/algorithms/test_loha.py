@@ -1,4 +1,4 @@
-"""LoHa: the formula element by element, its live form over all shapes, and what does not fit together."""
+"""LoHa: the formula element by element, its live form for all shapes, and refusals."""
 
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def test_factors_and_dense_are_the_same_change(
     factors = delta.factors()
     assert factors is not None
     down, up = factors
-    assert delta.live_rank == min(first * second, out, weight[0].size)  # or the change itself and an identity
+    assert delta.live_rank == min(first * second, out, weight[0].size)  # or the change itself and an identity matrix
     assert down.shape == (delta.live_rank, width, *kernel)
     # 1e-5: float32 sums of the same products in another order
     assert relative((up @ down.reshape(len(down), -1)).reshape(weight.shape), change) <= 1e-5

@@ -1,4 +1,4 @@
-"""LoRA on convolutions, Tucker's core, numbers of 8 bits, and what does not fit together."""
+"""LoRA on convolutions, with a Tucker core, with 8-bit numbers, and refusals."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_tuckers_change_is_the_three_convolutions_one_after_the_other(tmp_path: 
     torch.testing.assert_close(conv(x, ours, padding=1), expected, rtol=0, atol=1e-4)
 
 
-def test_flattened_columns_of_a_convolution_are_taken_apart(tmp_path: Path) -> None:
+def test_flattened_columns_of_a_convolution_are_split(tmp_path: Path) -> None:
     down, up = normal(2, 5, 3, 3), normal(4, 2)
     whole, flat = only(tmp_path, locon(down, up)), only(tmp_path, locon(down.reshape(2, 45), up), name="y")
     assert (flat.made_for, flat.in_features, flat.out_features) == ("4×5×3×3", 5, 4)
@@ -146,11 +146,11 @@ def test_kohya_and_peft_spellings_and_all_forms_give_the_same(
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_refused(tmp_path: Path, tensors: dict[str, Stored], message: str) -> None:
+def test_tensors_that_do_not_fit_together_are_refused(tmp_path: Path, tensors: dict[str, Stored], message: str) -> None:
     assert refusal(tmp_path, locon(normal(3, 5, 1, 1), normal(4, 2)) | tensors) == f"x.safetensors: {message}"
 
 
-def test_an_absurd_size_is_refused_without_making_it(tmp_path: Path) -> None:
+def test_an_absurd_size_is_refused_without_allocating_it(tmp_path: Path) -> None:
     name = f"lora_unet_{Q.replace('.', '_')}"
     tensors = locon(np.zeros((1, 20_000), np.float32), np.zeros((20_000, 1), np.float32), name)
     assert refusal(tmp_path, tensors) == (

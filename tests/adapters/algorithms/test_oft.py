@@ -87,8 +87,8 @@ def test_peft_boft(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stages", [2, 3])
-def test_peft_boft_of_several_stages_which_it_makes_on_a_gpu_only(tmp_path: Path, stages: int) -> None:
-    # From PEFT's own pieces: its Cayley transform and its permutations, put together as get_delta_weight does it.
+def test_peft_boft_of_several_stages_which_peft_creates_only_on_a_gpu(tmp_path: Path, stages: int) -> None:
+    # PEFT's own Cayley transform and permutations, combined as in its get_delta_weight.
     torch = pytest.importorskip("torch")
     layer = pytest.importorskip("peft.tuners.boft.layer").BOFTLayer
     count, size, out = 8, 4, 12
@@ -116,7 +116,7 @@ def test_a_rotation_keeps_the_norm_of_the_weight(tmp_path: Path) -> None:
         assert relative(weight + delta.dense(weight), weight) > 0.5
 
 
-def test_the_weight_of_the_user_interpolates_the_rotation(tmp_path: Path) -> None:
+def test_the_users_weight_interpolates_the_rotation(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     lycoris = pytest.importorskip("lycoris.modules.diag_oft")
     layer = torch.nn.Linear(16, 32, bias=False)
@@ -216,7 +216,7 @@ def test_settings_that_make_no_sense(tmp_path: Path, settings: dict[str, Any], m
         {f"{PEFT_Q}.oft_R.weight": ("F32", np.full((1, 36), 3e38, np.float32))},
     ],
 )
-def test_blocks_beyond_all_numbers(tmp_path: Path, tensors: dict[str, Stored]) -> None:
+def test_blocks_that_are_too_large(tmp_path: Path, tensors: dict[str, Stored]) -> None:
     delta = only_delta(write_tensors(tmp_path / "a.safetensors", tensors))
     assert message_of(AdapterError, lambda: delta.dense(normal(36, 36))) == (
         f"unet {TO_Q}: the rotations are too large to compute; the file is unusable"

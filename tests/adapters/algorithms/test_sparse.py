@@ -1,4 +1,4 @@
-"""The sparse residual that LyCORIS' extraction leaves beside a LoRA."""
+"""The sparse residual that LyCORIS' extraction writes in addition to a LoRA."""
 
 from pathlib import Path
 from typing import Any

@@ -53,8 +53,8 @@ def open_mask(path: Path) -> np.ndarray:
 LEFT = Mask(picture=np.eye(4), name="left.png")
 TWELVE = (1.0, 0.0, 0.5, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-# Tag, what it says, and is it the one that is written? A1111's rule: te is the first value or te=, unet the second or
-# unet=, and without one what te is.
+# Tag, its meaning, and whether it is the tag that we write. A1111's rule: te is the first value or te=; unet is the
+# second value or unet=, or else the same as te.
 TAGS: list[tuple[str, dict[str, Any], bool]] = [
     ("<lora:ink>", {"weight": 1}, False),
     ("<lora:ink:1>", {"weight": 1}, True),
@@ -102,9 +102,9 @@ TAGS: list[tuple[str, dict[str, Any], bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("tag", "said", "written"), TAGS, ids=[tag for tag, *_ in TAGS])
-def test_tags(tag: str, said: dict[str, Any], written: bool, folder: Path, ink: Adapter) -> None:
-    expected = BlendItem(ink, **said)
+@pytest.mark.parametrize(("tag", "fields", "written"), TAGS, ids=[tag for tag, *_ in TAGS])
+def test_tags(tag: str, fields: dict[str, Any], written: bool, folder: Path, ink: Adapter) -> None:
+    expected = BlendItem(ink, **fields)
     text, entries = parse_prompt(f"a {tag} fox")
     assert text == "a fox"
     for source in (entries, [tag], [parse_lora_option(tag)]):
@@ -203,7 +203,7 @@ def test_a_list_for_another_base_model_names_the_adapter(folder: Path, ink: Adap
     )
 
 
-# loss-free in both forms
+# lossless in both forms
 
 weights = st.floats(-4, 4)
 optional = st.none() | weights
@@ -239,8 +239,8 @@ modes = st.sampled_from([("sum", 1), ("composite", 1), ("switch", 1), ("switch",
 
 
 @given(st.lists(items, max_size=4), modes)
-def test_both_forms_are_without_loss(ink: Adapter, folder: Path, said: list[Any], mode: tuple[str, int]) -> None:
-    blend = Blend(tuple(BlendItem(ink, *fields) for fields in said), *mode)
+def test_both_forms_are_lossless(ink: Adapter, folder: Path, items: list[Any], mode: tuple[str, int]) -> None:
+    blend = Blend(tuple(BlendItem(ink, *fields) for fields in items), *mode)
 
     def read(entries: Any) -> Blend:
         return resolve_blend(entries, folder, load=lambda _: ink, open_mask=open_mask)
@@ -280,7 +280,7 @@ def test_the_json_form(ink: Adapter) -> None:
     assert json.loads(Blend().to_json()) == {"mode": "sum", "items": []}
 
 
-def test_names_that_no_tag_can_hold(ink: Adapter) -> None:
+def test_names_that_cannot_be_in_a_tag(ink: Adapter) -> None:
     mask = Mask(picture=np.eye(2), name="a:<b>.png")
     assert write_tags(Blend((BlendItem(ink, mask=mask),)), ["x:y>"]) == ["<lora:x_y_:1:mask=a__b_.png>"]
 
