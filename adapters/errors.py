@@ -1,12 +1,12 @@
 """Every error that lorablend raises on purpose, in one tree.
 
     LorablendError
-    ├── InputError            the caller's mistake: mend the input and call again
-    │   ├── AdapterError      an adapter file that cannot be read, understood or attached
+    ├── InputError            the caller's mistake: fix the input and call again
+    │   ├── AdapterError      an adapter file that cannot be read, understood or applied
     │   │   └── BaseModelError    an adapter made for another base model
     │   ├── BlendError        a weight, a name or a combination of adapters that makes no sense
     │   ├── ModelError        a model folder, source or checkpoint that is incomplete or of the wrong kind
-    │   ├── DeviceError       a device that is not there
+    │   ├── DeviceError       a device that does not exist
     │   ├── RequestError      a size, step count, strength, scheduler… out of range
     │   ├── DataError         a data set that cannot be trained on as it is
     │   └── TrainError        a training configuration, checkpoint or result that makes no sense
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class LorablendError(Exception):
-    """Root of the tree; the message is one line for a person."""
+    """Root of the tree; the message is one line, written for the user."""
 
 
 class InputError(LorablendError):
@@ -43,7 +43,7 @@ class InputError(LorablendError):
 
 
 class AdapterError(InputError):
-    """An adapter file that cannot be read, understood or attached."""
+    """An adapter file that cannot be read, understood or applied."""
 
 
 class BaseModelError(AdapterError):
@@ -59,7 +59,7 @@ class ModelError(InputError):
 
 
 class DeviceError(InputError):
-    """A device that is not there."""
+    """A device that does not exist."""
 
 
 class RequestError(InputError):
@@ -71,7 +71,7 @@ class DataError(InputError):
 
 
 class TrainError(InputError):
-    """A training configuration, a checkpoint or a training's result that makes no sense."""
+    """A training configuration, checkpoint or result that makes no sense."""
 
 
 class MissingExtraError(LorablendError):

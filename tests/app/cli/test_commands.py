@@ -378,24 +378,24 @@ ERRORS = {
     "generate MODEL x --runtime fast": "runtime is 'fast'; choose one of auto, live, genai",
     "generate MODEL x --precision int4": "precision is 'int4'; choose one of f32, f16, bf16",
     "generate MODEL x --lora nosuch.safetensors": (
-        "nosuch.safetensors: no such file, and no folder of adapters to look for the name in"
+        "nosuch.safetensors: no such file, and no adapter folder to search for the name"
     ),
-    "generate MODEL x --lora text.txt": "text.txt: no such file, and no folder of adapters to look for the name in",
+    "generate MODEL x --lora text.txt": "text.txt: no such file, and no adapter folder to search for the name",
     "generate MODEL <lora:inc:1> --lora-dir LORAS": (
-        "inc: no adapter of that name among the 2 in LORAS; did you mean ink?"
+        "inc: no adapter with that name among the 2 in LORAS; did you mean ink?"
     ),
     "generate MODEL x --lora ink:nan --lora-dir LORAS": '"ink:nan": weight "nan" is not a finite number',
     "generate MODEL <lora:/etc/ink:1> --lora-dir LORAS": (
-        '<lora:/etc/ink:1>: "/etc/ink" is a path; a prompt takes a name, not a path'
+        '<lora:/etc/ink:1>: "/etc/ink" is a path; in a prompt, give a name'
     ),
     "generate MODEL x --lora <lora:ink:1:lbw=1> --lora-dir LORAS": (
-        '<lora:ink:1:lbw=1>: lbw "1" is neither a preset nor a list; known are '
+        '<lora:ink:1:lbw=1>: lbw "1" is neither a preset nor a list; choose from '
         "NONE, ALL, ALL0.5, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL"
     ),
     "generate MODEL x --blend nosuch.json": "nosuch.json: No such file or directory",
-    "generate MODEL x --blend text.txt": "text.txt: not JSON: Expecting value: line 1 column 1 (char 0)",
+    "generate MODEL x --blend text.txt": "text.txt: not valid JSON: Expecting value: line 1 column 1 (char 0)",
     "generate MODEL x --blend white.png": "white.png: not text in UTF-8",
-    "generate MODEL x --blend-mode both": 'blend mode "both" is unknown; known are sum, switch, composite',
+    "generate MODEL x --blend-mode both": 'blend mode "both" is unknown; choose from sum, switch, composite',
     "generate MODEL x --preset lightning": 'no preset "lightning"; did you mean "lightning-8"?',
     "generate MODEL x --max-rank 0": "max_rank is 0; give 1 or more",
     "bake MODEL out --blend nosuch.json": "nosuch.json: No such file or directory",

@@ -162,7 +162,7 @@ def test_a_tag_in_a_request_names_no_path(server: Running, tmp_path: Path, lora_
             for path, body in (("jobs", asked), ("grid", {**asked, "axes": axes}), ("models/bake", bake)):
                 answer = server.http.post(f"/api/{path}", json=body)
                 assert answer.status_code == 400, (path, blend, answer.text)
-                assert "is a path; a prompt takes a name, not a path" in answer.json()["detail"]
+                assert "is a path; in a prompt, give a name" in answer.json()["detail"]
     assert drawn(server, blend=["<lora:ink:0.5> <lora:neon glow:0.5>", "<blend:composite>"])["state"] == "done"
 
 

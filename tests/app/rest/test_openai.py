@@ -240,7 +240,7 @@ def test_a_client_that_leaves_a_stream_cancels_its_job(client: openai.OpenAI, se
         ({"n": 11}, "n", "n: Input should be less than or equal to 10, not '11'"),
         ({"loras": ["../ink"]}, None, '"../ink" is more than tags; write <lora:ink:0.8>, one after the other'),
         ({"loras": ["<lora:ink> a fox"]}, None, '"<lora:ink> a fox" is more than tags'),
-        ({"prompt": "a <lora:inc>"}, None, "inc: no adapter of that name"),
+        ({"prompt": "a <lora:inc>"}, None, "inc: no adapter with that name"),
         ({"loras": {"/etc/passwd": 1}}, None, "is a path"),
         ({"loras": [{"name": "ink", "weight": "much"}]}, None, "ink"),
         ({"background": "transparent"}, "background", "transparent backgrounds cannot be drawn"),

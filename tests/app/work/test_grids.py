@@ -94,7 +94,7 @@ WRONG: list[tuple[list[str], dict[str, Any], type[LorablendError], str]] = [
     (["seed=1", "seed=2"], {}, RequestError, "seed is on two axes; give it one"),
     (["weight=0,1"], {}, BlendError, "the axis weight is for all adapters, but there is none"),
     (["weight:inc=1"], {}, BlendError, "did you mean ink?"),
-    (["checkpoint=ink,nosuch"], {}, BlendError, "nosuch: no adapter of that name"),
+    (["checkpoint=ink,nosuch"], {}, BlendError, "nosuch: no adapter with that name"),
     (["seed=1,2"], {"width": 70}, RequestError, "width is 70; give a multiple of 8"),
     (["seed=1,2"], {"model": "large"}, RequestError, "there is no model 'large'"),
     (["seed=1,2"], {"count": 3}, RequestError, "count is 3; a grid draws each of its pictures once"),
