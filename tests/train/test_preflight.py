@@ -12,7 +12,7 @@ from lorablend.train.config import TrainConfig
 from lorablend.train.data.layouts import find_examples
 from lorablend.train.duration import Speed, forward_operations
 from lorablend.train.order import Order
-from lorablend.train.plan import Machine, Plan, make_plan
+from lorablend.train.plan import Machine, TrainPlan, make_plan
 from lorablend.train.preflight import Preflight, check_captions, duration, preflight
 from tests.train.data.data_files import save
 
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def plan_for(base: Base, config: TrainConfig) -> Plan:
+def plan_for(base: Base, config: TrainConfig) -> TrainPlan:
     return make_plan(config, base, 7, MACHINE)
 
 

@@ -15,13 +15,11 @@ from lorablend.adapters.errors import DataError
 from lorablend.adapters.wording import listed, shown
 from lorablend.train.data.archives import ARCHIVES, unpack
 from lorablend.train.data.captions import has_word, needs_trigger, read_captions, words_of_name
-from lorablend.train.data.examples import Example
-from lorablend.train.data.folder_names import nearest_words, read_folder_names
-from lorablend.train.data.found import (
+from lorablend.train.data.draft import (
     MASK,
     SIDECARS,
-    Found,
-    Picture,
+    DataSetDraft,
+    FoundPicture,
     all_of,
     counted,
     is_picture,
@@ -30,6 +28,8 @@ from lorablend.train.data.found import (
     read_sidecar,
     walk,
 )
+from lorablend.train.data.examples import Example
+from lorablend.train.data.folder_names import nearest_words, read_folder_names
 from lorablend.train.data.listings import is_listing, read_tables, read_toml
 from lorablend.train.data.manifests import is_dataset_toml, read_text
 from lorablend.train.data.pictures import SUFFIXES, Measured, measure_all
@@ -73,45 +73,45 @@ def find_examples(
     what captions pictures without a written one; None decides by how telling the names are. Every picture is decoded.
     Raises DataError where no pictures are found, or where a file that lists them is damaged.
     """
-    found, files, manifest = _open(data)
+    draft, files, manifest = _open(data)
     if manifest and manifest.suffix.lower() == ".toml":
-        read_toml(found, manifest, files)
+        read_toml(draft, manifest, files)
     else:
-        _read_tree(found, files, manifest, own_name=data.is_dir())
-    if not found.pictures and not found.problems:
+        _read_tree(draft, files, manifest, own_name=data.is_dir())
+    if not draft.pictures and not draft.problems:
         raise DataError(_nothing(data, files))
-    _name_captions(found, caption_from)
-    _apply(found, trigger, repeats)
-    examples = _measure(found)
-    _check_triggers(found, examples)
-    _note_duplicates(found, examples)
+    _name_captions(draft, caption_from)
+    _apply(draft, trigger, repeats)
+    examples = _measure(draft)
+    _check_triggers(draft, examples)
+    _note_duplicates(draft, examples)
     triggers = list(dict.fromkeys(example.trigger for example in examples if example.trigger))
     return DataSet(
         examples,
-        _sentence(found, len(examples)),
+        _sentence(draft, len(examples)),
         ", ".join(triggers) or None,
-        tuple(found.problems),
-        tuple(found.notes),
-        found.root,
+        tuple(draft.problems),
+        tuple(draft.notes),
+        draft.root,
     )
 
 
-def _open(data: Path) -> tuple[Found, list[Path], Path | None]:
+def _open(data: Path) -> tuple[DataSetDraft, list[Path], Path | None]:
     """What DATA is: the folder, all its files that are not hidden, and the file that lists pictures, if any."""
     if not data.exists():
         raise DataError(f"{shown(data)} does not exist; give a folder of pictures")
     if data.is_dir():
         files = walk(data)
-        return Found(data), files, _only_toml(data, files)
+        return DataSetDraft(data), files, _only_toml(data, files)
     lower = data.name.lower()
     if lower.endswith(ARCHIVES):
         folder = unpack(data)
         files = walk(folder)
-        found = Found(folder, kinds=[f"archive {shown(data.name)}"])
-        return found, files, _only_toml(folder, files)
+        draft = DataSetDraft(folder, kinds=[f"archive {shown(data.name)}"])
+        return draft, files, _only_toml(folder, files)
     if lower.endswith((".toml", ".json", ".jsonl", ".csv")):
         root = data.absolute().parent
-        return Found(root, may_leave=True), walk(root), data.absolute()
+        return DataSetDraft(root, may_leave=True), walk(root), data.absolute()
     kind = "a picture" if data.suffix.lower() in SUFFIXES else "neither a folder nor a list of pictures"
     raise DataError(f"{shown(data)} is {kind}; give the folder of the pictures; {UNDERSTOOD}")
 
@@ -130,67 +130,67 @@ def _nothing(data: Path, files: Sequence[Path]) -> str:
     return f"{shown(data)}: no pictures, {seen} found; {UNDERSTOOD}"
 
 
-def _read_tree(found: Found, files: Sequence[Path], manifest: Path | None, *, own_name: bool) -> None:
+def _read_tree(draft: DataSetDraft, files: Sequence[Path], manifest: Path | None, *, own_name: bool) -> None:
     paths = [file for file in files if is_picture(file)]
-    tables = read_tables(found, files, paths, manifest)
+    tables = read_tables(draft, files, paths, manifest)
     if manifest:
-        left = [name_of(path, found.root) for path in paths if path not in tables]
+        left = [name_of(path, draft.root) for path in paths if path not in tables]
         if left:
-            found.notes.append(f"{listed(left, 'picture')} not in {manifest.name}, left out")
+            draft.notes.append(f"{listed(left, 'picture')} not in {manifest.name}, left out")
         paths = list(tables)
-    found.problems += [
-        f"{name_of(file, found.root)} is of a kind that is not read here; save it as PNG or JPEG"
+    draft.problems += [
+        f"{name_of(file, draft.root)} is of a kind that is not read here; save it as PNG or JPEG"
         for file in files
         if file.suffix.lower() in _UNREADABLE and not manifest
     ]
     for path in paths:
-        picture = Picture(path, name_of(path, found.root), mask=mask_of(path))
-        read_sidecar(found, picture, SIDECARS)
+        picture = FoundPicture(path, name_of(path, draft.root), mask=mask_of(path))
+        read_sidecar(draft, picture, SIDECARS)
         if path in tables:
             captions, source = tables[path]
             if picture.captions and captions and picture.captions != captions:
-                found.notes.append(f"{picture.name}: its caption file differs from {source}, which holds")
+                draft.notes.append(f"{picture.name}: its caption file differs from {source}, which holds")
             if captions:
                 picture.captions, picture.written = captions, source
-        found.pictures.append(picture)
-    read_folder_names(found, own_name=own_name and not manifest)
+        draft.pictures.append(picture)
+    read_folder_names(draft, own_name=own_name and not manifest)
     if not manifest:
-        shared = _read_shared(found, files)
-        _note_others(found, [file for file in files if file != shared])
+        shared = _read_shared(draft, files)
+        _note_others(draft, [file for file in files if file != shared])
 
 
-def _read_shared(found: Found, files: Sequence[Path]) -> Path | None:
+def _read_shared(draft: DataSetDraft, files: Sequence[Path]) -> Path | None:
     """OneTrainer's one text file for all pictures: the only one there is, of several lines, where nothing else captions
     any picture."""
     texts = [file for file in files if file.suffix.lower() == ".txt" and file.stem.lower() not in _NO_CAPTIONS]
-    if len(texts) != 1 or any(picture.captions or picture.folder_caption for picture in found.pictures):
+    if len(texts) != 1 or any(picture.captions or picture.folder_caption for picture in draft.pictures):
         return None
     (file,) = texts
-    name = name_of(file, found.root)
+    name = name_of(file, draft.root)
     try:
         captions = read_captions(read_text(file, name))
     except DataError:
         return None
-    if len(captions) < 2 or not all(picture.path.is_relative_to(file.parent) for picture in found.pictures):
+    if len(captions) < 2 or not all(picture.path.is_relative_to(file.parent) for picture in draft.pictures):
         return None
-    for picture in found.pictures:
+    for picture in draft.pictures:
         picture.captions, picture.written = captions, name
-    found.notes.append(f"{name} is the only text: each of its {len(captions)} lines captions every picture")
+    draft.notes.append(f"{name} is the only text: each of its {len(captions)} lines captions every picture")
     return file
 
 
-def _name_captions(found: Found, caption_from: CaptionFrom | None) -> None:
+def _name_captions(draft: DataSetDraft, caption_from: CaptionFrom | None) -> None:
     """Captions from names, for pictures that have none written."""
-    bare = [picture for picture in found.pictures if not picture.captions]
+    bare = [picture for picture in draft.pictures if not picture.captions]
     files = {picture.path: words_of_name(picture.path.stem) for picture in bare}
     plain = [picture for picture in bare if not picture.folder_caption]
-    if caption_from is None and len(plain) == len(found.pictures):
+    if caption_from is None and len(plain) == len(draft.pictures):
         telling = sum(" " in files[picture.path] for picture in plain)
         caption_from = "files" if telling >= 0.8 * max(1, len(plain)) else "folders"
-        folders = {picture.path: nearest_words(picture, found.root) for picture in plain}
+        folders = {picture.path: nearest_words(picture, draft.root) for picture in plain}
     else:
         # Where most have a caption, a name stands for one only if it was asked for.
-        folders = {picture.path: nearest_words(picture, found.root) if caption_from else "" for picture in plain}
+        folders = {picture.path: nearest_words(picture, draft.root) if caption_from else "" for picture in plain}
     for picture in bare:
         by_folder = picture.folder_caption or folders.get(picture.path, "")
         text = files[picture.path] if caption_from == "files" else by_folder
@@ -199,44 +199,44 @@ def _name_captions(found: Found, caption_from: CaptionFrom | None) -> None:
             picture.written = "file names" if caption_from == "files" else "folder names"
 
 
-def _apply(found: Found, trigger: str | None, repeats: int | None) -> None:
+def _apply(draft: DataSetDraft, trigger: str | None, repeats: int | None) -> None:
     """The user's own trigger and repeats, over those of the folders."""
-    own = {picture.trigger for picture in found.pictures if picture.trigger and picture.trigger != trigger}
+    own = {picture.trigger for picture in draft.pictures if picture.trigger and picture.trigger != trigger}
     if trigger is not None:
         if own:
-            found.notes.append(f"the trigger is {shown(trigger)} as asked for, not {', '.join(sorted(own))}")
-        for picture in found.pictures:
+            draft.notes.append(f"the trigger is {shown(trigger)} as asked for, not {', '.join(sorted(own))}")
+        for picture in draft.pictures:
             picture.trigger = None if picture.regularization else trigger
     if repeats is not None:
-        others = sorted({picture.repeats for picture in found.pictures} - {1, repeats})
+        others = sorted({picture.repeats for picture in draft.pictures} - {1, repeats})
         if others:
-            found.notes.append(
+            draft.notes.append(
                 f"{counted(repeats, 'repeat')} of every picture as asked for, not {', '.join(map(str, others))}"
             )
-        for picture in found.pictures:
+        for picture in draft.pictures:
             picture.repeats = repeats
-    none = [picture.name for picture in found.pictures if not picture.captions]
+    none = [picture.name for picture in draft.pictures if not picture.captions]
     if none:
-        found.notes.append(f"{all_of(none, 'picture')} without a caption")
-    several = sum(len(picture.captions) > 1 for picture in found.pictures)
+        draft.notes.append(f"{all_of(none, 'picture')} without a caption")
+    several = sum(len(picture.captions) > 1 for picture in draft.pictures)
     if several:
-        found.notes.append(f"{counted(several, 'picture')} with several lines of caption, each an alternative")
-    regularization = sum(picture.regularization for picture in found.pictures)
+        draft.notes.append(f"{counted(several, 'picture')} with several lines of caption, each an alternative")
+    regularization = sum(picture.regularization for picture in draft.pictures)
     if regularization:
-        found.notes.append(
+        draft.notes.append(
             f"{counted(regularization, 'regularization picture')}: trained on like the others, with no trigger"
         )
 
 
-def _measure(found: Found) -> tuple[Example, ...]:
+def _measure(draft: DataSetDraft) -> tuple[Example, ...]:
     """Decode every picture and mask; those that are sound become examples, the others problems."""
-    paths = {picture.path: picture.name for picture in found.pictures}
-    masks = {p.mask: name_of(p.mask, found.root) for p in found.pictures if p.mask and p.mask != p.path}
+    paths = {picture.path: picture.name for picture in draft.pictures}
+    masks = {p.mask: name_of(p.mask, draft.root) for p in draft.pictures if p.mask and p.mask != p.path}
     measured = dict(zip([*paths, *masks], measure_all([*paths.items(), *masks.items()]), strict=True))
-    found.problems += [str(result) for result in measured.values() if isinstance(result, DataError)]
+    draft.problems += [str(result) for result in measured.values() if isinstance(result, DataError)]
     examples: list[Example] = []
     transparent = 0
-    for picture in found.pictures:
+    for picture in draft.pictures:
         result = measured[picture.path]
         if not isinstance(result, Measured):
             continue
@@ -245,8 +245,8 @@ def _measure(found: Found) -> tuple[Example, ...]:
         if picture.mask and picture.mask != picture.path:
             mask = measured[picture.mask]
             if isinstance(mask, Measured) and not _same_shape(mask.size, result.size):
-                found.problems.append(
-                    f"{name_of(picture.mask, found.root)} is {mask.size[0]}×{mask.size[1]}, its picture "
+                draft.problems.append(
+                    f"{name_of(picture.mask, draft.root)} is {mask.size[0]}×{mask.size[1]}, its picture "
                     f"{result.size[0]}×{result.size[1]}; give both one shape"
                 )
         transparent += result.alpha and picture.mask != picture.path
@@ -262,7 +262,7 @@ def _measure(found: Found) -> tuple[Example, ...]:
             )
         )
     if transparent:
-        found.notes.append(f"{counted(transparent, 'picture')} with transparent parts, put on white")
+        draft.notes.append(f"{counted(transparent, 'picture')} with transparent parts, put on white")
     return tuple(examples)
 
 
@@ -270,14 +270,14 @@ def _same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= _ASPECT_ERROR
 
 
-def _check_triggers(found: Found, examples: Sequence[Example]) -> None:
+def _check_triggers(draft: DataSetDraft, examples: Sequence[Example]) -> None:
     bare = [
-        name_of(example.path, found.root)
+        name_of(example.path, draft.root)
         for example in examples
         if example.trigger is None and any(map(needs_trigger, example.captions))
     ]
     if bare:
-        found.problems.append(f"[trigger] stands in {listed(bare, 'caption')}, and there is no trigger word; give one")
+        draft.problems.append(f"[trigger] stands in {listed(bare, 'caption')}, and there is no trigger word; give one")
     lacking: Counter[str] = Counter(
         example.trigger
         for example in examples
@@ -285,10 +285,10 @@ def _check_triggers(found: Found, examples: Sequence[Example]) -> None:
         and any(not has_word(text, example.trigger) and not needs_trigger(text) for text in example.captions)
     )
     for word, count in lacking.items():
-        found.notes.append(f"{shown(word)} is put before the captions of {counted(count, 'picture')} that lack it")
+        draft.notes.append(f"{shown(word)} is put before the captions of {counted(count, 'picture')} that lack it")
 
 
-def _note_duplicates(found: Found, examples: Sequence[Example]) -> None:
+def _note_duplicates(draft: DataSetDraft, examples: Sequence[Example]) -> None:
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(example.path for example in examples):
         by_size[path.stat().st_size].append(path)
@@ -297,15 +297,15 @@ def _note_duplicates(found: Found, examples: Sequence[Example]) -> None:
     for path in (path for paths in by_size.values() if len(paths) > 1 for path in paths):
         original = first.setdefault(sha256(path.read_bytes()).digest(), path)
         if original != path:
-            pairs.append(f"{name_of(path, found.root)} is {name_of(original, found.root)}")
+            pairs.append(f"{name_of(path, draft.root)} is {name_of(original, draft.root)}")
     if pairs:
-        found.notes.append(f"{all_of(pairs, 'picture')}, byte for byte")
+        draft.notes.append(f"{all_of(pairs, 'picture')}, byte for byte")
 
 
-def _note_others(found: Found, files: Sequence[Path]) -> None:
+def _note_others(draft: DataSetDraft, files: Sequence[Path]) -> None:
     """Files that are neither pictures nor anything that belongs to one."""
     stems = {
-        (picture.path.parent, name) for picture in found.pictures for name in (picture.path.stem, picture.path.name)
+        (picture.path.parent, name) for picture in draft.pictures for name in (picture.path.stem, picture.path.name)
     }
     orphans = [file for file in files if file.suffix.lower() in SIDECARS and (file.parent, file.stem) not in stems]
     masks = [
@@ -317,26 +317,26 @@ def _note_others(found: Found, files: Sequence[Path]) -> None:
     ]
     for lone, what in ((orphans, "text file"), (masks, "mask")):
         if lone:
-            found.notes.append(f"{listed([name_of(file, found.root) for file in lone], what)} without a picture")
-    parquet = [name_of(file, found.root) for file in files if file.suffix.lower() == ".parquet"]
-    if parquet and not all(picture.captions for picture in found.pictures):
-        found.problems.append(
+            draft.notes.append(f"{listed([name_of(file, draft.root) for file in lone], what)} without a picture")
+    parquet = [name_of(file, draft.root) for file in files if file.suffix.lower() == ".parquet"]
+    if parquet and not all(picture.captions for picture in draft.pictures):
+        draft.problems.append(
             f"{listed(parquet, 'parquet file')} is not read here; write the captions to metadata.jsonl beside the "
             'pictures, a line {"file_name": "a.png", "text": "…"} for each, and move it out of the folder'
         )
     known = SUFFIXES | _UNREADABLE | {*SIDECARS}
-    others = [file for file in files if file.suffix.lower() not in known and not is_listing(file, found.root)]
+    others = [file for file in files if file.suffix.lower() not in known and not is_listing(file, draft.root)]
     if others:
-        names = [name_of(file, found.root) for file in others]
-        found.notes.append(f"{listed(names, 'other file')} not read")
+        names = [name_of(file, draft.root) for file in others]
+        draft.notes.append(f"{listed(names, 'other file')} not read")
 
 
-def _sentence(found: Found, examples: int) -> str:
-    kinds = found.kinds or [
-        "a folder of pictures" if all(p.path.parent == found.root for p in found.pictures) else "a tree of folders"
+def _sentence(draft: DataSetDraft, examples: int) -> str:
+    kinds = draft.kinds or [
+        "a folder of pictures" if all(p.path.parent == draft.root for p in draft.pictures) else "a tree of folders"
     ]
-    sources = Counter(picture.written for picture in found.pictures if picture.captions)
+    sources = Counter(picture.written for picture in draft.pictures if picture.captions)
     said = ", ".join(f"{count} from {shown(source)}" for source, count in sources.most_common()) or "none"
-    masks = sum(picture.mask is not None for picture in found.pictures)
+    masks = sum(picture.mask is not None for picture in draft.pictures)
     tail = f"; {counted(masks, 'mask')}" if masks else ""
     return f"{' and '.join(kinds)}; {counted(examples, 'picture')}; captions: {said}{tail}"

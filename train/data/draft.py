@@ -15,7 +15,7 @@ from lorablend.train.data.pictures import SUFFIXES
 __all__ = [
     "MASK",
     "SIDECARS",
-    "Found",
+    "DataSetDraft",
     "Picture",
     "all_of",
     "counted",
@@ -32,7 +32,7 @@ MASK = "-masklabel"  # OneTrainer's name
 
 
 @dataclass
-class Picture:
+class FoundPicture:
     path: Path
     name: str
     captions: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Picture:
 
 
 @dataclass
-class Found:
+class DataSetDraft:
     """What is known so far; each step below adds to it.
 
     may_leave: whether a listing may name files outside root: only one that the user gave by itself, for one that came
@@ -54,7 +54,7 @@ class Found:
 
     root: Path
     may_leave: bool = False
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[FoundPicture] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -75,16 +75,16 @@ def walk(root: Path) -> list[Path]:
     return sorted(files)
 
 
-def read_sidecar(found: Found, picture: Picture, suffixes: Iterable[str]) -> None:
+def read_sidecar(draft: DataSetDraft, picture: FoundPicture, suffixes: Iterable[str]) -> None:
     """The text file beside a picture: `name.txt`, `name.caption`, or with the picture's own suffix before it."""
     texts: dict[str, tuple[str, ...]] = {}
     for suffix in suffixes:
         for file in (picture.path.with_suffix(suffix), picture.path.with_name(picture.path.name + suffix)):
             if file.is_file():
                 try:
-                    texts[file.name] = read_captions(read_text(file, name_of(file, found.root)))
+                    texts[file.name] = read_captions(read_text(file, name_of(file, draft.root)))
                 except DataError as error:
-                    found.problems.append(str(error))
+                    draft.problems.append(str(error))
     said = {name: captions for name, captions in texts.items() if captions}
     if not said:
         return
@@ -92,7 +92,7 @@ def read_sidecar(found: Found, picture: Picture, suffixes: Iterable[str]) -> Non
     picture.written = f"{Path(first).suffix} files"
     for name, captions in rest:
         if captions != picture.captions:
-            found.notes.append(f"{picture.name}: {first} and {name} differ; {first} holds")
+            draft.notes.append(f"{picture.name}: {first} and {name} differ; {first} holds")
 
 
 def is_picture(file: Path) -> bool:
@@ -104,12 +104,12 @@ def mask_of(path: Path) -> Path | None:
     return mask if mask.is_file() else None
 
 
-def may_read(found: Found, path: Path) -> bool:
-    """Whether a listing may name `path`: inside the data set's folder always, outside only if `found.may_leave`.
+def may_read(draft: DataSetDraft, path: Path) -> bool:
+    """Whether a listing may name `path`: inside the data set's folder always, outside only if `draft.may_leave`.
 
     The path is compared as it is spelled, without `..`; nothing outside is looked at. An archive has no links.
     """
-    return found.may_leave or Path(os.path.abspath(path)).is_relative_to(os.path.abspath(found.root))
+    return draft.may_leave or Path(os.path.abspath(path)).is_relative_to(os.path.abspath(draft.root))
 
 
 def name_of(path: Path, root: Path) -> str:
