@@ -99,13 +99,13 @@ def test_damaged_pictures_are_refused_in_one_line(data: Path, sdxl_source: Path)
     (data / "1_wide" / "w.jpg").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         run(data, sdxl_source)
-    assert str(caught.value) == "1_wide/w.jpg is no picture, or a damaged one; save it anew as PNG or JPEG"
+    assert str(caught.value) == "1_wide/w.jpg is not a picture, or damaged; save it again as PNG or JPEG"
     (data / "2_sks fox" / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         run(data, sdxl_source)
     assert str(caught.value) == (
-        f"2 problems in {data}: 1_wide/w.jpg is no picture, or a damaged one; save it anew as PNG or JPEG | "
-        "2_sks fox/0.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+        f"2 problems in {data}: 1_wide/w.jpg is not a picture, or damaged; save it again as PNG or JPEG | "
+        "2_sks fox/0.png is not a picture, or damaged; save it again as PNG or JPEG"
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures as a file lists them: kohya's TOML with its folders, tables and JSON with a caption for each picture."""
+"""Files that list pictures: kohya's TOML, which names folders, and tables and JSON with a caption per picture."""
 
 import re
 from collections import defaultdict
@@ -29,7 +29,7 @@ def read_toml(draft: DataSetDraft, manifest: Path, files: Sequence[Path]) -> Non
     subsets, others = read_dataset_toml(manifest, manifest.name)
     draft.kinds.append(f"kohya's {shown(manifest.name)} with {counted(len(subsets), 'subset')}")
     if others:
-        draft.notes.append(f"{manifest.name}: {', '.join(others)} are settings of the training, not used from there")
+        draft.notes.append(f"{manifest.name}: {', '.join(others)} are settings of the training, not read from there")
     used: set[Path] = set()
     deeper: list[Path] = []
     for subset in subsets:
@@ -41,7 +41,7 @@ def read_toml(draft: DataSetDraft, manifest: Path, files: Sequence[Path]) -> Non
         used |= {file.resolve() for file in masks}
         below = [file for file in walk(folder) if is_picture(file) and file not in masks]
         table: Mapping[Path, tuple[str, ...]] = {}
-        if listing:  # as in kohya, the list alone says which pictures there are
+        if listing:  # as in kohya, the list alone decides which pictures belong to the subset
             entries = read_fine_tune(listing, listing.name)
             table = _match(draft, entries, folder, below, listing.name)
             inside = list(table)
@@ -58,14 +58,14 @@ def read_toml(draft: DataSetDraft, manifest: Path, files: Sequence[Path]) -> Non
         named = kohya_name(folder.name) if subset.image_dir else None
         if named and named[0] != subset.repeats:
             draft.notes.append(
-                f"{folder.name} says {counted(named[0], 'repeat')} by its name, {manifest.name} says {subset.repeats}; "
-                "the file holds"
+                f"{folder.name} says {counted(named[0], 'repeat')} in its name, {manifest.name} says {subset.repeats}, "
+                "which is used"
             )
         draft.pictures += _subset_pictures(draft, subset, inside, table, masks, manifest)
-    left = [name_of(file, draft.root) for file in dict.fromkeys(deeper) if file.resolve() not in used]
-    if left:
+    too_deep = [name_of(file, draft.root) for file in dict.fromkeys(deeper) if file.resolve() not in used]
+    if too_deep:
         draft.notes.append(
-            f"{listed(left, 'picture')} in folders below those of {manifest.name}, where kohya does not look, left out"
+            f"{listed(too_deep, 'picture')} in subfolders of those of {manifest.name}, which kohya ignores, left out"
         )
         used |= {file.resolve() for file in deeper}
     outside = [file for file in files if is_picture(file) and file.resolve() not in used]
@@ -123,10 +123,10 @@ def _folder(draft: DataSetDraft, text: str, manifest: Path) -> Path:
 
 
 def _file(draft: DataSetDraft, text: str, manifest: Path) -> Path:
-    """A path in a TOML file: relative to the file's folder, else, as in kohya's scripts, to the current one.
+    """Find a path of a TOML file: relative to that file's folder, else, as in kohya's scripts, to the current one.
 
-    Only a TOML file that the user gave by itself may name a file outside the data set, or one relative to the current
-    folder or the home folder. Raises DataError before anything outside is looked at.
+    Only a TOML file that the user gave itself may name a file outside the data set, or one relative to the current
+    folder or the home folder. Raises DataError before anything outside is touched.
     """
     path = Path(text.replace("\\", "/"))
     if draft.may_leave:
@@ -145,7 +145,7 @@ def _file(draft: DataSetDraft, text: str, manifest: Path) -> Path:
 def read_tables(
     draft: DataSetDraft, files: Sequence[Path], paths: Sequence[Path], manifest: Path | None
 ) -> dict[Path, tuple[tuple[str, ...], str]]:
-    """Picture -> (captions, the file that lists it)."""
+    """Map each listed picture to (captions, the file that lists it)."""
     listings = [manifest] if manifest else [file for file in files if is_listing(file, draft.root)]
     captions: dict[Path, tuple[tuple[str, ...], str]] = {}
     for file in listings:
@@ -155,14 +155,15 @@ def read_tables(
         for path, texts in matched.items():
             if path in captions and captions[path][0] != texts:
                 draft.notes.append(
-                    f"{name_of(path, draft.root)}: {captions[path][1]} and {name} differ; the first one holds"
+                    f"{name_of(path, draft.root)}: {captions[path][1]} and {name} differ; {captions[path][1]} is used"
                 )
             captions.setdefault(path, (texts, name))
         kind = {".json": "kohya's fine-tuning", ".jsonl": "Hugging Face's"}.get(file.suffix.lower(), "the table")
         draft.kinds.append(f"{kind} {shown(name)} of {counted(len(matched), 'picture')}")
-    if captions and not manifest and (left := [name_of(path, draft.root) for path in paths if path not in captions]):
+    unlisted = [name_of(path, draft.root) for path in paths if path not in captions]
+    if captions and not manifest and unlisted:
         draft.notes.append(
-            f"{listed(left, 'picture')} not in {', '.join(name_of(file, draft.root) for file in listings)}"
+            f"{listed(unlisted, 'picture')} not in {', '.join(name_of(file, draft.root) for file in listings)}"
         )
     return captions
 
@@ -181,9 +182,9 @@ def _match(
     paths: Sequence[Path],
     name: str,
 ) -> dict[Path, tuple[str, ...]]:
-    """Which picture each entry of a list means: by its path from the list's folder, else by a name that is unique.
+    """Find the picture of each entry of a list: by its path from the list's folder, else by a unique name.
 
-    Only a list that the user gave by itself may name pictures outside the data set's folder.
+    Only a list that the user gave itself may name pictures outside the data set's folder.
     """
     below = [path for path in paths if path.is_relative_to(folder)]
     by_path = {path.relative_to(folder).as_posix(): path for path in below}
@@ -202,7 +203,7 @@ def _match(
         if path is None and draft.may_leave and is_picture(elsewhere) and elsewhere.is_file():
             path = elsewhere
         if path is None:
-            reason = "means several pictures" if len(same) > 1 else "is not there"
+            reason = "could be several pictures" if len(same) > 1 else "does not exist"
             reason = reason if inside else "is outside the data set"
             missing.append(f"{shown(key)} {reason}")
         else:

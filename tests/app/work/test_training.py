@@ -343,4 +343,4 @@ def test_why_it_failed(drawn: Path, tmp_path: Path) -> None:
         service.start()
         ended = service.wait(job)
         assert ended.state == "failed"
-        assert ended.reason == "001.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+        assert ended.reason == "001.png is not a picture, or damaged; save it again as PNG or JPEG"
