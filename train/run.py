@@ -25,7 +25,7 @@ from lorablend.train.config import TrainConfig
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
 from lorablend.train.duration import measure_speed
-from lorablend.train.plan import Machine, Plan, find_machine, make_plan
+from lorablend.train.plan import Machine, TrainPlan, find_machine, make_plan
 from lorablend.train.preflight import Preflight, check_captions, check_files, preflight
 from lorablend.train.preflight_disk import check_disk
 
@@ -69,7 +69,7 @@ class Run:
     base: Base
     dataset: DataSet
     held_out: tuple[Example, ...]
-    plan: Plan
+    plan: TrainPlan
     preflight: Preflight
     facts: Mapping[str, Any]
     checkpoint: Path | None

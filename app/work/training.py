@@ -82,7 +82,7 @@ class Training:
             raise RequestError(f"the data set {train.set} has no pictures; add some")
         if config.out.exists() and not train.anew:  # only its way into the library failed
             if self._settings(config).read_text(encoding="utf-8") != _with_own_data(config, train).to_toml():
-                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or begin anew")
+                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or start over")
             return (f"{config.out.stem} is trained already, and goes into the library as it is",)
         self._folder.mkdir(parents=True, exist_ok=True)
         found = [] if train.anew else find_checkpoints(config.folder)
@@ -93,7 +93,7 @@ class Training:
         try:
             run = prepare_run(config, resume=bool(found))
         except TrainError as error:
-            raise TrainError(str(error).replace("start again without --resume", "begin anew")) from error
+            raise TrainError(str(error).replace("start again without --resume", "start over")) from error
         goes_on = [f"goes on after step {_step(found[-1])}, where it was stopped"] if found else []
         return (*run.preflight.lines, *goes_on)
 
@@ -205,10 +205,11 @@ class Training:
     # Names
 
     def _config(self, train: Train, data: Path) -> TrainConfig:
-        own = train.model_dump(exclude_none=True, include=set(TrainConfig.model_fields))
-        if train.trigger is not None and not train.trigger.isprintable():
-            raise RequestError(f"the trigger is {shown(train.trigger)!r}; give words in one line")
-        own["trigger"] = (train.trigger or "").strip() or None
+        own = train.settings()
+        trigger = own.get("trigger", "")
+        if not trigger.isprintable():
+            raise RequestError(f"the trigger is {shown(trigger)!r}; give words in one line")
+        own["trigger"] = trigger.strip() or None
         out = self._folder / f"{check_name(train.name)}.safetensors"
         return TrainConfig.model_validate({**own, "data": data, "model": self._base(train.model), "out": out})
 
