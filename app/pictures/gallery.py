@@ -26,7 +26,7 @@ from lorablend.app.database import open_database
 from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import look
 
-__all__ = ["Gallery", "Picture"]
+__all__ = ["Gallery", "GalleryPicture"]
 
 _BIN = "bin"
 _VERSION = 1
@@ -51,7 +51,7 @@ _BYTE = re.compile("[\ud800-\udfff]")  # of a name that is no text, which neithe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class GalleryPicture:
     """file: its name in the gallery, with slashes. seed: None where the file says none. adapters: names.
 
     parameters: the settings as text, "" where the file has none. width, height: pixels. created: seconds since 1970.
@@ -109,14 +109,14 @@ class Gallery:
             with self._lock:  # for one picture, so that nobody waits for all of them
                 self._index(name)
 
-    def add(self, path: Path) -> Picture:
+    def add(self, path: Path) -> GalleryPicture:
         """Take in a picture that was just written below the gallery's folder."""
         name = self._name(path)
         with self._lock:
             self._index(name)
             return self.get(name)
 
-    def get(self, file: str) -> Picture:
+    def get(self, file: str) -> GalleryPicture:
         """Raises RequestError if the gallery has no such picture."""
         with self._lock:
             row = self._db.execute("SELECT * FROM pictures WHERE file = ?", (file,)).fetchone()
@@ -137,7 +137,7 @@ class Gallery:
         favourite: bool | None = None,
         limit: int = 100,
         after: str | None = None,
-    ) -> list[Picture]:
+    ) -> list[GalleryPicture]:
         """The newest first. search: words that are all in the prompt. after: the last picture of the page before."""
         where, values = ["1"], []
         for word in search.split():
@@ -165,7 +165,7 @@ class Gallery:
         with self._lock:
             return [row["value"] for row in self._db.execute(query)]
 
-    def mark(self, file: str, *, favourite: bool) -> Picture:
+    def mark(self, file: str, *, favourite: bool) -> GalleryPicture:
         with self._lock:
             self.get(file)
             self._db.execute("UPDATE pictures SET favourite = ? WHERE file = ?", (int(favourite), file))
@@ -186,7 +186,7 @@ class Gallery:
         with self._lock:
             return {row["file"] for row in self._db.execute("SELECT file FROM pictures")} | set(self.bin())
 
-    def restore(self, file: str) -> Picture:
+    def restore(self, file: str) -> GalleryPicture:
         """Take a picture out of the bin. Raises RequestError if it is not there."""
         with self._lock:
             if file not in self.bin():
@@ -288,8 +288,8 @@ def _pictures(folder: Path) -> list[Path]:
     ]
 
 
-def _picture(row: sqlite3.Row) -> Picture:
-    return Picture(
+def _picture(row: sqlite3.Row) -> GalleryPicture:
+    return GalleryPicture(
         file=row["file"],
         created=row["mtime_ns"] / 1e9,
         prompt=row["prompt"],

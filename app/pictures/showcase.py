@@ -8,14 +8,14 @@ from typing import Any
 
 from lorablend.adapters.errors import ModelError
 
-__all__ = ["Showcase", "Variant", "Weights", "read_showcase"]
+__all__ = ["Showcase", "ShowcaseEntry", "Weights", "read_showcase"]
 
 
 Weights = tuple[tuple[str, float], ...]  # adapter's name, weight
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class ShowcaseEntry:
     """One adapter, or two that are blended. prompt: in place of the showcase's own, such as one with a new object."""
 
     adapters: tuple[str, ...]
@@ -35,8 +35,8 @@ class Showcase:
     seed: int
     steps: int
     guidance: float
-    adapters: tuple[Variant, ...]
-    blends: tuple[Variant, ...]
+    adapters: tuple[ShowcaseEntry, ...]
+    blends: tuple[ShowcaseEntry, ...]
     shares: tuple[float, ...]
 
 
@@ -58,6 +58,6 @@ def read_showcase(path: Path) -> Showcase:
         raise ModelError(f"the demo's {path.name} cannot be used ({error}); reinstall lorablend") from error
 
 
-def _variant(form: Mapping[str, Any]) -> Variant:
+def _variant(form: Mapping[str, Any]) -> ShowcaseEntry:
     names = tuple(form["adapters"])
-    return Variant(**{"label": " and ".join(names), **form, "adapters": names})
+    return ShowcaseEntry(**{"label": " and ".join(names), **form, "adapters": names})
