@@ -123,20 +123,17 @@ class Index:
 
         self._run(work)
 
-    def advance(self, row: Row) -> bool:
-        """Replace the row of a file with one of a later stage; False if the file has changed or disappeared since."""
+    def advance(self, row: Row) -> None:
+        """Replace the row of a file with one of a later stage, unless the file has changed or disappeared since."""
 
-        def work(db: sqlite3.Connection) -> bool:
+        def work(db: sqlite3.Connection) -> None:
             with _transaction(db):
                 query = "SELECT * FROM files WHERE file = ? AND size = ? AND mtime_ns = ?"
                 now = db.execute(query, (row.scanned.file, row.scanned.size, row.scanned.mtime_ns)).fetchone()
-                if now is None:
-                    return False
-                if now["stage"] < row.stage:
+                if now is not None and now["stage"] < row.stage:
                     _insert(db, replace(row, scanned=_row(now).scanned))  # its picture may have changed meanwhile
-                return True
 
-        return self._run(work)
+        self._run(work)
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do the work; if the index is missing, damaged or of another version, rebuild it and try once more."""
