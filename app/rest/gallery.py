@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.pictures.gallery import Picture
+from lorablend.app.pictures.gallery import GalleryPicture
 from lorablend.app.pictures.png import read_png
 from lorablend.app.rest.errors import NotFoundError, Refusal
 from lorablend.app.rest.shared import MEDIA_TYPES, Served, reply
@@ -122,11 +122,11 @@ def settings(file: str, service: Served) -> Response:
     return reply({**_form(found), "record": None if record is None else json.loads(record.to_json())})
 
 
-def _form(picture: Picture) -> dict[str, Any]:
+def _form(picture: GalleryPicture) -> dict[str, Any]:
     return {**asdict(picture), "url": f"/api/gallery/{quote(picture.file)}/picture"}
 
 
-def _picture(service: Service, file: str) -> Picture:
+def _picture(service: Service, file: str) -> GalleryPicture:
     """One whose file is there; somebody may have deleted it on the disk since the gallery last looked."""
     found = _known(service, file)
     if not service.gallery.path(file).is_file():
@@ -134,7 +134,7 @@ def _picture(service: Service, file: str) -> Picture:
     return found
 
 
-def _known(service: Service, file: str) -> Picture:
+def _known(service: Service, file: str) -> GalleryPicture:
     try:
         return service.gallery.get(file)
     except RequestError as error:

@@ -46,7 +46,7 @@ class Grids:
     def __init__(self, models: Models, gallery: Gallery, uploads: Uploads, jobs: Jobs, folder: Path) -> None:
         self._models, self._gallery, self._uploads, self._jobs = models, gallery, uploads, jobs
         self._folder = folder
-        for left in folder.glob(".*.partial"):  # by a process that was killed
+        for left in folder.glob(".*.part"):  # by a process that was killed
             left.unlink(missing_ok=True)
 
     def submit(self, asked: DrawGrid, client: str = "") -> Job:

@@ -88,7 +88,7 @@ def test_json(source: Path, folder: Path, capsys: Capture) -> None:
 
 def test_a_folder_of_ones_own(source: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "own"
-    missing = f"{own} is not a folder of adapters; give one that is there"
+    missing = f"{own} is not a folder; give an existing folder of adapters"
     for command in (["list"], ["search", "x"], ["remove", "x"]):
         assert error(capsys, *command, "--lora-dir", str(own)) == missing
     assert lines(capsys, "add", str(source), "--lora-dir", str(own)) == [str(own / "ink.safetensors")]

@@ -407,7 +407,7 @@ ERRORS = {
     "convert MODEL out --weights int3": "weights is 'int3'; give one of fp16, int8, fp32",
     "adapters inspect nosuch": "nosuch: cannot be read (No such file or directory)",
     "ui nosuch": "nosuch does not exist; give a model folder written by `lorablend convert`",
-    "ui MODEL --lora-dir nosuch": "nosuch is not a folder of adapters; give one that is there",
+    "ui MODEL --lora-dir nosuch": "nosuch is not a folder; give an existing folder of adapters",
     "serve MODEL --host 127.0.0.2 --listen --token x": (
         "--host 127.0.0.2 and --listen are both given; --listen means --host 0.0.0.0, give one"
     ),

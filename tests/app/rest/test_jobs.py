@@ -306,11 +306,11 @@ def test_an_adapter_is_downloaded(server: Running, lora_dir: Path, monkeypatch: 
     assert path.json()["detail"] == '"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo'
     nothing = ask(source="hf:owner")
     assert nothing.status_code == 400
-    assert nothing.json()["detail"] == "hf:owner is no repository; write hf:owner/name or hf:owner/name/file"
+    assert nothing.json()["detail"] == "hf:owner is not a repository; write hf:owner/name or hf:owner/name/file"
     monkeypatch.setenv(OFFLINE, "1")
     offline = ask(source="hf:owner/repo")
     assert offline.status_code == 400
-    assert offline.json()["detail"] == "nothing is downloaded offline; start without --offline"
+    assert offline.json()["detail"] == "downloads are turned off; start without --offline"
 
 
 def test_from_an_uploaded_picture(server: Running) -> None:
