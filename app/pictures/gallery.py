@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lorablend.adapters import parse_prompt
-from lorablend.adapters.errors import BlendError, RequestError
+from lorablend.adapters.errors import BlendError, NotFoundError, RequestError
 from lorablend.app.database import open_database
 from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import look
@@ -117,15 +117,15 @@ class Gallery:
             return self.get(name)
 
     def get(self, file: str) -> Picture:
-        """Raises RequestError if the gallery has no such picture."""
+        """Raises NotFoundError if the gallery has no such picture."""
         with self._lock:
             row = self._db.execute("SELECT * FROM pictures WHERE file = ?", (file,)).fetchone()
         if row is None:
-            raise RequestError(f"the gallery has no picture {file[:80]!r}")
+            raise NotFoundError(f"the gallery has no picture {file[:80]!r}")
         return _picture(row)
 
     def path(self, file: str) -> Path:
-        """Where a picture lies. RequestError as for `get`: a name that is not in the index is never a path."""
+        """Where a picture is. NotFoundError as for `get`: a name that is not in the index is never a path."""
         return self._folder / self.get(file).file
 
     def find(
@@ -187,10 +187,10 @@ class Gallery:
             return {row["file"] for row in self._db.execute("SELECT file FROM pictures")} | set(self.bin())
 
     def restore(self, file: str) -> Picture:
-        """Take a picture out of the bin. Raises RequestError if it is not there."""
+        """Take a picture out of the bin. Raises NotFoundError if it is not there."""
         with self._lock:
             if file not in self.bin():
-                raise RequestError(f"the bin has no picture {file[:80]!r}")
+                raise NotFoundError(f"the bin has no picture {file[:80]!r}")
             self._move(self._folder / _BIN / file, self._folder / file)
             self._index(file)
             return self.get(file)
