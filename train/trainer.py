@@ -173,14 +173,17 @@ class _Trainer:
                     self._save_adapter(config.out, self._sampler)
         except Cancelled as error:  # between two steps, or while the last picture was drawn
             raise Cancelled(
-                f"stopped after step {self._step} of {self._run.plan.steps}; go on with: {resume_command(config)}"
+                f"stopped after step {self._step} of {self._run.plan.steps}", command=resume_command(config)
             ) from error
         except ResourceError as error:
-            raise ResourceError(f"{error}{self._rescue()}") from error
+            kept, command = self._rescue()
+            raise ResourceError(f"{error}{kept}", command=command) from error
         except torch.OutOfMemoryError as error:
+            kept, command = self._rescue()
             raise ResourceError(
-                f"step {self._step + 1}: {self._run.plan.device} ran out of memory{self._rescue()}; or start again "
-                f"with batch {max(1, self._run.plan.batch // 2)}, gradient_checkpointing or a lower resolution"
+                f"step {self._step + 1}: {self._run.plan.device} ran out of memory{kept}; free some, or start again "
+                f"with batch {max(1, self._run.plan.batch // 2)}, gradient_checkpointing or a lower resolution",
+                command=command,
             ) from error
         finally:
             if log:
@@ -239,12 +242,12 @@ class _Trainer:
             self._rescue()
             raise
 
-    def _rescue(self) -> str:
-        """A checkpoint if it is still possible, and how to go on from it, for the end of a message."""
+    def _rescue(self) -> tuple[str, str]:
+        """Write a checkpoint if it is still possible; the end of a message, and the command that goes on from it."""
         with suppress(LorablendError):
             self._write()
         names = [path for path in find_checkpoints(self._run.config.folder) if read_facts(path)[0] == self._step]
-        return f"; step {self._step} is kept, go on with: {resume_command(self._run.config)}" if names else ""
+        return (f"; step {self._step} is kept", resume_command(self._run.config)) if names else ("", "")
 
     def _one_step(self) -> tuple[float, float, int]:
         """Loss, mean over all batches of the step; norm of the gradient before it is clipped; pictures, all devices."""
@@ -312,8 +315,8 @@ class _Trainer:
         if kept := find_checkpoints(config.folder):
             raise TrainError(
                 f"{begun}the last checkpoint before it is of step {read_facts(kept[-1])[0]}; look at the pictures, and "
-                f"take a learning_rate below {rate:g}; go on with: {resume_command(config)} "
-                f"--learning-rate {rate / 2:g}"
+                f"take a learning_rate below {rate:g}",
+                command=f"{resume_command(config)} --learning-rate {rate / 2:g}",
             )
         or_f32 = " or precision f32" if self._run.plan.precision != "f32" else ""
         raise TrainError(

@@ -119,7 +119,7 @@ def test_a_full_queue(server: Running) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "text"),
     [
-        ("GET", "jobs/nosuch", None, 404, "there is no job 'nosuch'; ask for the list"),
+        ("GET", "jobs/nosuch", None, 404, "there is no job 'nosuch'; /api/jobs lists all jobs"),
         ("GET", "jobs/nosuch/events", None, 404, "there is no job 'nosuch'"),
         ("POST", "jobs/nosuch/cancel", None, 404, "there is no job 'nosuch'"),
         ("POST", "jobs", {"prompt": 1}, 422, "prompt: Input should be a valid string, not '1'"),
@@ -138,8 +138,8 @@ def test_a_full_queue(server: Running) -> None:
         ("GET", "adapters/nosuch", None, 404, "there is no adapter 'nosuch'"),
         ("POST", "adapters/nosuch/mark", {"favourite": True}, 404, "there is no adapter 'nosuch'"),
         ("GET", "adapters/neon glow/preview", None, 404, "the adapter 'neon glow' has no preview"),
-        ("GET", "nosuch", None, 404, "/api/nosuch is not there; /openapi.json lists what is"),
-        ("PUT", "jobs", None, 405, "/api/jobs does not take PUT; /openapi.json lists what is"),
+        ("GET", "nosuch", None, 404, "/api/nosuch does not exist; /openapi.json lists all paths"),
+        ("PUT", "jobs", None, 405, "/api/jobs does not take PUT; /openapi.json lists all paths"),
     ],
 )
 def test_what_is_wrong(server: Running, method: str, path: str, body: Any, status: int, text: str) -> None:

@@ -282,7 +282,7 @@ def test_bodies_that_are_no_request(server: Running) -> None:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl -d says
     answer = server.http.post("/v1/images/generations", content=b'{"prompt": "a"}', headers=form)
-    text = "the body is not said to be JSON; send the header Content-Type: application/json too"
+    text = "the body is not declared as JSON; send the header Content-Type: application/json too"
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, text)
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lorablend.adapters.errors import BlendError, LorablendError, RequestError
-from lorablend.app.jobs.jobs import Job, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
 from lorablend.app.pictures.png import encode, open_picture, read_png
@@ -66,7 +66,7 @@ def test_adapters_one_after_the_other(service: Service) -> None:
 def test_progress(service: Service) -> None:
     """Steps of the whole grid, and what is being drawn."""
     job = service.grids.submit(asked("steps=30,10", "guidance=1,3"))
-    seen: list[Progress] = []
+    seen: list[JobProgress] = []
     for one in service.jobs.watch(job.id):
         if one.progress:
             seen.append(one.progress)
