@@ -1,4 +1,4 @@
-"""What MkDocs needs to build these pages: packages that mkdocstrings can find, the commands, and the colours of code."""
+"""What MkDocs needs to build these pages: packages to read docstrings from, the commands, and the colours of code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ WIDTH = 100  # characters of a line of help
 _LAYOUT = """
 .highlight { background: transparent; }
 .highlight pre { white-space: pre; overflow-x: auto; border: 1px solid var(--bs-border-color); padding: .6em .8em; }
+.highlight pre code { font-size: 14px; }
 h1, h2, h3 { margin-top: 1.2em; }
 td, th { padding: .25em .8em .25em 0; vertical-align: top; }
 .doc-contents { margin-left: 1.2em; }

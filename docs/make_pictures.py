@@ -1,6 +1,6 @@
 """Make the pictures of README and docs: the demo's sheet, and the page in a headless Chromium.
 
-    python docs/make_pictures.py
+    python -m docs.make_pictures
 
 Takes two minutes, needs the `dev` extra and a `chromium` on the path, and replaces what is in docs/pictures.
 """
@@ -17,15 +17,13 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for `tests`
-
 from lorablend.shipped import adapters_dir, model_dir
 from tests.app.page.browser import browsing, choose, opened, running, set_slider
 
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES = Path(__file__).parent / "pictures"
 PROMPT = "a large red boat on the left, by the sea, at sunset, in watercolour and neon style"
 SHEET_WIDTH = 1000  # pixels
+TIMES = 44  # pixels at the bottom of the sheet, which say how fast this machine was
 PAGE_SIZE = (1280, 990)  # pixels
 
 
@@ -35,12 +33,13 @@ def main() -> None:
         _sheet(Path(folder) / "demo")
         _page(Path(folder) / "data")
     for path in sorted(PICTURES.iterdir()):
-        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")  # noqa: T201
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")  # noqa: T201
 
 
 def _sheet(out: Path) -> None:
     subprocess.run([sys.executable, "-m", "lorablend.app.cli", "demo", "--out", str(out)], check=True)
-    _save(Image.open(out / "sheet.png"), "sheet.jpg", SHEET_WIDTH)
+    with Image.open(out / "sheet.png") as sheet:
+        _save(sheet.crop((0, 0, sheet.width, sheet.height - TIMES)), "sheet.jpg", SHEET_WIDTH)
 
 
 def _page(data: Path) -> None:
@@ -69,13 +68,11 @@ def _draw(page: Page) -> None:
 
 
 def _save(picture: Image.Image, name: str, width: int) -> None:
-    """At that width, as JPEG or as PNG of 256 colours."""
+    """As JPEG, at that width."""
     height = round(picture.height * width / picture.width)
-    picture = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    if name.endswith(".png"):
-        picture.quantize(256, dither=Image.Dither.NONE).save(PICTURES / name, optimize=True)
-    else:
-        picture.save(PICTURES / name, quality=80, optimize=True)
+    picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(
+        PICTURES / name, quality=80, optimize=True
+    )
 
 
 if __name__ == "__main__":

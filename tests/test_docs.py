@@ -1,7 +1,7 @@
 """README and docs: every code block runs, every command is documented, every page is short, and every link resolves.
 
-A page's blocks run one after the other in a folder of their own, in which the shipped model stands in for `sdxl` and its
-adapters for `ink` and `neon`. A block under a comment `<!-- not run: reason -->` is only parsed: commands and their
+A page's blocks run one after the other in a folder of their own, in which the shipped model stands in for `sdxl` and
+its adapters for `ink` and `neon`. A block under a comment `<!-- not run: reason -->` is only parsed: commands and their
 options, modules, extras. So are `lorablend ui` and `lorablend serve`; one server stands in for all of them.
 """
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from typer.main import get_command
 from docs import hooks
 from lorablend.adapters import resolve_blend
 from lorablend.adapters.blends.block_weights import PRESETS as BLOCK_PRESETS
+from lorablend.app.cli import arguments
 from lorablend.app.cli.commands import app, run
 from lorablend.app.grid.axes import AXES
 from lorablend.app.pictures.png import read_png
@@ -45,7 +47,7 @@ NOT_RUN = "not run: "
 BY_CI = ("first-command", "second-command")  # .ci/run cuts them out
 ADDRESS = "http://127.0.0.1:7860"
 TOKEN = "0123456789abcdef0123456789abcdef"
-SHORTER = {"--steps 150": "--steps 2", "--steps 20": "--steps 2", "steps=20": "steps=2"}  # what comes out is not looked at
+SHORTER = {"--steps 150": "--steps 2 --sample-every 0", "--steps 20": "--steps 2", "steps=20": "steps=2"}
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def pipelines() -> Iterator[None]:
+    """Commands with the same model and the same options share a pipeline, which saves most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arguments, "open_pipeline", cache(arguments.open_pipeline))
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("pipelines")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh", "python")], ids=name_of)
-def test_code_runs(
-    page: Path, place: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_code_runs(page: Path, place: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "sh", "python"):
         code = block.code
@@ -140,32 +149,33 @@ def is_server(line: str) -> bool:
 
 
 def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    program, *arguments = shlex.split(line, comments=True)
+    program, *words = shlex.split(line, comments=True)
     if program != "lorablend":
         assert program in ("python", "echo", "export", "curl"), f"{line}: cannot be run; say why in a comment above it"
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         subprocess.run(["bash", "-ec", line], check=True, capture_output=True, env=environment)
         return
-    if arguments[0] in ("generate", "grid") and not {"--steps", "--preset", "--timesteps"} & set(arguments):
-        arguments += ["--steps", "2"]
-    code = run(arguments)
+    if words[0] in ("generate", "grid") and not {"--steps", "--preset", "--timesteps"} & set(words):
+        words += ["--steps", "2"]
+    capsys.readouterr()
+    code = run(words)
     out, err = capsys.readouterr()
     assert code == 0, f"{line}: {err}"
     assert "warning" not in err, f"{line}: {err}"
-    if arguments[0] == "generate":
+    if words[0] == "generate":
         assert read_png(Path(out.split()[0])).record, line
 
 
 def check_line(line: str) -> None:
     """Whether a line that is not run could be: commands, options, modules and extras that are there."""
-    program, *arguments = shlex.split(line, comments=True)
+    program, *words = shlex.split(line, comments=True)
     if program == "accelerate":
-        assert arguments[:3] == ["launch", "-m", "lorablend.app.cli"]
-        program, arguments = "lorablend", arguments[3:]
+        assert words[:3] == ["launch", "-m", "lorablend.app.cli"]
+        program, words = "lorablend", words[3:]
     if program == "lorablend":
-        parse_arguments(arguments)
-    elif program == "python" and "-m" in arguments:
-        assert find_spec(arguments[arguments.index("-m") + 1]), line
+        parse_arguments(words)
+    elif program == "python" and "-m" in words:
+        assert find_spec(words[words.index("-m") + 1]), line
     elif program == "pip":
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         for extra in re.findall(r"\.\[(\w+)\]", line):
@@ -174,9 +184,9 @@ def check_line(line: str) -> None:
         assert program in ("pip", "python3", ".", "tensorboard", "docker"), line
 
 
-def parse_arguments(arguments: list[str]) -> None:
+def parse_arguments(words: list[str]) -> None:
     command: Any = get_command(app)
-    names = list(arguments)
+    names = list(words)
     while hasattr(command, "commands"):
         command = command.commands[names.pop(0)]
     command.make_context("lorablend", names)  # raises for an unknown option or a missing argument
@@ -218,7 +228,9 @@ def test_behind_a_proxy(server: str) -> None:
         own = http.post("/v1/images/generations", json=form, headers={"Origin": "https://images.example.org"})
         assert own.status_code == 200, own.text
         assert own.json()["data"][0]["url"].startswith("https://images.example.org/api/gallery/")
-        assert http.post("/v1/images/generations", json=form, headers={"Origin": "https://a.example"}).status_code == 403
+        assert (
+            http.post("/v1/images/generations", json=form, headers={"Origin": "https://a.example"}).status_code == 403
+        )
         (job,) = http.get("/api/jobs", params={"client": "192.0.2.7"}).json()["jobs"]
         assert job["state"] == "done"
 
@@ -230,9 +242,9 @@ def test_systemd(tmp_path: Path) -> None:
     unit.optionxform = str  # pyright: ignore[reportAttributeAccessIssue] - names keep their capitals
     unit.read_string(block.code)
     assert unit.sections() == ["Unit", "Service", "Install"]
-    program, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    program, *words = shlex.split(unit["Service"]["ExecStart"])
     assert Path(program).name == "lorablend"
-    parse_arguments(arguments)
+    parse_arguments(words)
     if analyze := shutil.which("systemd-analyze"):
         path = tmp_path / "lorablend.service"
         path.write_text(block.code.replace(program, sys.executable).replace("User=lorablend", "User=root"))
@@ -248,9 +260,9 @@ def test_container_file() -> None:
     known = {"FROM", "WORKDIR", "COPY", "RUN", "USER", "ENV", "VOLUME", "EXPOSE", "CMD"}
     assert {name for name, _ in instructions} == known
     values = dict(instructions)
-    program, *arguments = json.loads(values["CMD"])
+    program, *words = json.loads(values["CMD"])
     assert program == "lorablend"
-    parse_arguments(arguments)
+    parse_arguments(words)
     assert {part.partition("=")[0] for part in values["ENV"].split()} <= variables()
 
 
