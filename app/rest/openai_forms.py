@@ -82,7 +82,7 @@ class ImageForm(_PassedOn):
             raise ValueError("write it as JSON") from None
 
     def draw(self, models: Models, image: str | None = None, mask: str | None = None) -> Draw:
-        """The drawing. image, mask: names of uploads. Raises ModelNotFoundError for an unknown model, ParameterError."""
+        """The drawing; `image` and `mask` are names of uploads. Raises ModelNotFoundError and ParameterError."""
         if self.model is not None and self.model not in models.names:
             text = f"there is no model {self.model[:80]!r}; there are {', '.join(models.names)}"
             raise ModelNotFoundError(text)

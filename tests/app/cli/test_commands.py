@@ -352,9 +352,7 @@ ERRORS = {
     "generate nosuch x": "nosuch does not exist; give a model folder written by `lorablend convert`",
     "generate MODEL x --size 100": "size is '100'; write WIDTHxHEIGHT, such as 1024x1024",
     "generate MODEL x --size 100x64": "width is 100; give a multiple of 8 from 64 to 4096, such as 96",
-    "generate MODEL x --size 64x8000": (
-        "height is 8000; give a multiple of 8 from 64 to 4096, such as 4096"
-    ),
+    "generate MODEL x --size 64x8000": ("height is 8000; give a multiple of 8 from 64 to 4096, such as 4096"),
     "generate MODEL x --steps 0": "steps is 0; give 1 to 1000",
     "generate MODEL x --timesteps 999,b": ("timesteps is '999,b'; write numbers with commas, such as 999,749,499,249"),
     "generate MODEL x --timesteps 999,nan": "timesteps has nan; give numbers",

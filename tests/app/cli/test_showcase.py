@@ -109,7 +109,9 @@ def test_labels_are_made_of_names(tmp_path: Path) -> None:
     path = tmp_path / "showcase.json"
     path.write_text(json.dumps(FORM))
     showcase = read_showcase(path)
-    assert showcase.adapters == (ShowcaseEntry(adapters=("a",), label="a"), ShowcaseEntry(adapters=("b",), label="B", prompt="p"))
+    first, second = showcase.adapters
+    assert first == ShowcaseEntry(adapters=("a",), label="a")
+    assert second == ShowcaseEntry(adapters=("b",), label="B", prompt="p")
     assert showcase.blends == (ShowcaseEntry(adapters=("a", "b"), label="a and b"),)
 
 
