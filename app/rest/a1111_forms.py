@@ -79,7 +79,7 @@ class TextToImage(_PassedOn):
         return (self.batch_size or 1) * (self.n_iter or 1)
 
     def draw(self, service: Service, chosen: str | None) -> Draw:
-        """The drawing; `chosen` is the model that the client chose before. Raises ParameterError for unsupported fields."""
+        """The drawing; `chosen` is the model that the client chose before. Raises ParameterError."""
         return draw_of(self.settings(service, chosen))
 
     def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
