@@ -73,9 +73,9 @@ class _Reader:
     def skip(self, word: str) -> bool:
         """Consume this word if it is next; return whether it was."""
         self.next()
-        found = self._text.startswith(word, self._at)
-        self._at += len(word) * found
-        return found
+        is_next = self._text.startswith(word, self._at)
+        self._at += len(word) * is_next
+        return is_next
 
     def members(self) -> Iterator[str]:
         """Yield the names in an object; the caller must read each value before taking the next name."""

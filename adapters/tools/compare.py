@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.blends.blend import MAX_ITEMS
 from lorablend.adapters.errors import AdapterError, BlendError
 from lorablend.adapters.names.naming import block_of
 from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of
@@ -14,8 +15,6 @@ from lorablend.adapters.tools.lora_file import common_base
 from lorablend.adapters.wording import shown
 
 __all__ = ["Block", "Comparison", "compare"]
-
-_LARGEST_BLEND = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +83,8 @@ def compare(adapters: Sequence[Adapter], weights: WeightReader | None = None) ->
         BaseModelError: The adapters are for different base models.
         AdapterError: A change has no factors and `weights` is None, or the shapes of two changes differ.
     """
-    if not 1 <= len(adapters) <= _LARGEST_BLEND:
-        raise BlendError(f"{len(adapters)} adapters to compare; give 1 to {_LARGEST_BLEND}")
+    if not 1 <= len(adapters) <= MAX_ITEMS:
+        raise BlendError(f"{len(adapters)} adapters to compare; give 1 to {MAX_ITEMS}")
     common_base(adapters)
     modules: dict[tuple[str, str], list[Module]] = {}
     for module in sorted({module for adapter in adapters for module in adapter.deltas}, key=_order):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lorablend.adapters.algorithms.checks import without_ones
 from lorablend.adapters.errors import AdapterError, BaseModelError
 from lorablend.adapters.files.checkpoint import CheckpointFile, read_checkpoint
 from lorablend.adapters.files.provenance import merged_metadata
@@ -86,7 +87,7 @@ def _factors(
     left_out += [f"{' '.join(key)} is only in {shown(base.path.name)}" for key in base.parts.keys() - tuned.parts]
     for component, name in by_block(shared, progress):
         before, after = base.parts[component, name], tuned.parts[component, name]
-        if _without_ones(before.shape) != _without_ones(after.shape):
+        if without_ones(before.shape) != without_ones(after.shape):
             sizes = ["×".join(map(str, part.shape)) for part in (before, after)]
             left_out.append(f"{component} {name} is {sizes[0]} in {shown(base.path.name)}, {sizes[1]} in the other")
             continue
@@ -107,8 +108,3 @@ def _factors(
 
 def _sha256(model: CheckpointFile) -> list[str]:
     return [hashlib.sha256(file.buffer).hexdigest() for file in model.files]
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A linear layer and a 1×1 convolution are the same thing."""
-    return shape[:2] if shape[2:] == (1, 1) else shape

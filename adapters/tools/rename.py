@@ -8,6 +8,7 @@ import numpy as np
 
 from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.algorithms.dora import DoraDelta
+from lorablend.adapters.algorithms.factored import NUMBERS
 from lorablend.adapters.algorithms.scale import ScaleSettings, scale_of
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import Tensor
@@ -49,7 +50,6 @@ _DIFFUSERS = {
     "dora_scale": ".lora_magnitude_vector",
     "magnitude": ".lora_magnitude_vector",
 }
-_NUMBERS = ("alpha", "scale", "scalar")
 _CHANNELS = ("dora_scale", "magnitude")
 
 
@@ -136,7 +136,7 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
     for role, tensor in roles.items():
         if role not in _KOHYA:
             raise AdapterError(_cannot(adapter, tensor, "kohya"))
-        if role in _NUMBERS and alpha is not None:
+        if role in NUMBERS and alpha is not None:
             continue
         kind, values = _shaped(adapter, module, role, tensor)
         if role == "magnitude":  # one number for each output channel, as in LyCORIS
@@ -164,7 +164,7 @@ def _alpha(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> flo
 def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> dict[str, Stored]:
     delta = adapter.deltas.get(module)
     for role, tensor in roles.items():
-        if role not in _DIFFUSERS and role not in _NUMBERS:
+        if role not in _DIFFUSERS and role not in NUMBERS:
             raise AdapterError(_cannot(adapter, tensor, "diffusers"))
     if delta is None or delta.algorithm not in ("lora", "dora") or ".embeddings." in module[1]:
         raise AdapterError(_cannot(adapter, next(iter(roles.values())), "diffusers"))
@@ -173,7 +173,7 @@ def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor])
     name = module_name(*module, adapter.base_model, "diffusers")
     tensors: dict[str, Stored] = {}
     for role, tensor in roles.items():
-        if role in _NUMBERS:
+        if role in NUMBERS:
             continue
         kind, values = _shaped(adapter, module, role, tensor)
         if role in ("up", "up_bias") and delta.scale != 1:
