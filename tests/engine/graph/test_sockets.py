@@ -106,7 +106,7 @@ def test_an_attention_in_pieces_cannot_be_steered() -> None:
     with pytest.raises(ModelError) as caught:
         split_context(new_model([op.result(scores)], [latent, prompt], "unet"), ov.Type.f32, Steering({4: (2, 2)}))
     assert str(caught.value) == (
-        "the UNet's scores is a step of an attention that was taken apart, and masks and ramps need it whole; "
+        "the UNet's scores is one step of an attention, but masks and ramps need an attention in one operation; "
         "export the model again with `lorablend convert`"
     )
 
