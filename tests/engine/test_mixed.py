@@ -213,7 +213,7 @@ def test_a_layer_without_a_socket(
     with pytest.raises(ModelError) as caught:
         _draw(pipeline, [(adapter, 1.0)], latents)
     assert str(caught.value) == (
-        f"style changes {path}, which in {tmp_path / 'model'} is no layer that an adapter can be plugged into; "
+        f"style changes {path}, which in {tmp_path / 'model'} is not a layer that an adapter can be plugged into; "
         "use runtime=genai"
     )
     _draw(pipeline, [(adapter, 0.0)], latents, steps=1)

@@ -33,7 +33,7 @@ def test_numbers_that_overflow_are_no_picture(sdxl_model: Path, tmp_path: Path) 
     write_kohya(tmp_path / "ink.safetensors", random_factors(shapes))
     pipe = Pipeline(sdxl_model, cache_dir=tmp_path / "cache")
     with pytest.raises(
-        ModelError, match=r"there is no picture: numbers of the UNet of .* overflow; give precision f32"
+        ModelError, match=r"no picture was drawn: numbers in the UNet of .* overflow; use precision f32"
     ):
         pipe.generate("a fox", blend=[(tmp_path / "ink.safetensors", 1e38)], steps=1, width=64, height=64)
     assert np.asarray(pipe.generate("a fox", steps=1, width=64, height=64).images[0]).any()
