@@ -1,4 +1,4 @@
-"""What is compiled, and kept on disk."""
+"""Compiled graphs and their cache on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def drawn(model: Path, cache: Path, **options: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["live", "genai"])
 def test_one_precision_does_not_draw_with_what_another_compiled(sdxl_model: Path, tmp_path: Path, runtime: str) -> None:
-    """OpenVINO's cache tells the precisions of a CPU's graphs apart only where something else does, too."""
+    """OpenVINO's cache does not tell a CPU graph's precisions apart, unless something else does."""
     alone = drawn(sdxl_model, tmp_path / "alone", runtime=runtime)
     exact = drawn(sdxl_model, tmp_path / "shared", runtime=runtime, precision="f32")
     for _ in range(2):
