@@ -30,7 +30,7 @@ class ContextMix:
     """Computes Σ coefficient · term of what `Unet.prompt` returned, for each region; compiled once, for any prompt."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take the names of the tensors to mix, `Unet.passed`."""
+        """names: the tensors to mix, `Unet.passed`."""
         self._names = names
         self._request: ov.InferRequest | None = None
 

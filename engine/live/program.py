@@ -28,7 +28,7 @@ Encode = Callable[[Sequence[BlendItem]], list[Conditioning]]
 
 @dataclass(frozen=True)
 class Pass:
-    """One way of calling the UNet in a step.
+    """One of the calls of the UNet in a step, or two with guidance.
 
     Attributes:
         bind: Makes the UNet ready.

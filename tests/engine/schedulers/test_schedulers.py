@@ -280,7 +280,7 @@ def test_own_spacing_that_is_not_built():
         ("euler", 0, "steps 0 is out of range for euler: give 1 to 1000"),
         ("ddim", 1001, "steps 1001 is out of range for ddim: give 1 to 1000"),
         ("lcm", 51, "steps 51 is out of range for lcm: give 1 to 50"),
-        ("dpmpp_2m", 1000, "steps 1000 is too many for dpmpp_2m with linspace spacing: two fall on one timestep"),
+        ("dpmpp_2m", 1000, "steps 1000 is too many for dpmpp_2m with linspace spacing: two share a timestep"),
     ],
 )
 def test_steps_out_of_range(name, steps, message):
