@@ -86,7 +86,7 @@ def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blen
             record = json.dumps(_record(model.path, blend), indent=2, ensure_ascii=False)
             (work / _RECORD).write_text(record + "\n", encoding="utf-8")
             if out_dir.exists():
-                out_dir.rmdir()  # it is empty; Windows replaces no folder
+                out_dir.rmdir()  # it is empty; Windows cannot replace a folder
     except OSError as error:
         raise ResourceError(f"{out_dir} could not be written: {error.strerror or error}") from error
 

@@ -168,10 +168,10 @@ class ModelFolder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the content, 64 hex digits: the bytes of all .xml and .json files, and each .bin's size and
-        modification time.
+        """A digest of the content, 64 hex digits.
 
-        SDXL's .bin files take gigabytes, too much to hash at every start.
+        It covers the bytes of all .xml and .json files, and the size and modification time of each .bin: SDXL's .bin
+        files take gigabytes, too much to hash at every start.
         """
         digest = hashlib.sha256()
         for file in sorted(self.path.rglob("*")):

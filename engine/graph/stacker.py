@@ -29,9 +29,7 @@ class Stacker:
         if key not in self._requests:
             self._requests[key] = self._compile(*key)
         request = self._requests[key]
-        arrays = [
-            np.require(array, requirements=["C", "A"]) for array, _ in parts
-        ]  # a variable, because tensors only point at them
+        arrays = [np.require(array, requirements=["C", "A"]) for array, _ in parts]  # tensors only point at them
         shapes = [(a.shape[2], *a.shape[:2]) if taps else a.shape for a in arrays]
         shape = list(shapes[0])
         shape[axis] = sum(part[axis] for part in shapes)

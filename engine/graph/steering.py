@@ -113,5 +113,5 @@ class Places:
         return op.reshape(op.matmul(rows, self._flat(), True, False), shape, False).output(0)
 
     def _flat(self) -> ov.Node:
-        """[columns, places or 1]"""
+        """The columns' weights, [columns, places or 1]."""
         return op.reshape(self.columns, op.constant(np.array([0, -1])), True)

@@ -75,7 +75,7 @@ def conv_update(
 def _sum_of_taps(
     flat: ov.Output, down: ov.Output, layer: PlugLayer, size: tuple[int, int], out_size: tuple[int, int]
 ) -> ov.Output:
-    """[rank, height' · width'] from flat [in, height · width] and down [taps, rank, in]."""
+    """The sum over all taps, [rank, height' · width'], of flat [in, height · width] and down [taps, rank, in]."""
     taps = int(np.prod(layer.kernel))
     maps = op.matmul(down, op.unsqueeze(flat, op.constant(np.array([0]))), False, False)
     maps = op.reshape(maps, op.constant(np.array([taps, -1, *size])), False)

@@ -1,8 +1,8 @@
 """AUTOMATIC1111's names for samplers and schedule types, in both directions.
 
 A1111 names a sampler ("DPM++ 2M") and a schedule type ("Karras"); here they are a scheduler and a spacing. Its names
-are in the metadata of pictures and in its API, and other programs write them too. The samplers' names are in their rows
-of `SCHEDULERS`; this file has the schedule types.
+are in the metadata of pictures and in its API, and other programs write them too. The samplers' names are in
+`SCHEDULERS`; this file has the schedule types.
 """
 
 from dataclasses import dataclass
@@ -14,24 +14,31 @@ __all__ = ["SCHEDULE_TYPES", "ScheduleType", "read_sampler", "read_schedule_type
 
 @dataclass(frozen=True)
 class ScheduleType:
-    """One of A1111's schedule types (modules/sd_schedulers.py there).
+    """One of A1111's schedule types (its modules/sd_schedulers.py).
 
     Attributes:
         name: Its name in A1111's API, such as "sgm_uniform".
         label: Its name in the metadata of pictures, such as "SGM Uniform".
         spacing: The same spacing in `SPACINGS`; None leaves the choice to the model.
+        aliases: Other names that A1111 accepts for it.
     """
 
     name: str
     label: str
     spacing: str | None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """All its names, in the form in which names are compared."""
+        return tuple(map(_folded, (self.label, self.name, *self.aliases)))
 
 
 SCHEDULE_TYPES = (
     ScheduleType("automatic", "Automatic", None),
     ScheduleType("karras", "Karras", "karras"),
     ScheduleType("exponential", "Exponential", "exponential"),
-    ScheduleType("sgm_uniform", "SGM Uniform", "trailing"),
+    ScheduleType("sgm_uniform", "SGM Uniform", "trailing", ("SGMUniform",)),
     ScheduleType("normal", "Normal", "linspace"),
     ScheduleType("ddim", "DDIM", "leading"),  # every n-th timestep, from 1
 )
@@ -43,15 +50,14 @@ def schedule_type_of(spacing: str) -> str:
 
 
 def read_schedule_type(name: str) -> ScheduleType | None:
-    """The schedule type with this name or label, in any letter case; None if it is unknown."""
-    name = _folded(name)
-    return next((kind for kind in SCHEDULE_TYPES if name in (kind.name, _folded(kind.label))), None)
+    """The schedule type with this name, label or alias, in any letter case; None if it is unknown."""
+    return next((kind for kind in SCHEDULE_TYPES if _folded(name) in kind.folded), None)
 
 
 def read_sampler(name: str) -> tuple[str | None, str | None]:
     """The scheduler and the spacing that a sampler's name stands for.
 
-    Before A1111 1.9 one name said both, "DPM++ 2M Karras".
+    Before A1111 1.9 one name stood for both, such as "DPM++ 2M Karras".
 
     Args:
         name: A label such as "Euler a", an alias such as "k_euler_a", or a key of `SCHEDULERS`, in any letter case.
@@ -63,9 +69,9 @@ def read_sampler(name: str) -> tuple[str | None, str | None]:
     if name in _SAMPLERS:
         return _SAMPLERS[name], None
     for kind in SCHEDULE_TYPES:
-        ending = f" {_folded(kind.label)}"
-        if name.endswith(ending):
-            return _SAMPLERS.get(name.removesuffix(ending)), kind.spacing
+        for ending in kind.folded:
+            if name.endswith(f" {ending}"):
+                return _SAMPLERS.get(name.removesuffix(f" {ending}")), kind.spacing
     return None, None
 
 

@@ -56,7 +56,7 @@ def plan(
         _check_steps(name, info, steps, schedule, len(table))
         told, sigmas = _spaced_levels(info, spacing, timestep_spacing, steps, schedule, table)
         if np.any(np.diff(sigmas) >= 0):
-            raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two fall on one timestep")
+            raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two share a timestep")
     else:
         _check_timesteps(name, info, timesteps, steps, spacing, len(table))
         spacing, timestep_spacing = None, _own_spacing(info, schedule)
@@ -93,7 +93,7 @@ def _find(name: str) -> SchedulerInfo:
 
 
 def _resolve_spacing(name: str, info: SchedulerInfo, schedule: NoiseSchedule, spacing: str | None) -> tuple[str, str]:
-    """The spacing to use, and the timestep spacing below it: karras and exponential stand on the model's own."""
+    """The spacing to use, and the timestep spacing below it: karras and exponential build on the model's own."""
     own = _own_spacing(info, schedule)
     if spacing is None and schedule.sigma_spacing is not None and "karras" in info.spacings:
         spacing = schedule.sigma_spacing

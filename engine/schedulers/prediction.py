@@ -17,6 +17,9 @@ def denoiser(model: Callable[[Array, float], Array], prediction_type: str) -> De
         model: The UNet, guidance included.
         prediction_type: `NoiseSchedule.prediction_type`: "epsilon" (the noise), "v_prediction" (arXiv:2202.00512) or
             "sample" (the picture itself).
+
+    Returns:
+        A function for `sample`; its x0 has the shape of x.
     """
 
     def denoise(x: Array, sigma: float, t: float) -> Array:

@@ -49,6 +49,7 @@ def _exponential(sigma_max: float, sigma_min: float, steps: int) -> npt.NDArray[
 TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
 SIGMA_SPACINGS = {"karras": _karras, "exponential": _exponential}
 SPACINGS = (*TIMESTEP_SPACINGS, *SIGMA_SPACINGS)
+"""Every spacing by the name that requests give it."""
 
 
 def timesteps_of(sigmas: Floats, table: Floats) -> npt.NDArray[np.float64]:

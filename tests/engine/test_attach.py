@@ -1,4 +1,4 @@
-"""Which adapters belong on which model."""
+"""Which adapters fit which model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_another_shape(tmp_path: Path) -> None:
 def _with_words(path: Path, width: int) -> Adapter:
     words = {"bundle_emb.inkfox.clip_l": np.zeros((2, width), np.float32)}
     adapter = _adapter(path, {LINEAR: (64, 32)})
-    folder = path / str(width)  # a loaded file must not be written again
+    folder = path / str(width)  # a loaded file must not be overwritten
     folder.mkdir()
     save_file(load_file(adapter.path) | words, folder / "words.safetensors")
     return load_adapter(folder / "words.safetensors")

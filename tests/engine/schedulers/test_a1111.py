@@ -19,6 +19,7 @@ def test_every_name_of_a_sampler_is_read(name):
         ("DPM++ 2M Karras", ("dpmpp_2m", "karras")),
         ("DPM++ 2M SDE  Exponential", ("dpmpp_2m_sde", "exponential")),
         ("Euler SGM Uniform", ("euler", "trailing")),
+        ("Euler SGMUniform", ("euler", "trailing")),
         ("k_euler_ancestral", ("euler_a", None)),
         ("DPM2 Karras", (None, "karras")),
         ("Restart", (None, None)),
@@ -37,9 +38,9 @@ def test_every_spacing_is_written_and_read_back(spacing):
 
 
 def test_read_schedule_type():
-    assert [kind and kind.label for kind in map(read_schedule_type, ("sgm_uniform", "sgm  uniform", "Beta", ""))] == [
-        "SGM Uniform",
-        "SGM Uniform",
-        None,
-        None,
-    ]
+    for name in ("sgm_uniform", "sgm  uniform", "SGMUniform"):
+        kind = read_schedule_type(name)
+        assert kind is not None
+        assert kind.label == "SGM Uniform"
+    assert read_schedule_type("Beta") is None
+    assert read_schedule_type("") is None
