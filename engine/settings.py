@@ -9,7 +9,7 @@ This module is imported for `lorablend --help`: it must load neither OpenVINO no
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -29,9 +29,9 @@ _LONGEST_TEXT = 20_000  # characters
 _LARGEST_SEED = 2**63 - 1 - _MOST_PICTURES  # the last picture's seed still fits SQLite's integers
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """What the program knows about one setting.
+    """What the program knows about one setting. Its annotation in `Settings` tells name, kind, optional and neutral.
 
     Attributes:
         help: What it does, in one or two sentences that begin with a capital and end with a period.
@@ -391,21 +391,23 @@ BATCH = Setting(
 
 
 def _declared() -> Iterable[Setting]:
-    """The declarations, with what the annotations and defaults say already."""
+    """The declarations, completed from their annotations: in place, for pydantic reads the annotations too."""
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         value_type, setting = get_args(hint)
         types = get_args(value_type) if isinstance(value_type, UnionType) else (value_type,)
         neutral = getattr(Settings, name, None)
-        yield replace(
-            setting,
-            name=name,
-            kind=get_origin(types[0]) or types[0],
-            optional=type(None) in types,
-            default=setting.default if neutral is None else neutral,
-            neutral=neutral,
-            order=setting.order or name,
-            openai=setting.openai or name,
-        )
+        facts = {
+            "name": name,
+            "kind": get_origin(types[0]) or types[0],
+            "optional": type(None) in types,
+            "default": setting.default if neutral is None else neutral,
+            "neutral": neutral,
+            "order": name,
+            "openai": setting.openai or name,
+        }
+        for fact, value in facts.items():
+            object.__setattr__(setting, fact, value)
+        yield setting
     yield BATCH
 
 

@@ -79,7 +79,10 @@ class TextToImage(_PassedOn):
         return (self.batch_size or 1) * (self.n_iter or 1)
 
     def draw(self, service: Service, chosen: str | None) -> Draw:
-        """The drawing. chosen: the model that the client chose before. Raises ParameterError for what is unsupported."""
+        """The drawing. Raises ParameterError for what is unsupported.
+
+        chosen: The model that the client chose before.
+        """
         return draw_of(self.settings(service, chosen))
 
     def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
