@@ -140,13 +140,14 @@ class Setting:
             return None
         if self.kind is tuple:
             return _checked_numbers(self.name, value)
-        if self.kind is str:
-            return self._checked_text(value)
+        return self._checked_text(value) if self.kind is str else self._checked_number(value)
+
+    def _checked_number(self, value: Any) -> float:
         number_type = Integral if self.kind is int else Real
         if isinstance(value, bool) or not isinstance(value, number_type):
             wanted = "a whole number" if self.kind is int else self.range or "a number"
             raise RequestError(f"{self.name} is {shown(repr(value))}; give {wanted}")
-        number = int(value) if self.kind is int else _to_float(value)
+        number = _to_float(value) if self.kind is float else self.kind(value)
         low, high = self.low, self.high
         is_low = low is not None and (number <= low if self.excludes_low else number < low)
         is_between = self.multiple > 1 and number % self.multiple != 0
