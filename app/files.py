@@ -1,4 +1,4 @@
-"""Names and places in a library's folder: what a file may be called, how it gets in, how it goes to the bin."""
+"""Files of a library and of pictures: valid names, moving files into a folder and to a bin, checking folders."""
 
 import os
 import re
@@ -29,20 +29,20 @@ __all__ = [
 ]
 
 SUFFIX = ".safetensors"
-# PEFT's two files belong together under these very names: the scale of the first is in the second.
+# PEFT's two files belong together and must keep these names: the second contains the scale of the first.
 PEFT_NAME = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
-_LONGEST = 180  # bytes of UTF-8: a file system takes 255 with all suffixes
-_FORBIDDEN = re.compile(r'[<>:"|?*/\\]')  # to Windows, or to the tag of a prompt
+_LONGEST = 180  # bytes of UTF-8; file systems allow 255, suffixes included
+_FORBIDDEN = re.compile(r'[<>:"|?*/\\]')  # by Windows, or within a tag of a prompt
 _WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")
 _PART_LIFE = 86_400  # seconds; no copy takes a day
-_REMOVED = ".removed"  # so that no program that looks for adapters finds one in the bin
+_REMOVED = ".removed"  # suffix that keeps other programs from finding adapters in the bin
 
 
 def clean_name(text: str) -> str:
-    """A file name that somebody else chose, as a name without a suffix; "" if nothing is left of it."""
+    """Turn a file name from elsewhere into a valid name without the suffix, "" if nothing is left of it."""
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", text)[-1])
     name = _FORBIDDEN.sub("_", "".join(c if c.isprintable() else "_" for c in name))
     name = name.strip(" .")
@@ -53,7 +53,7 @@ def clean_name(text: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """A name that the user chose, without its suffix. Raises RequestError for one that cannot be a file's."""
+    """Check a name that the user chose and return it without the suffix. Raises RequestError if it is invalid."""
     bare = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
     if not bare or bare != clean_name(bare):
         raise RequestError(f"{shown(name)!r} cannot be an adapter's name; give one without any of / \\ : < > \" | ? *")
@@ -61,22 +61,23 @@ def check_name(name: str) -> str:
 
 
 def place_of(name: str, *, with_config: bool) -> str:
-    """The path in the library of an adapter called `name`; PEFT's pair has a folder of its own."""
+    """The path of an adapter in the library; PEFT's pair of files gets a folder of its own."""
     return f"{name}/{PEFT_NAME}" if with_config else name + SUFFIX
 
 
 def drop_parts(folder: Path) -> None:
-    """Delete what killed programs left of `part_of` in a library's folder."""
+    """Delete parts (see `part_of`) that killed programs left in a library's folder."""
     for path in folder.glob(".*.part"):
-        with suppress(OSError):  # somebody else has just done it
+        with suppress(OSError):  # another process has just done it
             if _PART.fullmatch(path.name) and time.time() - path.stat().st_mtime > _PART_LIFE:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def move_in(part: Path, target: Path, config: bytes | None = None) -> bool:
-    """Give a finished file its place, with PEFT's settings beside it; False if something is there already.
+    """Move a finished file to its place, with PEFT's settings next to it; return False if the name is taken.
 
-    In one step: of two programs only one gets the name, nothing is ever replaced, and a kill leaves no half of it.
+    This happens in one step: of two programs only one gets the name, nothing is ever replaced, and killing the program
+    leaves no incomplete file.
     """
     if config is not None:
         return _move_in_pair(part, target, config)
@@ -114,7 +115,7 @@ def _move_in_pair(part: Path, target: Path, config: bytes) -> bool:
         try:
             os.rename(work, target.parent)
         except OSError:
-            os.replace(work / target.name, part)  # only the name is refused
+            os.replace(work / target.name, part)  # only the name is taken
             if not os.path.lexists(target.parent):
                 raise
             return False
@@ -124,9 +125,9 @@ def _move_in_pair(part: Path, target: Path, config: bytes) -> bool:
 
 
 def move_to_bin(path: Path, preview: str, folder: Path, bin_folder: Path) -> Path:
-    """Move an adapter and what belongs to it to a new folder in the bin; returns that folder.
+    """Move an adapter, its picture and its settings to a new folder in the bin, and return that folder.
 
-    Each name gets the ending ".removed"; without it, and moved back, the adapter is as it was.
+    Each file gets the suffix ".removed". To restore the adapter, remove the suffix and move the files back.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     bin_folder.mkdir(exist_ok=True)
@@ -139,12 +140,12 @@ def move_to_bin(path: Path, preview: str, folder: Path, bin_folder: Path) -> Pat
         break
     else:
         raise RequestError(f"{bin_folder} is full; empty it")
-    goes = [path]
+    files = [path]
     if preview:
-        goes.append(folder / preview)
+        files.append(folder / preview)
     if path.name == PEFT_NAME and path.with_name(CONFIG).is_file():
-        goes.append(path.with_name(CONFIG))
-    for file in goes:
+        files.append(path.with_name(CONFIG))
+    for file in files:
         target = moved / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, target.with_name(target.name + _REMOVED))
@@ -154,16 +155,16 @@ def move_to_bin(path: Path, preview: str, folder: Path, bin_folder: Path) -> Pat
 
 
 def without_folders(text: str, folders: tuple[Path, ...]) -> str:
-    """The message without this machine's folders, which are no business of clients."""
+    """Remove this machine's folders from a message, because clients must not see them."""
     for folder in folders:
         for path in (folder.absolute(), folder.resolve()):
-            if path.name:  # "/" is in every path
+            if path.name:  # "/" occurs in every path
                 text = text.replace(f"{path}{os.sep}", "").replace(str(path), path.name)
     return text
 
 
 def check_folder(folder: Path) -> None:
-    """Raise RequestError unless pictures can be written to `folder`, which need not exist. Ask before the work."""
+    """Raise RequestError unless pictures can be written to `folder`, which need not exist yet. Call before drawing."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise RequestError(f"{existing} is a file; give a folder for the pictures")

@@ -155,13 +155,13 @@ def _unet(folder: Path, blend: str) -> Any:
 
     from lorablend.engine.live.compiler import Compiler
     from lorablend.engine.live.tensor_cache import TensorCache
-    from lorablend.engine.live.unet import Unet, Variant
+    from lorablend.engine.live.unet import GraphVariant, Unet
 
     options = {"INFERENCE_PRECISION_HINT": PRECISION}
     max_rank = 64 if blend.endswith("max64") else None
     compiler = Compiler(ov.Core(), "CPU", options, ov.Type.bf16, TensorCache(3 << 30), max_rank)
     model = ModelFolder(folder / "model")
-    variant = Variant(gates=blend == "gates", steered=blend in ("steered", "ramp"))
+    variant = GraphVariant(gates=blend == "gates", steered=blend in ("steered", "ramp"))
     return Unet(compiler, model, (PIXELS, PIXELS), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
 
 

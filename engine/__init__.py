@@ -1,4 +1,4 @@
-"""OpenVINO: the live runtime with sockets, the GenAI runtime, baking.
+"""Pictures with OpenVINO: the live runtime with its sockets, the GenAI runtime, and baking.
 
 The names are imported when they are first used, so that `lorablend.engine.settings`, which the command line's help
 needs, loads without OpenVINO.
@@ -7,7 +7,7 @@ needs, loads without OpenVINO.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lorablend.engine import _quiet  # noqa: F401 - before anything that imports OpenVINO
+from lorablend.engine import _quiet  # noqa: F401 - must come before any import of OpenVINO
 
 if TYPE_CHECKING:
     from lorablend.engine.disk_cache import default_cache_dir

@@ -11,7 +11,7 @@ from lorablend.adapters.errors import ModelError
 from lorablend.app.cli.progress import step_bar
 from lorablend.app.pictures.png import save_png, text_chunks
 from lorablend.app.pictures.sheet import Table, draw_sheet
-from lorablend.app.pictures.showcase import Showcase, Variant, Weights
+from lorablend.app.pictures.showcase import Showcase, ShowcaseEntry, Weights
 from lorablend.engine import Pipeline, Result
 
 __all__ = ["draw_showcase"]
@@ -81,7 +81,7 @@ def _files(showcase: Showcase, adapters: Sequence[Path]) -> dict[str, Path]:
     return files
 
 
-def _weights(variant: Variant, share: float) -> Weights:
+def _weights(variant: ShowcaseEntry, share: float) -> Weights:
     """Of a blend's two adapters; numbers as a person writes them, 0.7 and not 0.7000000000000001."""
     first, second = variant.adapters
     return (first, round(1 - share, 6)), (second, float(share))

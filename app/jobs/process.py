@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from lorablend.adapters.errors import Cancelled, LorablendError
-from lorablend.app.jobs.jobs import Progress
+from lorablend.app.jobs.jobs import JobProgress
 from lorablend.app.jobs.worker import Report
 
 __all__ = ["run_child"]
@@ -26,7 +26,7 @@ _PROGRAM = "from lorablend.app.cli.child import main; main()"
 
 
 def run_child(
-    arguments: Sequence[str], lock: Path, report: Report, look: Callable[[Sequence[str]], Progress]
+    arguments: Sequence[str], lock: Path, report: Report, look: Callable[[Sequence[str]], JobProgress]
 ) -> list[str]:
     """Run `lorablend` with these arguments to its end, and return the lines that it printed.
 
@@ -74,7 +74,7 @@ def run_child(
 
 
 def _watch(
-    child: subprocess.Popen[str], said: deque[str], report: Report, look: Callable[[Sequence[str]], Progress]
+    child: subprocess.Popen[str], said: deque[str], report: Report, look: Callable[[Sequence[str]], JobProgress]
 ) -> bool:
     """Report until the child ends; True if it was told to."""
     while child.poll() is None:

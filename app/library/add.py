@@ -1,7 +1,7 @@
-"""How an adapter comes into a library: copied from a file, downloaded from an address, or from the Hugging Face Hub.
+"""Adding an adapter to a library: copied from a file, or downloaded from an address or the Hugging Face Hub.
 
-Whatever comes is written to a part in a hidden folder first, then checked, and gets its name last: a file in the
-library is a whole safetensors file, never a pickle, never half of one.
+The content is first written to a part in a hidden folder, then checked, and gets its name last. So a file in the
+library is always a complete safetensors file, never a pickle and never half of a file.
 """
 
 import os
@@ -30,16 +30,20 @@ __all__ = ["Progress", "fetch", "read_hub_name"]
 _HUB = "hf:"
 _CHUNK = 4 << 20  # bytes
 _CONFIG_LIMIT = 10_000_000  # bytes
-_PART_LIFE = 30 * 86_400  # seconds; after that nobody goes on with a download
-# Names that say nothing: the program's, not the adapter's.
-_NO_NAMES = {"adapter_model", "pytorch_lora_weights", "model", "diffusion_pytorch_model", "lora"}
+_PART_LIFE = 30 * 86_400  # seconds after which an interrupted download is dropped
+# Names that programs give to every adapter.
+_GENERIC_NAMES = {"adapter_model", "pytorch_lora_weights", "model", "diffusion_pytorch_model", "lora"}
 
 
 @dataclass(frozen=True)
 class _Arrived:
-    """A part that is complete: how to call it, and PEFT's settings that belong to it.
+    """A complete part.
 
-    `kept`: it stays where only its name is refused, so that nobody downloads it twice for that.
+    Attributes:
+        part: The file.
+        name: What to call the adapter.
+        config: PEFT's adapter_config.json for it, or None.
+        kept: Whether the part stays if only its name is refused, so that it need not be downloaded twice.
     """
 
     part: Path
@@ -58,20 +62,20 @@ def fetch(
     sha256: str | None,
     progress: Progress | None,
 ) -> str:
-    """Bring `source` into `folder` and return its path in there; `Library.add` describes it all.
+    """Add `source` to `folder` and return its path there. See `Library.add` for the details.
 
-    `known` gives the path of a file in the library with this SHA-256, or None.
+    `known` returns the path of a file in the library with the given SHA-256, or None.
     """
     name = None if name is None else check_name(name)
-    wanted = None if sha256 is None else _check_sha256(sha256)
-    if wanted and (file := known(wanted)):
+    expected = None if sha256 is None else _check_sha256(sha256)
+    if expected and (file := known(expected)):
         return file
     parts.mkdir(exist_ok=True)
     _drop_old(parts)
     drop_parts(folder)
     text = os.fspath(source)
     if text.startswith(_HUB):
-        arrived, wanted = _from_hub(text[len(_HUB) :], folder, parts, known, name, wanted, progress)
+        arrived, expected = _from_hub(text[len(_HUB) :], folder, parts, known, name, expected, progress)
         if isinstance(arrived, str):
             return arrived
     elif "://" in text:
@@ -81,21 +85,21 @@ def fetch(
         if path.exists() and path.resolve().is_relative_to(folder):
             raise RequestError(f"{shown(path)} is in the library already")
         arrived = _from_file(path, parts, name, progress)
-    return _settle(arrived, folder, known, wanted)
+    return _settle(arrived, folder, known, expected)
 
 
-def _settle(arrived: _Arrived, folder: Path, known: Callable[[str], str | None], wanted: str | None) -> str:
-    """Check what has arrived and give it its place. What is wrong is deleted, so that the next try begins anew."""
+def _settle(arrived: _Arrived, folder: Path, known: Callable[[str], str | None], expected: str | None) -> str:
+    """Check a part and move it into the library; a bad one is deleted, so that the next attempt starts over."""
     part, name = arrived.part, arrived.name
     try:
         read_file(part)
-        found = hash_whole(part).sha256
-        if wanted and found != wanted:
-            raise AdapterError(f"sha256 is {found}, {wanted} was expected; it is not the file you want")
+        actual = hash_whole(part).sha256
+        if expected and actual != expected:
+            raise AdapterError(f"sha256 is {actual}, but {expected} was expected; this is another file")
     except AdapterError as error:
         _forget(part)
         raise AdapterError(f"{shown(name)}: {str(error).removeprefix(f'{shown(part.name)}: ')}") from error.__cause__
-    if file := known(found):
+    if file := known(actual):
         _forget(part)
         return file
     file = place_of(name, with_config=arrived.config is not None)
@@ -129,7 +133,8 @@ def _copy(path: Path, part: Path, progress: Progress | None) -> None:
         total = os.fstat(source.fileno()).st_size
         if total > (free := shutil.disk_usage(part.parent).free):
             raise ResourceError(
-                f"{shown(path)}: {total / 1e9:.1f} GB are to be copied, {part.parent} has {free / 1e9:.1f} GB free"
+                f"{shown(path)}: the copy needs {total / 1e9:.1f} GB, {part.parent} has {free / 1e9:.1f} GB free; "
+                "make room"
             )
         with part.open("wb") as target:
             while chunk := source.read(_CHUNK):
@@ -139,15 +144,15 @@ def _copy(path: Path, part: Path, progress: Progress | None) -> None:
 
 
 def _from_address(address: str, folder: Path, parts: Path, name: str | None, progress: Progress | None) -> _Arrived:
-    shown_address(address)  # is it one?
+    shown_address(address)  # raises if it is not a URL
     part = parts / f"{_key(address)}.part"
 
-    def check(theirs: str) -> None:
-        _check_suffix(theirs)
-        _check_free(folder, place_of(_named(name or clean_name(theirs)), with_config=False))
+    def check(server_name: str) -> None:
+        _check_suffix(server_name)
+        _check_free(folder, place_of(_named(name or clean_name(server_name)), with_config=False))
 
-    theirs = download(address, part, check, progress=progress)
-    return _Arrived(part, _named(name or clean_name(theirs)))
+    server_name = download(address, part, check, progress=progress)
+    return _Arrived(part, _named(name or clean_name(server_name)))
 
 
 def _from_hub(
@@ -156,28 +161,28 @@ def _from_hub(
     parts: Path,
     known: Callable[[str], str | None],
     name: str | None,
-    wanted: str | None,
+    expected: str | None,
     progress: Progress | None,
 ) -> tuple[_Arrived | str, str | None]:
-    """The part and the SHA-256 that it must have; or the file of the library that it is already."""
+    """The part, or the path in the library if the file is there already; and the SHA-256 that it must have."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported
     from huggingface_hub import get_token, hf_hub_url
 
     repo, file = read_hub_name(f"{_HUB}{text}")
     info = _repository(repo)
-    files = {one.rfilename: one for one in info.siblings or ()}
+    files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     file = _choose(repo, file, list(files))
     stored = files[file].lfs
-    theirs = stored.sha256 if stored else None  # of a file that is not in LFS the Hub tells no SHA-256
-    if wanted and theirs and wanted != theirs:
-        raise AdapterError(f"{shown(repo)}/{shown(file)}: sha256 is {theirs}, {wanted} was expected")
-    wanted = wanted or theirs
-    if wanted and (here := known(wanted)):
-        return here, wanted
+    hub_sha256 = stored.sha256 if stored else None  # the Hub gives none for files outside LFS
+    if expected and hub_sha256 and expected != hub_sha256:
+        raise AdapterError(f"{shown(repo)}/{shown(file)}: sha256 is {hub_sha256}, but {expected} was expected")
+    expected = expected or hub_sha256
+    if expected and (here := known(expected)):
+        return here, expected
 
-    *inside, last = file.split("/")
-    config = "/".join([*inside, CONFIG]) if last == PEFT_NAME and "/".join([*inside, CONFIG]) in files else None
-    name = _named(name or _telling_name(last, inside[-1] if inside else repo))
+    *folders, last = file.split("/")
+    config = "/".join([*folders, CONFIG]) if last == PEFT_NAME and "/".join([*folders, CONFIG]) in files else None
+    name = _named(name or _telling_name(last, folders[-1] if folders else repo))
     _check_free(folder, place_of(name, with_config=config is not None))
     token = get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -185,7 +190,7 @@ def _from_hub(
     part = parts / f"{_key(address)}.part"
     download(address, part, lambda _: None, headers=headers, progress=progress)
     settings = fetch_small(hf_hub_url(repo, config, revision=info.sha), _CONFIG_LIMIT, headers) if config else None
-    return _Arrived(part, name, settings), wanted
+    return _Arrived(part, name, settings), expected
 
 
 def _repository(repo: str) -> "ModelInfo":
@@ -194,7 +199,7 @@ def _repository(repo: str) -> "ModelInfo":
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
-        HTTPError,  # of httpx, or from huggingface_hub 2 on of httpx2
+        HTTPError,  # from httpx; since huggingface_hub 2 from httpx2
         RepositoryNotFoundError,
     )
 
@@ -202,7 +207,7 @@ def _repository(repo: str) -> "ModelInfo":
         return HfApi().model_info(repo, files_metadata=True)
     except GatedRepoError:
         raise AdapterError(
-            f"{shown(repo)} asks you to accept its terms on huggingface.co; do so, then run `hf auth login`"
+            f"{shown(repo)} requires you to accept its terms on huggingface.co; do so, then run `hf auth login`"
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise AdapterError(f"{shown(repo)} is not on huggingface.co; if it is private, run `hf auth login`") from None
@@ -214,7 +219,7 @@ def _repository(repo: str) -> "ModelInfo":
 
 
 def _choose(repo: str, file: str | None, files: list[str]) -> str:
-    """The file that is meant: the one that is named, or the repository's only one."""
+    """The named file, or the only adapter of the repository."""
     choices = [name for name in files if name.lower().endswith(SUFFIX)]
     if file in choices:
         return file
@@ -223,27 +228,26 @@ def _choose(repo: str, file: str | None, files: list[str]) -> str:
     if file is not None and file in files:
         _check_suffix(file)
     listed = ", ".join(shown(name) for name in choices[:20]) + (", …" if len(choices) > 20 else "")
-    there = f"there is: {listed}" if choices else f"there is no {SUFFIX} file in it"
-    if file is not None:
-        raise RequestError(f"{shown(repo)} has no file {shown(file)}; {there}")
     if not choices:
-        raise RequestError(f"{shown(repo)}: {there}")
-    raise RequestError(f"{shown(repo)} has {len(choices)} adapters; give one as {_HUB}{shown(repo)}/FILE: {listed}")
+        raise RequestError(f"{shown(repo)} has no {SUFFIX} file; choose another repository")
+    if file is not None:
+        raise RequestError(f"{shown(repo)} has no file {shown(file)}; it has {listed}")
+    raise RequestError(f"{shown(repo)} has {len(choices)} adapters; choose one with {_HUB}{shown(repo)}/FILE: {listed}")
 
 
 def read_hub_name(text: str) -> tuple[str, str | None]:
-    """(owner/name, file) of "hf:owner/name/file"; the file is None where none is given. Raises RequestError."""
+    """(owner/name, file) of "hf:owner/name/file"; the file is None if none is given. Raises RequestError."""
     match = re.fullmatch(rf"{_HUB}([^/\s]+/[^/\s]+)(?:/(.+))?", text)
     if not match:
-        raise RequestError(f"{shown(text)} is no repository; write {_HUB}owner/name or {_HUB}owner/name/file")
+        raise RequestError(f"{shown(text)} is not a repository; write {_HUB}owner/name or {_HUB}owner/name/file")
     return match[1], match[2]
 
 
 def _check_suffix(name: str) -> None:
-    """Refuse by its name what is no safetensors file; a name without a known suffix is seen by its content."""
+    """Refuse other kinds of files by their suffix; files with an unknown suffix are judged by their content."""
     suffix = Path(re.split(r"[/\\]", name)[-1]).suffix.lower()
     if suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".zip", ".gguf", ".onnx", ".html", ".json"):
-        raise AdapterError(f"{shown(name)} is a {suffix} file; only {SUFFIX} is taken")
+        raise AdapterError(f"{shown(name)} is a {suffix} file; only {SUFFIX} files are accepted")
 
 
 def _check_free(folder: Path, file: str) -> None:
@@ -252,23 +256,23 @@ def _check_free(folder: Path, file: str) -> None:
 
 
 def _taken(name: str) -> RequestError:
-    return RequestError(f"{shown(name)}: an adapter of that name is in the library; choose a name of your own")
+    return RequestError(f"{shown(name)}: the library has an adapter of that name; choose another name")
 
 
 def _telling_name(file: str, folder: str) -> str:
-    """A file's name without its suffix; the folder's where the file is called what its program calls all of them."""
+    """A file's name without its suffix, or its folder's name if the file's is a generic one."""
     name = clean_name(file)
-    return clean_name(folder) if name.lower() in _NO_NAMES else name
+    return clean_name(folder) if name.lower() in _GENERIC_NAMES else name
 
 
 def _named(name: str) -> str:
     if not name:
-        raise RequestError("the source gives the adapter no name; choose one")
+        raise RequestError("the source does not name the adapter; choose a name")
     return name
 
 
 def _check_sha256(text: str) -> str:
-    """In lower case; kohya's files write 0x before it."""
+    """The hash in lower case and without the 0x that kohya's files put before it."""
     value = text.lower().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-f]{64}", value):
         raise RequestError(f"sha256 is {shown(repr(text))}; give 64 hex digits")
@@ -280,7 +284,7 @@ def _key(source: str) -> str:
 
 
 def _forget(part: Path) -> None:
-    """Delete a part and what is noted about it; its lock stays, for somebody may hold it."""
+    """Delete a part and its state; the lock file stays, for another process may hold it."""
     part.unlink(missing_ok=True)
     part.with_suffix(".json").unlink(missing_ok=True)
 
@@ -290,5 +294,5 @@ def _drop_old(parts: Path) -> None:
         try:
             if time.time() - path.stat().st_mtime > _PART_LIFE:
                 path.unlink()
-        except OSError:  # somebody else has just done it
+        except OSError:  # another process has just done it
             pass

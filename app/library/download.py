@@ -1,8 +1,8 @@
-"""Download a file over HTTP so that nothing is fetched twice: what came before a cut stays, and the rest is asked for.
+"""Resumable downloads over HTTP: after an interruption, only the rest of the file is requested.
 
-Resuming is safe only if the file on the server is still the same: the request says so with `If-Range` and the ETag or
-date of the first answer (RFC 9110, section 13.1.5), and a server whose file has changed sends all of it again. A server
-that gives neither is asked for everything.
+Resuming is safe only if the file on the server is still the same. The request therefore has an `If-Range` header with
+the ETag or date of the first response (RFC 9110, section 13.1.5), and a server whose file has changed sends all of it.
+If the server gave neither, the whole file is requested again.
 """
 
 import json
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["OFFLINE", "Progress", "check_online", "download", "fetch_small", "shown_address"]
 
-Progress = Callable[[int, "int | None"], object]  # (bytes so far, bytes in all or None); False stops
+Progress = Callable[[int, "int | None"], object]  # (bytes so far, bytes in all or None); returns False to stop
 
-OFFLINE = "LORABLEND_OFFLINE"  # an environment variable: set by --offline, also for the processes of long jobs
+OFFLINE = "LORABLEND_OFFLINE"  # environment variable, set by --offline; child processes inherit it
 _TIMEOUT = 30.0  # seconds without an answer, or without a byte
 _TRIES = 3  # in a row without a new byte
 _REDIRECTS = 10
-_BUSY = {408, 425, 429, 500, 502, 503, 504}  # worth another try
+_BUSY = {408, 425, 429, 500, 502, 503, 504}  # statuses after which a retry may help
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What the server said about the file of which `part` is the beginning."""
+    """What the server told about the file of which `part` is the beginning."""
 
     etag: str = ""
     modified: str = ""
@@ -47,12 +47,12 @@ class _Source:
 
     @property
     def condition(self) -> str:
-        """For If-Range, which takes no weak ETag."""
+        """The value for If-Range, which must not be a weak ETag."""
         return self.modified if not self.etag or self.etag.startswith("W/") else self.etag
 
 
 class _Again(Exception):  # noqa: N818 - a signal within this file
-    """The attempt failed in a way that another one may mend; the text says how."""
+    """The attempt failed, but another one may succeed; the text gives the reason."""
 
 
 def download(
@@ -63,11 +63,22 @@ def download(
     headers: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Download to `part`, going on from what it holds already, and return the name that the server gives the file.
+    """Download to `part`, continuing after what it contains already, and return the server's name for the file.
 
-    `check` is called with that name before any of the content is read, and may raise. `headers` go to this server and
-    no other. Raises AdapterError, RequestError for an address that is none, ResourceError for a full disk, Cancelled;
-    `part` stays for the next time.
+    After any exception, `part` stays for the next attempt.
+
+    Args:
+        address: An http or https URL.
+        part: The file to write.
+        check: Called with the server's name for the file before any content is read; may raise.
+        headers: Added to the request. Authorization is not passed on when the server redirects to another one.
+        progress: Called with the bytes so far and in all; returns False to stop.
+
+    Raises:
+        AdapterError: The file cannot be downloaded.
+        RequestError: The address is not a URL.
+        ResourceError: The disk is full.
+        Cancelled: `progress` returned False.
     """
     where = shown_address(address)
     lock = FileLock(part.with_suffix(".lock"), timeout=0)
@@ -75,23 +86,29 @@ def download(
         with lock:
             return _until_done(address, where, part, check, headers or {}, progress)
     except Timeout:
-        raise AdapterError(f"{where}: another program is downloading it; wait for that one") from None
+        raise AdapterError(f"{where}: another program is downloading it; wait until it is done") from None
 
 
 def shown_address(address: str) -> str:
-    """The address without user, password and query, which may hold a token. Raises RequestError if it is none."""
+    """The address without user, password and query, which may contain a token.
+
+    Raises:
+        RequestError: The address is not an http or https URL.
+    """
     try:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         parts, port = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not parts.hostname or not address.isprintable():
-        raise RequestError(f"{shown(address.partition('?')[0])} is no address; give one that starts with https://")
+        raise RequestError(
+            f"{shown(address.partition('?')[0])} is not a web address; give one that starts with https://"
+        )
     return shown(f"{parts.scheme}://{parts.hostname}{port}{parts.path}")
 
 
 def fetch_small(address: str, limit: int, headers: Mapping[str, str]) -> bytes:
-    """A file of at most `limit` bytes. Raises AdapterError."""
+    """Download a file of at most `limit` bytes into memory. Raises AdapterError."""
     import httpx
 
     where = shown_address(address)
@@ -102,9 +119,9 @@ def fetch_small(address: str, limit: int, headers: Mapping[str, str]) -> bytes:
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > limit:
-                    raise AdapterError(f"{where}: longer than {limit} bytes")
+                    raise AdapterError(f"{where}: the file is longer than {limit} bytes")
     except (httpx.HTTPError, _Again) as error:
-        raise AdapterError(f"{where}: the download stopped ({_reason(error)}); try again") from error
+        raise AdapterError(f"{where}: the download failed ({_reason(error)}); try again") from error
     return content
 
 
@@ -118,21 +135,21 @@ def _until_done(
 ) -> str:
     import httpx
 
-    futile = 0
+    failures = 0  # in a row, without a new byte
     while True:
         before = _length(part)
         try:
             with _client() as client:
                 return _attempt(client, address, where, part, check, headers, progress)
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
-            raise AdapterError(f"{where}: leads to an address that cannot be used ({_reason(error)})") from error
+            raise AdapterError(f"{where}: redirects to an address that cannot be used ({_reason(error)})") from error
         except (httpx.HTTPError, _Again) as error:
-            futile = 0 if _length(part) > before else futile + 1
-            if futile == _TRIES:
+            failures = 0 if _length(part) > before else failures + 1
+            if failures == _TRIES:
                 so_far = f" after {_length(part)} bytes" if _length(part) else ""
-                message = f"{where}: the download stopped{so_far} ({_reason(error)}); run it again to go on from there"
+                message = f"{where}: the download failed{so_far} ({_reason(error)}); try again to continue from there"
                 raise AdapterError(message) from error
-            time.sleep(futile)
+            time.sleep(failures)
 
 
 def _attempt(
@@ -146,29 +163,29 @@ def _attempt(
 ) -> str:
     state = part.with_suffix(".json")
     source, begin = _read_state(state), _length(part)
-    wanted = _headers(headers)
+    request_headers = _headers(headers)
     if begin and source.condition:
-        wanted |= {"Range": f"bytes={begin}-", "If-Range": source.condition}
-    with client.stream("GET", address, headers=wanted) as response:
-        if response.status_code == 416:  # nothing is left to send, or what we have is not of this file
+        request_headers |= {"Range": f"bytes={begin}-", "If-Range": source.condition}
+    with client.stream("GET", address, headers=request_headers) as response:
+        if response.status_code == 416:  # nothing is left to send, or the part is not of this file
             if _total(response) == begin == source.total:
                 name = _name(response)
                 check(name)
                 return name
             part.unlink(missing_ok=True)
-            raise _Again("the server has another file now")
+            raise _Again("the file on the server has changed")
         _check_status(response, where)
         name = _name(response)
         check(name)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise AdapterError(f"{where}: the server packs the file ({response.headers['Content-Encoding']}) unasked")
+        if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
+            raise AdapterError(f"{where}: the server sends the file compressed ({encoding}), which was not requested")
         if response.status_code == 206:
             if _first(response) != begin or _total(response) != source.total:
                 part.unlink(missing_ok=True)
-                raise _Again("the server sent another piece than it was asked for")
+                raise _Again("the server sent another range than the one requested")
         else:
             source, begin = _Source(_header(response, "ETag"), _header(response, "Last-Modified"), _total(response)), 0
-            part.unlink(missing_ok=True)  # before the state says that it is of the new file
+            part.unlink(missing_ok=True)  # before the state describes the new file
             state.write_text(json.dumps(asdict(source)), "utf-8")
         _check_disk(part, where, source.total, begin)
         _receive(response, part, where, begin, source.total, progress)
@@ -183,10 +200,12 @@ def _receive(
     with part.open("ab") as stream:
         if progress and progress(done, total) is False:
             raise Cancelled(f"{where}: stopped")
-        for chunk in response.iter_raw():  # as it comes: what httpx gathers would be lost with the connection
+        for chunk in response.iter_raw():  # unbuffered: what httpx holds back would be lost with the connection
             done += len(chunk)
             if done > limit:
-                raise AdapterError(f"{where}: the server sends more than the {limit} bytes it named, or than fit here")
+                raise AdapterError(
+                    f"{where}: the server sends more than the {limit} bytes that it announced, or that fit here"
+                )
             stream.write(chunk)
             if progress and progress(done, total) is False:
                 raise Cancelled(f"{where}: stopped")
@@ -195,9 +214,9 @@ def _receive(
 
 
 def check_online() -> None:
-    """Raise RequestError where --offline forbids every download."""
+    """Raise RequestError if --offline forbids downloads."""
     if os.environ.get(OFFLINE):
-        raise RequestError("nothing is downloaded offline; start without --offline")
+        raise RequestError("downloads are turned off; start without --offline")
 
 
 def _client() -> "httpx.Client":
@@ -208,7 +227,7 @@ def _client() -> "httpx.Client":
 
 
 def _headers(more: Mapping[str, str]) -> dict[str, str]:
-    # Packed content has other lengths and ranges than the file.
+    # The lengths and ranges of compressed content are not those of the file.
     return {"User-Agent": f"lorablend/{version('lorablend')}", "Accept-Encoding": "identity", **more}
 
 
@@ -218,8 +237,8 @@ def _check_status(response: "httpx.Response", where: str) -> None:
         return
     if code in _BUSY:
         raise _Again(f"status {code}")
-    meaning = {401: "it wants a login", 403: "it is not for everybody", 404: "it is not there", 410: "it is gone"}
-    raise AdapterError(f"{where}: the server refuses it, status {code}{_with(meaning.get(code))}")
+    meaning = {401: "a login is needed", 403: "access is denied", 404: "it does not exist", 410: "it was removed"}
+    raise AdapterError(f"{where}: the server answers with status {code}{_with(meaning.get(code))}")
 
 
 def _with(meaning: str | None) -> str:
@@ -230,12 +249,12 @@ def _check_disk(part: Path, where: str, total: int | None, begin: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - begin > free:
         raise ResourceError(
-            f"{where}: {(total - begin) / 1e9:.1f} GB to come, {part.parent} has {free / 1e9:.1f} GB free; make room"
+            f"{where}: {(total - begin) / 1e9:.1f} GB are needed, {part.parent} has {free / 1e9:.1f} GB free; make room"
         )
 
 
 def _name(response: "httpx.Response") -> str:
-    """From Content-Disposition (RFC 6266), else from the address that answered; never trusted as a path."""
+    """The file name from Content-Disposition (RFC 6266), else from the final URL; never trusted as a path."""
     message = Message()
     message["Content-Disposition"] = _header(response, "Content-Disposition").replace("\r", "").replace("\n", "")
     return message.get_filename() or unquote(urlsplit(str(response.url)).path.rpartition("/")[2])
@@ -246,13 +265,13 @@ def _header(response: "httpx.Response", name: str) -> str:
 
 
 def _first(response: "httpx.Response") -> int | None:
-    """Where the piece begins, from "Content-Range: bytes 100-199/200"."""
+    """The first byte of the range, 100 for "Content-Range: bytes 100-199/200"."""
     match = re.match(r"bytes (\d+)-", _header(response, "Content-Range"))
     return int(match[1]) if match else None
 
 
 def _total(response: "httpx.Response") -> int | None:
-    """Bytes of the whole file, if the server says."""
+    """Size of the whole file in bytes, or None if the server does not tell."""
     if response.status_code == 200:
         text = _header(response, "Content-Length")
     else:

@@ -1,4 +1,4 @@
-"""What a library tells of one adapter."""
+"""One adapter as a library presents it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.app.library.marks import Mark
-from lorablend.app.library.scan import Facts, Hashes
+from lorablend.app.library.scan import AdapterFacts, Hashes
 
 __all__ = ["Entry"]
 
@@ -16,11 +16,18 @@ __all__ = ["Entry"]
 class Entry:
     """One adapter of a library.
 
-    `name` is its path in the library without the suffix ("ink", "styles/neon"), which the tag of a prompt takes too;
-    `path` is where it is; `size` is in bytes, `modified` in seconds since 1970. `base_model`, `algorithms` and `ranks`
-    are told from the header. `sha256` (64 hex digits), `autov2` (10) and `autov3` (12) are None until it is `hashed`.
-    `error` is why it cannot be used, or None; that its numbers are broken shows only when it is used. `preview`: there
-    is a picture. The last three are the user's own marks; `last_used` is ISO 8601, in UTC.
+    Attributes:
+        name: Path in the library without the suffix ("ink", "styles/neon"), as a tag in a prompt takes it.
+        path: The file.
+        size: Bytes.
+        modified: Time of the last change, in seconds since 1970.
+        title, base_model, algorithms, ranks, trigger_words, tensors: As in `AdapterFacts`.
+        hashed: Whether the whole file has been read.
+        sha256: 64 hexadecimal digits, or None until the file is hashed; `autov2` has 10 digits, `autov3` 12.
+        error: Why the adapter cannot be used, or None. Damaged values are only noticed when it is used.
+        preview: Whether there is a picture of it.
+        tags, favourite: The user's marks.
+        last_used: The user's latest use, ISO 8601 in UTC, or None.
     """
 
     name: str
@@ -46,7 +53,7 @@ class Entry:
     @classmethod
     def of(
         cls,
-        facts: Facts,
+        facts: AdapterFacts,
         hashes: Hashes | None,
         mark: Mark,
         *,
@@ -80,5 +87,5 @@ class Entry:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For `json.dumps`."""
+        """A form for `json.dumps`."""
         return {**asdict(self), "path": str(self.path)}

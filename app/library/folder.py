@@ -1,4 +1,4 @@
-"""The adapters of a folder."""
+"""The adapter files of a folder."""
 
 import os
 from pathlib import Path
@@ -11,20 +11,22 @@ __all__ = ["adapter_files", "default_folder"]
 
 
 def default_folder() -> Path:
-    """The library that is meant where none is named: $LORABLEND_ADAPTERS, else a folder of the user's own data."""
+    """The library to use when none is named: $LORABLEND_ADAPTERS, else a folder in the user's data directory."""
     return Path(os.environ.get("LORABLEND_ADAPTERS") or Path(platformdirs.user_data_dir("lorablend")) / "adapters")
 
 
 def adapter_files(folder: Path | None) -> list[Path]:
-    """All .safetensors files in `folder`, at any depth, in the order of their names; none without a folder.
+    """List all .safetensors files in `folder` at any depth, sorted by path; an empty list if `folder` is None.
 
-    What is hidden (a name that starts with a dot) is left out, with all that is in it. Raises BlendError if there is no
-    such folder.
+    Hidden files and folders, whose names start with a dot, are left out.
+
+    Raises:
+        BlendError: The folder does not exist.
     """
     if folder is None:
         return []
     if not folder.is_dir():
-        raise BlendError(f"{folder} is not a folder of adapters; give one that is there")
+        raise BlendError(f"{folder} is not a folder; give an existing folder of adapters")
     return sorted(
         path
         for path in folder.rglob("*")

@@ -1,7 +1,7 @@
-"""The index of a library in SQLite: one row per adapter file. It can be deleted at any time and is made again.
+"""The index of a library in SQLite: one row per adapter file. It can be deleted at any time and is rebuilt.
 
-Every call opens a connection of its own: threads and programs may use one index at once, and one that is deleted or
-damaged meanwhile is made anew by the next call.
+Every call opens a connection of its own, so threads and programs can share an index, and one that is deleted or damaged
+meanwhile is rebuilt by the next call.
 """
 
 import json
@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from lorablend.adapters.errors import ResourceError
-from lorablend.app.library.scan import Facts, Found, Hashes
+from lorablend.app.library.scan import AdapterFacts, Hashes, ScannedFile
 
-__all__ = ["HASHED", "HEADER", "LISTED", "Changes", "Index", "Row"]
+__all__ = ["HASHED", "HEADER", "LISTED", "Index", "Row"]
 
 _T = TypeVar("_T")
 
 _VERSION = 1
-_PATIENCE = 30  # seconds for which a call waits for another one that writes
+_PATIENCE = 30  # seconds that a call waits for another one that is writing
 
-# How much of a file has been looked at.
+# How much of a file has been read: nothing, its header, all of it.
 LISTED, HEADER, HASHED = 0, 1, 2
 
 _SCHEMA = """
@@ -50,49 +50,41 @@ CREATE TABLE files (
 CREATE INDEX by_sha256 ON files (sha256);
 """
 _LISTS = {"algorithms", "ranks", "trigger_words"}
-_FACTS = [field.name for field in fields(Facts)]
+_FACTS = [field.name for field in fields(AdapterFacts)]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file as the index knows it; `hashes` is None until `stage` is HASHED, and for a file that cannot be read."""
+    """One file in the index; `hashes` is None until `stage` is HASHED, and for a file that cannot be read."""
 
-    found: Found
+    scanned: ScannedFile
     stage: int
-    facts: Facts
+    facts: AdapterFacts
     hashes: Hashes | None
 
     @property
     def error(self) -> str:
-        """Why the file cannot be used; "" if nothing is known against it."""
-        return self.found.refused or self.facts.error
-
-
-class Changes(NamedTuple):
-    """What a look at the folder found; a file that was moved or renamed is none of the three."""
-
-    added: int
-    changed: int
-    removed: int
+        """Why the file cannot be used, or "" if no reason is known."""
+        return self.scanned.refused or self.facts.error
 
 
 class Index:
-    """The database `path`; `lock` is a file that is held while it is made."""
+    """The database at `path`; the lock file `lock` is held while it is created."""
 
     def __init__(self, path: Path, lock: Path) -> None:
         self._path = path
         self._lock = lock
 
     def rows(self) -> list[Row]:
-        """All rows, in the order of the files' names."""
+        """All rows, sorted by file."""
         return self._run(lambda db: [_row(values) for values in db.execute("SELECT * FROM files ORDER BY file")])
 
     def row(self, file: str) -> Row | None:
-        """The row of one file."""
+        """The row of a file, or None."""
         return self._only("SELECT * FROM files WHERE file = ?", file)
 
     def row_of(self, sha256: str) -> Row | None:
-        """A row of a file with this SHA-256."""
+        """The row of a file with this SHA-256, or None."""
         return self._only("SELECT * FROM files WHERE sha256 = ? LIMIT 1", sha256)
 
     def _only(self, query: str, value: str) -> Row | None:
@@ -100,62 +92,57 @@ class Index:
         return _row(values) if values else None
 
     def waiting(self, stage: int) -> list[Row]:
-        """The rows that have not reached a stage, small files first, so that most are done soon."""
+        """The rows that have not reached a stage, small files first, so that most of them are done soon."""
         query = "SELECT * FROM files WHERE stage < ? ORDER BY size, file"
         return self._run(lambda db: [_row(values) for values in db.execute(query, (stage,))])
 
-    def update(self, found: Sequence[Found], still_there: Callable[[str], bool]) -> Changes:
-        """Take over what the walk found, in one transaction: known files keep what is known about them.
+    def update(self, files: Sequence[ScannedFile], still_there: Callable[[str], bool]) -> None:
+        """Bring the index up to date with the walk, in one transaction; unchanged and moved files keep their rows.
 
-        `still_there` is asked before a row is removed: the file may have come after the walk.
+        Args:
+            files: All files of the walk.
+            still_there: Asked before a row is removed, because the file may have been added after the walk.
         """
 
-        def work(db: sqlite3.Connection) -> Changes:
+        def work(db: sqlite3.Connection) -> None:
             with _transaction(db):
-                known = {row.found.file: row for row in map(_row, db.execute("SELECT * FROM files"))}
-                gone = {file for file in known.keys() - {one.file for one in found} if not still_there(file)}
-                moved = {_identity(known[file].found): file for file in gone if known[file].found.inode}
-                added = changed = 0
-                for one in found:
-                    before = known.get(one.file)
-                    if before is None and (source := moved.pop(_identity(one), None)) is not None:
+                known = {row.scanned.file: row for row in map(_row, db.execute("SELECT * FROM files"))}
+                gone = {file for file in known.keys() - {scanned.file for scanned in files} if not still_there(file)}
+                moved = {_identity(known[file].scanned): file for file in gone if known[file].scanned.inode}
+                for scanned in files:
+                    before = known.get(scanned.file)
+                    if before is None and (source := moved.pop(_identity(scanned), None)) is not None:
                         query = "UPDATE files SET file = ?, preview = ? WHERE file = ?"
-                        db.execute(query, (one.file, one.preview, source))
+                        db.execute(query, (scanned.file, scanned.preview, source))
                         gone.remove(source)
-                    elif before is None or _version(before.found) != _version(one):
-                        _insert(db, Row(one, HASHED if one.refused else LISTED, Facts(), None))
-                        added += before is None
-                        changed += before is not None
-                    elif before.found.preview != one.preview:
-                        db.execute("UPDATE files SET preview = ? WHERE file = ?", (one.preview, one.file))
+                    elif before is None or _version(before.scanned) != _version(scanned):
+                        _insert(db, Row(scanned, HASHED if scanned.refused else LISTED, AdapterFacts(), None))
+                    elif before.scanned.preview != scanned.preview:
+                        db.execute("UPDATE files SET preview = ? WHERE file = ?", (scanned.preview, scanned.file))
                 db.executemany("DELETE FROM files WHERE file = ?", [(file,) for file in gone])
-                return Changes(added, changed, len(gone))
 
-        return self._run(work)
+        self._run(work)
 
-    def advance(self, row: Row) -> bool:
-        """Replace the row of a file by one of a later stage; False if the file has changed or gone since."""
+    def advance(self, row: Row) -> None:
+        """Replace the row of a file with one of a later stage, unless the file has changed or disappeared since."""
 
-        def work(db: sqlite3.Connection) -> bool:
+        def work(db: sqlite3.Connection) -> None:
             with _transaction(db):
                 query = "SELECT * FROM files WHERE file = ? AND size = ? AND mtime_ns = ?"
-                now = db.execute(query, (row.found.file, row.found.size, row.found.mtime_ns)).fetchone()
-                if now is None:
-                    return False
-                if now["stage"] < row.stage:
-                    _insert(db, replace(row, found=_row(now).found))  # its picture may be another by now
-                return True
+                now = db.execute(query, (row.scanned.file, row.scanned.size, row.scanned.mtime_ns)).fetchone()
+                if now is not None and now["stage"] < row.stage:
+                    _insert(db, replace(row, scanned=_row(now).scanned))  # its picture may have changed meanwhile
 
-        return self._run(work)
+        self._run(work)
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Do the work; once more with a new index where the one there is missing, damaged or of another version."""
+        """Do the work; if the index is missing, damaged or of another version, rebuild it and try once more."""
         try:
             try:
                 return self._attempt(work)
             except (_OtherVersion, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-                    raise  # locked, or a full disk: another index would not help
+                    raise  # locked, or a full disk: a new index would not help
             self._make()
             return self._attempt(work)
         except sqlite3.Error as error:
@@ -183,18 +170,18 @@ class Index:
                 with self._connection() as db:
                     if _version_of(db) == _VERSION:
                         db.execute("SELECT count(*) FROM files")
-                        return  # somebody else has just made it
+                        return  # another process has just created it
             except sqlite3.DatabaseError:
                 pass
             for ending in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
             with self._connection() as db:
-                db.execute("PRAGMA journal_mode = WAL")  # whoever reads does not wait for whoever writes
+                db.execute("PRAGMA journal_mode = WAL")  # readers do not wait for writers
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
 
 class _OtherVersion(Exception):  # noqa: N818 - a signal within this file
-    """The index is empty, or was made by another version of lorablend."""
+    """The index is empty, or was created by another version of lorablend."""
 
 
 def _version_of(db: sqlite3.Connection) -> int:
@@ -212,28 +199,28 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("COMMIT")
 
 
-def _identity(found: Found) -> tuple[int, int, int]:
-    """A file that is moved within its disk keeps these."""
-    return found.inode, found.size, found.mtime_ns
+def _identity(scanned: ScannedFile) -> tuple[int, int, int]:
+    """Values that a file keeps when it is moved within its disk."""
+    return scanned.inode, scanned.size, scanned.mtime_ns
 
 
-def _version(found: Found) -> tuple[int, int, str]:
-    """A file that is unchanged keeps these."""
-    return found.size, found.mtime_ns, found.refused
+def _version(scanned: ScannedFile) -> tuple[int, int, str]:
+    """Values that differ after a file was changed."""
+    return scanned.size, scanned.mtime_ns, scanned.refused
 
 
 def _row(values: sqlite3.Row) -> Row:
-    found = Found(**{field.name: values[field.name] for field in fields(Found)})
+    scanned = ScannedFile(**{field.name: values[field.name] for field in fields(ScannedFile)})
     facts: dict[str, Any] = {
         name: tuple(json.loads(values[name])) if name in _LISTS else values[name] for name in _FACTS
     }
     facts["thumbnail"] = bool(facts["thumbnail"])
     hashes = Hashes(values["sha256"], values["autov3"]) if values["sha256"] else None
-    return Row(found, values["stage"], Facts(**facts), hashes)
+    return Row(scanned, values["stage"], AdapterFacts(**facts), hashes)
 
 
 def _insert(db: sqlite3.Connection, row: Row) -> None:
-    values: dict[str, Any] = {**vars(row.found), **vars(row.facts), "stage": row.stage}
+    values: dict[str, Any] = {**vars(row.scanned), **vars(row.facts), "stage": row.stage}
     values |= vars(row.hashes) if row.hashes else {"sha256": None, "autov3": None}
     values |= {name: json.dumps(values[name], ensure_ascii=False) for name in _LISTS}
     names = ", ".join(values)

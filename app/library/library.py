@@ -1,11 +1,11 @@
-"""A folder of adapters that knows what is in it: listed at once, hashed when asked, searched, marked, added to.
+"""A folder of adapters with an index: it is listed at once, hashed on request, searched, marked and added to.
 
-Beside the adapters there is one hidden folder of ours, `.lorablend/`:
+Next to the adapters there is one hidden folder, `.lorablend/`:
 
-    index.sqlite   what the files say; made again if it is deleted
-    marks.json     favourites, tags, dates of use; by SHA-256, so that they outlive a rename and the index
-    bin/           what was removed
-    parts/         downloads that are not finished
+    index.sqlite   facts about the files; rebuilt if it is deleted
+    marks.json     favourites, tags, dates of use; by SHA-256, so that they survive a rename and the loss of the index
+    bin/           removed adapters
+    parts/         unfinished downloads
 """
 
 import difflib
@@ -26,7 +26,7 @@ from lorablend.adapters.wording import shown
 from lorablend.app.files import SUFFIX, move_to_bin
 from lorablend.app.library.add import Progress, fetch
 from lorablend.app.library.entry import Entry
-from lorablend.app.library.index import HASHED, HEADER, Changes, Index, Row
+from lorablend.app.library.index import HASHED, HEADER, Index, Row
 from lorablend.app.library.marks import Mark, Marks
 from lorablend.app.library.preview import Preview, read_picture, read_thumbnail
 from lorablend.app.library.scan import hash_whole, read_facts, walk
@@ -38,103 +38,108 @@ _LONGEST_TAG = 100  # characters
 
 
 class Library:
-    """The library in a folder, which must be there.
+    """The library in an existing folder.
 
-    Any number of threads and programs may use the same folder at once. Where it cannot be written to, the index is kept
-    in the user's cache, and marks, additions and removals are refused.
+    Any number of threads and programs can use the same folder at once. If it is read-only, the index is kept in the
+    user's cache, and marks, additions and removals are refused.
 
-    Raises BlendError if there is no such folder.
+    Raises:
+        BlendError: The folder does not exist.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         if not Path(folder).is_dir():
-            raise BlendError(f"{shown(folder)} is not a folder of adapters; give one that is there")
+            raise BlendError(f"{shown(folder)} is not a folder; give an existing folder of adapters")
         self._folder = Path(folder).resolve()
         self._own = self._folder / _OWN_FOLDER
         place = _usable(self._own) or _cache_for(self._folder)
         self._index = Index(place / "index.sqlite", place / "index.lock")
         self._marks = Marks(self._own / "marks.json", self._own / "marks.lock")
-        self._looking = threading.Lock()
+        self._reading = threading.Lock()
 
     @staticmethod
     def is_at(folder: Path) -> bool:
-        """Has this folder been used as a library before?"""
+        """Whether this folder has been used as a library before."""
         return (folder / _OWN_FOLDER).is_dir()
 
     @property
     def folder(self) -> Path:
-        """Where the adapters are, with links resolved."""
+        """The folder of the adapters, with links resolved."""
         return self._folder
 
-    # looking at the files
+    # Reading the files
 
-    def scan(self, progress: Callable[[int, int], object] | None = None) -> Changes:
-        """See what is in the folder, and read the headers of what is new or changed; nothing is read twice.
+    def scan(self, progress: Callable[[int, int], object] | None = None) -> None:
+        """List the folder, and read the headers of new and changed files.
 
-        A file is taken for unchanged while its path, size and time of change are. Stopped at any point, the next call
-        goes on from there. `progress` is called with the files done and those there are to do. Raises AdapterError
-        where the folder is gone.
+        A file counts as unchanged while its path, size and modification time stay the same. If the call is stopped, the
+        next one continues from there.
+
+        Args:
+            progress: Called with the number of headers read so far and the number to read.
+
+        Raises:
+            AdapterError: The folder does not exist any more.
         """
-        changes = self._list()
-        self._look(HEADER, _read_header, progress)
-        return changes
+        self._list()
+        self._advance_all(HEADER, _read_header, progress)
 
     def hash_files(self, progress: Callable[[int, int], object] | None = None) -> None:
-        """Read the files that were not hashed yet.
+        """Read the files that are not hashed yet.
 
-        Each is kept when it is done, so that a stopped call loses one file at most. `progress` as in `scan`.
+        Each hash is stored at once, so a stopped call loses at most one file. `progress` is as in `scan`.
         """
-        self._look(HASHED, self._read_whole, progress)
+        self._advance_all(HASHED, self._read_whole, progress)
 
-    def _list(self) -> Changes:
+    def _list(self) -> None:
         if not self._folder.is_dir():
-            raise AdapterError(f"{self._folder}: the folder of adapters is gone; put it back")
-        return self._index.update(walk(self._folder), self._is_there)
+            raise AdapterError(f"{self._folder}: the folder of adapters is missing; put it back")
+        self._index.update(walk(self._folder), self._is_there)
 
     def _is_there(self, file: str) -> bool:
-        """Asked with what the index says, which others can write: nothing outside the folder is there."""
+        """Whether the file exists. The path is from the index, which others can write, so it may lead elsewhere."""
         return not {"..", _OWN_FOLDER} & set(Path(file).parts) and os.path.lexists(self._folder / file.lstrip("/"))
 
-    def _look(
+    def _advance_all(
         self,
         stage: int,
-        look: Callable[[Path, Row], Row],
+        read: Callable[[Path, Row], Row],
         progress: Callable[[int, int], object] | None,
     ) -> None:
         """Bring all files to a stage, one after the other."""
-        with self._looking:
+        with self._reading:
             waiting = self._index.waiting(stage)
             for done, row in enumerate(waiting):
                 if progress:
                     progress(done, len(waiting))
-                self._look_at(row, look)
+                self._advance(row, read)
             if progress and waiting:
                 progress(len(waiting), len(waiting))
 
-    def _look_at(self, row: Row, look: Callable[[Path, Row], Row]) -> None:
-        path = self._folder / row.found.file
+    def _advance(self, row: Row, read: Callable[[Path, Row], Row]) -> None:
+        path = self._folder / row.scanned.file
         try:
-            seen = look(path, row)
+            advanced = read(path, row)
             status = path.stat()
-        except OSError:  # it has gone, or cannot be read just now: the next scan says
+        except OSError:  # deleted, or not readable just now: the next scan tells
             return
-        if (status.st_size, status.st_mtime_ns % 2**63) == (row.found.size, row.found.mtime_ns):
-            self._index.advance(seen)
+        if (status.st_size, status.st_mtime_ns % 2**63) == (row.scanned.size, row.scanned.mtime_ns):
+            self._index.advance(advanced)
 
     def _read_whole(self, path: Path, row: Row) -> Row:
         if row.stage < HEADER:
             row = _read_header(path, row)
         if row.stage == HASHED:
             return row
-        return Row(row.found, HASHED, row.facts, hash_whole(path))
+        return Row(row.scanned, HASHED, row.facts, hash_whole(path))
 
-    # asking
+    # Queries
 
     def entries(self) -> list[Entry]:
-        """All adapters, broken ones with their error included, in the order of their names."""
+        """All adapters sorted by name, including broken ones with their error."""
         marks = self._marks.read()
-        found = [self._entry(row, marks) for row in self._index.rows()]
-        return sorted(found, key=lambda entry: (entry.name.casefold(), entry.name))
+        entries = [self._entry(row, marks) for row in self._index.rows()]
+        return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
 
     def search(
         self,
@@ -145,10 +150,15 @@ class Library:
         tag: str | None = None,
         favourite: bool | None = None,
     ) -> list[Entry]:
-        """The adapters that fit everything that is given.
+        """Find the adapters that match all conditions.
 
-        Each word of `text` occurs in the name, title, trigger words or tags, or begins a hash; case does not matter.
-        `favourite`: only those, or with False only the others.
+        Args:
+            text: Words, each of which must occur in the name, title, trigger words or tags, or begin a hash; their case
+                does not matter.
+            base_model: As in `Entry`.
+            algorithm: One that occurs in the file.
+            tag: One of the user's tags.
+            favourite: True for favourites only, False for all others.
         """
         words = text.casefold().split()
         return [
@@ -162,32 +172,35 @@ class Library:
         ]
 
     def get(self, name: str) -> Entry:
-        """The adapter of this name: its path in the library, or its file's name alone if no other has it.
+        """Look up an adapter by its path in the library, or by its file name alone if that is unique.
 
-        With or without the suffix; exactly so, or if there is none, in other letter case. It is looked up among the
-        entries, so no name leads anywhere else. Raises BlendError for a name that none or several have.
+        The suffix may be left out. If no adapter has exactly this name, the case of letters is ignored. The name is
+        compared with the entries and never used as a path, so it cannot lead out of the library.
+
+        Raises:
+            BlendError: No adapter has this name, or several have it.
         """
         entries = self.entries()
         for fold in (str, str.casefold):
             wanted = fold(name)
             for names in (_full_names, _short_names):
-                found = [entry for entry in entries if wanted in map(fold, names(entry))]
-                if len(found) == 1:
-                    return found[0]
-                if found:
-                    first, second = (shown(entry.name) for entry in found[:2])
+                matches = [entry for entry in entries if wanted in map(fold, names(entry))]
+                if len(matches) == 1:
+                    return matches[0]
+                if matches:
+                    first, second = (shown(entry.name) for entry in matches[:2])
                     raise BlendError(f"{shown(name)}: both {first} and {second} have that name; give one of these")
         known = {alias.casefold(): alias for entry in entries for alias in (*_short_names(entry), entry.name)}
         nearest = difflib.get_close_matches(name.casefold(), known, n=1)
         hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
         where = shown(self._folder)
-        raise BlendError(f"{shown(name)}: no adapter of that name among the {len(entries)} in {where}{hint}")
+        raise BlendError(f"{shown(name)}: no adapter with that name among the {len(entries)} in {where}{hint}")
 
     def preview(self, name: str) -> Preview | None:
-        """The adapter's picture: the file beside it, else the one in its metadata, else None."""
+        """The adapter's picture: the file next to it, else the one in its metadata, else None."""
         entry = self.get(name)
         row = self._row(entry)
-        if row and row.found.preview and (picture := read_picture(self._folder / row.found.preview, self._folder)):
+        if row and row.scanned.preview and (picture := read_picture(self._folder / row.scanned.preview, self._folder)):
             return picture
         if row and row.facts.thumbnail and not row.error:
             return read_thumbnail(read_file(entry.path).metadata)
@@ -200,21 +213,21 @@ class Library:
         return entry.path.relative_to(self._folder).as_posix()
 
     def _entry(self, row: Row, marks: dict[str, Mark]) -> Entry:
-        found, facts, hashes = row.found, row.facts, row.hashes
+        scanned, facts, hashes = row.scanned, row.facts, row.hashes
         mark = marks.get(hashes.sha256, Mark()) if hashes else Mark()
         return Entry.of(
             facts,
             hashes,
             mark,
-            name=_name(found.file),
-            path=self._folder / found.file,
-            size=found.size,
-            modified=found.mtime_ns / 1e9,
+            name=_name(scanned.file),
+            path=self._folder / scanned.file,
+            size=scanned.size,
+            modified=scanned.mtime_ns / 1e9,
             error=row.error or None,
-            preview=bool(found.preview or facts.thumbnail),
+            preview=bool(scanned.preview or facts.thumbnail),
         )
 
-    # changing
+    # Changes
 
     def add(
         self,
@@ -224,15 +237,22 @@ class Library:
         sha256: str | None = None,
         progress: Progress | None = None,
     ) -> Entry:
-        """Bring an adapter in, and return its entry; one that is here already is found and left as it is.
+        """Add an adapter and return its entry; if the library has the same file already, return that one's.
 
-        source: a file, which is copied; an http or https address; or "hf:owner/repo" or "hf:owner/repo/file". Only
-        safetensors. A download that was cut off goes on where it stopped when it is asked for again. `name`: what to
-        call it; else the name that the source gives it. `sha256`: what the whole file must have. `progress` is called
-        with the bytes so far and those in all, None if nobody says; it returns False to stop.
+        An interrupted download continues where it stopped when it is requested again.
 
-        Raises AdapterError where it cannot be had or is no safetensors file, RequestError for a source or a name that
-        makes no sense or is taken, ResourceError for a full disk, Cancelled.
+        Args:
+            source: A file, which is copied; an http or https address; or "hf:owner/repo" or "hf:owner/repo/file". Only
+                safetensors files are accepted.
+            name: The adapter's new name; by default, the one that the source gives it.
+            sha256: The expected SHA-256 of the whole file.
+            progress: Called with the bytes so far and in all (None if unknown); returns False to stop.
+
+        Raises:
+            AdapterError: The file cannot be obtained, or is not a safetensors file.
+            RequestError: The source or the name is invalid, or the name is taken.
+            ResourceError: The disk is full.
+            Cancelled: `progress` returned False.
         """
         self._writable()
         self.scan()
@@ -240,29 +260,33 @@ class Library:
             source, self._folder, self._own / "parts", self._known_file, name=name, sha256=sha256, progress=progress
         )
         self.scan()
-        found = self._index.row(file)
-        if found is None:
-            raise AdapterError(f"{shown(_name(file))}: gone again as soon as it was added; try again")
-        if found.stage < HASHED:
-            self._look_at(found, self._read_whole)
+        row = self._index.row(file)
+        if row is None:
+            raise AdapterError(f"{shown(_name(file))}: deleted as soon as it was added; try again")
+        if row.stage < HASHED:
+            self._advance(row, self._read_whole)
         return self._by_file(file)
 
     def remove(self, name: str) -> Path:
-        """Put an adapter, with the picture beside it, into the library's bin; returns the folder it is in now."""
+        """Move an adapter, with the picture next to it, to the library's bin, and return its folder there."""
         self._writable()
         self._list()
         entry = self.get(name)
         row = self._row(entry)
-        moved = move_to_bin(entry.path, row.found.preview if row else "", self._folder, self._own / "bin")
+        moved = move_to_bin(entry.path, row.scanned.preview if row else "", self._folder, self._own / "bin")
         self._list()
         return moved
 
     def set_favourite(self, name: str, favourite: bool = True) -> Entry:
-        """Make it a favourite, or none."""
+        """Add an adapter to the favourites, or remove it from them."""
         return self._mark(name, favourite=favourite)
 
     def set_tags(self, name: str, tags: Iterable[str]) -> Entry:
-        """Replace its tags; each is one line of at most 100 characters. Raises RequestError for anything else."""
+        """Replace an adapter's tags.
+
+        Raises:
+            RequestError: A tag is empty, longer than 100 characters, or has several lines.
+        """
         clean = dict.fromkeys(tag.strip() for tag in tags)
         for tag in clean:
             if not tag or len(tag) > _LONGEST_TAG or not tag.isprintable():
@@ -270,7 +294,10 @@ class Library:
         return self._mark(name, tags=tuple(clean))
 
     def note_used(self, adapters: Iterable[Adapter]) -> None:
-        """Note that those whose file is in this folder are used now; by their own hash, so that none is read again."""
+        """Record that the adapters, if their files are in this folder, are being used now.
+
+        Their own hashes identify them, so no file is read again.
+        """
         self._writable()
         for adapter in adapters:
             path = adapter.path.resolve()
@@ -287,24 +314,24 @@ class Library:
         return self._by_file(self._file(entry))
 
     def _hashed(self, entry: Entry) -> Entry:
-        """The entry with its hashes; they are computed now if they are not known."""
+        """The entry with its hashes, which are computed now if they are not known."""
         if entry.hashed:
             return entry
         self._list()
         if (row := self._row(entry)) and row.stage < HASHED:
-            self._look_at(row, self._read_whole)
+            self._advance(row, self._read_whole)
         return self._by_file(self._file(entry))
 
     def _by_file(self, file: str) -> Entry:
-        found = self._index.row(file)
-        if found is None:
-            raise BlendError(f"{shown(_name(file))}: gone from {shown(self._folder)}")
-        return self._entry(found, self._marks.read())
+        row = self._index.row(file)
+        if row is None:
+            raise BlendError(f"{shown(_name(file))}: not in {shown(self._folder)} any more")
+        return self._entry(row, self._marks.read())
 
     def _known_file(self, sha256: str) -> str | None:
-        """The file with this hash, if there is one that is known."""
+        """The file with this hash, or None if none is known."""
         row = self._index.row_of(sha256)
-        return row.found.file if row and self._is_there(row.found.file) else None
+        return row.scanned.file if row and self._is_there(row.scanned.file) else None
 
     def _writable(self) -> None:
         if _usable(self._own) is None:
@@ -312,17 +339,17 @@ class Library:
 
 
 def _read_header(path: Path, row: Row) -> Row:
-    """A file that is no safetensors file is done with that: there is nothing in it to hash."""
+    """Read a header; a file that is not a safetensors file needs no hash and counts as HASHED."""
     facts = read_facts(path)
-    return Row(row.found, HEADER if facts.tensors else HASHED, facts, None)
+    return Row(row.scanned, HEADER if facts.tensors else HASHED, facts, None)
 
 
 def _usable(own: Path) -> Path | None:
-    """Our hidden folder, made if it is not there; None where that is impossible."""
+    """The hidden folder, created if it does not exist; None if it cannot be written to."""
     try:
         own.mkdir(exist_ok=True)
         ignore = own / ".gitignore"
-        if not ignore.exists():  # nothing in here belongs into anybody's repository
+        if not ignore.exists():  # nothing in here should be committed to a repository
             ignore.write_text("*\n", "utf-8")
     except OSError:
         return None

@@ -1,8 +1,8 @@
-"""What people add to an adapter: favourite, tags, when it was used last. In a JSON file, not in the index.
+"""The user's marks on adapters (favourite, tags, last use), in a JSON file of their own.
 
-The index can be made again from the files; this cannot, so it has a file of its own, plain enough to be read, mended
-and copied by hand. It goes by the SHA-256 of the adapter: a file that is moved, renamed or comes back has its marks
-again. Two copies of one file share them.
+Unlike the index, they cannot be rebuilt from the adapters, so their file is plain enough to be read, repaired and
+copied by hand. The key is the adapter's SHA-256: a file that is moved, renamed or brought back keeps its marks, and two
+copies of one file share them.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from lorablend.adapters.errors import AdapterError
+from lorablend.adapters.files.atomic import atomic_write
 
 __all__ = ["Mark", "Marks"]
 
@@ -23,7 +24,14 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """The marks of one adapter. `name` is what it was called when it was marked; `last_used` is ISO 8601, in UTC."""
+    """The marks of one adapter.
+
+    Attributes:
+        name: What the adapter was called when it was last marked.
+        favourite: Whether it is a favourite.
+        tags: The user's tags.
+        last_used: ISO 8601 in UTC, or None.
+    """
 
     name: str = ""
     favourite: bool = False
@@ -32,14 +40,18 @@ class Mark:
 
 
 class Marks:
-    """The file `path`; `lock` is a file that whoever changes it holds."""
+    """The marks in the file `path`; whoever changes it holds the lock file `lock`."""
 
     def __init__(self, path: Path, lock: Path) -> None:
         self._path = path
         self._lock = lock
 
     def read(self) -> dict[str, Mark]:
-        """All marks by SHA-256; {} without a file. Raises AdapterError for a file that makes no sense."""
+        """Read all marks, by SHA-256; {} if there is no file.
+
+        Raises:
+            AdapterError: The file is damaged, or of a newer version.
+        """
         try:
             content = json.loads(self._path.read_text("utf-8"))
             if content["version"] != _VERSION:
@@ -50,12 +62,16 @@ class Marks:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise AdapterError(f"{self._path}: not readable as marks ({error}); mend it or move it away") from error
+            raise AdapterError(f"{self._path}: cannot be read as marks ({error}); fix it or move it away") from error
 
     def change(self, sha256: str, name: str, **changes: Any) -> None:
-        """Change some marks of one adapter. Raises AdapterError if they cannot be kept."""
+        """Change some marks of one adapter.
+
+        Raises:
+            AdapterError: The marks cannot be written.
+        """
         try:
-            with FileLock(self._lock):  # between reading and writing nobody else may write
+            with FileLock(self._lock):  # no other process may write between reading and writing
                 marks = self.read()
                 marks[sha256] = replace(marks.get(sha256, Mark()), name=name, **changes)
                 self._write(marks)
@@ -66,20 +82,14 @@ class Marks:
 
     def _write(self, marks: Mapping[str, Mark]) -> None:
         content = {"version": _VERSION, "adapters": {sha256: asdict(mark) for sha256, mark in sorted(marks.items())}}
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("w", encoding="utf-8") as stream:
-                json.dump(content, stream, indent=1, ensure_ascii=False)
-                stream.flush()
-                os.fsync(stream.fileno())  # a power cut must not leave an empty file in its place
-            os.replace(partial, self._path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with atomic_write(self._path) as part, part.open("w", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=1, ensure_ascii=False)
+            stream.flush()
+            os.fsync(stream.fileno())  # a power cut must not leave an empty file in its place
 
 
 def _mark(fields: Mapping[str, Any]) -> Mark:
     mark = Mark(**{**fields, "tags": tuple(fields.get("tags", ()))})
     if not isinstance(mark.favourite, bool) or not all(isinstance(tag, str) for tag in mark.tags):
-        raise ValueError("favourite is true or false, tags are texts")
+        raise ValueError("favourite must be true or false, tags must be strings")
     return mark

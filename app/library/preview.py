@@ -1,4 +1,4 @@
-"""The picture of an adapter: a file beside it, as A1111 and its kin name it, or the thumbnail in its metadata."""
+"""The picture of an adapter: a file next to it, named as A1111 names it, or the thumbnail in its metadata."""
 
 import base64
 import binascii
@@ -11,14 +11,14 @@ __all__ = ["Preview", "picture_beside", "read_picture", "read_thumbnail"]
 _ENDINGS = tuple(f"{middle}.{suffix}" for middle in (".preview", "") for suffix in ("png", "jpg", "jpeg", "webp"))
 _LARGEST = 20_000_000  # bytes
 
-# First bytes -> media type. The bytes decide, not the name and not the claim: SVG and HTML, which run scripts in a
-# browser, never leave as a picture.
+# First bytes -> media type. The bytes decide, not the file's name or its declared type: SVG and HTML, which can run
+# scripts in a browser, are never served as a picture.
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture as it is stored: PNG, JPEG or WebP."""
+    """A picture as stored: PNG, JPEG or WebP."""
 
     content: bytes
     media_type: str
@@ -31,7 +31,7 @@ def picture_beside(name: str, names: Set[str]) -> str | None:
 
 
 def read_picture(path: Path, folder: Path) -> Preview | None:
-    """A picture file; None if it is none, or a link out of `folder`."""
+    """Read a picture file; None if it is not a picture, or is a link out of `folder`."""
     try:
         if not path.resolve().is_relative_to(folder) or not path.is_file() or path.stat().st_size > _LARGEST:
             return None
@@ -41,7 +41,7 @@ def read_picture(path: Path, folder: Path) -> Preview | None:
 
 
 def read_thumbnail(metadata: Mapping[str, str]) -> Preview | None:
-    """`modelspec.thumbnail`, a data URL (https://github.com/Stability-AI/ModelSpec); None if it holds no picture."""
+    """Read `modelspec.thumbnail`, a data URL (https://github.com/Stability-AI/ModelSpec); None if it has no picture."""
     kind, comma, data = metadata.get("modelspec.thumbnail", "").partition(",")
     if not comma or not kind.endswith(";base64") or len(data) > _LARGEST * 4 // 3:
         return None

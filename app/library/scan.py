@@ -1,7 +1,7 @@
-"""What the files of a library say: the walk over the folder, the header of a file, the whole file.
+"""Reading the files of a library in three stages: the walk over the folder, each file's header, each whole file.
 
-The walk costs a `stat` per file, the header some 0.3 MB of reading, the whole file all of it: in this order they are
-done, so that a folder of a hundred gigabytes is listed at once.
+The walk costs one `stat` per file, the header about 0.3 MB of reading, the last stage all of the file. In this order, a
+folder of a hundred gigabytes is listed at once.
 """
 
 import hashlib
@@ -19,17 +19,23 @@ from lorablend.adapters.wording import shown
 from lorablend.app.files import SUFFIX
 from lorablend.app.library.preview import picture_beside
 
-__all__ = ["Facts", "Found", "Hashes", "hash_whole", "read_facts", "walk"]
+__all__ = ["AdapterFacts", "Hashes", "ScannedFile", "hash_whole", "read_facts", "walk"]
 
 _CHUNK = 4 << 20  # bytes; from 1 MB on hashing is as fast as it gets
-_TRIGGER_WORDS = 50  # at most; the metadata of a hostile file holds millions
+_TRIGGER_WORDS = 50  # at most; the metadata of a hostile file can hold millions
 
 
 @dataclass(frozen=True)
-class Found:
-    """One file of the walk. `file` is its path from the folder, with slashes; `refused` says why it is not opened.
+class ScannedFile:
+    """One file that the walk came across.
 
-    `preview` is the path of the picture beside it, or "".
+    Attributes:
+        file: Path relative to the folder, with slashes.
+        size: Bytes.
+        mtime_ns: Time of the last change, in nanoseconds since 1970.
+        inode: Number of the file on its disk.
+        preview: Path of the picture next to the file, relative to the folder, or "".
+        refused: Why the file is not opened, or "".
     """
 
     file: str
@@ -41,11 +47,18 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is in an adapter file. `error` is why it cannot be used, "" if nothing is known against it.
+class AdapterFacts:
+    """What the header of an adapter file tells about it.
 
-    `base_model` is "sd15", "sd2", "sdxl" or "unknown"; `algorithms` are the words of `Delta.algorithm`, the commonest
-    first; `ranks` are sorted; `thumbnail`: the metadata holds a picture.
+    Attributes:
+        title: From the metadata, or "".
+        base_model: "sd15", "sd2", "sdxl" or "unknown".
+        algorithms: Values of `Delta.algorithm`, the most frequent first.
+        ranks: All ranks that occur, in ascending order.
+        trigger_words: From the metadata, at most 50.
+        tensors: Number of tensors; 0 for a file that is not a safetensors file.
+        thumbnail: Whether the metadata contains a picture.
+        error: Why the file cannot be used, or "" if no reason is known.
     """
 
     title: str = ""
@@ -60,51 +73,54 @@ class Facts:
 
 @dataclass(frozen=True)
 class Hashes:
-    """SHA-256 of the whole file, in hex, and Civitai's hash of the tensors alone, 12 digits."""
+    """SHA-256 of the whole file in hexadecimal, and Civitai's 12-digit hash of the tensors alone."""
 
     sha256: str
     autov3: str
 
 
-def walk(folder: Path) -> list[Found]:
-    """The adapter files of a folder, at any depth, in the order of their names; what is hidden is left out.
+def walk(folder: Path) -> list[ScannedFile]:
+    """List the adapter files of a folder at any depth, sorted by path, without hidden files and folders.
 
-    `folder` is resolved. A link that leads out of it is listed with an error and not followed: whoever can write a link
-    must not make us read, show or serve any other file of the machine.
+    A link that leads out of the folder is listed as refused and not followed: someone who can create a link must not
+    be able to make the program read, show or serve any other file of the machine.
+
+    Args:
+        folder: The folder, with links resolved.
     """
-    found: list[Found] = []
+    files: list[ScannedFile] = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = Path(where)
         for name in folders:
             if (inside / name).is_symlink() and not _leads_inside(inside / name, folder):
-                found.append(Found(_relative(inside / name, folder), refused=_LEADS_OUT))
-        beside = set(names)
+                files.append(ScannedFile(_relative(inside / name, folder), refused=_LEADS_OUT))
+        neighbours = set(names)
         for name in names:
             if name.lower().endswith(SUFFIX) and not name.startswith("."):
-                found.append(_look_at(inside / name, folder, beside))
-    return sorted(found, key=lambda one: one.file)
+                files.append(_scan_file(inside / name, folder, neighbours))
+    return sorted(files, key=lambda file: file.file)
 
 
 _LEADS_OUT = "a link out of the folder, which is not followed; put the file itself here"
 
 
-def _look_at(path: Path, folder: Path, beside: set[str]) -> Found:
+def _scan_file(path: Path, folder: Path, neighbours: set[str]) -> ScannedFile:
     file = _relative(path, folder)
     if not _is_text(file):
-        return Found(shown(file), refused="its name is not valid UTF-8; rename it")
+        return ScannedFile(shown(file), refused="its name is not valid UTF-8; rename it")
     try:
         status = path.stat()
         if path.is_symlink() and not _leads_inside(path, folder):
-            return Found(file, refused=_LEADS_OUT)
+            return ScannedFile(file, refused=_LEADS_OUT)
         if not os.access(path, os.R_OK):
-            return Found(file, refused="cannot be read (Permission denied)")
-    except OSError as error:  # a link to nowhere or in a circle, a file that has just gone
-        return Found(file, refused=f"cannot be read ({error.strerror or error})")
-    picture = picture_beside(path.name, beside)
+            return ScannedFile(file, refused="cannot be read (Permission denied)")
+    except OSError as error:  # a dangling or circular link, or a file that has just been deleted
+        return ScannedFile(file, refused=f"cannot be read ({error.strerror or error})")
+    picture = picture_beside(path.name, neighbours)
     preview = _relative(path.with_name(picture), folder) if picture else ""
-    # Cut to what SQLite holds: some file systems number up to 2⁶⁴, or have dates in far centuries.
-    return Found(file, status.st_size, status.st_mtime_ns % 2**63, status.st_ino % 2**63, preview)
+    # Reduced to what SQLite can store: some file systems have inodes up to 2⁶⁴, or dates in far centuries.
+    return ScannedFile(file, status.st_size, status.st_mtime_ns % 2**63, status.st_ino % 2**63, preview)
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -122,14 +138,14 @@ def _is_text(name: str) -> bool:
 def _leads_inside(path: Path, folder: Path) -> bool:
     try:
         return path.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):  # a circle of links
+    except (OSError, RuntimeError):  # circular links
         return False
 
 
-def read_facts(path: Path) -> Facts:
-    """What is in the file, every tensor understood or the error that says which one is not.
+def read_facts(path: Path) -> AdapterFacts:
+    """Read what the header tells about the file; `error` names a tensor that is not understood.
 
-    The header tells it all; of the numbers, only those without which it cannot be understood are read.
+    Of the tensors' values, only those without which the file cannot be understood are read.
     """
     error = ""
     try:
@@ -140,31 +156,31 @@ def read_facts(path: Path) -> Facts:
             adapter = load_adapter(path, lenient=True, check_values=False)
         except AdapterError:
             return _unusable(path, error)
-    found = Counter(delta.algorithm for delta in adapter.deltas.values())
-    return Facts(
+    algorithms = Counter(delta.algorithm for delta in adapter.deltas.values())
+    return AdapterFacts(
         base_model=adapter.base_model,
-        algorithms=tuple(name for name, _ in found.most_common()),
+        algorithms=tuple(name for name, _ in algorithms.most_common()),
         ranks=tuple(sorted({delta.rank for delta in adapter.deltas.values() if delta.rank is not None})),
         error=error,
-        **_said(adapter.file),
+        **_from_metadata(adapter.file),
     )
 
 
-def _unusable(path: Path, error: str) -> Facts:
+def _unusable(path: Path, error: str) -> AdapterFacts:
     try:
         file = read_file(path)
     except AdapterError:
-        return Facts(error=error)
-    return Facts(base_model=base_model_hint(file.metadata) or "unknown", error=error, **_said(file))
+        return AdapterFacts(error=error)
+    return AdapterFacts(base_model=base_model_hint(file.metadata) or "unknown", error=error, **_from_metadata(file))
 
 
 def _without_name(error: AdapterError, path: Path) -> str:
-    """The entry has the name already."""
+    """The message without the file's name, which the entry has already."""
     return str(error).removeprefix(f"{shown(path.name)}: ").removeprefix(f"{shown(path)}: ")
 
 
-def _said(file: TensorFile) -> dict[str, Any]:
-    """What the metadata says."""
+def _from_metadata(file: TensorFile) -> dict[str, Any]:
+    """Fields of `AdapterFacts`."""
     words = (shown(word) for word in trigger_words(file.metadata)[:_TRIGGER_WORDS])
     return {
         "title": shown(title(file.metadata) or ""),
@@ -175,9 +191,12 @@ def _said(file: TensorFile) -> dict[str, Any]:
 
 
 def hash_whole(path: Path) -> Hashes:
-    """Both hashes in one pass. It reads, and does not map, so that a file cut short meanwhile is no crash.
+    """Compute both hashes in one pass.
 
-    Raises OSError.
+    The file is read, not mapped into memory: the process would crash if a mapped file were truncated meanwhile.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     whole, data = hashlib.sha256(), hashlib.sha256()
     with path.open("rb", buffering=0) as stream:

@@ -1,4 +1,4 @@
-"""The adapters that page and REST offer: of a library, or of a plain folder, which is left as it is."""
+"""The adapters that the page and REST offer, from a library or from a plain folder, which is left unchanged."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lorablend.app.library.scan import read_facts
 
 __all__ = ["Shelf"]
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # what a tag's name has as an underscore, see `infotext`
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # replaced by an underscore in the name of a tag, see `infotext`
 
 
 class Shelf:
-    """What is in the folder of adapters, which may change at any time."""
+    """The adapters in a folder, whose contents may change at any time."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -29,13 +29,13 @@ class Shelf:
 
     @property
     def library(self) -> Library | None:
-        """None while the folder is a plain one; what is added to it through REST makes it a library."""
+        """None while the folder is a plain one; adding to it or marking in it makes it a library."""
         if self._library is None and self._folder is not None and Library.is_at(self._folder):
             self._library = Library(self._folder)
         return self._library
 
     def entries(self) -> list[Entry]:
-        """All adapters, broken ones with their error included."""
+        """All adapters, including broken ones with their error."""
         if self.library is not None:
             self.library.scan()
             return self.library.entries()
@@ -47,14 +47,14 @@ class Shelf:
         return [_name(path, self._folder) for path in self._files() if self._folder]
 
     def get(self, name: str) -> Entry | None:
-        """The adapter that a blend calls so: by its whole name, or by its file's alone."""
+        """Find an adapter by its whole name, or by its file name alone if that is unique; None if there is none."""
         entries = self.entries()
         whole = [entry for entry in entries if entry.name == name]
         short = [entry for entry in entries if entry.path.stem == name]
         return whole[0] if whole else short[0] if len(short) == 1 else None
 
     def preview(self, entry: Entry) -> str:
-        """The adapter's picture as a data URL, "" if it has none."""
+        """The adapter's picture as a data URL, or "" if it has none."""
         picture: Preview | None = None
         if self.library is not None:
             try:
@@ -62,16 +62,23 @@ class Shelf:
             except LorablendError:
                 return ""
         elif self._folder is not None:
-            beside = picture_beside(entry.path.name, {path.name for path in entry.path.parent.iterdir()})
-            picture = read_picture(entry.path.with_name(beside), self._folder.resolve()) if beside else None
+            name = picture_beside(entry.path.name, {path.name for path in entry.path.parent.iterdir()})
+            picture = read_picture(entry.path.with_name(name), self._folder.resolve()) if name else None
         if picture is None:
             return ""
         return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"
 
     def find(self, name: str, digest: str = "") -> tuple[str, str]:
-        """(name here, what is wrong) of an adapter that a picture names; the name is "" where there is none.
+        """Find the adapter that a picture was drawn with.
 
-        digest: the first digits of its SHA-256, or its AutoV3. One of another name with that hash is the same adapter.
+        An adapter with the right hash is the same one, whatever its name.
+
+        Args:
+            name: As the picture gives it.
+            digest: The first digits of its SHA-256, or its AutoV3.
+
+        Returns:
+            Its name here, or "" if it is not here; and a line that says what is wrong, or "".
         """
         entries = self.entries()
         named = [e for e in entries if name in (e.name, e.path.stem) or _UNSAFE.sub("_", e.path.stem) == name]
@@ -94,7 +101,7 @@ def _name(path: Path, folder: Path | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(path: Path, folder: Path | None, mtime_ns: int) -> Entry:
-    """As the library tells it, from the header alone. mtime_ns: so that a changed file is read again."""
+    """The entry of a file outside a library, from its header. With `mtime_ns`, a changed file is read again."""
     facts = read_facts(path)
     return Entry.of(
         facts,

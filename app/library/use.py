@@ -1,4 +1,4 @@
-"""Note in the library which of its adapters a picture was drawn with."""
+"""Record in the library which of its adapters a picture was drawn with."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +11,11 @@ __all__ = ["note_used"]
 
 
 def note_used(lora_dir: Path | None, blend: Blend) -> None:
-    """Call it when the pictures are saved: nothing that goes wrong here costs one, and no file is read again.
+    """Record the blend's adapters as used. Call it after the pictures are saved; errors are ignored.
 
-    A folder that is no library, such as the demo's, is left as it is.
+    No file is read again, and a folder that is not a library, such as the demo's, is left unchanged.
     """
     if not blend or lora_dir is None or not Library.is_at(lora_dir):
         return
-    with suppress(LorablendError, OSError):  # a folder that cannot be written to, marks that somebody broke
+    with suppress(LorablendError, OSError):  # a read-only folder, or a damaged marks file
         Library(lora_dir).note_used(item.adapter for item in blend)

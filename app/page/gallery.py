@@ -18,7 +18,7 @@ from lorablend.app.page.create import Create
 from lorablend.app.page.form import Values
 from lorablend.app.page.reuse import read_picture, reuse
 from lorablend.app.page.say import AT_ONCE, CHANGING, CHOOSING, HIDDEN, saying
-from lorablend.app.pictures.gallery import Picture
+from lorablend.app.pictures.gallery import GalleryPicture
 from lorablend.app.service import Service
 
 __all__ = ["make_gallery"]
@@ -285,7 +285,7 @@ def _nothing(boxes: _Boxes) -> Values:
     }
 
 
-def _facts(picture: Picture) -> str:
+def _facts(picture: GalleryPicture) -> str:
     lines = {
         "File": picture.file,
         "Made": time.strftime("%Y-%m-%d %H:%M", time.localtime(picture.created)),
@@ -319,7 +319,7 @@ def _seed(text: str) -> int | None:
     return int(text) if text else None
 
 
-def _caption(picture: Picture) -> str:
+def _caption(picture: GalleryPicture) -> str:
     return picture.prompt[:60] or "no prompt"
 
 

@@ -1,7 +1,8 @@
-"""The gallery: an index in SQLite of pictures on disk, which is made again from the files if it is lost.
+"""The gallery: pictures on disk with an index in SQLite, which is rebuilt from the files if it is lost.
 
-Pictures lie by day, `2026-11-21/120501-7.png`. A deleted one goes to the folder `bin` beside the days, and can come
-back. The files are the truth: what was added or removed behind the gallery's back is seen by the next `scan`.
+Pictures are sorted into one folder per day, `2026-11-21/120501-7.png`. A deleted picture moves to the folder `bin` next
+to the days and can be restored. The files are authoritative: the next `scan` notices pictures that other programs added
+or removed.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lorablend.adapters import parse_prompt
-from lorablend.adapters.errors import BlendError, RequestError
+from lorablend.adapters.errors import BlendError, NotFoundError, RequestError
 from lorablend.app.database import open_database
 from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import look
 
-__all__ = ["Gallery", "Picture"]
+__all__ = ["Gallery", "GalleryPicture"]
 
 _BIN = "bin"
 _VERSION = 1
@@ -47,14 +48,23 @@ CREATE TABLE pictures (
 ) WITHOUT ROWID;
 """
 _SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
-_BYTE = re.compile("[\ud800-\udfff]")  # of a name that is no text, which neither the index nor JSON takes
+_BYTE = re.compile("[\ud800-\udfff]")  # from a name that is not valid UTF-8, which neither SQLite nor JSON accepts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """file: its name in the gallery, with slashes. seed: None where the file says none. adapters: names.
+class GalleryPicture:
+    """One picture of the gallery.
 
-    parameters: the settings as text, "" where the file has none. width, height: pixels. created: seconds since 1970.
+    Attributes:
+        file: Its path in the gallery, with slashes.
+        created: Seconds since 1970.
+        prompt, negative_prompt: As the file records them.
+        seed: None if the file does not record it.
+        adapters: Names of the adapters.
+        model: Name of the model folder.
+        width, height: Pixels.
+        parameters: The settings as text, "" if the file has none.
+        favourite: Whether the user marked it.
     """
 
     file: str
@@ -71,21 +81,21 @@ class Picture:
 
 
 class Gallery:
-    """The pictures below `folder`; `database` is the index. For any number of threads of one process."""
+    """The pictures in `folder`, with their index in `database`. Safe for the threads of one process."""
 
     def __init__(self, folder: Path, database: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("*/.*.partial"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for part in folder.glob("*/.*.part"):  # left by a process that was killed
+            part.unlink(missing_ok=True)
         self._lock = threading.RLock()
         try:
             self._db = open_database(database, _SCHEMA, _VERSION)
-        except sqlite3.OperationalError:  # a full disk, most likely; the index may be whole
+        except sqlite3.OperationalError:  # probably a full disk; the index may be intact
             raise
-        except sqlite3.DatabaseError:  # damaged: the files know all but the favourites
-            for part in ("", "-wal", "-shm"):
-                Path(f"{database}{part}").unlink(missing_ok=True)
+        except sqlite3.DatabaseError:  # damaged; the files contain everything but the favourites
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{database}{ending}").unlink(missing_ok=True)
             self._db = open_database(database, _SCHEMA, _VERSION)
         self.scan()
 
@@ -94,38 +104,38 @@ class Gallery:
             self._db.close()
 
     def day(self, when: datetime | None = None) -> Path:
-        """The folder for a picture of that day, by default of today."""
+        """The folder for pictures of a day, by default of today."""
         return self._folder / f"{when or datetime.now():%Y-%m-%d}"
 
     def scan(self) -> None:
-        """Take over what was added, changed or removed on disk."""
-        with self._lock:  # the listing too: what is added after it must not count as gone
-            there = self._there()
+        """Bring the index up to date with the files."""
+        with self._lock:  # also while listing, or a picture that is added meanwhile would count as removed
+            files = self._states()
             rows = self._db.execute("SELECT file, mtime_ns, size FROM pictures")
             known = {row["file"]: (row["mtime_ns"], row["size"]) for row in rows}
-            gone = [(name,) for name in known.keys() - there.keys()]
+            gone = [(name,) for name in known.keys() - files.keys()]
             self._db.executemany("DELETE FROM pictures WHERE file = ?", gone)
-        for name in [name for name, seen in there.items() if known.get(name) != seen]:
-            with self._lock:  # for one picture, so that nobody waits for all of them
+        for name in [name for name, state in files.items() if known.get(name) != state]:
+            with self._lock:  # for one picture at a time, so that other threads need not wait for all of them
                 self._index(name)
 
-    def add(self, path: Path) -> Picture:
-        """Take in a picture that was just written below the gallery's folder."""
+    def add(self, path: Path) -> GalleryPicture:
+        """Add a picture that was just written to one of the gallery's folders."""
         name = self._name(path)
         with self._lock:
             self._index(name)
             return self.get(name)
 
-    def get(self, file: str) -> Picture:
-        """Raises RequestError if the gallery has no such picture."""
+    def get(self, file: str) -> GalleryPicture:
+        """The picture of this name. Raises NotFoundError if there is none."""
         with self._lock:
             row = self._db.execute("SELECT * FROM pictures WHERE file = ?", (file,)).fetchone()
         if row is None:
-            raise RequestError(f"the gallery has no picture {file[:80]!r}")
+            raise NotFoundError(f"the gallery has no picture {file[:80]!r}")
         return _picture(row)
 
     def path(self, file: str) -> Path:
-        """Where a picture lies. RequestError as for `get`: a name that is not in the index is never a path."""
+        """The path of a picture. Raises NotFoundError like `get`, so a name outside the index never becomes a path."""
         return self._folder / self.get(file).file
 
     def find(
@@ -137,8 +147,17 @@ class Gallery:
         favourite: bool | None = None,
         limit: int = 100,
         after: str | None = None,
-    ) -> list[Picture]:
-        """The newest first. search: words that are all in the prompt. after: the last picture of the page before."""
+    ) -> list[GalleryPicture]:
+        """Find pictures, the newest first.
+
+        Args:
+            search: Words that must all be in the prompt.
+            adapter: Name of an adapter that was used.
+            seed: The picture's seed.
+            favourite: True for favourites only, False for all others.
+            limit: Pictures at most.
+            after: The last picture of the previous page.
+        """
         where, values = ["1"], []
         for word in search.split():
             where.append("prompt LIKE ? ESCAPE '!'")
@@ -160,12 +179,12 @@ class Gallery:
             return [_picture(row) for row in self._db.execute(query, (*values, limit))]
 
     def adapters(self) -> list[str]:
-        """The names of all that the pictures say, as `find` takes them."""
+        """Names of all adapters that occur, as `find` takes them."""
         query = "SELECT DISTINCT value FROM pictures, json_each(pictures.adapters) ORDER BY value COLLATE NOCASE"
         with self._lock:
             return [row["value"] for row in self._db.execute(query)]
 
-    def mark(self, file: str, *, favourite: bool) -> Picture:
+    def mark(self, file: str, *, favourite: bool) -> GalleryPicture:
         with self._lock:
             self.get(file)
             self._db.execute("UPDATE pictures SET favourite = ? WHERE file = ?", (int(favourite), file))
@@ -178,58 +197,58 @@ class Gallery:
             self._db.execute("DELETE FROM pictures WHERE file = ?", (file,))
 
     def bin(self) -> list[str]:
-        """The names of what is in the bin."""
+        """Names of the pictures in the bin."""
         return sorted(self._name(path, self._folder / _BIN) for path in _pictures(self._folder / _BIN))
 
     def files(self) -> set[str]:
-        """The names of all pictures, those in the bin too."""
+        """Names of all pictures, including those in the bin."""
         with self._lock:
             return {row["file"] for row in self._db.execute("SELECT file FROM pictures")} | set(self.bin())
 
-    def restore(self, file: str) -> Picture:
-        """Take a picture out of the bin. Raises RequestError if it is not there."""
+    def restore(self, file: str) -> GalleryPicture:
+        """Move a picture back from the bin. Raises NotFoundError if it is not there."""
         with self._lock:
             if file not in self.bin():
-                raise RequestError(f"the bin has no picture {file[:80]!r}")
+                raise NotFoundError(f"the bin has no picture {file[:80]!r}")
             self._move(self._folder / _BIN / file, self._folder / file)
             self._index(file)
             return self.get(file)
 
     def empty_bin(self) -> None:
-        """Delete what is in the bin for good."""
+        """Delete the pictures in the bin permanently."""
         with self._lock:
             for file in self.bin():
                 (self._folder / _BIN / file).unlink()
 
     def zip(self, files: Iterable[str]) -> bytes:
-        """The pictures in one archive, not compressed: they are already."""
+        """The pictures in one archive, stored without further compression."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
                 archive.write(self.path(file), file)
         return buffer.getvalue()
 
-    def _there(self) -> dict[str, tuple[int, int]]:
-        """Of each picture on disk: when it was changed, in ns, and its size in bytes."""
+    def _states(self) -> dict[str, tuple[int, int]]:
+        """The time of change in nanoseconds and the size in bytes of each picture on disk."""
         days = [path for path in self._folder.iterdir() if path.is_dir() and path.name != _BIN]
-        found: dict[str, tuple[int, int]] = {}
+        states: dict[str, tuple[int, int]] = {}
         for path in [path for day in days for path in _pictures(day)]:
             with suppress(FileNotFoundError):  # removed meanwhile
                 stat = path.stat()
-                found[self._name(path)] = stat.st_mtime_ns, stat.st_size
-        return found
+                states[self._name(path)] = stat.st_mtime_ns, stat.st_size
+        return states
 
     def _name(self, path: Path, root: Path | None = None) -> str:
         return PurePosixPath(path.relative_to(root or self._folder)).as_posix()
 
     def _move(self, old: Path, new: Path) -> None:
         if new.exists():
-            raise RequestError(f"{new.name} is there already; rename one of the two")
+            raise RequestError(f"there is another picture {new.name}; rename one of the two")
         new.parent.mkdir(parents=True, exist_ok=True)
         os.replace(old, new)
 
     def _index(self, name: str) -> None:
-        """Read the file's own words; a file that is no picture is left out."""
+        """Read a file into the index; one that is not a picture is left out."""
         path = self._folder / name
         try:
             stat = path.stat()
@@ -247,24 +266,24 @@ class Gallery:
                 record.model,
             )
         else:
-            found = parse_infotext(texts.parameters or "")
-            seed = found.settings.get("Seed", "")
+            infotext = parse_infotext(texts.parameters or "")
+            seed = infotext.settings.get("Seed", "")
             number = int(seed) if seed.isdecimal() and int(seed) < 2**63 else None
-            prompt, adapters = _without_tags(found.prompt)
-            model = found.settings.get("Model", "")
-            values = (prompt, found.negative_prompt, number, json.dumps(adapters), model)
+            prompt, adapters = _without_tags(infotext.prompt)
+            model = infotext.settings.get("Model", "")
+            values = (prompt, infotext.negative_prompt, number, json.dumps(adapters), model)
         try:
             self._db.execute(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (file) DO UPDATE SET "
                 + ", ".join(f"{column} = excluded.{column}" for column in _READ),
                 (name, stat.st_mtime_ns, stat.st_size, *values, width, height, texts.parameters or ""),
             )
-        except (OverflowError, UnicodeEncodeError):  # a seed or half a character that no lorablend wrote
+        except (OverflowError, UnicodeEncodeError):  # a seed or a broken character that another program wrote
             self._db.execute("DELETE FROM pictures WHERE file = ?", (name,))
 
 
 def _without_tags(prompt: str) -> tuple[str, list[str]]:
-    """Another program's prompt, and the adapters that its tags name."""
+    """Another program's prompt without its tags, and the adapters that they name."""
     try:
         text, tags = parse_prompt(prompt)
     except BlendError:
@@ -276,7 +295,7 @@ _READ = ("mtime_ns", "size", "prompt", "negative_prompt", "seed", "adapters", "m
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Files only, no links: what is served lies here and nowhere else."""
+    """All picture files in a folder at any depth; links are left out, so that no file from elsewhere is served."""
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -288,8 +307,8 @@ def _pictures(folder: Path) -> list[Path]:
     ]
 
 
-def _picture(row: sqlite3.Row) -> Picture:
-    return Picture(
+def _picture(row: sqlite3.Row) -> GalleryPicture:
+    return GalleryPicture(
         file=row["file"],
         created=row["mtime_ns"] / 1e9,
         prompt=row["prompt"],

@@ -1,4 +1,4 @@
-"""A comparison of adapters as a picture: a row for each part, left the sizes, right the cosines; and as a table."""
+"""A comparison of adapters as a heat map with a row for each part, sizes left and cosines right; and as a table."""
 
 from itertools import combinations
 from pathlib import Path
@@ -12,19 +12,19 @@ __all__ = ["draw_heatmap", "numbers", "suggestions"]
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
-_CELL = 26  # pixels, height of a row
+_CELL = 26  # height of a row, in pixels
 _NORM_WIDTH, _PAIR_WIDTH = 62, 46
 _GAP, _MARGIN = 34, 24
 _TEXT, _SMALL = 14, 12
 _INK, _FAINT, _EMPTY = (32, 32, 36), (120, 120, 128), (236, 236, 238)
-# Colour-blind safe: white to dark blue for sizes; blue (opposed), white (independent), red (the same) for cosines.
+# Safe for the colour-blind: white to dark blue for sizes; blue (opposed), white (independent), red (equal) for cosines.
 _SIZE_COLOURS = np.array([(247, 251, 255), (158, 202, 225), (66, 146, 198), (8, 81, 156), (8, 48, 107)], float)
 _COSINE_COLOURS = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43)], float)
 _LETTERS = "ABCDEFGHIJKLMNOP"
 
 
 def draw_heatmap(comparison: Comparison, path: Path) -> None:
-    """Write the picture as a PNG. The adapters are lettered A, B, C…; their names stand above."""
+    """Write the heat map as a PNG. The letters A, B, C… stand for the adapters, whose names are listed at the top."""
     rows = [*comparison.blocks, comparison.total]
     pairs = list(combinations(range(len(comparison.names)), 2))
     font, small = ImageFont.load_default(_TEXT), ImageFont.load_default(_SMALL)
@@ -78,13 +78,13 @@ def draw_heatmap(comparison: Comparison, path: Path) -> None:
 
 
 def suggestions(comparison: Comparison) -> list[str]:
-    """A line for each adapter: its letter, its name, the weight that makes all of one size."""
-    texts = ("changes nothing" if one is None else f"weight {one:.2f} for equal size" for one in comparison.weights)
+    """One line per adapter: its letter, its name, and the weight that gives all changes the same size."""
+    texts = ("changes nothing" if w is None else f"weight {w:.2f} for equal size" for w in comparison.weights)
     return [f"{letter}  {name}: {text}" for letter, name, text in zip(_LETTERS, comparison.names, texts, strict=False)]
 
 
 def numbers(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """What the cells say, as a table: the heads of its columns, the first two of them texts, and its rows."""
+    """The values of the heat map as a table: the headings of its columns (the first two are texts), and its rows."""
     pairs = list(combinations(range(len(comparison.names)), 2))
     size = "size/weights" if comparison.relative else "size"
     heads = ["component", "block", "modules"]
@@ -114,7 +114,7 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, font: Font, width: float) -
 
 
 def _colour(colours: np.ndarray, place: float) -> tuple[int, int, int]:
-    """Between the colours of a scale; `place` 0 to 1."""
+    """Interpolate between the colours of a scale; `place` is from 0 to 1."""
     at = place * (len(colours) - 1)
     low = min(int(at), len(colours) - 2)
     red, green, blue = colours[low] + (at - low) * (colours[low + 1] - colours[low])

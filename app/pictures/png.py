@@ -1,12 +1,11 @@
-"""Pictures as files that know how they were made, and are never half-written.
+"""Picture files that contain the settings they were made with, and are always written whole.
 
-Two text chunks: `parameters` is AUTOMATIC1111's text, `lorablend` is the record as JSON.
+There are two text chunks: `parameters` has AUTOMATIC1111's text, `lorablend` the record as JSON.
 """
 
 import io
 import itertools
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lorablend.adapters.errors import RequestError
+from lorablend.adapters.files.atomic import atomic_write, part_of
+from lorablend.app.files import move_in
 from lorablend.app.pictures.infotext import write_infotext
 from lorablend.app.pictures.record import Record, record_of
 from lorablend.engine import Pipeline
@@ -39,19 +40,19 @@ __all__ = [
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _OPTIONS: dict[str, dict[str, Any]] = {"jpeg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
 _UNICODE = b"UNICODE\0"
-_MOST_EXIF = 65_533  # bytes, in a JPEG: the length of a segment has 16 bits
+_MOST_EXIF = 65_533  # bytes in a JPEG, whose segments have a 16-bit length
 
 
 @dataclass(frozen=True)
 class PngTexts:
-    """What a PNG says about itself; None where it says nothing."""
+    """The texts in a picture file; None for one that it does not have."""
 
     parameters: str | None
     record: Record | None
 
 
 def save_result(result: Result, pipe: Pipeline, folder: Path) -> list[Path]:
-    """Write every picture of a result to `folder`, as `<date>-<time>-<seed>.png`, and return where they are."""
+    """Write every picture of a result to `folder` as `<date>-<time>-<seed>.png`, and return the paths."""
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     return [
         save_png(image, folder, f"{now}-{seed}", text_chunks(result, seed, pipe))
@@ -67,37 +68,40 @@ def text_chunks(result: Result, seed: int, pipe: Pipeline) -> dict[str, str]:
 
 
 def save_png(image: Image.Image, folder: Path, stem: str, chunks: dict[str, str] | None = None) -> Path:
-    """Write one picture with its text chunks, as `stem.png`, or `stem-2.png` and so on where that is taken.
+    """Write one picture with its text chunks as `stem.png`, or as `stem-2.png` and so on if that name is taken.
 
-    The folder is made if it is not there. The file appears in one piece.
+    The folder is created if it does not exist. The file appears in one step and never replaces another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{stem}.{os.getpid()}.partial"
+    part = part_of(folder / f"{stem}.png")
     try:
-        partial.write_bytes(encode(image, "png", chunks or {}))
-        return _name(partial, folder, stem)
+        part.write_bytes(encode(image, "png", chunks or {}))
+        names = (f"{stem}.png" if number == 1 else f"{stem}-{number}.png" for number in itertools.count(1))
+        return next(folder / name for name in names if move_in(part, folder / name))
     finally:
-        partial.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def save_picture(image: Image.Image, path: Path, chunks: dict[str, str]) -> None:
-    """Write a picture with its text chunks as the format that the suffix says, in the place of what was there.
+    """Write a picture with its text chunks in the format that the suffix names; it may replace an older file.
 
-    The folder is made if it is not there. The file appears in one piece.
+    The folder is created if it does not exist. The file appears in one step.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(encode(image, _KINDS[path.suffix], chunks))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as part:
+        part.write_bytes(encode(image, _KINDS[path.suffix], chunks))
 
 
 def encode(image: Image.Image, kind: str, chunks: dict[str, str]) -> bytes:
-    """kind: png, webp (without loss) or jpeg. What is no PNG has the chunks in its EXIF.
+    """Encode a picture with its texts as the bytes of a file.
 
-    A1111 reads `parameters` from the user comment, which is UTF-16 after a mark of eight bytes (EXIF 2.3, table 6).
+    JPEG and WebP have the texts in their EXIF data. A1111 reads `parameters` from the user comment, which is UTF-16
+    after a prefix of eight bytes (EXIF 2.3, table 6).
+
+    Args:
+        image: The picture.
+        kind: "png", "webp" (lossless) or "jpeg".
+        chunks: The texts by their names, `parameters` and `lorablend`.
     """
     buffer = io.BytesIO()
     if kind == "png":
@@ -116,12 +120,12 @@ def encode(image: Image.Image, kind: str, chunks: dict[str, str]) -> bytes:
 
 
 def read_png(path: Path) -> PngTexts:
-    """The texts of a picture. Raises RequestError if it is none, or if its record makes no sense."""
+    """Read the texts of a picture file. Raises RequestError if it is not a picture, or if its record is invalid."""
     return texts_of(open_picture(path), str(path))
 
 
 def texts_of(picture: Image.Image, path: str) -> PngTexts:
-    """As `read_png`; path: what to call the picture."""
+    """The texts of an opened picture; `path` names it in errors. Raises RequestError if its record is invalid."""
     parameters, record = _texts(picture)
     try:
         return PngTexts(parameters, None if record is None else Record.from_json(record))
@@ -130,13 +134,16 @@ def texts_of(picture: Image.Image, path: str) -> PngTexts:
 
 
 def look(path: Path) -> tuple[tuple[int, int], PngTexts]:
-    """Width, height and texts of a picture. Raises RequestError as `open_picture` and `read_png`.
+    """Read the size and the texts of a picture. Raises RequestError like `open_picture` and `read_png`.
 
-    Of one with a record the pixels, which take a hundred times as long, are not read: it was written in one piece, and
-    is never to be turned.
+    If the picture has a record, its pixels are not read, which would take a hundred times as long: it was written
+    whole, and needs no rotation.
+
+    Returns:
+        ((width, height), texts)
     """
     with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
-        if image.format != "PNG" or "lorablend" in image.info:  # a PNG without it may have more texts behind the pixels
+        if image.format != "PNG" or "lorablend" in image.info:  # other PNGs may have more texts after the pixels
             texts = texts_of(image, str(path))
             if texts.record is not None:
                 return image.size, texts
@@ -145,12 +152,12 @@ def look(path: Path) -> tuple[tuple[int, int], PngTexts]:
 
 
 def parameters_of(picture: Image.Image) -> str | None:
-    """A1111's text alone, which is read whatever a newer lorablend wrote beside it."""
+    """A1111's text alone, which can be read even if a newer lorablend wrote the record."""
     return _texts(picture)[0]
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Any picture file, turned the right way up. Raises RequestError in one line if it cannot be read."""
+    """Read any picture file, rotated as its EXIF data says. Raises RequestError if it cannot be read."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -159,20 +166,24 @@ def open_picture(path: Path) -> Image.Image:
         raise RequestError(f"{path} is not a picture; give a PNG, JPEG or WebP file") from None
     except Image.DecompressionBombError:
         raise RequestError(f"{path} has too many pixels; give a smaller picture") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's words for a broken PNG, and for too long a text
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # from Pillow, for a damaged PNG or too long a text
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RequestError(f"{path} cannot be read: {reason}") from error
 
 
 def check_texts(request: Request, kind: str) -> None:
-    """Raise RequestError if the texts of a picture may be longer than its kind of file holds. Ask before the work."""
+    """Raise RequestError if the texts of the pictures may be too long for this kind of file. Call it before drawing."""
     text = request.to_json()
     plain, items = json.dumps(json.loads(text)), len(request.blend["items"])
     longest = len(plain) + len(text.encode("utf-16-be")) + 500 * items + 2000  # hashes, versions, names of settings
     if kind == "jpeg" and longest > _MOST_EXIF:
         raise RequestError(
-            f"the prompts and settings take up to {longest:,} bytes, a JPEG holds {_MOST_EXIF:,}; shorten them, or "
-            "choose png or webp"
+            f"the prompts and settings take up to {longest:,} bytes, but a JPEG holds {_MOST_EXIF:,}; shorten them, "
+            "or choose png or webp"
         )
 
 
@@ -189,19 +200,3 @@ def _exif_texts(picture: Image.Image) -> tuple[str | None, str | None]:
         parameters = comment[len(_UNICODE) :].decode("utf-16-be", errors="replace")
     record = exif.get(ExifTags.Base.ImageDescription)
     return parameters, record if isinstance(record, str) and record.startswith('{"request"') else None
-
-
-def _name(partial: Path, folder: Path, stem: str) -> Path:
-    """Give a whole file the first name that is free: in one step, so that a kill leaves no empty one."""
-    for number in itertools.count(1):
-        path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without hard links, such as a memory card's
-            if path.exists():
-                continue
-            os.rename(partial, path)
-        return path
-    raise AssertionError("unreachable")

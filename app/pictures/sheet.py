@@ -1,4 +1,4 @@
-"""A contact sheet: tables of pictures with their labels, on white, so that every label can be read."""
+"""Contact sheets: tables of pictures with labels, on white so that every label is legible."""
 
 import math
 import unicodedata
@@ -14,13 +14,13 @@ __all__ = ["Table", "draw_sheet"]
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 _PAPER, _INK, _SOFT, _LINE = (255, 255, 255), (24, 24, 28), (104, 104, 112), (216, 216, 220)
-_SMALLEST, _LARGEST = 192, 512  # pixels, the longer side of a picture that is alone on its sheet
+_SMALLEST, _LARGEST = 192, 512  # pixels, the longer side of a picture on a sheet with few of them
 _PIXELS = 24e6  # of all pictures together
-_LONGEST = 12_000  # pixels, of a row or a column of pictures
+_LONGEST = 12_000  # pixels of a row or a column of pictures
 _SCALE = 4  # see `_write`
-_LINES = 4  # of a label, and twice as many of a line of the caption; what is longer is cut
-_RATIO = 1.5  # width to height, for a sheet that may choose
-# Pillow's own font has little more than ASCII: what it lacks is written with what it has.
+_LINES = 4  # of a label at most, twice as many for a line of the caption; longer texts are cut
+_RATIO = 1.5  # width to height that `flow` aims at
+# Pillow's own font has little more than ASCII; other characters are replaced by similar ones.
 _STAND_INS = str.maketrans(
     {"×": "x", "–": "-", "—": "-", "−": "-", "→": "to", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 )
@@ -28,9 +28,14 @@ _STAND_INS = str.maketrans(
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Pictures in rows; a label above each column and one left of each row, or none. The last row may be short.
+    """Rows of pictures, the last of which may be short.
 
-    columns_title and rows_title say what the labels are values of, heading what the whole table shows.
+    Attributes:
+        pictures: One sequence per row.
+        columns: Labels above the columns, or none.
+        rows: Labels to the left of the rows, or none.
+        columns_title, rows_title: What the labels are values of.
+        heading: What the whole table shows.
     """
 
     pictures: Sequence[Sequence[Image.Image]]
@@ -44,10 +49,15 @@ class Table:
 def draw_sheet(
     tables: Sequence[Table], *, title: str = "", subtitle: str = "", caption: Sequence[str] = (), flow: bool = False
 ) -> Image.Image:
-    """The tables below the title, the lines of the caption below the tables; mode RGB.
+    """Draw the title, the tables below it, and the caption at the bottom; mode RGB.
 
-    Pictures are 192 to 512 pixels on their longer side, and smaller where there are many. flow: tables stand beside
-    each other too, as many as bring the sheet near to 3:2; otherwise each is below the one before.
+    The longer side of a picture has 192 to 512 pixels, or fewer if there are many pictures.
+
+    Args:
+        tables: The tables, from top to bottom.
+        title, subtitle: Texts above the tables.
+        caption: Lines below the tables.
+        flow: Whether tables may be next to each other, to bring the sheet close to 3:2.
     """
     side = _side(tables)
     style = _Style.of(side)
@@ -86,8 +96,9 @@ def draw_sheet(
 
 @dataclass(frozen=True)
 class _Style:
-    """Fonts, `_SCALE` times too large, and distances in pixels. They grow with the pictures: a large sheet is looked at
-    from further off.
+    """Fonts, enlarged by `_SCALE`, and distances in pixels.
+
+    They grow with the pictures, because large sheets are viewed from further away.
     """
 
     title: Font
@@ -105,7 +116,7 @@ class _Style:
 
 
 def _draw_table(table: Table, side: int, style: _Style) -> Image.Image:
-    """One table, with nothing around it."""
+    """Draw one table without margins."""
     sizes = [_fitted(picture.size, side) for row in table.pictures for picture in row]
     tile = max(width for width, _ in sizes), max(height for _, height in sizes)
     count = max(map(len, table.pictures))
@@ -150,12 +161,12 @@ def _draw_table(table: Table, side: int, style: _Style) -> Image.Image:
             fitted = picture.convert("RGB").resize(_fitted(picture.size, side), Image.Resampling.LANCZOS)
             image.paste(fitted, (x, y))
             edge = (x, y, x + fitted.width - 1, y + fitted.height - 1)
-            ImageDraw.Draw(image).rectangle(edge, outline=_LINE)  # a white picture ends somewhere too
+            ImageDraw.Draw(image).rectangle(edge, outline=_LINE)  # so that the edge of a white picture is visible
     return image
 
 
 def _side(tables: Sequence[Table]) -> int:
-    """Pixels of every picture's longer side."""
+    """The longer side of every picture, in pixels."""
     pictures = [picture for table in tables for row in table.pictures for picture in row]
     side = min(max(max(max(picture.size) for picture in pictures), _SMALLEST), _LARGEST)
     most = max(max(len(table.pictures), *map(len, table.pictures)) for table in tables)
@@ -168,7 +179,7 @@ def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _flowed(tables: Sequence[Image.Image], gap: int) -> list[list[Image.Image]]:
-    """The tables in rows of equally many, near to 3:2."""
+    """Arrange the tables in rows of equal length, close to 3:2 overall."""
 
     def rows(across: int) -> list[list[Image.Image]]:
         return [list(tables[start : start + across]) for start in range(0, len(tables), across)]
@@ -186,7 +197,7 @@ def _row_width(row: Sequence[Image.Image], gap: int) -> int:
 
 
 def _wrapped(text: str, font: Font, width: int, most: int = _LINES) -> list[str]:
-    """The text in lines of at most `width` pixels, broken between words, and inside of one that is too long."""
+    """Break the text into lines of at most `width` pixels, between words or within a word that is too long."""
     lines: list[str] = []
     line = ""
     for word in _writable(text).split():
@@ -208,13 +219,13 @@ def _wrapped(text: str, font: Font, width: int, most: int = _LINES) -> list[str]
 
 
 def _writable(text: str) -> str:
-    """The text in characters that the font has: é is e, and a box is left where there is nothing like it."""
+    """The text in characters that the font has: é becomes e, and a character without a substitute becomes a box."""
     plain = unicodedata.normalize("NFKD", text.translate(_STAND_INS))
     return "".join(c for c in plain if not unicodedata.combining(c) and (c.isprintable() or c.isspace()))
 
 
 def _write(image: Image.Image, at: tuple[int, int], text: str, font: Font, colour: tuple[int, int, int]) -> None:
-    """Draws large and scales down: at its own size the font's advances are whole pixels, and words run together."""
+    """Draw the text large and scale it down; at its own size, advances of whole pixels make words run together."""
     large = Image.new("L", (_width(text, font) * _SCALE, _height(font) * _SCALE))
     ImageDraw.Draw(large).text((0, 0), text, 255, font)
     image.paste(colour, at, large.reduce(_SCALE))
@@ -225,7 +236,7 @@ def _width(text: str, font: Font) -> int:
 
 
 def _height(font: Font) -> int:
-    """From one line to the next."""
+    """The distance from one line to the next, in pixels."""
     return round(font.getbbox("Ag")[3] / _SCALE * 1.25)
 
 

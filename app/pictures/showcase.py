@@ -1,4 +1,4 @@
-"""What the demo shows, as `showcase.json` beside the shipped adapters says it."""
+"""What the demo shows: the contents of `showcase.json` next to the shipped adapters."""
 
 import json
 from collections.abc import Mapping
@@ -8,15 +8,21 @@ from typing import Any
 
 from lorablend.adapters.errors import ModelError
 
-__all__ = ["Showcase", "Variant", "Weights", "read_showcase"]
+__all__ = ["Showcase", "ShowcaseEntry", "Weights", "read_showcase"]
 
 
 Weights = tuple[tuple[str, float], ...]  # adapter's name, weight
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One adapter, or two that are blended. prompt: in place of the showcase's own, such as one with a new object."""
+class ShowcaseEntry:
+    """One adapter, or two that are blended.
+
+    Attributes:
+        adapters: One or two names.
+        label: The caption on the sheet.
+        prompt: Replaces the showcase's own prompt, such as for an adapter that teaches a new object.
+    """
 
     adapters: tuple[str, ...]
     label: str
@@ -25,9 +31,14 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Showcase:
-    """What the demo shows. about: one sentence or two for the reader.
+    """What the demo shows.
 
-    shares: of the second adapter in each picture of a blend, 0 to 1; the first one has the rest of the weight.
+    Attributes:
+        about: One or two sentences for the reader.
+        prompt, seed, steps, guidance: The settings of every picture.
+        adapters: Each shown alone.
+        blends: Pairs of adapters.
+        shares: The weight of the second adapter in each picture of a blend, 0 to 1; the first one has the rest.
     """
 
     about: str
@@ -35,29 +46,31 @@ class Showcase:
     seed: int
     steps: int
     guidance: float
-    adapters: tuple[Variant, ...]
-    blends: tuple[Variant, ...]
+    adapters: tuple[ShowcaseEntry, ...]
+    blends: tuple[ShowcaseEntry, ...]
     shares: tuple[float, ...]
 
 
 def read_showcase(path: Path) -> Showcase:
-    """Read what the demo shows from `showcase.json` beside its adapters.
+    """Read `showcase.json`, which is next to the demo's adapters.
 
-    `label` and `prompt` of an adapter or a blend may be left out: the label is then made of the names. Raises
-    ModelError for a file that is missing or makes no sense, which is a broken installation.
+    `label` and `prompt` of an adapter or a blend may be left out; the label then consists of the names.
+
+    Raises:
+        ModelError: The file is missing or invalid, so the installation is broken.
     """
     try:
         form: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        form["adapters"] = tuple(_variant({"adapters": [one.pop("adapter")], **one}) for one in form["adapters"])
-        form["blends"] = tuple(_variant(one) for one in form["blends"])
+        form["adapters"] = tuple(_entry({"adapters": [entry.pop("adapter")], **entry}) for entry in form["adapters"])
+        form["blends"] = tuple(_entry(entry) for entry in form["blends"])
         if any(len(blend.adapters) != 2 for blend in form["blends"]):
-            raise ValueError("a blend is not of two adapters")
+            raise ValueError("a blend does not have two adapters")
         form["shares"] = tuple(form["shares"])
         return Showcase(**form)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"the demo's {path.name} cannot be used ({error}); reinstall lorablend") from error
 
 
-def _variant(form: Mapping[str, Any]) -> Variant:
+def _entry(form: Mapping[str, Any]) -> ShowcaseEntry:
     names = tuple(form["adapters"])
-    return Variant(**{"label": " and ".join(names), **form, "adapters": names})
+    return ShowcaseEntry(**{"label": " and ".join(names), **form, "adapters": names})

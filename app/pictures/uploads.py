@@ -1,4 +1,4 @@
-"""Pictures that clients send, to start from or as masks: checked, and kept under the hash of what they show."""
+"""Pictures that clients upload, to start from or as masks; checked, and stored under the hash of their contents."""
 
 import hashlib
 import io
@@ -12,29 +12,30 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lorablend.adapters.errors import RequestError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.engine.mask import greys
 
 __all__ = ["MAX_PIXELS", "Uploads", "eight_bits"]
 
-MAX_PIXELS = 4096 * 4096  # no more than can be drawn
+MAX_PIXELS = 4096 * 4096  # the largest picture that can be drawn
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _NAME = re.compile(r"[0-9a-f]{64}")
 _LIFE = 7 * 86_400  # seconds
 
 
 class Uploads:
-    """The pictures in `folder`, which is made if it is not there. A name is a SHA-256, and never a path."""
+    """The pictures in `folder`, which is created if it does not exist. Their names are SHA-256 hashes, never paths."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("*.partial"):
-            left.unlink(missing_ok=True)
+        for part in folder.glob(".*.part"):  # left by a process that was killed
+            part.unlink(missing_ok=True)
 
     def keep(self, content: bytes) -> str:
-        """The name of a PNG, JPEG or WebP picture from now on. Raises RequestError for what is none, or is too large.
+        """Store a PNG, JPEG or WebP picture and return its name. Raises RequestError if it is invalid or too large.
 
-        It is kept as a PNG, turned the right way up, with its transparency and nothing else of what was in the file.
+        It is stored as a PNG, rotated as its EXIF data says, with its transparency but without any other metadata.
         """
         picture = _decode(content)
         buffer = io.BytesIO()
@@ -42,30 +43,26 @@ class Uploads:
         name = hashlib.sha256(buffer.getvalue()).hexdigest()
         path = self._path(name)
         try:
-            os.utime(path)  # it lives on from now
+            os.utime(path)  # its lifetime begins again
         except FileNotFoundError:
-            partial = path.with_suffix(f".{os.urandom(8).hex()}.partial")
-            try:
-                partial.write_bytes(buffer.getvalue())
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)  # a full disk would be fuller with it
+            with atomic_write(path) as part:
+                part.write_bytes(buffer.getvalue())
         return name
 
     def drop_old(self, used: str) -> None:
-        """Delete what was sent more than a week ago, but for the names that occur in the text `used`."""
+        """Delete pictures uploaded more than a week ago, except those whose names occur in the text `used`."""
         for path in self._folder.glob("*.png"):
             if path.stem not in used and time.time() - path.stat().st_mtime > _LIFE:
                 path.unlink()
 
     def path(self, name: str) -> Path:
-        """Where the picture lies. Raises RequestError if there is none of that name."""
+        """The path of the picture. Raises RequestError if there is none of this name."""
         if not _NAME.fullmatch(name) or not self._path(name).is_file():
             raise RequestError(f"there is no uploaded picture {name[:80]!r}; upload it again")
         return self._path(name)
 
     def open(self, name: str) -> Image.Image:
-        """As `path`."""
+        """Read the picture. Raises RequestError if there is none of this name."""
         with Image.open(self.path(name)) as picture:
             picture.load()
             return picture
@@ -75,7 +72,7 @@ class Uploads:
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
-    """Greys of 16 bits in 8; Pillow's own conversion would cut them off at 255."""
+    """Scale 16-bit greys to 8 bits; Pillow's own conversion would clip them at 255."""
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((greys(picture) * 255).round().astype(np.uint8))
@@ -93,7 +90,7 @@ def _decode(content: bytes) -> Image.Image:
                     )
                 upright = eight_bits(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError("not a picture that can be read; give a whole PNG, JPEG or WebP file") from error
+        raise RequestError("not a picture that can be read; give a complete PNG, JPEG or WebP file") from error
     has_alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
     plain = upright.convert("RGBA" if has_alpha else "L" if upright.mode in ("1", "L") else "RGB")
     plain.info.clear()

@@ -79,10 +79,7 @@ class TextToImage(_PassedOn):
         return (self.batch_size or 1) * (self.n_iter or 1)
 
     def draw(self, service: Service, chosen: str | None) -> Draw:
-        """The drawing. Raises ParameterError for what is unsupported.
-
-        chosen: The model that the client chose before.
-        """
+        """The drawing; `chosen` is the model that the client chose before. Raises ParameterError."""
         return draw_of(self.settings(service, chosen))
 
     def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from lorablend.app.orders.draw import Draw, Seed, Text
 from lorablend.app.pictures.uploads import Uploads
-from lorablend.app.rest.errors import NotFoundError, ParameterError, draw_of
+from lorablend.app.rest.errors import ModelNotFoundError, ParameterError, draw_of
 from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.work.models import Models
 from lorablend.engine.settings import SETTINGS
@@ -82,10 +82,10 @@ class ImageForm(_PassedOn):
             raise ValueError("write it as JSON") from None
 
     def draw(self, models: Models, image: str | None = None, mask: str | None = None) -> Draw:
-        """The drawing. image, mask: names of uploads. Raises NotFoundError for an unknown model, ParameterError."""
+        """The drawing; `image` and `mask` are names of uploads. Raises ModelNotFoundError and ParameterError."""
         if self.model is not None and self.model not in models.names:
             text = f"there is no model {self.model[:80]!r}; there are {', '.join(models.names)}"
-            raise NotFoundError(text, "model_not_found")
+            raise ModelNotFoundError(text)
         if self.background == "transparent":
             raise ParameterError("background", "transparent backgrounds cannot be drawn; leave background out")
         width, height = self._size()

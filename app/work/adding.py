@@ -6,7 +6,7 @@ from typing import Any
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.files import check_name
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.add import read_hub_name
 from lorablend.app.library.download import check_online, shown_address
@@ -52,7 +52,7 @@ class Adding:
 
         def tell(done: int, total: int | None) -> bool:
             text = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-            return report(Progress(step=done if total else 0, steps=total or 1, text=text))
+            return report(JobProgress(step=done if total else 0, steps=total or 1, text=text))
 
         return {"adapter": self._library().add(source, name=job.request["name"] or None, progress=tell).name}
 

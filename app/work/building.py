@@ -19,7 +19,7 @@ from lorablend.adapters import Blend, resolve_blend
 from lorablend.adapters.errors import LorablendError, RequestError, ResourceError
 from lorablend.adapters.wording import shown
 from lorablend.app.files import clean_name
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.process import run_child
 from lorablend.app.jobs.worker import Report, Runner
 from lorablend.app.orders.build import Bake, Compress, Convert
@@ -194,12 +194,12 @@ class Building:
         self._check_name(name, but=job)
         self._folder.mkdir(parents=True, exist_ok=True)
 
-        def look(said: Sequence[str]) -> Progress:
+        def look(said: Sequence[str]) -> JobProgress:
             for line in reversed(said):
                 if found := _STAGE.fullmatch(line):
                     stage = _STAGES.get(found[3], f"working on {found[3].replace('_', ' ')}")
-                    return Progress(step=int(found[1]), steps=int(found[2]), text=stage)
-            return Progress(step=0, steps=1, text=text)
+                    return JobProgress(step=int(found[1]), steps=int(found[2]), text=stage)
+            return JobProgress(step=0, steps=1, text=text)
 
         run_child(arguments, self._lock, report, look)
         self._models.add(name, self._folder / name)

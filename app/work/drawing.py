@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from lorablend.adapters.errors import Cancelled
-from lorablend.app.jobs.jobs import Job, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.use import note_used
 from lorablend.app.orders.draw import Draw
@@ -75,7 +75,7 @@ class _Follow:
     def begin(self) -> None:
         """Raises Cancelled if the job shall end."""
         self._started = time.perf_counter()
-        if not self._report(Progress(step=self._index, steps=self._count, text="getting ready")):
+        if not self._report(JobProgress(step=self._index, steps=self._count, text="getting ready")):
             raise Cancelled("stopped before the first step")
 
     def step(self, step: Step) -> bool:
@@ -85,7 +85,7 @@ class _Follow:
         eta = None
         if step.index:
             eta = (time.perf_counter() - self._first) / step.index * (steps - done)
-        return self._report(Progress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
+        return self._report(JobProgress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
 
 
 def _png(picture: Image.Image) -> bytes:

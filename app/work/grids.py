@@ -16,12 +16,12 @@ from typing import Any
 from PIL import Image
 
 from lorablend.adapters.blends.tags import checked_name
-from lorablend.adapters.errors import Cancelled, LorablendError, RequestError
+from lorablend.adapters.errors import Cancelled, LorablendError, NotFoundError, RequestError
 from lorablend.adapters.files.find import find_adapter
 from lorablend.app.grid.axes import Axis, parse_axis
 from lorablend.app.grid.grid import Cell, draw_grid
 from lorablend.app.grid.plan import check_axes, plan_grid
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.use import note_used
 from lorablend.app.orders.draw import Draw
@@ -46,7 +46,7 @@ class Grids:
     def __init__(self, models: Models, gallery: Gallery, uploads: Uploads, jobs: Jobs, folder: Path) -> None:
         self._models, self._gallery, self._uploads, self._jobs = models, gallery, uploads, jobs
         self._folder = folder
-        for left in folder.glob(".*.partial"):  # by a process that was killed
+        for left in folder.glob(".*.part"):  # by a process that was killed
             left.unlink(missing_ok=True)
 
     def submit(self, asked: DrawGrid, client: str = "") -> Job:
@@ -151,10 +151,10 @@ class Grids:
         return sorted(names, key=lambda name: (name[:17], int(name[18:-4])), reverse=True)[:limit]
 
     def sheet(self, file: str) -> Path:
-        """Where a sheet lies. Raises RequestError if there is none of that name, which is never a path."""
+        """The path of a sheet. Raises NotFoundError if there is no sheet of that name, which is never a path."""
         path = self._folder / file if _SHEET.fullmatch(file) else None
         if path is None or not path.is_file():
-            raise RequestError(f"there is no sheet {file[:80]!r}; ask for the list")
+            raise NotFoundError(f"there is no sheet {file[:80]!r}; /api/sheets lists them all")
         return path
 
     def delete(self, file: str) -> None:
@@ -226,7 +226,7 @@ class _Follow:
         eta = None
         if self._first is not None and self._drawn > 1:
             eta = (time.perf_counter() - self._first) / (self._drawn - 1) * (self._steps - now)
-        return self._report(Progress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text))
+        return self._report(JobProgress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text))
 
 
 def _png(picture: Image.Image) -> bytes:

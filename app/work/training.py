@@ -21,11 +21,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lorablend.adapters.errors import Cancelled, LorablendError, RequestError, TrainError
+from lorablend.adapters.errors import Cancelled, NotFoundError, RequestError, ResumeError, TrainError
 from lorablend.adapters.files.atomic import part_of
 from lorablend.adapters.wording import shown
 from lorablend.app.files import check_name, drop_parts, move_in, place_of
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.process import run_child
 from lorablend.app.jobs.worker import Report
 from lorablend.app.orders.train import Train
@@ -76,13 +76,13 @@ class Training:
 
         Raises what `prepare_run` raises, and RequestError for a name that is taken and a model that is not known here.
         """
-        config = self._config(train, self._sets.folder(train.set))
+        config = self._config(train, self._set(train.set))
         self._check_name(config.out.stem)
         if not self._sets.pictures(train.set):
             raise RequestError(f"the data set {train.set} has no pictures; add some")
         if config.out.exists() and not train.anew:  # only its way into the library failed
             if self._settings(config).read_text(encoding="utf-8") != _with_own_data(config, train).to_toml():
-                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or begin anew")
+                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or start over")
             return (f"{config.out.stem} is trained already, and goes into the library as it is",)
         self._folder.mkdir(parents=True, exist_ok=True)
         found = [] if train.anew else find_checkpoints(config.folder)
@@ -92,8 +92,8 @@ class Training:
             return self._check_data(config)
         try:
             run = prepare_run(config, resume=bool(found))
-        except TrainError as error:
-            raise TrainError(str(error).replace("start again without --resume", "begin anew")) from error
+        except ResumeError as error:
+            raise TrainError(f"{error.message}, or start over") from error
         goes_on = [f"goes on after step {_step(found[-1])}, where it was stopped"] if found else []
         return (*run.preflight.lines, *goes_on)
 
@@ -129,7 +129,7 @@ class Training:
         """
         with self._submitting:
             if name not in self.names():
-                raise RequestError(f"there is no training {name[:80]!r}")
+                raise NotFoundError(f"there is no training {name[:80]!r}")
             self._check_idle(name)
             left = (self._place(name), self._folder / f"{name}.toml", self._folder / f"{name}.safetensors")
             with _put_aside(left, self._folder / f".{uuid.uuid4().hex}"):
@@ -195,22 +195,25 @@ class Training:
         part.write_text(config.to_toml(), encoding="utf-8")
         os.replace(part, settings)
         arguments = ["train", "--config", str(settings), *(["--resume"] if resume else [])]
-        try:
-            run_child(arguments, lock, report, _Follow(config.folder).look)
-        except Cancelled:
-            raise
-        except LorablendError as error:  # without the command for a terminal: here one asks again
-            raise LorablendError(re.sub(r"[;,] go on with: [^;]*", "", str(error))) from error
+        run_child(arguments, lock, report, _Follow(config.folder).look)
 
     # Names
 
     def _config(self, train: Train, data: Path) -> TrainConfig:
-        own = train.model_dump(exclude_none=True, include=set(TrainConfig.model_fields))
-        if train.trigger is not None and not train.trigger.isprintable():
-            raise RequestError(f"the trigger is {shown(train.trigger)!r}; give words in one line")
-        own["trigger"] = (train.trigger or "").strip() or None
+        own = train.settings()
+        trigger = own.get("trigger", "")
+        if not trigger.isprintable():
+            raise RequestError(f"the trigger is {shown(trigger)!r}; give words in one line")
+        own["trigger"] = trigger.strip() or None
         out = self._folder / f"{check_name(train.name)}.safetensors"
         return TrainConfig.model_validate({**own, "data": data, "model": self._base(train.model), "out": out})
+
+    def _set(self, name: str) -> Path:
+        """The folder of the data set that a training names; its name is part of the request, which is what is wrong."""
+        try:
+            return self._sets.folder(name)
+        except NotFoundError as error:
+            raise RequestError(error.message) from error
 
     def _base(self, model: str | None) -> str:
         """What the trainer calls the base model. No client names a path of this machine."""
@@ -270,10 +273,10 @@ class _Follow:
         self._size, self._step, self._loss = -1, 0, 0.0
         self._first: tuple[int, float] | None = None
 
-    def look(self, said: Sequence[str]) -> Progress:
+    def look(self, said: Sequence[str]) -> JobProgress:
         totals = [int(match[1]) for line in said if (match := _STEP.match(line))]
         if not totals:
-            return Progress(step=0, steps=0, text="getting ready")
+            return JobProgress(step=0, steps=0, text="getting ready")
         self._read()
         left = None
         if self._first is None:
@@ -283,7 +286,7 @@ class _Follow:
         text = f"step {self._step} of {totals[-1]} · loss {self._loss:.4f}"
         if self._step == totals[-1]:
             text = "the last step is done; samples and the file are written"
-        return Progress(step=self._step, steps=totals[-1], eta=left, text=text)
+        return JobProgress(step=self._step, steps=totals[-1], eta=left, text=text)
 
     def _read(self) -> None:
         size = (self._folder / "log.jsonl").stat().st_size
@@ -318,7 +321,7 @@ def _wait_for(lock: Path, report: Report) -> None:
             FileLock(lock).acquire(timeout=_WAIT).lock.release()
             return
         except Timeout:
-            if not report(Progress(step=0, steps=0, text="another training is just ending")):
+            if not report(JobProgress(step=0, steps=0, text="another training is just ending")):
                 raise Cancelled("stopped before it began") from None
 
 

@@ -18,7 +18,7 @@ from lorablend.engine.live.compiler import Compiler
 from lorablend.engine.live.program import Pass, PluggedProgram, Program, SteeredProgram, always_on, needs_steering
 from lorablend.engine.live.tensor_cache import TensorCache
 from lorablend.engine.live.text import Conditioning, TextEncoders, changes_text
-from lorablend.engine.live.unet import Unet, Variant
+from lorablend.engine.live.unet import GraphVariant, Unet
 from lorablend.engine.live.vae import Vae
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
@@ -37,9 +37,9 @@ _SMALL = 2**27  # bytes of the UNet's weights
 class LiveRuntime:
     """One model on one device. Not for two threads at once.
 
-    A blend needs a new compilation only if its adapters change what has no socket (see `parts`), or if it is the first
-    one with a gate, a mask or a ramp (see `unet.Variant`). What is baked is kept on disk by its content, and so is what
-    was compiled from it.
+    A blend needs a new compilation only if its adapters change something that has no socket (see `parts`), or if it is
+    the first one with a gate, a mask or a ramp (see `unet.GraphVariant`). Baked folders are kept on disk by their
+    content, and so are the graphs compiled from them.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class LiveRuntime:
             text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, text_gates, whole)
             self._text = (changed, text)
 
-        variant = Variant(gates="unet" in gated, steered=steered)
+        variant = GraphVariant(gates="unet" in gated, steered=steered)
         key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
         if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
             if self._unet is not None:

@@ -18,7 +18,7 @@ from lorablend.engine.live.plugs import Plugs
 from lorablend.engine.live.text import Conditioning
 from lorablend.engine.model_folder import ModelFolder
 
-__all__ = ["Prompted", "Unet", "Variant", "make_static"]
+__all__ = ["GraphVariant", "Prompted", "Unet", "make_static"]
 
 _MOST_REQUESTS = 16
 _INPUTS = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"}
@@ -29,17 +29,17 @@ Prompted: TypeAlias = Mapping[str, ov.Tensor]
 
 
 @dataclass(frozen=True)
-class Variant:
+class GraphVariant:
     """Which sockets a graph is compiled with: what few blends need, and costs time in every step."""
 
     gates: bool = False
     steered: bool = False
 
-    def covers(self, other: "Variant") -> bool:
+    def covers(self, other: "GraphVariant") -> bool:
         return self.gates >= other.gates and self.steered >= other.steered
 
-    def __or__(self, other: "Variant") -> "Variant":
-        return Variant(self.gates or other.gates, self.steered or other.steered)
+    def __or__(self, other: "GraphVariant") -> "GraphVariant":
+        return GraphVariant(self.gates or other.gates, self.steered or other.steered)
 
 
 class _Request:
@@ -65,7 +65,7 @@ class Unet:
         model: ModelFolder,
         size: tuple[int, int],
         read_weight: Callable[[str], np.ndarray],
-        variant: Variant,
+        variant: GraphVariant,
         baked: Collection[str] = (),
     ) -> None:
         """size: (width, height) in pixels. read_weight, baked: see `Plugs`."""

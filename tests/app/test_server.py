@@ -125,7 +125,7 @@ def test_the_address_for_others(sdxl_model: Path, tmp_path: Path) -> None:
     [
         (["--listen"], "0.0.0.0 lets in the whole network; give --token, or --users with a file of passwords"),
         (["--host", "192.0.2.1", "--token", "x"], "cannot listen at 192.0.2.1: cannot assign requested address"),
-        (["--lora-dir", "nosuch"], "nosuch is not a folder of adapters; give one that is there"),
+        (["--lora-dir", "nosuch"], "nosuch is not a folder; give an existing folder of adapters"),
         (["--users", "nosuch"], "nosuch cannot be read: no such file or directory; give a file of users"),
     ],
 )

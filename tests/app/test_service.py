@@ -68,7 +68,7 @@ def test_texts_that_are_too_long_for_a_jpeg(service: Service) -> None:
     assert record.request.prompt == long
     draw = Draw.model_validate({"prompt": long, "negative_prompt": long, **FAST})
     service.drawing.check(draw)
-    with pytest.raises(RequestError, match=r"up to 12\d,\d{3} bytes, a JPEG holds 65,533; .* choose png or webp"):
+    with pytest.raises(RequestError, match=r"up to 12\d,\d{3} bytes, but a JPEG holds 65,533; .* choose png or webp"):
         service.drawing.check(draw.model_copy(update={"format": "jpeg"}))
 
 

@@ -80,7 +80,7 @@ def test_words_of_another_width(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         check_attach(Blend((BlendItem(_with_words(tmp_path, 1024)),)), parameters, "sdxl")
     assert str(caught.value) == (
-        "words brings the word inkfox with 1024 numbers for text_encoder, the model's words have 768; "
+        "words brings the word inkfox with 1024 numbers for text_encoder; the model's words have 768; "
         "choose an adapter made for this model"
     )
 

@@ -173,7 +173,7 @@ def test_a_record_that_is_broken(sdxl_model: Path, tmp_path: Path) -> None:
     shutil.copytree(sdxl_model, source)
     (source / "lorablend.json").write_text("{")
     message = _refusal(ModelError, lambda: bake(source, [], tmp_path / "out"))
-    assert message.startswith(f"{source / 'lorablend.json'} is not readable as JSON: ")
+    assert message.startswith(f"{source / 'lorablend.json'} is not valid JSON: ")
     assert not (tmp_path / "out").exists()
 
 
@@ -208,7 +208,7 @@ def test_refuses_folders(sdxl_model: Path, tmp_path: Path) -> None:
     assert _refusal(ModelError, lambda: bake(sdxl_model, [], out)) == message
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "mine.txt"]
     inside = sdxl_model / "unet" / "baked"
-    message = f"{inside} is inside the model's own folder {sdxl_model}; give another place"
+    message = f"{inside} is inside the model's own folder {sdxl_model}; give a folder outside it"
     assert _refusal(ModelError, lambda: bake(sdxl_model, [], inside)) == message
     assert not inside.exists()
 
@@ -232,7 +232,7 @@ def test_disk_full(sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 5000, 5000)
     monkeypatch.setattr(bake_module.shutil, "disk_usage", lambda _: usage)
     message = _refusal(ResourceError, lambda: bake(sdxl_model, [], tmp_path / "deep" / "out"))
-    assert message == f"{tmp_path / 'deep' / 'out'} needs 0.1 GB, 0.0 GB is free; free some or choose another disk"
+    assert message == f"{tmp_path / 'deep' / 'out'} needs 0.1 GB, but 0.0 GB is free; free some or choose another disk"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -237,7 +237,7 @@ def test_refuses_requests(genai: Pipeline, settings: dict[str, Any], message: st
         (
             {"clip_sample": True},
             "ddim",
-            "openvino_genai: Parameter 'clip_sample' is not supported. Please, add support; runtime=live may do it",
+            "openvino_genai: Parameter 'clip_sample' is not supported. Please, add support; choose runtime=live",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_model_that_genai_cannot_read(make_pipeline: Make, sdxl_model: Path, t
     message = _refusal(ModelError, lambda: _draw(make_pipeline(model, runtime="genai")))
     assert message == (
         f"openvino_genai cannot read {model}: 'beta_schedule' must be one of 'LINEAR' or 'SCALED_LINEAR'. "
-        "Please, add support of other types; runtime=live may do it"
+        "Please, add support of other types; choose runtime=live"
     )
 
 
@@ -288,7 +288,7 @@ def test_a_device_that_fails(sdxl_model: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     message = _refusal(DeviceError, lambda: runtime.generate(request, Blend(), Inputs(), None))
     assert message.startswith(f"device NPU cannot run {sdxl_model}: ")
-    assert message.endswith("; there is: CPU")
+    assert message.endswith("; this machine has CPU")
     assert "\n" not in message
 
 

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_reads_an_export(sdxl_model: Path) -> None:
     model = ModelFolder(sdxl_model)
-    assert (model.family, model.class_name) == ("sdxl", "StableDiffusionXLPipeline")
+    assert model.family == "sdxl"
     assert model.scheduler_class == "EulerDiscreteScheduler"
     assert model.default_size == (64, 64)
     assert (model.in_channels, model.latent_channels, model.vae_scale_factor) == (4, 4, 8)
@@ -126,7 +126,7 @@ def _write(file: str, text: str) -> Callable[[Path], object]:
         ),
         (
             _write("unet/config.json", "{"),
-            "/unet/config.json is not readable as JSON: Expecting property name enclosed in double quotes: "
+            "/unet/config.json is not valid JSON: Expecting property name enclosed in double quotes: "
             "line 1 column 2 (char 1); convert it with `lorablend convert`",
         ),
         (

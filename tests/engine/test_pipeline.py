@@ -81,7 +81,7 @@ def test_other_refusals_are_one_line_of_one_class(pipeline: Pipeline, kwargs: di
 def test_no_such_device(sdxl_model: Path) -> None:
     with pytest.raises(DeviceError) as caught:
         Pipeline(sdxl_model, device="NPU")
-    assert re.fullmatch(r"device NPU is not here; there is: CPU.*", str(caught.value))
+    assert re.fullmatch(r"device NPU not found; this machine has CPU.*", str(caught.value))
 
 
 @pytest.mark.parametrize(

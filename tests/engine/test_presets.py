@@ -118,7 +118,7 @@ def test_the_model_is_told_the_timesteps_of_the_authors_example(name: str) -> No
         ("LCM ", 'no preset "LCM "; did you mean "lcm"?'),
         (
             "?",
-            'no preset "?"; known are lcm, tcd, hyper-1, hyper-2, hyper-4, hyper-8, lightning-2, lightning-4, '
+            'no preset "?"; choose from lcm, tcd, hyper-1, hyper-2, hyper-4, hyper-8, lightning-2, lightning-4, '
             "lightning-8, dmd2, turbo, quality",
         ),
     ],

@@ -88,13 +88,13 @@ def test_json(source: Path, folder: Path, capsys: Capture) -> None:
 
 def test_a_folder_of_ones_own(source: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "own"
-    missing = f"{own} is not a folder of adapters; give one that is there"
+    missing = f"{own} is not a folder; give an existing folder of adapters"
     for command in (["list"], ["search", "x"], ["remove", "x"]):
         assert error(capsys, *command, "--lora-dir", str(own)) == missing
     assert lines(capsys, "add", str(source), "--lora-dir", str(own)) == [str(own / "ink.safetensors")]
     assert not folder.exists()
     assert error(capsys, "remove", "inc", "--lora-dir", str(own)) == (
-        f"inc: no adapter of that name among the 1 in {own}; did you mean ink?"
+        f"inc: no adapter with that name among the 1 in {own}; did you mean ink?"
     )
 
 

@@ -15,7 +15,7 @@ from lorablend.adapters.errors import ModelError
 from lorablend.app.cli.showcase import draw_showcase
 from lorablend.app.library.folder import adapter_files
 from lorablend.app.pictures.png import open_picture, read_png
-from lorablend.app.pictures.showcase import Showcase, Variant, read_showcase
+from lorablend.app.pictures.showcase import Showcase, ShowcaseEntry, read_showcase
 from lorablend.engine import Pipeline
 from lorablend.shipped import adapters_dir
 from tests.app.pictures.on_sheet import places
@@ -27,10 +27,10 @@ SHOWCASE = Showcase(
     steps=2,
     guidance=3.0,
     adapters=(
-        Variant(adapters=("ink",), label="ink"),
-        Variant(adapters=("neon glow",), label="a cat", prompt="a cat, glowing"),
+        ShowcaseEntry(adapters=("ink",), label="ink"),
+        ShowcaseEntry(adapters=("neon glow",), label="a cat", prompt="a cat, glowing"),
     ),
-    blends=(Variant(adapters=("ink", "neon glow"), label="both"),),
+    blends=(ShowcaseEntry(adapters=("ink", "neon glow"), label="both"),),
     shares=(0, 0.3, 1),
 )
 
@@ -109,8 +109,10 @@ def test_labels_are_made_of_names(tmp_path: Path) -> None:
     path = tmp_path / "showcase.json"
     path.write_text(json.dumps(FORM))
     showcase = read_showcase(path)
-    assert showcase.adapters == (Variant(adapters=("a",), label="a"), Variant(adapters=("b",), label="B", prompt="p"))
-    assert showcase.blends == (Variant(adapters=("a", "b"), label="a and b"),)
+    first, second = showcase.adapters
+    assert first == ShowcaseEntry(adapters=("a",), label="a")
+    assert second == ShowcaseEntry(adapters=("b",), label="B", prompt="p")
+    assert showcase.blends == (ShowcaseEntry(adapters=("a", "b"), label="a and b"),)
 
 
 FORM: dict[str, Any] = {

@@ -91,7 +91,7 @@ ERRORS = {
     "weight:=1": '"weight:=1" is not an axis; write weight:ink=0,0.5,1',
     "step=4": 'a grid has no axis "step"; did you mean "steps"?',
     "cfg scale=4": (
-        'a grid has no axis "cfg scale"; known are weight, steps, scheduler, guidance, seed, strength, checkpoint, '
+        'a grid has no axis "cfg scale"; choose from weight, steps, scheduler, guidance, seed, strength, checkpoint, '
         "prompt"
     ),
     "steps=": "steps has no values; write steps=4,8,20",
@@ -106,7 +106,7 @@ ERRORS = {
     "steps=8,4,8": "steps has 8 twice; give each value once",
     "weight:ink=1,1.0": "weight:ink has 1.0 twice; give each value once",
     "checkpoint=nosuch*": "nosuch* matches no .safetensors file; give another pattern, or names with commas",
-    "checkpoint=nosuch": "nosuch: no such file, and no folder of adapters to look for the name in",
+    "checkpoint=nosuch": "nosuch: no such file, and no adapter folder to search for the name",
 }
 
 

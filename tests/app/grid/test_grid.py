@@ -215,12 +215,12 @@ ERRORS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
         ["weight:ink=1"],
         {},
     ),
-    "inc: no adapter of that name among the 2 in LORAS; did you mean ink?": ("", ["weight:inc=1"], {}),
+    "inc: no adapter with that name among the 2 in LORAS; did you mean ink?": ("", ["weight:inc=1"], {}),
     "steps is 0; give 1 to 1000": ("", ["steps=4,0"], {}),
     "seed is -1; give 0 to 9223372036854775743": ("", ["seed=1,-1"], {}),
     "guidance_scale is -2.0; give a number of 0 or more": ("", ["guidance=2,-2"], {}),
     "strength is given without image; give the picture to start from": ("", ["strength=0.5"], {}),
-    "strength 0.1 of 4 steps leaves none to run: ask for 0.25 or more": (
+    "strength 0.1 of 4 steps leaves none to run: give 0.25 or more": (
         "",
         ["steps=20,4", "strength=0.5,0.1"],
         {"image": Image.new("RGB", (64, 64))},
@@ -232,7 +232,7 @@ ERRORS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     ),
     "steps is 3, but 2 timesteps are given: give one of the two": ("", ["steps=2,3"], {"timesteps": [999, 499]}),
     '"wolf" is neither in the prompt nor in the negative prompt; nothing to replace': ("a fox", ["prompt=wolf|ox"], {}),
-    "inx: no adapter of that name among the 2 in LORAS; did you mean ink?": ("<lora:ink>", ["prompt=ink|inx"], {}),
+    "inx: no adapter with that name among the 2 in LORAS; did you mean ink?": ("<lora:ink>", ["prompt=ink|inx"], {}),
     "width is 100; give a multiple of 8 from 64 to 4096, such as 96": ("", ["steps=1,2"], {"width": 100}),
     "wide changes unet mid_block.attentions.0.transformer_blocks.0.attn1.to_q of shape 7×128, the model's is 128×128; "
     "choose an adapter made for this model": ("", ["checkpoint=ink,WIDE"], {}),

@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 
 from lorablend.adapters.errors import Cancelled, LorablendError
-from lorablend.app.jobs.jobs import Progress
+from lorablend.app.jobs.jobs import JobProgress
 from lorablend.app.jobs.process import run_child
 
 # A server that starts a child, which works for as long as it may, and says its number.
 _SERVER = """
 import sys
 from pathlib import Path
-from lorablend.app.child import run_child
-from lorablend.app.jobs import Progress
-run_child(sys.argv[2:], Path(sys.argv[1]), lambda progress: True, lambda said: Progress(step=0, steps=1))
+from lorablend.app.jobs.process import run_child
+from lorablend.app.jobs.jobs import JobProgress
+run_child(sys.argv[2:], Path(sys.argv[1]), lambda progress: True, lambda said: JobProgress(step=0, steps=1))
 """
 
 
-def look(said: Sequence[str]) -> Progress:
-    return Progress(step=len(said), steps=10, text=said[-1] if said else "")
+def look(said: Sequence[str]) -> JobProgress:
+    return JobProgress(step=len(said), steps=10, text=said[-1] if said else "")
 
 
 def test_what_it_printed_is_the_result(tmp_path: Path) -> None:
@@ -42,9 +42,9 @@ def test_its_error_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_it_stops_as_after_ctrl_c(tmp_path: Path) -> None:
-    reports: list[Progress] = []
+    reports: list[JobProgress] = []
 
-    def report(progress: Progress) -> bool:
+    def report(progress: JobProgress) -> bool:
         reports.append(progress)
         return len(reports) < 8
 

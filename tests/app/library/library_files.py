@@ -1,4 +1,4 @@
-"""What lies in a library's folder."""
+"""Files of a library, and how they are read."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def adapters_in(library: Library) -> list[str]:
         for path in library.folder.rglob("*")
         if path.is_file() and ".lorablend" not in path.parts
     )
+
+
+def headers_read(library: Library) -> int:
+    """Scan the library; returns how many headers were read."""
+    totals = [0]
+    library.scan(lambda done, total: totals.append(total))
+    return totals[-1]
 
 
 def parts_of(library: Library, ending: str = ".part") -> list[Path]:

@@ -41,7 +41,7 @@ def test_a_name_of_ones_own(empty: Library, adapter: Path) -> None:
     assert empty.add(adapter, name="brush.safetensors").name == "brush"
     write_kohya(adapter, random_factors(SDXL_SHAPES, seed=1))
     assert message_of(RequestError, lambda: empty.add(adapter, name="brush")) == (
-        "brush: an adapter of that name is in the library; choose a name of your own"
+        "brush: the library has an adapter of that name; choose another name"
     )
     assert not parts_of(empty)
 
@@ -66,7 +66,7 @@ def test_files_that_are_refused(empty: Library, tmp_path: Path, adapter: Path) -
     messages = {
         page: "page: not a safetensors file: 6 bytes long, the header alone needs 8",
         pickle: "pickle: not a safetensors file: it is a pickle: convert it to safetensors",
-        tmp_path / "model.ckpt": "model.ckpt is a .ckpt file; only .safetensors is taken",
+        tmp_path / "model.ckpt": "model.ckpt is a .ckpt file; only .safetensors files are accepted",
         tmp_path / "nosuch": f"{tmp_path / 'nosuch'}: cannot be read (No such file or directory)",
         tmp_path: f"{tmp_path}: cannot be read (Is a directory)",
     }
@@ -112,7 +112,7 @@ def test_sha256(empty: Library, adapter: Path) -> None:
     right = hashlib.sha256(adapter.read_bytes()).hexdigest()
     wrong = "0" * 64
     assert message_of(AdapterError, lambda: empty.add(adapter, sha256=wrong)) == (
-        f"ink: sha256 is {right}, {wrong} was expected; it is not the file you want"
+        f"ink: sha256 is {right}, but {wrong} was expected; this is another file"
     )
     assert message_of(RequestError, lambda: empty.add(adapter, sha256="abc")) == ("sha256 is 'abc'; give 64 hex digits")
     assert not adapters_in(empty)
@@ -218,26 +218,26 @@ def test_a_server_that_gives_up(empty: Library, server: FileServer, monkeypatch:
     monkeypatch.setattr(download.time, "sleep", waits.append)
     server.drop_after, server.drops = 0, 99
     message = message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors"))
-    assert message.startswith(f"{server.url}/ink.safetensors: the download stopped (peer closed connection")
-    assert message.endswith("); run it again to go on from there")
+    assert message.startswith(f"{server.url}/ink.safetensors: the download failed (peer closed connection")
+    assert message.endswith("); try again to continue from there")
     assert len(server.asked) == 3
     server.drops, server.status = 0, 503
     assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
-        f"{server.url}/ink.safetensors: the download stopped (status 503); run it again to go on from there"
+        f"{server.url}/ink.safetensors: the download failed (status 503); try again to continue from there"
     )
     assert waits == [1, 2, 1, 2]
     assert message_of(AdapterError, lambda: empty.add("http://127.0.0.1:9/x.safetensors")).startswith(
-        "http://127.0.0.1:9/x.safetensors: the download stopped ("
+        "http://127.0.0.1:9/x.safetensors: the download failed ("
     )
 
 
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "the server refuses it, status 401: it wants a login"),
-        (403, "the server refuses it, status 403: it is not for everybody"),
-        (404, "the server refuses it, status 404: it is not there"),
-        (418, "the server refuses it, status 418"),
+        (401, "the server answers with status 401: a login is needed"),
+        (403, "the server answers with status 403: access is denied"),
+        (404, "the server answers with status 404: it does not exist"),
+        (418, "the server answers with status 418"),
     ],
 )
 def test_a_server_that_refuses(status: int, message: str, empty: Library, server: FileServer) -> None:
@@ -263,7 +263,7 @@ def test_redirects(empty: Library, server: FileServer, adapter: Path) -> None:
     }
     for path in ("/file", "/ftp", "/circle"):
         message = message_of(AdapterError, lambda path=path: empty.add(server.url + path))
-        assert message.startswith(f"{server.url}{path}: leads to an address that cannot be used (")
+        assert message.startswith(f"{server.url}{path}: redirects to an address that cannot be used (")
     server.drop_after, server.drops = 5000, 1
     entry = empty.add(f"{server.url}/download")
     assert (entry.name, entry.path.read_bytes()) == ("ink", adapter.read_bytes())
@@ -284,7 +284,7 @@ def test_redirects(empty: Library, server: FileServer, adapter: Path) -> None:
 def test_addresses_that_are_none(address: str, empty: Library) -> None:
     address_shown = address.replace("\udcff", "\\udcff")
     assert message_of(RequestError, lambda: empty.add(address)) == (
-        f"{address_shown} is no address; give one that starts with https://"
+        f"{address_shown} is not a web address; give one that starts with https://"
     )
 
 
@@ -312,7 +312,7 @@ def test_the_name_that_a_server_gives(disposition: str, empty: Library, server: 
     name = NAMES[disposition]
     if name is None:
         message = message_of(RequestError, lambda: empty.add(f"{server.url}/some/file"))
-        assert message == "the source gives the adapter no name; choose one"
+        assert message == "the source does not name the adapter; choose a name"
         return
     entry = empty.add(f"{server.url}/some/file")
     assert entry.name == name
@@ -325,7 +325,7 @@ def test_other_files_are_refused_before_they_are_read(name: str, empty: Library,
     server.files["/x"] = b"x" * 10_000_000
     server.disposition = f'attachment; filename="{name}"'
     message = message_of(AdapterError, lambda: empty.add(f"{server.url}/x"))
-    assert message == f"{name} is a .{name.partition('.')[2]} file; only .safetensors is taken"
+    assert message == f"{name} is a .{name.partition('.')[2]} file; only .safetensors files are accepted"
     assert not parts_of(empty)
 
 
@@ -341,7 +341,7 @@ def test_a_name_that_is_taken_is_said_before_the_download(empty: Library, server
     empty.add(adapter)
     server.files["/ink.safetensors"] = b"x" * 10_000_000
     assert message_of(RequestError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
-        "ink: an adapter of that name is in the library; choose a name of your own"
+        "ink: the library has an adapter of that name; choose another name"
     )
     assert not parts_of(empty)
 
@@ -356,7 +356,7 @@ def test_a_wrong_hash_after_a_download(empty: Library, server: FileServer) -> No
 def test_a_packed_answer_is_refused(empty: Library, server: FileServer) -> None:
     server.encoding = "gzip"
     assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
-        f"{server.url}/ink.safetensors: the server packs the file (gzip) unasked"
+        f"{server.url}/ink.safetensors: the server sends the file compressed (gzip), which was not requested"
     )
 
 
@@ -365,14 +365,14 @@ def test_a_full_disk(empty: Library, server: FileServer, adapter: Path, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5))
     parts = empty.folder / ".lorablend" / "parts"
     assert message_of(ResourceError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
-        f"{server.url}/ink.safetensors: 0.0 GB to come, {parts} has 0.0 GB free; make room"
+        f"{server.url}/ink.safetensors: 0.0 GB are needed, {parts} has 0.0 GB free; make room"
     )
     assert message_of(ResourceError, lambda: empty.add(adapter)) == (
-        f"{adapter}: 0.0 GB are to be copied, {parts} has 0.0 GB free"
+        f"{adapter}: the copy needs 0.0 GB, {parts} has 0.0 GB free; make room"
     )
     server.lengths = False
     assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
-        f"{server.url}/ink.safetensors: the server sends more than the 2 bytes it named, or than fit here"
+        f"{server.url}/ink.safetensors: the server sends more than the 2 bytes that it announced, or that fit here"
     )
 
 
@@ -387,7 +387,7 @@ def test_one_download_at_a_time(empty: Library, server: FileServer) -> None:
     first.start()
     assert inside.wait(20)
     assert message_of(AdapterError, lambda: empty.add(f"{server.url}/ink.safetensors")) == (
-        f"{server.url}/ink.safetensors: another program is downloading it; wait for that one"
+        f"{server.url}/ink.safetensors: another program is downloading it; wait until it is done"
     )
     go_on.set()
     first.join()

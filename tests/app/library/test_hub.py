@@ -49,7 +49,7 @@ def hub(server: FileServer) -> Hub:
 SCRIPT = """
 import sys
 from lorablend.adapters.errors import LorablendError
-from lorablend.app.library import Library
+from lorablend.app.library.library import Library
 try:
     for source in sys.argv[2:]:
         print(Library(sys.argv[1]).add(source).name)
@@ -102,29 +102,29 @@ def test_files_of_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:
     hub.put("owner/wrong", {"ink.safetensors": adapter.read_bytes()})
     url = hub.server.url
     assert add_from_hub(empty, url, "hf:owner/two") == (
-        "RequestError: owner/two has 2 adapters; give one as hf:owner/two/FILE: a/ink.safetensors, neon.safetensors"
+        "RequestError: owner/two has 2 adapters; choose one with hf:owner/two/FILE: a/ink.safetensors, neon.safetensors"
     )
     assert add_from_hub(empty, url, "hf:owner/two/inc.safetensors") == (
-        "RequestError: owner/two has no file inc.safetensors; there is: a/ink.safetensors, neon.safetensors"
+        "RequestError: owner/two has no file inc.safetensors; it has a/ink.safetensors, neon.safetensors"
     )
     assert add_from_hub(empty, url, "hf:owner/two/old.bin") == (
-        "AdapterError: old.bin is a .bin file; only .safetensors is taken"
+        "AdapterError: old.bin is a .bin file; only .safetensors files are accepted"
     )
     assert add_from_hub(empty, url, "hf:owner/none") == (
-        "RequestError: owner/none: there is no .safetensors file in it"
+        "RequestError: owner/none has no .safetensors file; choose another repository"
     )
     assert add_from_hub(empty, url, "hf:owner/nosuch") == (
         "AdapterError: owner/nosuch is not on huggingface.co; if it is private, run `hf auth login`"
     )
     assert add_from_hub(empty, url, "hf:ink") == (
-        "RequestError: hf:ink is no repository; write hf:owner/name or hf:owner/name/file"
+        "RequestError: hf:ink is not a repository; write hf:owner/name or hf:owner/name/file"
     )
     assert add_from_hub(empty, "http://127.0.0.1:9", "hf:owner/two") == (
         "AdapterError: owner/two: huggingface.co cannot be reached; connect to the network"
     )
     found = hashlib.sha256(adapter.read_bytes()).hexdigest()
     assert add_from_hub(empty, url, "hf:owner/wrong") == (
-        f"AdapterError: ink: sha256 is {found}, {'0' * 64} was expected; it is not the file you want"
+        f"AdapterError: ink: sha256 is {found}, but {'0' * 64} was expected; this is another file"
     )
     assert not adapters_in(empty)
     assert add_from_hub(empty, url, "hf:owner/two/a/ink.safetensors") == "ink"

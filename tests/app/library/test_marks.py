@@ -10,9 +10,9 @@ import pytest
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError, RequestError
-from lorablend.app.library.index import Changes
 from lorablend.app.library.library import Library
 from tests.adapter_files import message_of
+from tests.app.library.library_files import headers_read
 
 
 def test_marks(library: Library) -> None:
@@ -39,13 +39,13 @@ def test_marks_go_with_the_file(library: Library, folder: Path) -> None:
     """Moved, renamed, copied, away for a while: the content is the same."""
     library.set_tags("ink", ["drawing"])
     os.replace(folder / "ink.safetensors", folder / "styles" / "brush.safetensors")
-    assert library.scan() == Changes(0, 0, 0)
+    assert headers_read(library) == 0
     assert library.get("brush").tags == ("drawing",)  # at once: it is the same file
     content = (folder / "styles" / "brush.safetensors").read_bytes()
     (folder / "styles" / "brush.safetensors").unlink()
     library.scan()
     (folder / "again.safetensors").write_bytes(content)
-    assert library.scan() == Changes(1, 0, 0)
+    assert headers_read(library) == 1
     assert library.get("again").tags == ()
     library.hash_files()
     assert library.get("again").tags == ("drawing",)
@@ -81,8 +81,8 @@ def test_broken_marks_are_not_written_over(library: Library, folder: Path) -> No
     ink = load_adapter(folder / "ink.safetensors")
     for act in (library.entries, lambda: library.set_favourite("ink"), lambda: library.note_used([ink])):
         message = message_of(AdapterError, act)
-        assert message.startswith(f"{path}: not readable as marks (")
-        assert message.endswith("; mend it or move it away")
+        assert message.startswith(f"{path}: cannot be read as marks (")
+        assert message.endswith("; fix it or move it away")
     assert path.read_text() == "{"
     path.write_text('{"version": 2, "adapters": {}}')
     assert message_of(AdapterError, library.entries) == f"{path}: version 2, this lorablend reads 1; use a newer one"

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lorablend.app.library.index import Changes
 from lorablend.app.library.library import Library
-from tests.app.library.library_files import PNG, write
+from tests.app.library.library_files import PNG, headers_read, write
 
 
 @pytest.mark.parametrize("name", ["ink.png", "ink.preview.png", "ink.jpg", "ink.webp", "ink.jpeg"])
 def test_a_picture_beside_the_file(name: str, library: Library, folder: Path) -> None:
     assert not library.get("ink").preview
     (folder / name).write_bytes(PNG)
-    assert library.scan() == Changes(0, 0, 0)
+    assert headers_read(library) == 0
     assert library.get("ink").preview
     preview = library.preview("ink")
     assert preview

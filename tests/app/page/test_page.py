@@ -125,7 +125,7 @@ def test_what_is_wrong_is_one_line(page: Page, data: Path) -> None:
     before = pictures(data)
     fill(page, "a fox <lora:onk:1>")
     page.get_by_role("button", name="Draw", exact=True).click()
-    page.get_by_text(re.compile(r"onk: no adapter of that name among the 4 in \w+; did you mean ink\?")).wait_for()
+    page.get_by_text(re.compile(r"onk: no adapter with that name among the 4 in \w+; did you mean ink\?")).wait_for()
     fill(page, "a fox")
     for name, message in (
         ("broken", "broken.safetensors: not a safetensors file: 6 bytes long, the header alone needs 8"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from PIL.PngImagePlugin import PngInfo
 from lorablend.adapters import resolve_blend
 from lorablend.adapters.errors import RequestError
 from lorablend.app.files import check_folder
-from lorablend.app.pictures import png
 from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import open_picture, read_png, save_png, save_result
 from lorablend.app.pictures.record import Record, record_of
@@ -114,7 +114,7 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(png.os, "link", interrupted)
+    monkeypatch.setattr(os, "link", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_png(RED, tmp_path, "a")
     assert not list(tmp_path.iterdir())
@@ -124,7 +124,7 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     def refused(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(png.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     assert [save_png(RED, tmp_path, "a").name for _ in range(2)] == ["a.png", "a-2.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a-2.png"}
 

@@ -21,7 +21,7 @@ from lorablend.engine.live.compiler import Compiler
 from lorablend.engine.live.runtime import LiveRuntime
 from lorablend.engine.live.tensor_cache import TensorCache
 from lorablend.engine.live.text import Conditioning
-from lorablend.engine.live.unet import Unet, Variant, make_static
+from lorablend.engine.live.unet import GraphVariant, Unet, make_static
 from lorablend.engine.model_folder import ModelFolder
 
 
@@ -80,7 +80,7 @@ def test_rank_zero_changes_nothing(
     sdxl_model: Path, conditioning: Conditioning, bare: np.ndarray, gates: bool, steered: bool
 ) -> None:
     """With whatever sockets, an empty blend is the bare graph."""
-    unet = _unet(sdxl_model, Variant(gates=gates, steered=steered))
+    unet = _unet(sdxl_model, GraphVariant(gates=gates, steered=steered))
     unet.plug([])
     ours = unet(SAMPLE, 500.0, unet.prompt(conditioning))
     assert np.abs(ours - bare).max() < 1e-5 * np.abs(bare).max()  # f32: fused in another order
@@ -113,10 +113,10 @@ def test_an_attention_in_pieces_cannot_be_steered() -> None:
 
 @pytest.fixture(scope="module")
 def unet(sdxl_model: Path) -> Unet:
-    return _unet(sdxl_model, Variant())
+    return _unet(sdxl_model, GraphVariant())
 
 
-def _unet(folder: Path, variant: Variant) -> Unet:
+def _unet(folder: Path, variant: GraphVariant) -> Unet:
     model = ModelFolder(folder)
     compiler = Compiler(ov.Core(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}, ov.Type.f32, TensorCache(1 << 28))
     return Unet(compiler, model, (64, 64), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)

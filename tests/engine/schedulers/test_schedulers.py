@@ -278,9 +278,9 @@ def test_own_spacing_that_is_not_built():
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
     [
-        ("euler", 0, "steps 0 is out of range for euler: ask for 1 to 1000"),
-        ("ddim", 1001, "steps 1001 is out of range for ddim: ask for 1 to 1000"),
-        ("lcm", 51, "steps 51 is out of range for lcm: ask for 1 to 50"),
+        ("euler", 0, "steps 0 is out of range for euler: give 1 to 1000"),
+        ("ddim", 1001, "steps 1001 is out of range for ddim: give 1 to 1000"),
+        ("lcm", 51, "steps 51 is out of range for lcm: give 1 to 50"),
         ("dpmpp_2m", 1000, "steps 1000 is too many for dpmpp_2m with linspace spacing: two fall on one timestep"),
     ],
 )
@@ -293,10 +293,10 @@ def test_steps_out_of_range(name, steps, message):
     [
         ("lcm", (999, 499, 499), "timesteps must fall, but 499 comes after 499: give the largest first"),
         ("euler", (249, 999), "timesteps must fall, but 999 comes after 249: give the largest first"),
-        ("euler", (1000, 1), "timestep 1000 is out of range: the model knows 0 to 999"),
-        ("euler", (999.5,), "timestep 999.5 is out of range: the model knows 0 to 999"),
-        ("tcd", (999, -1), "timestep -1 is out of range: the model knows 0 to 999"),
-        ("ddim", (749.5, 1), "timestep 749.5 is not whole, as ddim needs it: round it, or choose euler"),
+        ("euler", (1000, 1), "timestep 1000 is out of range: the model was trained on 0 to 999"),
+        ("euler", (999.5,), "timestep 999.5 is out of range: the model was trained on 0 to 999"),
+        ("tcd", (999, -1), "timestep -1 is out of range: the model was trained on 0 to 999"),
+        ("ddim", (749.5, 1), "timestep 749.5 is a fraction, which ddim cannot take: round it, or choose euler"),
     ],
 )
 def test_timesteps_that_make_no_sense(name, timesteps, message):
@@ -314,19 +314,19 @@ def test_timesteps_with_what_they_stand_for():
 
 def test_more_steps_than_the_model_was_trained_on():
     short = NoiseSchedule.from_config({"num_train_timesteps": 100})
-    assert refusal(RequestError, plan, "ddim", 101, short) == "steps 101 is out of range for ddim: ask for 1 to 100"
+    assert refusal(RequestError, plan, "ddim", 101, short) == "steps 101 is out of range for ddim: give 1 to 100"
 
 
 @pytest.mark.parametrize("strength", [0, -0.1, 1.01, float("nan")])
 def test_strength_out_of_range(strength):
     assert refusal(RequestError, plan, "euler", 20, SCHEDULE, strength=strength) == (
-        f"strength {strength} is out of range: ask for more than 0 and at most 1"
+        f"strength {strength} is out of range: give more than 0 and at most 1"
     )
 
 
 def test_strength_that_leaves_no_step():
     assert refusal(RequestError, plan, "euler", 3, SCHEDULE, strength=0.3) == (
-        "strength 0.3 of 3 steps leaves none to run: ask for 0.334 or more"
+        "strength 0.3 of 3 steps leaves none to run: give 0.334 or more"
     )
     assert len(plan("euler", 3, SCHEDULE, strength=0.334)) == 1
 
