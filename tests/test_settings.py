@@ -260,7 +260,7 @@ def page_boxes(kit: Kit) -> dict[str, list[Any]]:
         ("timesteps", [], "timesteps is empty; give at least one number"),
         ("timesteps", ["a"], "timesteps has a; give numbers"),
         ("scheduler", "eular", 'scheduler is "eular"; did you mean "euler"?'),
-        ("spacing", "?", 'spacing is "?"; known are leading, trailing, linspace, karras, exponential'),
+        ("spacing", "?", 'spacing is "?"; choose from leading, trailing, linspace, karras, exponential'),
         ("prompt", 5, "prompt is 5; give text"),
     ],
 )
@@ -277,7 +277,7 @@ def test_numbers_become_pythons_own() -> None:
     assert json.dumps([settings.steps, settings.guidance_scale, settings.timesteps]) == "[4, 2.0, [999, 499.5]]"
 
 
-OLD_RECORD = {
+OLD_RECORD: dict[str, Any] = {
     "request": {
         "prompt": "a fox",
         "negative_prompt": None,
@@ -306,9 +306,12 @@ OLD_RECORD = {
 
 
 def test_records_and_jobs_from_before_the_declaration() -> None:
-    """As they were written then, key by key."""
+    """They are read, and written again as they were, but for settings that are newer."""
     record = Record.from_json(json.dumps(OLD_RECORD))
-    assert json.loads(record.to_json()) == OLD_RECORD
+    written = json.loads(record.to_json())
+    newer = written["request"].keys() - OLD_RECORD["request"].keys()
+    assert {name: written["request"].pop(name) for name in newer} == {name: SETTINGS[name].neutral for name in newer}
+    assert written == OLD_RECORD
     assert record.request == Request(
         prompt="a fox",
         negative_prompt=None,
