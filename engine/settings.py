@@ -9,7 +9,7 @@ This module is imported for `lorablend --help`: it must load neither OpenVINO no
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -29,9 +29,9 @@ _LONGEST_TEXT = 20_000  # characters
 _LARGEST_SEED = 2**63 - 1 - _MOST_PICTURES  # the last picture's seed still fits SQLite's integers
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """What the program knows about one setting.
+    """What the program knows about one setting. Its annotation in `Settings` tells name, kind, optional and neutral.
 
     Attributes:
         help: What it does, in one or two sentences that begin with a capital and end with a period.
@@ -140,13 +140,14 @@ class Setting:
             return None
         if self.kind is tuple:
             return _checked_numbers(self.name, value)
-        if self.kind is str:
-            return self._checked_text(value)
+        return self._checked_text(value) if self.kind is str else self._checked_number(value)
+
+    def _checked_number(self, value: Any) -> float:
         number_type = Integral if self.kind is int else Real
         if isinstance(value, bool) or not isinstance(value, number_type):
             wanted = "a whole number" if self.kind is int else self.range or "a number"
             raise RequestError(f"{self.name} is {shown(repr(value))}; give {wanted}")
-        number = int(value) if self.kind is int else _to_float(value)
+        number = _to_float(value) if self.kind is float else self.kind(value)
         low, high = self.low, self.high
         is_low = low is not None and (number <= low if self.excludes_low else number < low)
         is_between = self.multiple > 1 and number % self.multiple != 0
@@ -391,21 +392,23 @@ BATCH = Setting(
 
 
 def _declared() -> Iterable[Setting]:
-    """The declarations, with what the annotations and defaults say already."""
+    """The declarations, completed from their annotations: in place, for pydantic reads the annotations too."""
     for name, hint in get_type_hints(Settings, include_extras=True).items():
         value_type, setting = get_args(hint)
         types = get_args(value_type) if isinstance(value_type, UnionType) else (value_type,)
         neutral = getattr(Settings, name, None)
-        yield replace(
-            setting,
-            name=name,
-            kind=get_origin(types[0]) or types[0],
-            optional=type(None) in types,
-            default=setting.default if neutral is None else neutral,
-            neutral=neutral,
-            order=setting.order or name,
-            openai=setting.openai or name,
-        )
+        facts = {
+            "name": name,
+            "kind": get_origin(types[0]) or types[0],
+            "optional": type(None) in types,
+            "default": setting.default if neutral is None else neutral,
+            "neutral": neutral,
+            "order": name,
+            "openai": setting.openai or name,
+        }
+        for fact, value in facts.items():
+            object.__setattr__(setting, fact, value)
+        yield setting
     yield BATCH
 
 

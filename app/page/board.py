@@ -13,9 +13,8 @@ import gradio as gr
 from lorablend.adapters import Adapter, Blend, BlendItem, load_adapter
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.library.library import Entry
-from lorablend.app.page.form import Values
+from lorablend.app.page.form import Values, fitting_step
 from lorablend.app.page.pedal import Pedal
-from lorablend.app.page.setting_boxes import fitting_step
 from lorablend.engine import ModelFolder
 from lorablend.engine.attach import check_attach
 

@@ -31,7 +31,7 @@ from lorablend.app.page.form import (
 )
 from lorablend.app.page.pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page.results import Results, make_results, wire_results
-from lorablend.app.page.reuse import Found, reuse
+from lorablend.app.page.reuse import ReusedDrawing, reuse
 from lorablend.app.page.say import AT_ONCE, CHANGING, saying
 from lorablend.app.page.start import StartBoxes, kept_mask, make_start
 from lorablend.app.page.styles import Styles
@@ -65,7 +65,7 @@ class Create:
         """The components of `filled`."""
         return [*self.form.boxes(), self.note]
 
-    def filled(self, found: Found) -> Values:
+    def filled(self, found: ReusedDrawing) -> Values:
         """The form as a picture says."""
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
         said = f'<p>Not quite the same here:</p><ul role="alert">{lines}</ul>' if lines else ""

@@ -14,8 +14,7 @@ from lorablend.app.grid.axes import AXES
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
-from lorablend.app.page.form import Values
-from lorablend.app.page.setting_boxes import read_box
+from lorablend.app.page.form import Values, read_box
 from lorablend.app.page.stage import text_stage
 from lorablend.app.service import Service
 from lorablend.engine.settings import SETTINGS

@@ -22,20 +22,20 @@ from lorablend.app.service import Service
 from lorablend.engine.schedulers import SCHEDULERS
 from lorablend.engine.settings import SETTINGS
 
-__all__ = ["Found", "read_picture", "reuse"]
+__all__ = ["ReusedDrawing", "read_picture", "reuse"]
 
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{6})-(\d+)-(\d+)\.\w+")  # as `Drawing` names them: day/time-job-seed
 
 
 @dataclass(frozen=True)
-class Found:
+class ReusedDrawing:
     """A picture's drawing. missing: one line for each part of it that does not exist here."""
 
     draw: Draw
     missing: tuple[str, ...]
 
 
-def reuse(service: Service, shelf: Shelf, file: str) -> Found:
+def reuse(service: Service, shelf: Shelf, file: str) -> ReusedDrawing:
     """The drawing of a picture in the gallery; its job tells which pictures it started from.
 
     Raises RequestError if the picture has no settings in it.
@@ -48,7 +48,7 @@ def reuse(service: Service, shelf: Shelf, file: str) -> Found:
     return _from_record(service, shelf, texts.record, _request(service, file), path.suffix)
 
 
-def read_picture(service: Service, shelf: Shelf, path: Path) -> Found:
+def read_picture(service: Service, shelf: Shelf, path: Path) -> ReusedDrawing:
     """The drawing of a picture file of lorablend, A1111, ComfyUI or a similar program.
 
     Raises RequestError if the picture has no settings in it.
@@ -64,7 +64,7 @@ def read_picture(service: Service, shelf: Shelf, path: Path) -> Found:
         return _from_infotext(service, shelf, texts.parameters)
     if isinstance(comfy, str):
         fields, missing = read_comfy(comfy)
-        return _found(service, shelf, fields, missing, {})
+        return _named_here(service, shelf, fields, missing, {})
     raise RequestError(f"{path.name} says nothing about how it was made; give a picture as the program saved it")
 
 
@@ -80,7 +80,7 @@ def _request(service: Service, file: str) -> dict[str, Any]:
     return jobs[0].request if same else {}
 
 
-def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, Any], suffix: str) -> Found:
+def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, Any], suffix: str) -> ReusedDrawing:
     request, missing = record.request, list[str]()
     items = [dict(item) for item in request.blend["items"]]
     ordered = job.get("blend", [])
@@ -108,8 +108,8 @@ def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, 
     elif request.strength is not None:
         missing.append("the picture that it started from is not in the file")
     hashes = {used.name: used.sha256 for used in record.adapters}
-    found = _found(service, shelf, fields, missing, hashes)
-    pipe = service.models.get(found.draw.model)
+    reused = _named_here(service, shelf, fields, missing, hashes)
+    pipe = service.models.get(reused.draw.model)
     differing = [
         f"it was drawn with {name} {was or 'by default'}, here it is {now or 'by default'}"
         for name, was, now in (
@@ -120,10 +120,10 @@ def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, 
         )
         if was != now
     ]
-    return Found(found.draw, (*found.missing, *differing))
+    return ReusedDrawing(reused.draw, (*reused.missing, *differing))
 
 
-def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> Found:
+def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> ReusedDrawing:
     text = parse_infotext(parameters)
     fields, missing = read_settings(text.settings)
     fields |= {"prompt": text.prompt, "negative_prompt": text.negative_prompt or None}
@@ -146,10 +146,12 @@ def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> Found:
     if text.settings.get("Model"):
         fields["model"] = text.settings["Model"]
     pairs = (part.partition(":") for part in text.settings.get("Lora hashes", "").split(","))
-    return _found(service, shelf, fields, missing, {name.strip(): digest.strip() for name, _, digest in pairs})
+    return _named_here(service, shelf, fields, missing, {name.strip(): digest.strip() for name, _, digest in pairs})
 
 
-def _found(service: Service, shelf: Shelf, fields: dict[str, Any], missing: list[str], hashes: dict[str, str]) -> Found:
+def _named_here(
+    service: Service, shelf: Shelf, fields: dict[str, Any], missing: list[str], hashes: dict[str, str]
+) -> ReusedDrawing:
     """Replace the names of adapters and model by those they have here; list and leave out what does not exist here."""
     blend = fields.get("blend", {})
     blend = blend if isinstance(blend, dict) else {"items": blend}
@@ -167,7 +169,9 @@ def _found(service: Service, shelf: Shelf, fields: dict[str, Any], missing: list
     if scheduler and spacing and spacing not in SCHEDULERS[scheduler].spacings:
         missing.append(f"the scheduler {scheduler} has no spacing {spacing} here; the model's own is used")
         fields["spacing"] = None
-    return Found(Draw.model_validate(fields | {"blend": blend | {"items": items}}), tuple(dict.fromkeys(missing)))
+    return ReusedDrawing(
+        Draw.model_validate(fields | {"blend": blend | {"items": items}}), tuple(dict.fromkeys(missing))
+    )
 
 
 def _has_upload(service: Service, name: str) -> bool:

@@ -12,9 +12,8 @@ from gradio.processing_utils import save_file_to_cache
 from PIL import Image, ImageChops
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.page.form import Start, Values, size_of
+from lorablend.app.page.form import Start, Values, make_box, size_of
 from lorablend.app.page.say import CHANGING, saying
-from lorablend.app.page.setting_boxes import make_box
 from lorablend.app.pictures.png import encode
 from lorablend.app.service import Service
 from lorablend.engine.settings import SETTINGS

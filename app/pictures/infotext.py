@@ -18,6 +18,8 @@ from itertools import groupby
 from typing import Any
 
 from lorablend.adapters import Blend, write_tags
+from lorablend.adapters.errors import BlendError
+from lorablend.adapters.forms import to_number
 from lorablend.engine.request import Request
 from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type, schedule_type_of
 from lorablend.engine.settings import SETTINGS, Setting
@@ -30,7 +32,6 @@ _BY_KEY = {key: list(settings) for key, settings in groupby(SETTINGS.values(), l
 _SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _HASHES = re.compile(r", Hashes:\s*({[^{}]+})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # characters of an adapter's name that Civitai's reader does not accept
-_NUMBER = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,13 @@ def _read(setting: Setting, text: str) -> Any:
     """The value that a text spells, or None."""
     if setting.kind is str:
         return text if not setting.choices or text in setting.choices else None
-    numbers = [float(part) for part in text.split(",") if _NUMBER.fullmatch(part)]
-    if len(numbers) != text.count(",") + 1 or (setting.kind is not tuple and len(numbers) > 1):
-        return None
     if setting.kind is int:
-        return int(text) if text.strip().isdecimal() else None  # not by way of a float, which would round a seed
-    return tuple(numbers) if setting.kind is tuple else numbers[0]
+        return int(text) if text.isdecimal() else None  # not by way of a float, which would round a seed
+    try:
+        numbers = tuple(to_number(part, setting.name) for part in text.split(","))
+    except BlendError:
+        return None
+    return numbers if setting.kind is tuple else numbers[0] if len(numbers) == 1 else None
 
 
 def _texts(request: Request, seed: int, in_every: bool) -> dict[str, str]:

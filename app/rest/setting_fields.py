@@ -20,5 +20,5 @@ def body_of(name: str, settings: Mapping[str, Setting]) -> type[BaseModel]:
 
 def _type(setting: Setting) -> Any:
     kind: Any = tuple[float, ...] if setting.kind is tuple else setting.kind
-    finite = {"allow_inf_nan": False} if setting.kind is float else {}
-    return Annotated[kind, Field(max_length=setting.longest, **finite)] | None
+    allow_infinite = False if setting.kind is float else None
+    return Annotated[kind, Field(max_length=setting.longest, allow_inf_nan=allow_infinite)] | None

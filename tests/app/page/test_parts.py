@@ -13,9 +13,8 @@ from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.page.compare import compare
 from lorablend.app.page.create import first_prompt
-from lorablend.app.page.form import size_of
+from lorablend.app.page.form import fitting_step, size_of
 from lorablend.app.page.pedal import Pedal, blend_of, board_of, moved, style_of
-from lorablend.app.page.setting_boxes import fitting_step
 from lorablend.app.page.stage import job_stage
 from lorablend.app.page.start import kept_background
 from lorablend.app.page.styles import Styles
