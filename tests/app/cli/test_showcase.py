@@ -60,11 +60,11 @@ def test_showcase(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     assert said[0] == "a model of random weights"
     for stem, line in zip(stems, said[1:-2], strict=True):
         assert re.fullmatch(
-            rf"{stem}\.png +\d+\.\d\d s, of which +\d+\.\d\d s to compile and +\d+ ms to change the blend", line
+            rf"{stem}\.png +\d+\.\d\d s, including +\d+\.\d\d s to compile and +\d+ ms to change the blend", line
         )
     assert re.fullmatch(
-        r"5 pictures in \d+ s on \d+ cores: \d+\.\d s to compile, then \d+\.\d\d s for a picture, "
-        r"\d+ ms of them to change the blend",
+        r"5 pictures in \d+ s on \d+ cores: \d+\.\d s to compile, then \d+\.\d\d s per picture, "
+        r"including \d+ ms to change the blend",
         said[-2],
     )
     assert said[-1] == f"side by side: {sheet}"
@@ -109,7 +109,10 @@ def test_labels_are_made_of_names(tmp_path: Path) -> None:
     path = tmp_path / "showcase.json"
     path.write_text(json.dumps(FORM))
     showcase = read_showcase(path)
-    assert showcase.adapters == (ShowcaseEntry(adapters=("a",), label="a"), ShowcaseEntry(adapters=("b",), label="B", prompt="p"))
+    assert showcase.adapters == (
+        ShowcaseEntry(adapters=("a",), label="a"),
+        ShowcaseEntry(adapters=("b",), label="B", prompt="p"),
+    )
     assert showcase.blends == (ShowcaseEntry(adapters=("a", "b"), label="a and b"),)
 
 

@@ -48,7 +48,7 @@ def test_merge(lora_dir: Path, here: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err.endswith("error: method is slerp; give svd, concat, ties or dare\n")
     tag = f"<lora:{files[1]}:0.5:0.8>"
     assert run(["adapters", "merge", tag, files[1], "--out", "e.safetensors"]) == 1
-    refused = f"error: {tag}: a merge has one weight for all of a file; write FILE:WEIGHT\n"
+    refused = f"error: {tag}: a merge takes one weight per file; write FILE:WEIGHT\n"
     assert capsys.readouterr().err == refused
 
 
@@ -77,7 +77,7 @@ def test_extract(sdxl_source: Path, here: Path, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert out == "x.safetensors\n"
     assert "left out: unet conv_out.bias differs, but is no layer that a LoRA can change\n" in err
-    assert "1 modules, rank 1, f16; error 0.00% in the mean" in err
+    assert "1 modules, rank 1, f16; error 0.00% on average" in err
 
 
 def test_convert(lora_dir: Path, here: Path, capsys: Capture) -> None:

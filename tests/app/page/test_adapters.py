@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,10 @@ SEARCH = "Search names, trigger words, tags, hashes"
 
 
 @pytest.fixture(scope="module")
-def folder(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain folder, as users have: ink with a picture, neon glow, one for another model, and many in a folder,
+def folder(adapters: Path) -> Path:
+    """A plain folder, as users have: ink with a picture, neon glow, one for another model, and many in a subfolder,
     the last of them a DoRA."""
-    folder = tmp_path_factory.mktemp("page adapters") / "adapters"
-    shutil.copytree(lora_dir, folder)
+    folder = adapters
     (folder / "ink.preview.png").write_bytes(PNG)
     old = {("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"): (320, 768)}
     write_kohya(folder / "old.safetensors", random_factors(old), base="sd15")
@@ -46,9 +44,9 @@ def folder(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(sdxl_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(sdxl_model, folder, tmp_path_factory.mktemp("page adapters data") / "data") as address:
-        yield address
+def address(folder: Path, address: str) -> str:
+    """With all files in the folder."""
+    return address
 
 
 def go_to_adapters(page: Page) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.page.browser import choose, opened, running, unfold
+from tests.app.page.browser import choose, opened, unfold
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +27,9 @@ def write(path: Path, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures that were laid there; the last ones are the newest."""
-    day = tmp_path_factory.mktemp("gallery page") / "data" / "pictures" / "2026-01-02"
+def folder(data: Path) -> Path:
+    """Pictures that another program saved; the last ones are the newest."""
+    day = data / "pictures" / "2026-01-02"
     day.mkdir(parents=True)
     for number in range(COUNT):
         write(day / f"{number:03}.png", number)
@@ -38,17 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(sdxl_model: Path, lora_dir: Path, folder: Path) -> Iterator[str]:
-    with running(sdxl_model, lora_dir, folder.parents[1]) as address:
-        yield address
+def address(folder: Path, address: str) -> str:
+    """With all pictures in the folder."""
+    return address
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
-        page.get_by_role("tab", name="Gallery").click()
-        thumbnail(page, 1, ON_PAGE).wait_for()
-        yield page
+def page(page: Page) -> Page:
+    """With the gallery open."""
+    page.get_by_role("tab", name="Gallery").click()
+    thumbnail(page, 1, ON_PAGE).wait_for()
+    return page
 
 
 def thumbnail(page: Page, number: int, count: int) -> Locator:

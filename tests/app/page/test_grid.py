@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.app.page.browser import choose, opened, reload, running, set_slider
+from tests.app.page.browser import choose, opened, reload, set_slider
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("grid page") / "data"
-
-
-@pytest.fixture(scope="module")
-def address(sdxl_model: Path, lora_dir: Path, data: Path) -> Iterator[str]:
-    adapters = data.parent / "adapters"
-    shutil.copytree(lora_dir, adapters)
-    with running(sdxl_model, adapters, data) as address:
-        yield address
 
 
 def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_path: Path) -> None:

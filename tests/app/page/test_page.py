@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +19,11 @@ from tests.app.page.browser import choose, opened, reload, running, set_slider, 
 @pytest.fixture(scope="module")
 def adapters(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ink, neon glow, one that is broken, and one for another model."""
-    adapters = tmp_path_factory.mktemp("page") / "adapters"
-    shutil.copytree(lora_dir, adapters)
+    adapters = shutil.copytree(lora_dir, tmp_path_factory.mktemp("page") / "adapters")
     (adapters / "broken.safetensors").write_text("<html>")
     old = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")
     write_kohya(adapters / "old.safetensors", random_factors({old: (320, 768)}), base="sd15")
     return adapters
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("page data") / "data"
-
-
-@pytest.fixture(scope="module")
-def address(sdxl_model: Path, adapters: Path, data: Path) -> Iterator[str]:
-    with running(sdxl_model, adapters, data) as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
-        yield page
 
 
 def pictures(data: Path) -> set[Path]:
@@ -84,7 +65,7 @@ def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> No
     page.get_by_role("button", name="ink drawing").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
     page.get_by_role("button", name="ink drawing").click()
-    page.get_by_text("ink drawing is in the prompt already").wait_for()
+    page.get_by_text("ink drawing is already in the prompt").wait_for()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
     styled = draw(page, data)
     record = read_png(styled).record
