@@ -129,13 +129,13 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     def tag(chosen: str | None, text: str) -> None:
         """Save the tags if they were changed; the box also loses the focus without a change."""
         entry = shelf.get(chosen) if chosen else None
-        tags = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-        if entry is None or tags == entry.tags:
+        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        if entry is None or words == entry.tags:
             return
         with saying(service):
             library = library_of(service, shelf)
             library.scan()
-            library.set_tags(entry.name, tags)
+            library.set_tags(entry.name, words)
 
     inputs = {search, base, favourites, view, limit, name}
     listed = [cards, rest, count, table, none, name]

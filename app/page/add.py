@@ -56,7 +56,9 @@ def make_add(service: Service, shelf: Shelf, name: gr.Dropdown, tab: gr.Tab) -> 
                 raise RequestError("both a file and an address are given; remove one of them")
             if not path:
                 if not text:
-                    raise RequestError("neither a file nor an address is given; choose a file, or enter https://… or hf:owner/repo")
+                    raise RequestError(
+                        "no file or address is given; choose a file, or enter https://… or hf:owner/repo"
+                    )
                 service.adding.submit(text, chosen, client_of(request))
                 updates |= {note: "", seen: True, stop: gr.Button(visible=True, interactive=True)}
                 return updates | {timer: gr.Timer(_BUSY, active=True)}

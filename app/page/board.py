@@ -44,8 +44,8 @@ if (!window.lorablendBoard) {
   });
 }
 """
-"""For a `gr.HTML`: keeps the keyboard's focus on the pedal that is moved. Gradio leaves it in the old place, where the next
-press would move another pedal."""
+"""For a `gr.HTML`: keeps the keyboard's focus on a moved pedal. Gradio leaves it in the old place, where the next press
+would move another pedal."""
 
 
 @dataclass(frozen=True, kw_only=True)

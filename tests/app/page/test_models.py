@@ -27,7 +27,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         page.locator("#models").get_by_text(sdxl_model.name).wait_for()
         page.locator("#models").get_by_text(re.compile(r"MB used, [\d.]+ [GM]B free")).wait_for()
         page.get_by_role("button", name="Bake", exact=True).click()
-        page.get_by_text("no board is taken; press the button above").wait_for()
+        page.get_by_text("no board was taken; press the button above").wait_for()
         page.get_by_role("button", name="Compress", exact=True).click()
         page.get_by_text("the new model has no name; give one").wait_for()
         page.get_by_role("button", name="Take the board from Create").click()
@@ -41,7 +41,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         assert ModelFolder(data / "models" / "inked").family == "sdxl"
 
         # A source that is a path is refused.
-        source = page.get_by_label("Hugging Face id (owner/name), or what lies in the folder sources")
+        source = page.get_by_label("Hugging Face id (owner/name), or a name in the folder sources")
         source.fill("/etc")
         page.get_by_label("Name of the new model").fill("new")
         page.get_by_role("button", name="Convert", exact=True).click()

@@ -335,7 +335,7 @@ def test_repaint_what_is_painted(page: Page, data: Path) -> None:
 def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> None:
     fill(page, "a fox", seed=11)
     page.get_by_role("button", name="Compare").first.click()
-    page.get_by_text("no pedal is on; add one, and compare with and without it").wait_for()
+    page.get_by_text("no pedal is on; add one, or turn one on").wait_for()
     add_pedal(page, "ink")
     set_slider(page, "Weight of ink", "0.7")
     before = pictures(data)

@@ -44,10 +44,10 @@ def test_a_pedal_says_what_its_item_said(item: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"mask": "0, 0.5"}, "ink: mask has 2 numbers; give 4 with commas between them"),
+        ({"mask": "0, 0.5"}, "ink: mask has 2 numbers; give 4, separated by commas"),
         ({"ramp": "0, one"}, 'ink: ramp has "one"; give numbers'),
         ({"start": "soon"}, 'ink: start has "soon"; give numbers'),
-        ({"blocks": "{no"}, "ink: blocks are no JSON"),
+        ({"blocks": "{no"}, "ink: blocks are not valid JSON"),
         ({"text_encoder": "half"}, 'ink: text encoder has "half"; give numbers'),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_comparison_is_queued_as_a_whole(tmp_path: Path, sdxl_model: Path, lor
     compare(service, draw, "me")
     with pytest.raises(RequestError) as caught:
         compare(service, draw, "me")
-    message = "the comparison has 4 pictures, the queue has room for 1; try again when some are done"
+    message = "the comparison has 4 pictures, but the queue has room for 1; try again later"
     assert str(caught.value) == message
     marks = [job.request["comparison"] for job in reversed(service.jobs.find())]
     assert [mark["label"] for mark in marks] == ["all pedals", "without ink", "without neon glow", "no pedal"]
