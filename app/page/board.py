@@ -25,14 +25,14 @@ _WORDS = 6  # trigger words with a button, at most
 FOCUS_FOLLOWS = """
 if (!window.lorablendBoard) {
   window.lorablendBoard = true;
-  const texts = kind => [...document.querySelectorAll("#board .sign" + kind)].map(one => one.textContent.trim());
+  const texts = kind => [...document.querySelectorAll("#board .sign" + kind)].map(sign => sign.textContent.trim());
   const named = words => [...document.querySelectorAll("#board .sign:enabled")].find(
-    one => one.textContent.trim() === words);
+    sign => sign.textContent.trim() === words);
   document.addEventListener("click", event => {
     const pressed = event.target.closest("#board .sign:not(.remove)");
     if (!pressed) return;
     const words = pressed.textContent.trim(), before = texts(".remove").join();
-    const back = words.replace(/(up|down)$/, way => way === "up" ? "down" : "up");
+    const back = words.replace(/(up|down)$/, end => end === "up" ? "down" : "up");
     const observer = new MutationObserver(() => {
       if (texts(".remove").join() === before) return;
       observer.disconnect();

@@ -38,10 +38,10 @@ def cards_html(entries: Sequence[Entry], chosen: str | None) -> str:
     return f'<ul class="cards">{cards}</ul>'
 
 
-def _card(entry: Entry, beside: frozenset[str], chosen: str | None) -> str:
+def _card(entry: Entry, neighbours: frozenset[str], chosen: str | None) -> str:
     name = html.escape(entry.name)
     # The entries of a plain folder come from the files alone and have no `preview`.
-    if entry.preview or picture_beside(entry.path.name, beside):
+    if entry.preview or picture_beside(entry.path.name, neighbours):
         # Relative to the page, which may be served under a path of another server.
         address = f"api/adapters/{quote(entry.name)}/preview"
         face = f'<img loading="lazy" decoding="async" alt="" src="{address}">'

@@ -1,4 +1,4 @@
-"""`lorablend adapters …` on a library: what is printed, and errors in one line."""
+"""`lorablend adapters …` on a library: the output, and errors in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library that is meant by default; it is not there yet."""
+    """The default library, which does not exist yet."""
     monkeypatch.setenv("LORABLEND_ADAPTERS", str(tmp_path / "data" / "library"))
     return tmp_path / "data" / "library"
 

@@ -1,4 +1,4 @@
-"""The tools on adapter files from the command line, and the picture of a comparison."""
+"""The command line's tools for adapter files, and the heat map of a comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEMO = sorted(adapters_dir().glob("*.safetensors"))
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder as the current one."""
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -127,14 +127,14 @@ def test_compare_with_a_model(here: Path, capsys: Capture) -> None:
 
 
 def test_the_heat_map(tmp_path: Path) -> None:
-    """A cell for every number: dark where the size is largest, red where two adapters are the same."""
+    """The picture has a cell for every number: dark for the largest size, red for two equal adapters."""
     adapters = [load_adapter(DEMO[0]), load_adapter(DEMO[0]), load_adapter(DEMO[1])]
     draw_heatmap(compare(adapters), tmp_path / "heat.png")
     with Image.open(tmp_path / "heat.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert picture.format == "PNG"
     counts = {colour: int((pixels == colour).all(axis=1).sum()) for colour in ((178, 24, 43), (8, 48, 107))}
-    assert all(count > 400 for count in counts.values()), counts  # most of one cell at least
+    assert all(count > 400 for count in counts.values()), counts  # most of at least one cell
     draw_heatmap(compare(adapters[:1]), tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 1000
 

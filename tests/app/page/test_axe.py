@@ -1,4 +1,4 @@
-"""Every tab of the page, light and dark, wide and narrow, before axe-core: no serious finding."""
+"""axe-core finds nothing serious in any tab of the page, light or dark, wide or narrow."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _serious(page: Page, name: str) -> list[str]:
 
 
 def _tabs(page: Page) -> list[str]:
-    """Also those that a narrow window has no room for, and keeps in a menu."""
+    """Including the tabs that a narrow window moves to a menu."""
     names = [
         name.strip() for name in page.locator("#tabs [role=tab], #tabs .overflow-dropdown button").all_inner_texts()
     ]

@@ -1,4 +1,4 @@
-"""The tab of all pictures in a real browser: paged, searched, marked, compared, packed, and read from others' files."""
+"""The gallery in a real browser: pages, search, marks, comparison, zip, and reading other programs' files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def thumbnail(page: Page, number: int, count: int) -> Locator:
 
 
 def look_at(page: Page, number: int, count: int, prompt: str) -> None:
-    """Choose a picture; Gradio's large view is closed again."""
+    """Choose a picture, and close Gradio's large view."""
     thumbnail(page, number, count).click()
     page.locator("#details p.prompt").get_by_text(prompt, exact=True).wait_for()
     page.locator("#grid").get_by_role("button", name="Close").click()
@@ -75,7 +75,7 @@ def test_pages_and_a_zip_of_one(page: Page, folder: Path, tmp_path: Path) -> Non
     thumbnail(page, 1, ON_PAGE).wait_for()
     expect(page.get_by_role("button", name="Newer")).to_be_disabled()
 
-    # Of another page, other pictures.
+    # Another page has other pictures.
     with page.expect_download() as download:
         page.get_by_role("link", name="Download this page as zip").click()
     download.value.save_as(tmp_path / "page.zip")
@@ -111,7 +111,7 @@ def test_search_and_favourites(page: Page) -> None:
 
 
 def test_the_last_choice_counts(page: Page) -> None:
-    """What is shown beside it, and what would be deleted, is the picture that was chosen last, however fast."""
+    """The picture that is shown, and that would be deleted, is the one chosen last, however fast that was."""
     page.evaluate("[...document.querySelectorAll('#grid .grid-wrap button')].slice(0, 4).forEach(one => one.click())")
     page.locator("#details p.prompt").get_by_text(f"a fox number {COUNT - 4}", exact=True).wait_for()
 
@@ -131,7 +131,7 @@ def test_compare_two(page: Page, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_deleted_meanwhile(page: Page, browser: Browser, address: str, tmp_path: Path) -> None:
-    """The one that was kept to compare with, and the last one of the page before; the bin asks before it is emptied."""
+    """Deleting the picture kept for a comparison and the last one of a page; the bin asks before it is emptied."""
     details = page.locator("#details")
     page.get_by_role("button", name="Older").click()
     thumbnail(page, 1, COUNT - ON_PAGE).wait_for()
@@ -151,7 +151,7 @@ def test_a_picture_that_is_deleted_meanwhile(page: Page, browser: Browser, addre
     details.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("Kept; choose another picture and press Compare again").wait_for()
     details.get_by_role("button", name="Delete", exact=True).click()
-    thumbnail(page, 1, ON_PAGE).wait_for()  # the first page: where this one began is not known any more
+    thumbnail(page, 1, ON_PAGE).wait_for()  # the first page, because the beginning of this one is unknown now
     look_at(page, 1, ON_PAGE, "a hen number 26")
 
     details.get_by_role("button", name="Bin").click()

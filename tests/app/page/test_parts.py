@@ -1,4 +1,4 @@
-"""What the page is made of, without a browser."""
+"""The parts of the page, without a browser."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_styles(tmp_path: Path) -> None:
 
 
 def test_an_empty_canvas_is_no_picture(tmp_path: Path, sdxl_model: Path) -> None:
-    """What a file that a browser cannot read leaves in the box."""
+    """The box has this value after a file that the browser cannot read."""
     service = Service(tmp_path / "data", {"one": sdxl_model}, None)
     for background in (None, Image.new("RGB", (512, 512), "white"), Image.new("RGBA", (64, 64), (255, 255, 255, 0))):
         with pytest.raises(RequestError) as caught:
