@@ -1,4 +1,4 @@
-"""`lorablend adapters …`: commands on adapter files, and on the folder that they are kept in."""
+"""`lorablend adapters …`: commands for adapter files and for the library that holds them."""
 
 import json
 from collections.abc import Sequence
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adapters_app"]
 
-adapters_app = typer.Typer(
-    help="Look into adapter files, combine them, and keep a library of them.", rich_markup_mode=None
-)
+adapters_app = typer.Typer(help="Inspect and combine adapter files, and keep a library of them.", rich_markup_mode=None)
 
 Name = Annotated[str, options.argument("NAME")]
 Words = Annotated[list[str] | None, options.argument("WORDS")]
@@ -25,29 +23,29 @@ LibraryDir = Annotated[
     options.option(
         "--lora-dir",
         "DIR",
-        "Folder of the library. Default: $LORABLEND_ADAPTERS, else a folder of your own data.",
+        "Folder of the library. Default: $LORABLEND_ADAPTERS, else a folder in your data directory.",
     ),
 ]
-EntriesAsJson = Annotated[
-    bool, options.option("--json", None, "Print all there is to know as JSON, hashes and tags included.")
-]
+EntriesAsJson = Annotated[bool, options.option("--json", None, "Print all details as JSON, including hashes and tags.")]
 Hashes = Annotated[
     bool,
     options.option(
-        "--hashes", None, "First read the files that were not read whole yet; a stopped run goes on the next time."
+        "--hashes", None, "First hash the files that are not hashed yet; if stopped, the next run continues."
     ),
 ]
-NewName = Annotated[str | None, options.option("--name", "NAME", "What to call it. Default: as the source does.")]
+NewName = Annotated[str | None, options.option("--name", "NAME", "Name for the adapter. Default: the source's name.")]
 Sha256 = Annotated[
     str | None,
-    options.option("--sha256", "HEX", "What the file must have, 64 hex digits. Default: the Hub's, if any."),
+    options.option("--sha256", "HEX", "Expected SHA-256 of the file, 64 hex digits. Default: the Hub's, if any."),
 ]
-BaseModel = Annotated[str | None, options.option("--base-model", "NAME", "Only those for sd15, sd2, sdxl or unknown.")]
+BaseModel = Annotated[
+    str | None, options.option("--base-model", "NAME", "Only adapters for this model: sd15, sd2, sdxl or unknown.")
+]
 Algorithm = Annotated[
     str | None,
-    options.option("--algorithm", "NAME", "Only those with lora, loha, lokr, dora, oft and so on."),
+    options.option("--algorithm", "NAME", "Only adapters of this algorithm: lora, loha, lokr, dora, oft and so on."),
 ]
-Tag = Annotated[str | None, options.option("--tag", "TEXT", "Only those with this tag of yours.")]
+Tag = Annotated[str | None, options.option("--tag", "TEXT", "Only adapters that you gave this tag.")]
 Favourite = Annotated[bool, options.option("--favourite", None, "Only your favourites.")]
 
 
@@ -63,7 +61,7 @@ def inspect(
     lenient: options.Lenient = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what an adapter file is for and what is in it.
+    """Show the base model, algorithm, ranks and trigger words of an adapter file.
 
     FILE is a .safetensors file.
 
@@ -86,8 +84,8 @@ def list_adapters(
 ) -> None:
     """List the adapters of the library.
 
-    Name, base model, algorithm, rank, size and trigger words, of new files from their headers. Those that cannot be
-    used come last, with the reason.
+    Shows name, base model, algorithm, rank, size and trigger words, which are read from the headers of new files.
+    Adapters that cannot be used come last, with the reason.
 
     \b
     Example:
@@ -110,17 +108,17 @@ def search(
 ) -> None:
     """Search the library.
 
-    Every one of the WORDS occurs in the name, title, trigger words or tags, or begins one of the hashes.
+    Each of the WORDS must occur in the name, title, trigger words or tags, or begin one of the hashes.
 
     \b
     Example:
       lorablend adapters search ink --base-model sdxl
     """
     library = _open(lora_dir, hashes)
-    found = library.search(
+    entries = library.search(
         " ".join(words or ()), base_model=base_model, algorithm=algorithm, tag=tag, favourite=favourite or None
     )
-    _print(library, found, as_json)
+    _print(library, entries, as_json)
 
 
 @adapters_app.command()
@@ -130,11 +128,11 @@ def add(
     sha256: Sha256 = None,
     lora_dir: LibraryDir = None,
 ) -> None:
-    """Bring an adapter into the library, and print its path.
+    """Add an adapter to the library, and print its path.
 
     SOURCE is a .safetensors file, which is copied; an http or https address; or hf:owner/repo or hf:owner/repo/file on
-    the Hugging Face Hub, for which `hf auth login` keeps the token. A download that was cut off goes on where it
-    stopped when the same command is given again.
+    the Hugging Face Hub, for which `hf auth login` stores a token. To continue an interrupted download, give the same
+    command again.
 
     \b
     Example:
@@ -146,16 +144,15 @@ def add(
     with byte_bar(source.partition("?")[0]) as progress:
         entry = library.add(source, name=name, sha256=sha256, progress=progress)
     if entry.error:
-        typer.echo(f"warning: added, but cannot be used as it is: {entry.error}", err=True)
+        typer.echo(f"warning: the adapter was added, but cannot be used: {entry.error}", err=True)
     typer.echo(entry.path)
 
 
 @adapters_app.command()
 def remove(name: Name, lora_dir: LibraryDir = None) -> None:
-    """Take an adapter out of the library, and print where it is now.
+    """Move an adapter to the library's bin, and print its folder there.
 
-    NAME is the adapter's, as "lorablend adapters list" shows it. Nothing is deleted: the file goes to the library's
-    bin.
+    NAME is the adapter's name as shown by "lorablend adapters list".
 
     \b
     Example:
@@ -168,7 +165,7 @@ tools.register(adapters_app)
 
 
 def _open(folder: Path | None, hashes: bool = False, make: bool = False) -> "Library":
-    """The library as it is now. The default folder is made if it is not there, any other only with `make`."""
+    """Open and scan the library. The default folder is created if it does not exist, any other only with `make`."""
     from lorablend.app.cli.progress import file_bar
     from lorablend.app.library.folder import default_folder
     from lorablend.app.library.library import Library
@@ -189,9 +186,9 @@ def _print(library: "Library", entries: "Sequence[Entry]", as_json: bool) -> Non
 
     if not entries:
         count = len(library.entries())
-        more = f"none of the {count} fits" if count else 'there is none; bring one in with "lorablend adapters add"'
+        more = f"none of the {count} matches" if count else 'there are none; add one with "lorablend adapters add"'
         typer.echo(f"adapters in {library.folder}: {more}", err=True)
-    found: list[dict[str, Any]] = [entry.to_dict() for entry in entries]
-    text = json.dumps(found, indent=2, ensure_ascii=False) if as_json else library_report(entries)
+    forms: list[dict[str, Any]] = [entry.to_dict() for entry in entries]
+    text = json.dumps(forms, indent=2, ensure_ascii=False) if as_json else library_report(entries)
     if text:
         typer.echo(text)

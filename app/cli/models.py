@@ -1,4 +1,4 @@
-"""`lorablend compress`: a model folder once more, smaller."""
+"""`lorablend compress`: write a smaller copy of a model folder."""
 
 import typer
 
@@ -15,8 +15,9 @@ def register(app: typer.Typer) -> None:
 def compress(model: options.Model, out: options.NewFolder) -> None:
     """Write a copy of a model with its weights in 8 bits. Needs lorablend[convert].
 
-    MODEL is a folder written by "lorablend convert" with --weights fp16 or fp32, or the word demo; OUT a folder that is
-    new or empty. The copy is the one that "lorablend convert --weights int8" writes, without the model's source.
+    MODEL is a folder written by "lorablend convert" with --weights fp16 or fp32, or the word demo; OUT is a new or
+    empty folder. The result is the same as from "lorablend convert --weights int8", but the original model is not
+    needed.
 
     \b
     Example:

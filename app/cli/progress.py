@@ -1,4 +1,4 @@
-"""How far the work is, on stderr: a bar in a terminal, plain lines elsewhere."""
+"""Progress on stderr: a bar in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ __all__ = ["byte_bar", "file_bar", "stage_bar", "step_bar"]
 
 @contextmanager
 def step_bar(label: str) -> Iterator[Callable[[Step], None]]:
-    """Steps and seconds of one picture; gives the callback for `Pipeline.generate`."""
+    """Show the steps and seconds of one picture; yields the callback for `Pipeline.generate`."""
     started = time.perf_counter()
     with _bar(SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task(f"{label}: getting ready", total=None)
@@ -46,7 +46,7 @@ def step_bar(label: str) -> Iterator[Callable[[Step], None]]:
 
 @contextmanager
 def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Stages of a conversion; gives its progress callback (stage, stages done, stages in all)."""
+    """Show the stages of a conversion; yields its progress callback (stage, stages done, stages in all)."""
     with _bar(SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("getting ready", total=None)
 
@@ -60,7 +60,7 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def byte_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Bytes of one file; gives the progress callback of `Library.add`."""
+    """Show the bytes of one file; yields the progress callback of `Library.add`."""
     with _bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -68,7 +68,7 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def file_bar() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Files that are read; gives, for a label, a progress callback of `Library.scan` and `Library.hash_files`."""
+    """Show files being read; yields a function from a label to the callback of `Library.scan` or `hash_files`."""
     with _bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
 
         def labelled(label: str) -> Callable[[int, int], None]:
@@ -79,7 +79,7 @@ def file_bar() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    """A label, a bar and the columns; a spinner comes first."""
+    """A progress display with a label, a bar and the columns; a spinner comes first."""
     spinner = [column for column in columns if isinstance(column, SpinnerColumn)]
     rest = [column for column in columns if not isinstance(column, SpinnerColumn)]
     console = Console(stderr=True)
@@ -90,5 +90,5 @@ def _bar(*columns: ProgressColumn) -> Progress:
         *rest,
         console=console,
         disable=not console.is_terminal,
-        redirect_stdout=False,  # stdout is for the results alone; a pipe must get them, not this console
+        redirect_stdout=False,  # stdout is for results only, and must reach a pipe unchanged
     )

@@ -1,4 +1,4 @@
-"""Adapters as pages of text: one file in full, a library as a table."""
+"""Text reports: the details of one adapter file, and a library as a table."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 __all__ = ["adapter_report", "library_report"]
 
 _BASE_MODELS = {"sd15": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
-_WORDS = 60  # characters of trigger words in the table
+_WORDS = 60  # characters of trigger words in the table, at most
 
 
 def adapter_report(report: dict[str, Any]) -> str:
-    """What `inspect_adapter` found, one thing a line, names aligned."""
+    """Format the result of `inspect_adapter`, one item per line, with aligned names."""
     tensors = f"{report['tensor_count']} tensors: {report['covered']} covered, {len(report['ignored'])} ignored"
     rows = [
         ("file", shown(report["file"])),
         ("title", shown(report["title"] or "")),
         ("base model", _BASE_MODELS.get(report["base_model"], report["base_model"])),
         ("algorithm", ", ".join(f"{name} ({count} modules)" for name, count in report["algorithms"].items())),
-        ("trigger words", ", ".join(map(shown, report["trigger_words"])) or "none named in the file"),
+        ("trigger words", ", ".join(map(shown, report["trigger_words"])) or "none in the file"),
         ("size", f"{_bytes(report['size'])}, {tensors}, {len(report['refused'])} refused"),
     ]
-    for component, found in report["components"].items():
-        modules = f"{len(found['modules'])} modules"
-        numbers = f"rank {_listed(found['ranks'], 'none')}, alpha {_listed(found['alphas'], 'not given')}"
-        rows.append((component, f"{modules}, {numbers}, {_listed(found['dtypes'])}"))
+    for component, facts in report["components"].items():
+        modules = f"{len(facts['modules'])} modules"
+        numbers = f"rank {_listed(facts['ranks'], 'none')}, alpha {_listed(facts['alphas'], 'not given')}"
+        rows.append((component, f"{modules}, {numbers}, {_listed(facts['dtypes'])}"))
     rows += [(component, f"{count} biases") for component, count in report["biases"].items()]
     for token, parts in report["embeddings"].items():
         vectors = ", ".join(f"{count} vectors for {component}" for component, count in parts.items())
@@ -41,9 +41,8 @@ def adapter_report(report: dict[str, Any]) -> str:
 
 
 def library_report(entries: "Sequence[Entry]") -> str:
-    """One line for each adapter, in columns; below them those that cannot be used, with the reason."""
-    good = [entry for entry in entries if not entry.error]
-    rows = [_row(entry) for entry in good]
+    """Format one line per adapter, in columns, followed by the unusable adapters with the reason."""
+    rows = [_row(entry) for entry in entries if not entry.error]
     if rows:
         rows.insert(0, ("name", "base model", "algorithm", "rank", "size", "trigger words"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -73,5 +72,5 @@ def _bytes(size: int) -> str:
 
 
 def _listed(values: Iterable[Any], none: str = "") -> str:
-    """1, 4, 8; a number without its empty decimals; `none` for None."""
+    """Join values as in "1, 4, 8", without trailing zeros and with `none` in place of None."""
     return ", ".join(none if v is None else f"{v:g}" if isinstance(v, float) else str(v) for v in values)

@@ -1,4 +1,4 @@
-"""`lorablend adapters merge|resize|extract|convert|compare`: tools on adapter files."""
+"""`lorablend adapters merge|resize|extract|convert|compare`: tools for adapter files."""
 
 import json
 from collections.abc import Callable
@@ -26,14 +26,14 @@ _Files = Annotated[list[Path], typer.Argument(metavar="FILE", hidden=True)]
 _Weighted = Annotated[list[str], typer.Argument(metavar="FILE", hidden=True)]
 _Base = Annotated[Path, typer.Argument(metavar="BASE", hidden=True)]
 _Tuned = Annotated[Path, typer.Argument(metavar="TUNED", hidden=True)]
-_OutFile = Annotated[Path, _option("--out", "FILE", "The .safetensors file to write; it must not be there yet.")]
-_Rank = Annotated[int | None, _option("--rank", "N", "Of each module, at most; 1 to 4096.")]
+_OutFile = Annotated[Path, _option("--out", "FILE", "The .safetensors file to write; it must not exist yet.")]
+_Rank = Annotated[int | None, _option("--rank", "N", "Highest rank of each module, 1 to 4096.")]
 _MergeRank = Annotated[
     int | None,
     _option(
         "--rank",
         "N",
-        "Of each module, at most; 1 to 4096. Default: the largest that any of the files has there; for concat the sum.",
+        "Highest rank of each module, 1 to 4096. Default: the highest in any of the files; for concat their sum.",
     ),
 ]
 _Keep = Annotated[
@@ -41,8 +41,8 @@ _Keep = Annotated[
     _option(
         "--keep",
         "X",
-        "Take the smallest rank that keeps this part of each change's squared norm, above 0 to 1: 0.99 leaves an error "
-        "of 10 % at most.",
+        "Use the lowest rank that keeps this share of each change's squared norm, above 0 to 1; with 0.99 the error is "
+        "at most 10 %.",
     ),
 ]
 _Method = Annotated[
@@ -50,23 +50,23 @@ _Method = Annotated[
     _option(
         "--method",
         "svd|concat|ties|dare",
-        "svd is the best approximation of a rank; concat is exact, ranks add up; ties and dare let the adapters "
-        "disturb each other less (arXiv 2306.01708, 2311.03099), slow.",
+        "svd is the best approximation of the given rank; concat is exact, with the sum of the ranks; ties and dare "
+        "make the adapters interfere less (arXiv 2306.01708, 2311.03099), but are slow.",
     ),
 ]
 _Density = Annotated[
-    float, _option("--density", "X", "For ties and dare: the part of each change that is kept, above 0 to 1.")
+    float, _option("--density", "X", "For ties and dare: the share of each change that is kept, above 0 to 1.")
 ]
-_Seed = Annotated[int, _option("--seed", "N", "For dare: decides what is dropped, 0 or more.")]
-_Names = Annotated[str, _option("--names", "kohya|diffusers", "How the tensors are named; most programs read kohya's.")]
-_Dtype = Annotated[str | None, _option("--dtype", "f32|f16|bf16", "What the file holds. Default: what was read.")]
-_HalfDtype = Annotated[str, _option("--dtype", "f32|f16|bf16", "What the file holds.")]
+_Seed = Annotated[int, _option("--seed", "N", "For dare: seed of the random choice of what is dropped, 0 or more.")]
+_Names = Annotated[str, _option("--names", "kohya|diffusers", "Naming of the tensors; most programs read kohya's.")]
+_Dtype = Annotated[str | None, _option("--dtype", "f32|f16|bf16", "Number format of the file. Default: the input's.")]
+_HalfDtype = Annotated[str, _option("--dtype", "f32|f16|bf16", "Number format of the file.")]
 _ModelDir = Annotated[
     str | None,
     _option(
         "--model",
         "MODEL",
-        'Folder written by "lorablend convert", or the word demo; needed for algorithms that work on its weights '
+        'Folder written by "lorablend convert", or the word demo; needed for algorithms that depend on its weights '
         "(DoRA, OFT…).",
     ),
 ]
@@ -75,13 +75,13 @@ _CompareModel = Annotated[
     _option(
         "--model",
         "MODEL",
-        'Folder written by "lorablend convert", or the word demo: sizes are then relative to its weights. Default: '
-        "none; needed for algorithms that work on the weights (DoRA, OFT…).",
+        'Folder written by "lorablend convert", or the word demo: sizes are then relative to its weights. Needed for '
+        "algorithms that depend on the weights (DoRA, OFT…). Default: none.",
     ),
 ]
-_To = Annotated[str, _option("--to", "kohya|diffusers", "The names to write.")]
-_Png = Annotated[Path | None, _option("--png", "FILE", "Draw the table as a heat map too.")]
-_AsJson = Annotated[bool, _option("--json", None, "Print all there is to know as JSON.")]
+_To = Annotated[str, _option("--to", "kohya|diffusers", "Naming of the tensors in the new file.")]
+_Png = Annotated[Path | None, _option("--png", "FILE", "Also draw the table as a heat map.")]
+_AsJson = Annotated[bool, _option("--json", None, "Print all details as JSON.")]
 
 
 def register(adapters_app: typer.Typer) -> None:
@@ -103,8 +103,8 @@ def merge(
 ) -> None:
     """Merge adapters into one LoRA file.
 
-    Each FILE is a .safetensors file, with its weight after a colon, or 1. Any algorithm that has factors can be merged;
-    others need --model. The error of each module, of the approximation by a smaller rank, is summed up on stderr.
+    Each FILE is a .safetensors file, followed by a colon and its weight, which is 1 by default. Any algorithm that has
+    factors can be merged; others need --model. The error from approximating with a lower rank is summarized on stderr.
 
     \b
     Example:
@@ -140,7 +140,7 @@ def resize(
     dtype: _Dtype = None,
     model: _ModelDir = None,
 ) -> None:
-    """Write an adapter as a LoRA of a smaller rank.
+    """Write an adapter as a LoRA of lower rank.
 
     FILE is a .safetensors file of any algorithm; one without factors needs --model. Give --rank, --keep or both.
 
@@ -164,10 +164,10 @@ def extract(
     names: _Names = "kohya",
     dtype: _HalfDtype = "f16",
 ) -> None:
-    """Write the difference of two models as a LoRA.
+    """Write the difference between two models as a LoRA.
 
-    BASE and TUNED are diffusers folders or .safetensors checkpoints of one kind: SDXL, SD 1.x or SD 2.x. Give --rank,
-    --keep or both. What a LoRA cannot hold, such as norms and biases, is listed.
+    BASE and TUNED are diffusers folders or .safetensors checkpoints of the same kind: SDXL, SD 1.x or SD 2.x. Give
+    --rank, --keep or both. Differences that a LoRA cannot represent, such as in norms and biases, are listed.
 
     \b
     Example:
@@ -182,9 +182,10 @@ def extract(
 
 
 def convert(file: AdapterFile, out: _OutFile, to: _To) -> None:
-    """Rename an adapter's tensors for other programs; every change stays exactly what it is.
+    """Rename an adapter's tensors for other programs, without changing its effect.
 
-    FILE is a .safetensors file. The names of diffusers can express LoRA and DoRA, kohya's all algorithms of LyCORIS.
+    FILE is a .safetensors file. The names of diffusers can express LoRA and DoRA; kohya's can express all algorithms of
+    LyCORIS.
 
     \b
     Example:
@@ -206,10 +207,10 @@ def compare(
     png: _Png = None,
     as_json: _AsJson = False,
 ) -> None:
-    """Show how large the changes of adapters are in each part of the model, and which of them pull against each other.
+    """Show how much adapters change each part of the model, and which of them work against each other.
 
-    Each FILE is a .safetensors file, 1 to 16 of them. A cosine of +1 means the same direction, 0 independent, -1 the
-    opposite. The suggested weights bring all adapters to the size of the smallest.
+    Give 1 to 16 FILEs in .safetensors format. A cosine of +1 means the same direction, 0 independent, -1 opposite
+    directions. The suggested weights scale all adapters to the size of the smallest.
 
     \b
     Example:
@@ -239,12 +240,12 @@ def _weighted(text: str) -> tuple[str, float]:
 
     entry = parse_lora_option(text)
     if not isinstance(entry, tuple):
-        raise RequestError(f"{text}: a merge has one weight for all of a file; write FILE:WEIGHT")
+        raise RequestError(f"{text}: a merge takes one weight per file; write FILE:WEIGHT")
     return entry
 
 
 def _weights(model: str | None) -> "WeightReader | None":
-    """Reads the weights of a model folder, or of the demo model."""
+    """Read the weights of a model folder, or of the demo model."""
     if model is None:
         return None
     from lorablend.engine.model_weights import model_weights
@@ -263,7 +264,7 @@ def _say(report: "LoraReport") -> None:
     rank = f"rank {max(ranks)}" if len(set(ranks)) == 1 else f"rank {min(ranks)} to {max(ranks)}"
     worst = max(report.errors, key=lambda module: report.errors[module])
     typer.echo(
-        f"{len(report.ranks)} modules, {rank}, {report.dtype}; error {report.mean:.2%} in the mean, "
+        f"{len(report.ranks)} modules, {rank}, {report.dtype}; error {report.mean:.2%} on average, "
         f"{report.worst:.2%} at most ({' '.join(worst)})",
         err=True,
     )
@@ -278,7 +279,7 @@ def _print_table(comparison: "Comparison") -> None:
     from lorablend.app.pictures.heatmap import numbers, suggestions
 
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file or a pipe has no width; nothing may be cut off
+    if not console.is_terminal:  # a file or a pipe has no width, so nothing must be cut off
         console = Console(highlight=False, width=240)
     write: Callable[..., None] = console.print
     for text in suggestions(comparison):

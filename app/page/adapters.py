@@ -1,4 +1,4 @@
-"""The tab of the library: what is in it, what is in one file, and how more come in."""
+"""The tab of the library: its adapters, the details of one file, and adding more."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from lorablend.app.service import Service
 
 __all__ = ["make_adapters"]
 
-_HEADERS = ["Name", "Model", "Algorithm", "Rank", "Trigger words", "Size", "★", "Trouble"]
+_HEADERS = ["Name", "Model", "Algorithm", "Rank", "Trigger words", "Size", "★", "Problem"]
 _WIDTHS: list[str | int] = ["170px", "80px", "100px", "60px", "190px", "90px", "40px", "260px"]
 _VIEWS = [("Cards", "cards"), ("Table", "table")]
-_CARDS = 60  # shown at first, and added by each press for more
-_SHOWN_LIST = 5  # entries of a long list in the report
-_NONE = '<p class="empty">No adapter here that fits.</p>'
-_NO_FAVOURITE = '<p class="empty">No favourite yet: choose an adapter, and press Favourite.</p>'
-_NOTHING = '<p class="empty">Choose an adapter to see what is in it.</p>'
+_CARDS = 60  # shown at first, and added by each click on "Show more"
+_SHOWN_LIST = 5  # items shown of a long list
+_NONE = '<p class="empty">No adapter matches.</p>'
+_NO_FAVOURITE = '<p class="empty">No favourites yet: choose an adapter and press Favourite.</p>'
+_NOTHING = '<p class="empty">Choose an adapter to see its details.</p>'
 
 
 def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
     writable = service.models.lora_dir is not None
-    kept_view = gr.BrowserState("cards", storage_key="lorablend-library", secret="lorablend")  # no secret
+    kept_view = gr.BrowserState("cards", storage_key="lorablend-library", secret="lorablend")  # not a secret
     limit = gr.State(_CARDS)
     with gr.Row(elem_classes="end"):
         search = gr.Textbox(label="Search names, trigger words, tags, hashes", min_width=320, scale=3)
@@ -67,33 +67,33 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
                 use = gr.Button("Add to the board", variant="primary", size="sm")
                 mark = gr.Button("Favourite", size="sm", visible=writable, min_width=90)
             facts = gr.HTML(_NOTHING, elem_id="facts")
-            tags = gr.Textbox(label="Tags", placeholder="words of your own, between commas", visible=False)
+            tags = gr.Textbox(label="Tags", placeholder="your own words, separated by commas", visible=False)
             done = make_add(service, shelf, name, tab)
     make_heatmap(service, shelf, create.form, name)
 
     def rows(values: Values) -> Values:
         only, shown, as_cards = values[favourites], values[limit], values[view] == "cards"
         with saying(service):
-            names = shelf.names()  # looks at the folder
-            found = _found(shelf, values[search] or "", values[base] or "", only)
-        left, drawn = len(found) - shown, found[:shown] if as_cards else []
+            names = shelf.names()  # scans the folder
+            entries = _search(shelf, values[search] or "", values[base] or "", only)
+        hidden, visible = len(entries) - shown, entries[:shown] if as_cards else []
         return {
-            cards: gr.HTML(cards_html(drawn, values[name]), visible=bool(drawn)),
-            rest: gr.Row(visible=as_cards and left > 0),
-            count: f'<p class="empty">{shown} of {len(found)} adapters; {left} more</p>',
+            cards: gr.HTML(cards_html(visible, values[name]), visible=bool(visible)),
+            rest: gr.Row(visible=as_cards and hidden > 0),
+            count: f'<p class="empty">{shown} of {len(entries)} adapters; {hidden} more</p>',
             table: gr.Dataframe(
-                [] if as_cards else [_row(service, entry) for entry in found], visible=bool(found and not as_cards)
+                [] if as_cards else [_row(service, entry) for entry in entries], visible=bool(entries and not as_cards)
             ),
-            none: gr.HTML(_NO_FAVOURITE if only and not _marked(shelf) else _NONE, visible=not found),
+            none: gr.HTML(_NO_FAVOURITE if only and not _marked(shelf) else _NONE, visible=not entries),
             name: gr.Dropdown(names),
         }
 
     def open_tab(values: Values) -> Values:
-        """In the view that this browser was left in."""
+        """Restore the view that this browser showed last."""
         return {view: values[kept_view]} | rows(values | {view: values[kept_view]})
 
     def select(event: gr.SelectData) -> str:
-        """The name is sent along: what is here, and where it stands, may have changed since the table was drawn."""
+        """Use the name in the row itself, because the library may have changed since the table was drawn."""
         return event.row_value[0]
 
     def select_card(event: gr.SelectData) -> str:
@@ -103,11 +103,11 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         entry = shelf.get(chosen) if chosen else None
         if entry is None:
             return {facts: _NOTHING, mark: gr.Button("Favourite")}
-        words = "No favourite" if entry.favourite else "Favourite"
-        return {facts: _facts(service, shelf, entry), mark: gr.Button(words)}
+        label = "Remove favourite" if entry.favourite else "Favourite"
+        return {facts: _facts(service, shelf, entry), mark: gr.Button(label)}
 
     def show_another(chosen: str | None) -> Values:
-        """With its tags, which `show` leaves alone: it also follows on a mark, and what is being typed stays."""
+        """Show the tags too. `show` leaves them alone, because it also runs after a mark, during typing."""
         entry = shelf.get(chosen) if chosen else None
         words = None if entry is None or entry.error else ", ".join(entry.tags)
         return show(chosen) | {tags: gr.Textbox(words or "", visible=words is not None)}
@@ -127,21 +127,21 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
             library.set_favourite(chosen, not library.get(chosen).favourite)
 
     def tag(chosen: str | None, text: str) -> None:
-        """Nothing is written where nothing was changed: the box is also left by who only looked."""
+        """Save the tags if they were changed; the box also loses the focus without a change."""
         entry = shelf.get(chosen) if chosen else None
-        given = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-        if entry is None or given == entry.tags:
+        words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        if entry is None or words == entry.tags:
             return
         with saying(service):
             library = library_of(service, shelf)
             library.scan()
-            library.set_tags(entry.name, given)
+            library.set_tags(entry.name, words)
 
-    asked = {search, base, favourites, view, limit, name}
+    inputs = {search, base, favourites, view, limit, name}
     listed = [cards, rest, count, table, none, name]
-    tab.select(open_tab, asked | {kept_view}, [view, *listed], **CHANGING)
-    gr.on([base.input, favourites.input, view.input, limit.change, done.change], rows, asked, listed, **CHOOSING)
-    search.change(rows, asked, listed, **CHOOSING)
+    tab.select(open_tab, inputs | {kept_view}, [view, *listed], **CHANGING)
+    gr.on([base.input, favourites.input, view.input, limit.change, done.change], rows, inputs, listed, **CHOOSING)
+    search.change(rows, inputs, listed, **CHOOSING)
     view.input(lambda chosen: chosen, view, kept_view, **CHOOSING)
     more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
     table.select(select, None, name, **CHOOSING)
@@ -150,9 +150,9 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     name.change(None, name, None, js=MARK_CHOSEN)
     use.click(put, [name, create.form.board], create.form.board, **CHANGING)
     mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
-        rows, asked, listed, **CHANGING
+        rows, inputs, listed, **CHANGING
     )
-    gr.on([tags.submit, tags.blur], tag, [name, tags], None, **CHANGING).success(rows, asked, listed, **CHANGING)
+    gr.on([tags.submit, tags.blur], tag, [name, tags], None, **CHANGING).success(rows, inputs, listed, **CHANGING)
 
 
 _NOT_CHOSEN = "no adapter is chosen; choose one from the list"
@@ -162,7 +162,7 @@ def _marked(shelf: Shelf) -> bool:
     return any(entry.favourite for entry in shelf.entries())
 
 
-def _found(shelf: Shelf, text: str, model: str, only: bool) -> list[Entry]:
+def _search(shelf: Shelf, text: str, model: str, only: bool) -> list[Entry]:
     if shelf.library is not None:
         return shelf.library.search(text, base_model=model or None, favourite=True if only else None)
     words = text.casefold().split()
@@ -189,11 +189,11 @@ def _row(service: Service, entry: Entry) -> list[str]:
 
 
 def _facts(service: Service, shelf: Shelf, entry: Entry) -> str:
-    """The report of `inspect_adapter`, short."""
+    """A short form of the report of `inspect_adapter`."""
     picture = shelf.preview(entry)
-    face = f'<img class="large" alt="Preview of {html.escape(entry.name)}" src="{picture}">' if picture else ""
+    image = f'<img class="large" alt="Preview of {html.escape(entry.name)}" src="{picture}">' if picture else ""
     if entry.error:
-        return f'{face}<p class="trouble" role="alert">{html.escape(service.public(entry.error))}</p>'
+        return f'{image}<p class="trouble" role="alert">{html.escape(service.public(entry.error))}</p>'
     with saying(service):
         report = inspect_adapter(load_adapter(entry.path))
     lines: dict[str, Any] = {
@@ -217,4 +217,4 @@ def _facts(service: Service, shelf: Shelf, entry: Entry) -> str:
     rows = "".join(
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in lines.items() if value
     )
-    return f"{face}<h3>{html.escape(entry.name)}</h3><dl>{rows}</dl>"
+    return f"{image}<h3>{html.escape(entry.name)}</h3><dl>{rows}</dl>"

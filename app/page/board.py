@@ -1,4 +1,4 @@
-"""The pedal board: adapters chained like a guitarist's pedals, each with its knobs."""
+"""The pedal board: adapters chained like a guitarist's effect pedals, each with its knobs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from lorablend.engine.attach import check_attach
 
 __all__ = ["FOCUS_FOLLOWS", "Card", "make_card", "trouble_of"]
 
-_WORDS = 6  # trigger words that get a button
+_WORDS = 6  # trigger words with a button, at most
 
 FOCUS_FOLLOWS = """
 if (!window.lorablendBoard) {
   window.lorablendBoard = true;
-  const texts = kind => [...document.querySelectorAll("#board .sign" + kind)].map(one => one.textContent.trim());
+  const texts = kind => [...document.querySelectorAll("#board .sign" + kind)].map(sign => sign.textContent.trim());
   const named = words => [...document.querySelectorAll("#board .sign:enabled")].find(
-    one => one.textContent.trim() === words);
+    sign => sign.textContent.trim() === words);
   document.addEventListener("click", event => {
     const pressed = event.target.closest("#board .sign:not(.remove)");
     if (!pressed) return;
     const words = pressed.textContent.trim(), before = texts(".remove").join();
-    const back = words.replace(/(up|down)$/, way => way === "up" ? "down" : "up");
+    const back = words.replace(/(up|down)$/, end => end === "up" ? "down" : "up");
     const observer = new MutationObserver(() => {
       if (texts(".remove").join() === before) return;
       observer.disconnect();
@@ -44,13 +44,13 @@ if (!window.lorablendBoard) {
   });
 }
 """
-"""For a `gr.HTML`: the keyboard's focus goes with the pedal that is moved; Gradio leaves it at the place, where the
-next press would move another one."""
+"""For a `gr.HTML`: keeps the keyboard's focus on a moved pedal. Gradio leaves it in the old place, where the next press
+would move another pedal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The boxes and buttons of one pedal; words: trigger word -> its button."""
+    """The boxes and buttons of one pedal; `words` has a button for each trigger word."""
 
     pedal: Pedal
     on: gr.Checkbox
@@ -72,10 +72,10 @@ class Card:
         return {getattr(self, name) for name in self._knobs()}
 
     def read(self, values: Values) -> Pedal:
-        """The pedal as its knobs are now."""
-        said: dict[str, Any] = {name: values[getattr(self, name)] for name in self._knobs()}
-        said |= {name: said[name] or "" for name in _TEXTS}
-        return Pedal(adapter=self.pedal.adapter, id=self.pedal.id, **said)
+        """The pedal with the present values of its knobs."""
+        knobs: dict[str, Any] = {name: values[getattr(self, name)] for name in self._knobs()}
+        knobs |= {name: knobs[name] or "" for name in _TEXTS}
+        return Pedal(adapter=self.pedal.adapter, id=self.pedal.id, **knobs)
 
     @staticmethod
     def _knobs() -> list[str]:
@@ -86,7 +86,15 @@ _TEXTS = ("unet", "text_encoder", "blocks", "start", "stop", "ramp", "mask")
 
 
 def make_card(pedal: Pedal, index: int, count: int, entry: Entry | None, preview: str, trouble: str) -> Card:
-    """Lay out one pedal, the `index`th of `count`. preview: a data URL or ""; trouble: why it cannot be used, or ""."""
+    """Lay out one pedal.
+
+    Args:
+        pedal: Its adapter and the values of its knobs.
+        index, count: Its place among the pedals, from 0.
+        entry: The adapter, or None if it is not in the library any more.
+        preview: A data URL, or "".
+        trouble: Why the adapter cannot be used, or "".
+    """
     name = pedal.adapter
 
     def key(what: str) -> tuple[str, str]:
@@ -174,9 +182,9 @@ def make_card(pedal: Pedal, index: int, count: int, entry: Entry | None, preview
 
 
 def trouble_of(entry: Entry | None, model: ModelFolder) -> str:
-    """Why this model cannot use an adapter, "" if it can. It may name folders."""
+    """Why this model cannot use an adapter, or ""; may name folders of this machine."""
     if entry is None:
-        return "not in the library any more; remove it, or bring it back"
+        return "not in the library any more; remove it, or add it again"
     try:
         check_attach(Blend((BlendItem(_header(entry.path, entry.modified)),)), model.parameters, model.family)
     except LorablendError as error:
@@ -186,10 +194,10 @@ def trouble_of(entry: Entry | None, model: ModelFolder) -> str:
 
 @lru_cache(maxsize=64)
 def _header(path: Path, modified: float) -> Adapter:
-    """modified: so that a changed file is read again."""
+    """An adapter without its values; with `modified`, a changed file is read again."""
     return load_adapter(path, check_values=False)
 
 
 def _button(sign: str, words: str, key: tuple[str, str], *, enabled: bool = True) -> gr.Button:
-    """A small button that shows a sign, see page.css; its words are for screen readers."""
+    """A small button that shows a sign (see page.css); its words are for screen readers."""
     return gr.Button(words, size="sm", min_width=0, scale=0, interactive=enabled, elem_classes=["sign", sign], key=key)

@@ -1,4 +1,4 @@
-"""The library as cards: each a button with the adapter's picture, and what is worth knowing at a glance."""
+"""The library as cards: buttons with the adapter's picture and its most important facts."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ element.addEventListener("click", event => {
   if (card) trigger("select", {index: 0, value: card.dataset.name});
 });
 """
-"""For the `gr.HTML` of the cards: a click, or Enter on a card, is its `select` event."""
+"""For the `gr.HTML` of the cards: a click or Enter on a card triggers its `select` event."""
 
 MARK_CHOSEN = """name => {
   for (const card of document.querySelectorAll("#cards button"))
     card.setAttribute("aria-pressed", card.dataset.name === name);
 }"""
-"""For the browser when another adapter is chosen, in whatever way."""
+"""Run by the browser when another adapter is chosen in any way."""
 
 
 def cards_html(entries: Sequence[Entry], chosen: str | None) -> str:
-    """The cards, in that order. Their pictures are asked for when they are scrolled to, from REST."""
+    """The cards in the given order. Their pictures are loaded through REST when they are scrolled into view."""
     names = cache(_names_in)
     cards = "".join(f"<li>{_card(entry, names(entry.path.parent), chosen)}</li>" for entry in entries)
     return f'<ul class="cards">{cards}</ul>'
 
 
-def _card(entry: Entry, beside: frozenset[str], chosen: str | None) -> str:
+def _card(entry: Entry, neighbours: frozenset[str], chosen: str | None) -> str:
     name = html.escape(entry.name)
-    # A plain folder's entries are told from the files alone, and do not know of pictures.
-    if entry.preview or picture_beside(entry.path.name, beside):
-        # Seen from the page, so that it may lie below another server's path.
+    # The entries of a plain folder come from the files alone and have no `preview`.
+    if entry.preview or picture_beside(entry.path.name, neighbours):
+        # Relative to the page, which may be served under a path of another server.
         address = f"api/adapters/{quote(entry.name)}/preview"
         face = f'<img loading="lazy" decoding="async" alt="" src="{address}">'
     else:
@@ -61,5 +61,5 @@ def _card(entry: Entry, beside: frozenset[str], chosen: str | None) -> str:
 def _names_in(folder: Path) -> frozenset[str]:
     try:
         return frozenset(path.name for path in folder.iterdir())
-    except OSError:  # gone meanwhile, with the adapter
+    except OSError:  # deleted meanwhile, with the adapter
         return frozenset()

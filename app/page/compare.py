@@ -1,4 +1,4 @@
-"""Compare: the same seed with all pedals, without each of them, and without any."""
+"""Comparisons: the same seed with all pedals, without each one, and without any."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ __all__ = ["compare"]
 
 
 def compare(service: Service, draw: Draw, client: str) -> None:
-    """Queue the drawings, each with `comparison` in its request: a name that they share, and a label of its own.
+    """Queue the drawings. `comparison` in their requests has a common name and a label for each.
 
-    Raises RequestError where no pedal is on, or the queue has no room for all, and what `Service.draw` raises.
+    Raises:
+        RequestError: No pedal is on, or the queue has no room for all drawings.
+        LorablendError: As `Service.draw`.
     """
     blend: dict[str, Any] = draw.blend if isinstance(draw.blend, dict) else {"items": draw.blend}
     items = blend["items"]
     if not items:
-        raise RequestError("no pedal is on; add one, and compare with and without it")
+        raise RequestError("no pedal is on; add one, or turn one on")
     draw = draw.with_seed().model_copy(update={"count": 1})
     variants = [("all pedals", items)]
     if len(items) > 1:
@@ -28,10 +30,10 @@ def compare(service: Service, draw: Draw, client: str) -> None:
     variants.append(("no pedal", []))
     if (room := service.jobs.room) < len(variants):
         raise RequestError(
-            f"the comparison has {len(variants)} pictures, the queue has room for {room}; try again when some are done"
+            f"the comparison has {len(variants)} pictures, but the queue has room for {room}; try again later"
         )
-    drawings = [(label, draw.model_copy(update={"blend": blend | {"items": left}})) for label, left in variants]
-    for _, drawing in drawings:  # before any of them waits
+    drawings = [(label, draw.model_copy(update={"blend": blend | {"items": kept}})) for label, kept in variants]
+    for _, drawing in drawings:  # all, before the first one is queued
         service.drawing.check(drawing)
     name = secrets.token_hex(8)
     for label, drawing in drawings:

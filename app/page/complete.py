@@ -1,4 +1,4 @@
-"""Names of adapters while a `<lora:` tag is being written into the prompt."""
+"""Completion of adapter names while a `<lora:` tag is typed into the prompt."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lorablend.app.library.shelf import Shelf
 
 __all__ = ["make_completion"]
 
-_MOST = 8  # names: a list that need not be scrolled
+_MOST = 8  # names, few enough for a list without scrolling
 
 _LIST = """<div hidden><ul id="completion-list" role="listbox" aria-label="Adapters"></ul><p role="status"></p></div>"""
 
-# The list belongs to the text box, which keeps the focus: what the keys do is told by its aria-activedescendant.
+# The text box keeps the focus; its aria-activedescendant tells screen readers which name is selected.
 _KEYS = """
 if (!window.lorablendCompletion) {
   window.lorablendCompletion = true;
   const place = element.closest("#completion"), pop = element.querySelector("div");
   const list = pop.querySelector("ul"), status = pop.querySelector("p");
-  let area = null, asked = 0, active = 0;
+  let area = null, requests = 0, active = 0;
 
   const close = () => {
-    asked++;
+    requests++;
     pop.hidden = true;
     area?.removeAttribute("aria-activedescendant");
   };
@@ -31,18 +31,18 @@ if (!window.lorablendCompletion) {
     : /<lora:([^<>:\\n]*)$/i.exec(area.value.slice(0, area.selectionStart));
   const point = index => {
     active = (index + list.children.length) % list.children.length;
-    [...list.children].forEach((one, place) => one.setAttribute("aria-selected", place === active));
+    [...list.children].forEach((item, place) => item.setAttribute("aria-selected", place === active));
     area.setAttribute("aria-activedescendant", list.children[active].id);
   };
   const show = (names, more) => {
     list.replaceChildren(...names.map((name, index) => {
-      const one = document.createElement("li");
-      one.id = "completion-" + index;
-      one.setAttribute("role", "option");
-      one.textContent = name;
-      return one;
+      const item = document.createElement("li");
+      item.id = "completion-" + index;
+      item.setAttribute("role", "option");
+      item.textContent = name;
+      return item;
     }));
-    status.textContent = more ? `${names.length} of ${names.length + more} adapters; write on to find the others`
+    status.textContent = more ? `${names.length} of ${names.length + more} adapters; type more to find the others`
       : names.length === 1 ? "1 adapter" : `${names.length} adapters`;
     const block = document.querySelector("#prompt");
     place.style.top = block.offsetTop + block.offsetHeight + "px";
@@ -54,16 +54,16 @@ if (!window.lorablendCompletion) {
   const look = async () => {
     const tag = begun();
     if (!tag) return close();
-    const number = ++asked;
-    let found = null;
-    try { found = await server.adapter_names(tag[1]); } catch { /* the server is away: no list */ }
-    if (number !== asked || document.activeElement !== area) return;
-    found?.names?.length ? show(found.names, found.more) : close();
+    const number = ++requests;
+    let answer = null;
+    try { answer = await server.adapter_names(tag[1]); } catch { /* the server is away: no list */ }
+    if (number !== requests || document.activeElement !== area) return;
+    answer?.names?.length ? show(answer.names, answer.more) : close();
   };
   const choose = name => {
     const tag = begun();
     if (!tag) return close();
-    // Inside a tag that is closed already only the name is replaced.
+    // In a tag that is already closed, only the name is replaced.
     const rest = /^[^<>:\\n]*((?::[^<>\\n]*)?>)/.exec(area.value.slice(area.selectionEnd));
     const kept = rest && rest[1] !== ">" ? rest[1] : "";
     const start = tag.index, end = area.selectionEnd + (rest ? rest[0].length : 0);
@@ -94,18 +94,18 @@ if (!window.lorablendCompletion) {
   document.addEventListener("focusout", event => { if (event.target === area) close(); });
   pop.addEventListener("mousedown", event => event.preventDefault());  // the text box keeps the focus
   list.addEventListener("click", event => {
-    const one = event.target.closest("li");
-    if (one) choose(one.textContent);
+    const item = event.target.closest("li");
+    if (item) choose(item.textContent);
   });
 }
 """
 
 
 def make_completion(shelf: Shelf) -> None:
-    """Lay it out, in the column of the prompt, whose elem_id is "prompt"."""
+    """Lay out the list, in the column of the prompt, whose elem_id is "prompt"."""
 
     def adapter_names(text: str) -> dict[str, Any]:
-        """Those that have the text in them, first those that begin with it; `more` are left out."""
+        """Names that contain the text, those that begin with it first; `more` is the number of names left out."""
         part = str(text).casefold()
         names = [name for name in shelf.names() if part in name.casefold()]
         names.sort(key=lambda name: not name.casefold().startswith(part))

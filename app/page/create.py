@@ -1,4 +1,4 @@
-"""The tab where pictures are made: prompt, board, settings; what is drawn, and the newest pictures."""
+"""The tab where pictures are made: prompt, board and settings, the running drawing, and the newest pictures."""
 
 from __future__ import annotations
 
@@ -42,15 +42,22 @@ from lorablend.shipped import adapters_dir, model_dir
 
 __all__ = ["Create", "Taken", "first_prompt", "make_create"]
 
-# The numbers as they are, for Gradio refuses those that are half written: 2 on the way to 256.
+# Without preprocessing, because Gradio rejects numbers that are still being typed, such as 2 on the way to 256.
 _REMEMBERING: dict[str, Any] = {"trigger_mode": "always_last", "preprocess": False, **AT_ONCE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Create:
-    """What other tabs need of this one. note: where it says what of a picture is missing here.
+    """The parts of this tab that other tabs need.
 
-    takers: buttons of other tabs, each with the State that it fills with what the form says; see `Taken`.
+    Attributes:
+        service: What draws.
+        form: The boxes of a drawing.
+        results: The right side of the tab.
+        note: Shows what a reused picture needs that is missing here.
+        add: The list of adapters to put on the board.
+        tag: The list of adapters whose tag to write into the prompt.
+        takers: Buttons of other tabs, each with the State that gets the drawing in the form; see `Taken`.
     """
 
     service: Service
@@ -62,43 +69,49 @@ class Create:
     takers: list[tuple[gr.Button, gr.State]]
 
     def outputs(self) -> list[Any]:
-        """The components of `filled`."""
+        """The components that `filled` updates."""
         return [*self.form.boxes(), self.note]
 
     def filled(self, found: ReusedDrawing) -> Values:
-        """The form as a picture says."""
+        """Updates that fill the form with the settings of a picture."""
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
-        said = f'<p>Not quite the same here:</p><ul role="alert">{lines}</ul>' if lines else ""
-        return self.form.filled(found.draw, self.service.models.names) | {self.note: said}
+        note = f'<p>Differences from the original:</p><ul role="alert">{lines}</ul>' if lines else ""
+        return self.form.filled(found.draw, self.service.models.names) | {self.note: note}
 
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """What the form said when a button was pressed. No two are equal, so that each is a change of its State."""
+    """The drawing in the form when a button was pressed. No two are equal, so that each one changes its State."""
 
     draw: Draw
 
 
 @dataclass(frozen=True, eq=False)
 class _Added:
-    """An adapter that was chosen for the board; no two are equal, as with `Taken`."""
+    """An adapter that was chosen for the board. No two are equal, as with `Taken`."""
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Buttons:
-    """Those of the left side. added: what was chosen in `add` last.
+class _Controls:
+    """The other controls of this tab.
 
-    It stands between the list, which is emptied at once, and the board, whose listeners are made anew with it: a list
-    that is emptied is a change too, which would reach the new listener with what the old one read.
+    Attributes:
+        added: The latest choice in `Create.add`. It separates the list, which is emptied at once, from the board, whose
+            listeners are created again with it: emptying the list is a change too, and would reach the new listener
+            with the old value.
+        last, last_board: What this browser remembers.
     """
 
     begin: gr.Button
     compare: gr.Button
-    add: gr.Dropdown
+    tokens: gr.HTML
+    preset: gr.Dropdown
+    dice: gr.Button
+    last_seed: gr.Button
+    start: StartBoxes
     added: gr.State
-    tag: gr.Dropdown
     style: gr.Dropdown
     style_name: gr.Textbox
     save: gr.Button
@@ -110,8 +123,8 @@ class _Buttons:
 def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     """Lay out the tab and wire it."""
     styles = Styles(service.data / "styles")
-    # Of this browser alone, and no secret. Two: the knobs' listeners are made anew with the cards, and Gradio calls no
-    # others of the same event, so that none of theirs may be one of the form's.
+    # Kept in this browser; the secret is no secret. There are two, because the knobs' listeners are created again with
+    # the cards, and Gradio then calls no other listener of the same event.
     last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")
     last_board = gr.BrowserState(None, storage_key="lorablend board", secret="lorablend")
     with gr.Row(elem_id="columns", equal_height=False):
@@ -123,12 +136,12 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
             with gr.Row(elem_classes="actions", elem_id="actions"):
                 begin = gr.Button("Draw", variant="primary", scale=3, min_width=120)
                 stop = gr.Button("Stop", variant="stop", interactive=False, scale=1, min_width=80)
-                compared = gr.Button("Compare", scale=1, min_width=90)
+                compare_button = gr.Button("Compare", scale=1, min_width=90)
             note = gr.HTML("", elem_id="note")
         with gr.Column(elem_id="results", min_width=280):
             results = make_results(stop)
         with gr.Column(elem_id="knobs", min_width=280):
-            board_state, start, empty = gr.State([]), gr.State(Start()), gr.State(False)
+            board, start, empty = gr.State([]), gr.State(Start()), gr.State(False)
             gr.HTML("<h2>Pedal board</h2>", js_on_load=FOCUS_FOLLOWS)
             board_place = gr.Column(elem_id="board")
             names = shelf.names()
@@ -142,23 +155,26 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
                     save = gr.Button("Save", size="sm", min_width=70, scale=1)
                     delete = gr.Button("Delete", size="sm", min_width=70, scale=1)
             gr.HTML("<h2>Settings</h2>")
-            made = make_settings(service)
-            started = make_start(service, start, made["settings"])
-    dice, last_seed, preset = made.pop("dice"), made.pop("last"), made.pop("preset")
+            settings = make_settings(service)
+            start_boxes = make_start(service, start, settings["settings"])
+    dice, last_seed, preset = settings.pop("dice"), settings.pop("last"), settings.pop("preset")
     form = Form(
         prompt=prompt,
         negative=negative,
-        board=board_state,
+        board=board,
         start=start,
         empty=empty,
-        **made,
+        **settings,
     )
-    buttons = _Buttons(
+    controls = _Controls(
         begin=begin,
-        compare=compared,
-        add=add,
+        compare=compare_button,
+        tokens=tokens,
+        preset=preset,
+        dice=dice,
+        last_seed=last_seed,
+        start=start_boxes,
         added=gr.State(None),
-        tag=tag,
         style=style,
         style_name=style_name,
         save=save,
@@ -166,48 +182,45 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         last=last,
         last_board=last_board,
     )
-    for box in (*form.boxes(), add, tag, style, style_name):  # Gradio locks what only listeners in a render read
+    for box in (
+        *form.boxes(),
+        add,
+        tag,
+        style,
+        style_name,
+    ):  # Gradio disables boxes that only a render's listeners read
         box.interactive = True
     create = Create(service=service, form=form, results=results, note=note, add=add, tag=tag, takers=[])
     wire_results(service, results, page)
     with board_place:
-        _wire_board(service, shelf, styles, form, results, buttons, started, note, create.takers)
-    _wire_form(service, page, form, preset, dice, last_seed, tokens, styles, buttons)
-    _wire_pictures(service, shelf, create, started)
+        _wire_board(create, controls, shelf, styles)
+    _wire_form(create, controls, styles, page)
+    _wire_pictures(create, controls, shelf)
 
-    def load(kept: dict[str, Any] | None, items: list[Any] | None) -> Values:
-        """The form as this browser left it, and what there is now to choose from."""
-        said: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names())}
-        said |= {style: gr.Dropdown(styles.names()), form.model: gr.Dropdown(service.models.names)}
-        if kept is None and items is None:
-            return said
-        with suppress(ValueError, TypeError):  # of another version
-            kept = {"prompt": first_prompt(service)} if kept is None else kept
-            blend = kept.get("blend", {}) | ({} if items is None else {"items": items})
-            said |= form.filled(Draw.model_validate(kept | {"blend": blend}), service.models.names)
-        return said
+    def load(fields: dict[str, Any] | None, items: list[Any] | None) -> Values:
+        """Restore the form as this browser left it, and refresh the lists."""
+        updates: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names())}
+        updates |= {style: gr.Dropdown(styles.names()), form.model: gr.Dropdown(service.models.names)}
+        if fields is None and items is None:
+            return updates
+        with suppress(ValueError, TypeError):  # from another version
+            fields = {"prompt": first_prompt(service)} if fields is None else fields
+            blend = fields.get("blend", {}) | ({} if items is None else {"items": items})
+            updates |= form.filled(Draw.model_validate(fields | {"blend": blend}), service.models.names)
+        return updates
 
     page.load(load, [last, last_board], [*form.boxes(), add, tag, style], **CHANGING)
     return create
 
 
-def _wire_board(
-    service: Service,
-    shelf: Shelf,
-    styles: Styles,
-    form: Form,
-    results: Results,
-    buttons: _Buttons,
-    started: StartBoxes,
-    note: gr.HTML,
-    takers: list[tuple[gr.Button, gr.State]],
-) -> None:
-    """The cards, and everything that needs to know what their knobs say."""
+def _wire_board(create: Create, controls: _Controls, shelf: Shelf, styles: Styles) -> None:
+    """Wire the cards, and everything that reads their knobs."""
+    service, form, results = create.service, create.form, create.results
 
     @gr.render(inputs=[form.board, form.model], concurrency_limit=None, show_progress="hidden")
     def show(board: Board, model: str) -> None:
         if not board:
-            gr.HTML('<p class="empty">No pedal yet. Add an adapter below; it acts on the next picture.</p>')
+            gr.HTML('<p class="empty">No pedals yet. Add an adapter below to use it in the next picture.</p>')
         cards = [_card(service, shelf, model, pedal, index, len(board)) for index, pedal in enumerate(board)]
         knobs = {box for card in cards for box in card.boxes()}
 
@@ -221,7 +234,7 @@ def _wire_board(
                 results.timer: gr.Timer(0.4),
                 results.seen: None,
                 results.stop: gr.Button(interactive=True),
-                note: "",
+                create.note: "",
             }
 
         def draw_compared(values: Values, request: gr.Request) -> Values:
@@ -230,21 +243,21 @@ def _wire_board(
             return {results.timer: gr.Timer(0.4), results.seen: None}
 
         def remember(values: Values) -> Any:
-            known = [pedal.id for pedal in board] == [pedal.id for pedal in values[form.board]]
-            return _kept(lambda: _items(read(values))) if known else gr.skip()  # else these cards are about to go
+            current = [pedal.id for pedal in board] == [pedal.id for pedal in values[form.board]]
+            return _or_skip(lambda: _items(read(values))) if current else gr.skip()  # else the cards are being replaced
 
         def change(turn: Callable[[Board], Board], values: Values) -> Board:
             return turn(read(values))
 
         def add(values: Values) -> Board:
-            added: _Added = values[buttons.added]
+            added: _Added = values[controls.added]
             return [*read(values), Pedal(adapter=added.name)]
 
         def save(values: Values) -> Any:
             with saying(service):
                 blend = style_of(read(values), values[form.mode], int(values[form.switch_steps]))
-                styles.save(values[buttons.style_name], blend)
-            gr.Info("saved", duration=2)
+                styles.save(values[controls.style_name], blend)
+            gr.Info("Saved", duration=2)
             return gr.Dropdown(styles.names())
 
         def take(values: Values) -> Taken:
@@ -252,17 +265,17 @@ def _wire_board(
                 return Taken(form.draw(values, read(values)))
 
         everything = form.boxes() | knobs
-        drawn = [results.timer, results.seen, results.stop, note]
-        gr.on([buttons.begin.click, form.prompt.submit], draw, everything, drawn, key="draw", **CHANGING)
-        buttons.compare.click(draw_compared, everything, [results.timer, results.seen], key="compare", **CHANGING)
+        begun = [results.timer, results.seen, results.stop, create.note]
+        gr.on([controls.begin.click, form.prompt.submit], draw, everything, begun, key="draw", **CHANGING)
+        controls.compare.click(draw_compared, everything, [results.timer, results.seen], key="compare", **CHANGING)
         if knobs:
             changes = [box.change for box in knobs]
-            gr.on(changes, remember, knobs | {form.board}, buttons.last_board, key="remember", **_REMEMBERING)
-        buttons.added.change(add, knobs | {buttons.added}, form.board, key="add", **CHANGING)
-        buttons.save.click(
-            save, knobs | {buttons.style_name, form.mode, form.switch_steps}, buttons.style, key="save", **CHANGING
+            gr.on(changes, remember, knobs | {form.board}, controls.last_board, key="remember", **_REMEMBERING)
+        controls.added.change(add, knobs | {controls.added}, form.board, key="add", **CHANGING)
+        controls.save.click(
+            save, knobs | {controls.style_name, form.mode, form.switch_steps}, controls.style, key="save", **CHANGING
         )
-        for button, taken in takers:
+        for button, taken in create.takers:
             button.click(take, everything, taken, **CHANGING)
         for index, card in enumerate(cards):
             turns = (
@@ -274,20 +287,13 @@ def _wire_board(
                 button.click(partial(change, turn), knobs, form.board, **CHANGING)
             for word, button in card.words.items():
                 button.click(partial(_with_word, word), form.prompt, form.prompt, **CHANGING)
-            card.take_mask.click(partial(_take_mask, service), started.editor, card.mask, **CHANGING)
+            card.take_mask.click(partial(_take_mask, service), controls.start.editor, card.mask, **CHANGING)
 
 
-def _wire_form(
-    service: Service,
-    page: gr.Blocks,
-    form: Form,
-    preset: gr.Dropdown,
-    dice: gr.Button,
-    last_seed: gr.Button,
-    tokens: gr.HTML,
-    styles: Styles,
-    buttons: _Buttons,
-) -> None:
+def _wire_form(create: Create, controls: _Controls, styles: Styles, page: gr.Blocks) -> None:
+    """Wire everything that does not read the knobs."""
+    service, form = create.service, create.form
+
     @cache
     def counter(model: str) -> TokenCounter:
         return TokenCounter(service.models.get(model).model)
@@ -296,23 +302,23 @@ def _wire_form(
         return html.escape(counter(known_model(service, model)).line(prompt or ""))
 
     def remember(values: Values) -> Any:
-        return _kept(lambda: form.draw(values, []).model_dump(exclude_defaults=True))
+        return _or_skip(lambda: form.draw(values, []).model_dump(exclude_defaults=True))
 
     def take_last() -> str:
         pictures = service.gallery.find(limit=1)
         return "" if not pictures or pictures[0].seed is None else str(pictures[0].seed)
 
     def take_adapter(name: str | None) -> Values:
-        return {buttons.added: _Added(name), buttons.add: None} if name else {buttons.add: gr.skip()}
+        return {controls.added: _Added(name), create.add: None} if name else {create.add: gr.skip()}
 
-    # Of lists, `change`: Gradio's `select` does not know the keyboard, and `input` comes whenever one is left.
+    # Lists use `change`: Gradio's `select` ignores the keyboard, and `input` also fires when a list loses the focus.
     def take_preset(name: str) -> Values:
-        return preset_updates(form, name) | {preset: None} if name else {preset: gr.skip()}
+        return preset_updates(form, name) | {controls.preset: None} if name else {controls.preset: gr.skip()}
 
     def take_tag(prompt: str, name: str | None) -> Values:
         if not name:
-            return {buttons.tag: gr.skip()}
-        return {form.prompt: f"{prompt} <lora:{name}:1>".lstrip(), buttons.tag: None}
+            return {create.tag: gr.skip()}
+        return {form.prompt: f"{prompt} <lora:{name}:1>".lstrip(), create.tag: None}
 
     def load_style(name: str | None) -> Values:
         if not name:
@@ -323,34 +329,35 @@ def _wire_form(
             form.board: board_of(blend),
             form.mode: blend.get("mode", "sum"),
             form.switch_steps: blend.get("switch_steps", 1),
-            buttons.style_name: name,
-            buttons.style: None,
+            controls.style_name: name,
+            controls.style: None,
         }
 
     def delete(name: str) -> Values:
         with saying(service):
             styles.delete(name)
-        return {buttons.style: gr.Dropdown(styles.names()), buttons.style_name: ""}
+        return {controls.style: gr.Dropdown(styles.names()), controls.style_name: ""}
 
     counted = [page.load, form.prompt.change]
-    gr.on(counted, count, [form.prompt, form.model], tokens, trigger_mode="always_last", **AT_ONCE)
+    gr.on(counted, count, [form.prompt, form.model], controls.tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
-    form.board.change(lambda board: _kept(lambda: _items(board)), form.board, buttons.last_board, **AT_ONCE)
+    form.board.change(lambda board: _or_skip(lambda: _items(board)), form.board, controls.last_board, **AT_ONCE)
     changes = [box.change for box in form.boxes() - {form.board}]
-    gr.on(changes, remember, form.boxes(), buttons.last, **_REMEMBERING)
-    dice.click(new_seed, None, form.seed, **AT_ONCE)
-    last_seed.click(take_last, None, form.seed, **AT_ONCE)
-    boxes = [*preset_boxes(form), preset]
-    preset.change(take_preset, preset, boxes, **AT_ONCE)
-    buttons.add.change(take_adapter, buttons.add, [buttons.added, buttons.add], **CHANGING)
-    buttons.tag.change(take_tag, [form.prompt, buttons.tag], [form.prompt, buttons.tag], **AT_ONCE)
-    styled = [form.board, form.mode, form.switch_steps, buttons.style_name, buttons.style]
-    buttons.style.change(load_style, buttons.style, styled, **CHANGING)
-    buttons.delete.click(delete, buttons.style_name, [buttons.style, buttons.style_name], **CHANGING)
+    gr.on(changes, remember, form.boxes(), controls.last, **_REMEMBERING)
+    controls.dice.click(new_seed, None, form.seed, **AT_ONCE)
+    controls.last_seed.click(take_last, None, form.seed, **AT_ONCE)
+    boxes = [*preset_boxes(form), controls.preset]
+    controls.preset.change(take_preset, controls.preset, boxes, **AT_ONCE)
+    create.add.change(take_adapter, create.add, [controls.added, create.add], **CHANGING)
+    create.tag.change(take_tag, [form.prompt, create.tag], [form.prompt, create.tag], **AT_ONCE)
+    styled = [form.board, form.mode, form.switch_steps, controls.style_name, controls.style]
+    controls.style.change(load_style, controls.style, styled, **CHANGING)
+    controls.delete.click(delete, controls.style_name, [controls.style, controls.style_name], **CHANGING)
 
 
-def _wire_pictures(service: Service, shelf: Shelf, create: Create, started: StartBoxes) -> None:
-    """The buttons below the newest pictures."""
+def _wire_pictures(create: Create, controls: _Controls, shelf: Shelf) -> None:
+    """Wire the buttons below the newest pictures."""
+    service, start_boxes = create.service, controls.start
 
     def use(file: str) -> Values:
         with saying(service):
@@ -359,10 +366,10 @@ def _wire_pictures(service: Service, shelf: Shelf, create: Create, started: Star
     def begin(file: str) -> Values:
         with saying(service):
             image = service.uploads.keep(service.gallery.path(file).read_bytes())
-            return started.begun(service, Start(image=image))
+            return start_boxes.begun(service, Start(image=image))
 
     create.results.reuse.click(use, create.results.chosen, create.outputs(), **CHANGING)
-    begun = [started.start, started.width, started.height]
+    begun = [start_boxes.start, start_boxes.width, start_boxes.height]
     create.results.begin.click(begin, create.results.chosen, begun, **CHANGING)
 
 
@@ -377,9 +384,9 @@ def _without(board: Board, index: int) -> Board:
 
 
 def _with_word(word: str, prompt: str) -> str:
-    """Once: the second press is a person who has not seen what the first did. Tags are no words of the prompt."""
+    """Append a trigger word, unless the prompt has it already; words within tags do not count."""
     if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", re.sub("<[^>]*>", " ", prompt), re.IGNORECASE):
-        gr.Info(f"{html.escape(word)} is in the prompt already", duration=2)
+        gr.Info(f"{html.escape(word)} is already in the prompt", duration=2)
         return prompt
     return f"{prompt.rstrip().rstrip(',')}, {word}" if prompt.strip() else word
 
@@ -393,16 +400,16 @@ def _items(board: Board) -> list[Any]:
     return style_of(board, "sum", 1)["items"]
 
 
-def _kept(say: Callable[[], Any]) -> Any:
-    """What the browser is to remember; as before where the boxes make no sense, such as half of a number."""
+def _or_skip(read: Callable[[], Any]) -> Any:
+    """What the browser should remember; no update if the boxes are invalid, such as during typing."""
     try:
-        return say()
+        return read()
     except (LorablendError, ValueError, TypeError):
         return gr.skip()
 
 
 def first_prompt(service: Service) -> str:
-    """Of the demo the prompt that its adapters are shown with, so that one click draws a picture; else ""."""
+    """For the demo, the prompt that its adapters are shown with, so that one click draws a picture; else ""."""
     if service.models.folder().resolve() != model_dir():
         return ""
     return read_showcase(adapters_dir() / "showcase.json").prompt

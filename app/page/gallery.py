@@ -1,4 +1,4 @@
-"""The tab of all pictures: found, looked at, compared, marked, used again, deleted and brought back."""
+"""The tab of the gallery: pictures are searched, viewed, compared, marked, reused, deleted and restored."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ __all__ = ["make_gallery"]
 
 _PAGE = 24  # pictures
 _ANY = ("any", "")
-_HIGHEST_SEED = 2**63 - 1  # that SQLite can look for
+_HIGHEST_SEED = 2**63 - 1  # the largest integer of SQLite
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Boxes:
-    """pages: the last file of each page before the present one. shown: the files of the present page.
+class _GalleryBoxes:
+    """The components of the tab.
 
-    sure: the question before the bin is emptied, answered by `really` or `spare`.
+    Attributes:
+        shown: The files on the present page.
+        pages: The last file of each earlier page.
+        chosen: The file whose details are shown.
+        kept: The file that waits for another one to be compared with.
+        sure: The question before the bin is emptied, answered with `really` or `spare`.
     """
 
     search: gr.Textbox
@@ -63,7 +68,7 @@ class _Boxes:
     really: gr.Button
     spare: gr.Button
     drop: gr.File
-    said: gr.HTML
+    read: gr.HTML
     use_drop: gr.Button
 
 
@@ -72,11 +77,11 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     boxes = _layout(service)
 
     def find(values: Values, pages: list[str]) -> Values:
-        """The page after the last of `pages`; the first one where that was deleted meanwhile."""
+        """The page after the last of `pages`; the first page if that picture was deleted meanwhile."""
         if pages and not _is_there(service, pages[-1]):
             pages = []
         with saying(service):
-            found = service.gallery.find(
+            pictures = service.gallery.find(
                 values[boxes.search] or "",
                 adapter=values[boxes.adapter] or None,
                 seed=_seed(values[boxes.seed]),
@@ -84,7 +89,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
                 limit=_PAGE + 1,
                 after=pages[-1] if pages else None,
             )
-        there = [picture for picture in found[:_PAGE] if service.gallery.path(picture.file).is_file()]
+        there = [picture for picture in pictures[:_PAGE] if service.gallery.path(picture.file).is_file()]
         copies = [
             (save_file_to_cache(service.gallery.path(picture.file), boxes.grid.GRADIO_CACHE), _caption(picture))
             for picture in there
@@ -95,7 +100,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
             boxes.shown: [picture.file for picture in there],
             boxes.pages: pages,
             boxes.newer: gr.Button(interactive=bool(pages)),
-            boxes.older: gr.Button(interactive=len(found) > _PAGE),
+            boxes.older: gr.Button(interactive=len(pictures) > _PAGE),
             boxes.zip: gr.Button(interactive=bool(copies), link=_zip([picture.file for picture in there])),
             boxes.bin: gr.Dropdown(service.gallery.bin(), value=[]),
         }
@@ -130,14 +135,14 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
         return _details(service, boxes, file)
 
     def keep(file: str, kept: str) -> Values:
-        """The first press keeps a picture, the next one shows it beside another."""
+        """The first click keeps a picture, the second one shows it next to another."""
         with saying(service):
             service.gallery.get(_chosen(file))
             if kept == file or not _is_there(service, kept):
-                gr.Info("kept; choose another picture and press again", duration=3)
+                gr.Info("Kept; choose another picture and press Compare again", duration=3)
                 return {boxes.kept: file}
             left, right = (
-                save_file_to_cache(service.gallery.path(one), boxes.grid.GRADIO_CACHE) for one in (kept, file)
+                save_file_to_cache(service.gallery.path(name), boxes.grid.GRADIO_CACHE) for name in (kept, file)
             )
         return {boxes.pair: gr.ImageSlider((left, right), visible=True), boxes.kept: ""}
 
@@ -158,8 +163,8 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
             count = len(service.gallery.bin())
             if not count:
                 raise RequestError("the bin is empty")
-        words = "1 picture" if count == 1 else f"all {count} pictures"
-        question = f'<p role="alert">Delete {words} in the bin? They cannot be brought back.</p>'
+        what = "1 picture" if count == 1 else f"all {count} pictures"
+        question = f'<p role="alert">Delete {what} in the bin? They cannot be brought back.</p>'
         return {boxes.sure: gr.Row(visible=True), boxes.question: question}
 
     def empty(values: Values) -> Values:
@@ -169,41 +174,41 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
 
     def read(path: str | None) -> Values:
         if path is None:
-            return {boxes.said: "", boxes.use_drop: gr.Button(interactive=False)}
+            return {boxes.read: "", boxes.use_drop: gr.Button(interactive=False)}
         with saying(service):
-            found = read_picture(service, shelf, Path(path))
-        missing = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
-        missing = f"<p>Missing here:</p><ul>{missing}</ul>" if missing else "<p>Everything it names is here.</p>"
-        said = f'<p class="prompt">{html.escape(found.draw.prompt[:400])}</p>{missing}'
-        return {boxes.said: said, boxes.use_drop: gr.Button(interactive=True)}
+            picture = read_picture(service, shelf, Path(path))
+        missing = "".join(f"<li>{html.escape(line)}</li>" for line in picture.missing)
+        missing = f"<p>Missing here:</p><ul>{missing}</ul>" if missing else "<p>Everything that it needs is here.</p>"
+        text = f'<p class="prompt">{html.escape(picture.draw.prompt[:400])}</p>{missing}'
+        return {boxes.read: text, boxes.use_drop: gr.Button(interactive=True)}
 
     def use_drop(path: str) -> Values:
         with saying(service):
             return create.filled(read_picture(service, shelf, Path(path))) | {tabs: gr.Tabs(selected="create")}
 
-    asked = {boxes.search, boxes.adapter, boxes.seed, boxes.favourites, boxes.pages, boxes.shown, boxes.chosen}
-    asked |= {boxes.bin, boxes.kept}
+    inputs = {boxes.search, boxes.adapter, boxes.seed, boxes.favourites, boxes.pages, boxes.shown, boxes.chosen}
+    inputs |= {boxes.bin, boxes.kept}
     listed = [boxes.grid, boxes.none, boxes.shown, boxes.pages, boxes.newer, boxes.older, boxes.zip, boxes.bin]
     details = [boxes.chosen, boxes.facts, boxes.text, boxes.use, boxes.mark, boxes.keep, boxes.delete]
-    tab.select(open_tab, asked, [*listed, boxes.adapter], **CHANGING)
-    sought = [boxes.search.change, boxes.seed.submit, boxes.adapter.change, boxes.favourites.input]
-    gr.on(sought, first, asked, listed, **CHOOSING)
-    boxes.older.click(older, asked, listed, **CHANGING)
-    boxes.newer.click(newer, asked, listed, **CHANGING)
+    tab.select(open_tab, inputs, [*listed, boxes.adapter], **CHANGING)
+    searches = [boxes.search.change, boxes.seed.submit, boxes.adapter.change, boxes.favourites.input]
+    gr.on(searches, first, inputs, listed, **CHOOSING)
+    boxes.older.click(older, inputs, listed, **CHANGING)
+    boxes.newer.click(newer, inputs, listed, **CHANGING)
     boxes.grid.select(select, boxes.shown, details, **CHOOSING)
     boxes.use.click(use, boxes.chosen, [*create.outputs(), tabs], **CHANGING)
     boxes.mark.click(mark, boxes.chosen, details, **CHANGING)
     boxes.keep.click(keep, [boxes.chosen, boxes.kept], [boxes.pair, boxes.kept], **CHANGING)
-    boxes.delete.click(delete, asked, [*listed, *details, boxes.kept], **CHANGING)
-    boxes.restore.click(restore, asked, listed, **CHANGING)
+    boxes.delete.click(delete, inputs, [*listed, *details, boxes.kept], **CHANGING)
+    boxes.restore.click(restore, inputs, listed, **CHANGING)
     boxes.empty.click(ask, None, [boxes.sure, boxes.question], **CHANGING)
     boxes.spare.click(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
-    boxes.really.click(empty, asked, [boxes.sure, *listed], **CHANGING)
-    boxes.drop.change(read, boxes.drop, [boxes.said, boxes.use_drop], **CHANGING)
+    boxes.really.click(empty, inputs, [boxes.sure, *listed], **CHANGING)
+    boxes.drop.change(read, boxes.drop, [boxes.read, boxes.use_drop], **CHANGING)
     boxes.use_drop.click(use_drop, boxes.drop, [*create.outputs(), tabs], **CHANGING)
 
 
-def _layout(service: Service) -> _Boxes:
+def _layout(service: Service) -> _GalleryBoxes:
     made: dict[str, Any] = {name: gr.State(value) for name, value in (("chosen", ""), ("kept", ""))}
     made |= {"shown": gr.State([]), "pages": gr.State([])}
     with gr.Row(elem_classes="end", elem_id="search"):
@@ -215,7 +220,7 @@ def _layout(service: Service) -> _Boxes:
         made["favourites"] = gr.Checkbox(False, label="Favourites only", min_width=130, scale=1)
     with gr.Row(equal_height=False, elem_id="shelf"):
         with gr.Column(scale=3, min_width=280):
-            made["none"] = gr.HTML('<p class="empty">No picture here, or none like that.</p>')
+            made["none"] = gr.HTML('<p class="empty">No pictures, or none that match.</p>')
             made["grid"] = gr.Gallery(
                 label="All pictures",
                 visible=False,
@@ -241,28 +246,28 @@ def _layout(service: Service) -> _Boxes:
             made["pair"] = gr.ImageSlider(
                 label="The two pictures", interactive=False, visible=False, buttons=[], elem_id="pair"
             )
-            with gr.Accordion("Drop a picture of A1111, ComfyUI or lorablend", open=False):
+            with gr.Accordion("Drop a picture from A1111, ComfyUI or lorablend", open=False):
                 made["drop"] = gr.File(label="Picture file", file_types=[".png", ".webp", ".jpg", ".jpeg"], height=120)
-                made["said"] = gr.HTML("")
+                made["read"] = gr.HTML("")
                 made["use_drop"] = gr.Button("Use its settings", size="sm", interactive=False)
             with gr.Accordion("Bin", open=False):
-                made["bin"] = gr.Dropdown([], multiselect=True, label="Deleted pictures (none chosen: all)")
+                made["bin"] = gr.Dropdown([], multiselect=True, label="Deleted pictures (choose some, or none for all)")
                 with gr.Row(elem_classes="actions"):
                     made["restore"] = gr.Button("Restore", size="sm", min_width=80)
-                    made["empty"] = gr.Button("Delete all in the bin for good", size="sm", variant="stop")
+                    made["empty"] = gr.Button("Empty the bin", size="sm", variant="stop")
                 with gr.Row(visible=False, elem_classes="sure") as sure:
                     made["question"] = gr.HTML("")
                     made["really"] = gr.Button("Delete them for good", variant="stop", size="sm", min_width=130)
                     made["spare"] = gr.Button("Keep them", size="sm", min_width=80)
                 made["sure"] = sure
-    return _Boxes(**made)
+    return _GalleryBoxes(**made)
 
 
-_NOTHING = '<p class="empty">Choose a picture to see how it was made.</p>'
+_NOTHING = '<p class="empty">Choose a picture to see its settings.</p>'
 
 
-def _details(service: Service, boxes: _Boxes, file: str) -> Values:
-    """What is known of a picture."""
+def _details(service: Service, boxes: _GalleryBoxes, file: str) -> Values:
+    """Updates that show a picture's details."""
     try:
         picture = service.gallery.get(file)
     except RequestError:  # deleted in another tab
@@ -272,13 +277,14 @@ def _details(service: Service, boxes: _Boxes, file: str) -> Values:
         boxes.facts: _facts(picture),
         boxes.text: picture.parameters,
         boxes.use: gr.Button(interactive=True),
-        boxes.mark: gr.Button("No favourite" if picture.favourite else "Favourite", interactive=True),
+        boxes.mark: gr.Button("Remove favourite" if picture.favourite else "Favourite", interactive=True),
         boxes.keep: gr.Button(interactive=True),
         boxes.delete: gr.Button(interactive=True),
     }
 
 
-def _nothing(boxes: _Boxes) -> Values:
+def _nothing(boxes: _GalleryBoxes) -> Values:
+    """Updates for no chosen picture."""
     buttons = (boxes.use, boxes.mark, boxes.keep, boxes.delete)
     return {boxes.chosen: "", boxes.facts: _NOTHING, boxes.text: ""} | {
         button: gr.Button(interactive=False) for button in buttons
@@ -302,7 +308,7 @@ def _facts(picture: GalleryPicture) -> str:
 def _is_there(service: Service, file: str) -> bool:
     try:
         return bool(service.gallery.get(file))
-    except RequestError:  # deleted, in another tab perhaps
+    except RequestError:  # deleted, perhaps in another tab
         return False
 
 
@@ -324,5 +330,5 @@ def _caption(picture: GalleryPicture) -> str:
 
 
 def _zip(files: list[str]) -> str:
-    """A link: of Gradio's download button, the first press only asks for the file."""
+    """A link, because the first click on Gradio's download button only requests the file."""
     return "api/gallery/zip?" + urlencode([("file", file) for file in files])

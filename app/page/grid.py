@@ -1,4 +1,4 @@
-"""The tab of grids: one prompt, up to three settings swept, every combination on one sheet."""
+"""The tab of grids: up to three settings of one prompt are swept, with every combination on one sheet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from lorablend.app.service import Service
 
 __all__ = ["make_grid"]
 
-_BUSY = 0.4  # seconds between two looks at the jobs, while there is something to see
+_BUSY = 0.4  # seconds between two checks of the jobs while one is running
 _SHOWN = 12  # sheets
 
 
@@ -48,20 +48,19 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
         return filled(service, boxes, taken.draw) if taken else {boxes.others: gr.skip()}
 
     def load() -> Values:
-        """As the last grid was, so that another tab and a reload show it too."""
+        """Show the latest grid, so that other tabs and reloads have it too."""
         for job in service.jobs.find(kind="grid", limit=1):
             try:
-                asked = DrawGrid.model_validate(job.request)
-            except ValidationError:  # of another version
+                grid = DrawGrid.model_validate(job.request)
+            except ValidationError:  # from another version
                 break
-            plain = Draw.model_validate(asked.model_dump(exclude={"axes"}))
-            said = filled(service, boxes, plain)
-            for box, value, text in zip(boxes.what, boxes.values, asked.axes, strict=False):
+            updates = filled(service, boxes, Draw.model_validate(grid.model_dump(exclude={"axes"})))
+            for box, value, text in zip(boxes.what, boxes.values, grid.axes, strict=False):
                 name, _, values = text.rpartition("=") if text.startswith("weight:") else text.partition("=")
                 sweeps = choices(shelf, box is boxes.what[0])
-                if name in dict(sweeps).values():  # else an adapter that is gone
-                    said |= {box: gr.Dropdown(sweeps, value=name), value: values}
-            return said
+                if name in dict(sweeps).values():  # else an adapter that was removed
+                    updates |= {box: gr.Dropdown(sweeps, value=name), value: values}
+            return updates
         return {boxes.others: gr.skip()}
 
     def open_tab() -> Values:
@@ -90,10 +89,10 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
         current = (job.id, job.state, mine and mine.id) if job else None
         busy = job is not None and job.state in ("queued", "running")
         files = service.grids.sheets(_SHOWN)
-        said: Values = {boxes.stage: _stage(service, job), boxes.seen: (current, files)}
-        if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next grid
+        updates: Values = {boxes.stage: _stage(service, job), boxes.seen: (current, files)}
+        if seen is None or seen[0] != current:  # this also enables a pressed button again for the next grid
             timer = gr.Timer(_BUSY if busy else IDLE, active=True)
-            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=mine is not None)}
+            updates |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=mine is not None)}
         if seen is None or seen[1] != files:
             copies: list[tuple[str, str]] = []
             for file in files:
@@ -101,10 +100,10 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
                     copies.append((_copy(service, boxes, file), file))
             there = [file for _, file in copies]
             first = gr.Image(copies[0][0] if copies else None, visible=bool(copies))
-            said |= {boxes.sheet: first, boxes.files: there, boxes.chosen: there[0] if there else ""}
-            said |= {boxes.delete: gr.Button(visible=bool(copies)), boxes.sure: gr.Row(visible=False)}
-            said[boxes.old] = gr.Gallery(copies, selected_index=None, visible=len(copies) > 1)
-        return said
+            updates |= {boxes.sheet: first, boxes.files: there, boxes.chosen: there[0] if there else ""}
+            updates |= {boxes.delete: gr.Button(visible=bool(copies)), boxes.sure: gr.Row(visible=False)}
+            updates[boxes.old] = gr.Gallery(copies, selected_index=None, visible=len(copies) > 1)
+        return updates
 
     def select(files: list[str], event: gr.SelectData) -> Values:
         file = files[event.index]
@@ -137,13 +136,13 @@ def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, t
 
 
 def _size(service: Service, boxes: GridBoxes, values: Values) -> str:
-    """How many pictures, and how long they take; or what is wrong."""
+    """The number of pictures and the time that they take, or what is wrong, as HTML."""
     if not (values[boxes.values[0]] or "").strip():
-        return '<p class="empty">Say what the columns sweep; rows and tables if you like.</p>'
+        return '<p class="empty">Give values for the columns; rows and tables are optional.</p>'
     try:
-        asked = asked_of(boxes, values)
-        count, seconds = service.grids.estimate(asked)
-        counts = [len(axis.values) for axis in service.grids.axes(asked)]
+        grid = asked_of(boxes, values)
+        count, seconds = service.grids.estimate(grid)
+        counts = [len(axis.values) for axis in service.grids.axes(grid)]
     except ValidationError as error:
         first = error.errors()[0]
         return f'<p class="trouble">{html.escape(".".join(map(str, first["loc"])))}: {html.escape(first["msg"])}</p>'
@@ -167,5 +166,5 @@ def _stage(service: Service, job: Job | None) -> str:
 
 
 def _copy(service: Service, boxes: GridBoxes, file: str) -> str:
-    """A copy that Gradio may serve, byte for byte."""
+    """An exact copy that Gradio may serve."""
     return save_file_to_cache(service.grids.sheet(file), boxes.sheet.GRADIO_CACHE)

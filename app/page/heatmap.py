@@ -1,4 +1,4 @@
-"""Comparing adapters on the page: the picture and the numbers of `lorablend adapters compare`."""
+"""Comparisons of adapters on the page, with the heat map and the numbers of `lorablend adapters compare`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lorablend.engine.model_weights import model_weights
 
 __all__ = ["make_heatmap"]
 
-_MOST = 15  # others: sixteen can be compared
+_MOST = 15  # other adapters; sixteen in all can be compared
 
 
 def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) -> None:
-    """Lay it out and wire it. name: of the adapter that is chosen."""
+    """Lay out the accordion and wire it; `name` is the list in which an adapter is chosen."""
     with gr.Accordion("Compare with other adapters", open=False):
         with gr.Row(elem_classes="end"):
             others = gr.Dropdown(
@@ -38,7 +38,7 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
                 scale=3,
             )
             relative = gr.Checkbox(
-                False, label="In proportion to the weights of the model that draws (slower)", min_width=280, scale=2
+                False, label="Relative to the weights of the present model (slower)", min_width=280, scale=2
             )
         begin = gr.Button("Compare", size="sm")
         picture = gr.Image(
@@ -50,18 +50,18 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
             buttons=["download", "fullscreen"],
             elem_id="heatmap",
         )
-        said = gr.HTML("", elem_id="heatmap-numbers")
+        table = gr.HTML("", elem_id="heatmap-numbers")
 
     def choices(chosen: str | None, before: list[str]) -> Values:
         with saying(service):
             entries = shelf.entries()
         base = next((entry.base_model for entry in entries if entry.name == chosen), "unknown")
-        fitting = [one for one in entries if base == "unknown" or one.base_model in (base, "unknown")]
-        names = [one.name for one in fitting if one.name != chosen and not one.error]
+        fitting = [entry for entry in entries if base == "unknown" or entry.base_model in (base, "unknown")]
+        names = [entry.name for entry in fitting if entry.name != chosen and not entry.error]
         return {
-            others: gr.Dropdown(names, value=[one for one in before if one in names]),
+            others: gr.Dropdown(names, value=[other for other in before if other in names]),
             picture: gr.Image(visible=False),
-            said: "",
+            table: "",
         }
 
     def show(chosen: str | None, compared: list[str], by_weights: bool, model: str) -> Values:
@@ -69,15 +69,15 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
             if not chosen:
                 raise RequestError("no adapter is chosen; choose one from the list")
             if not compared:
-                raise RequestError(f"nothing to compare {chosen} with; choose at least one other adapter")
+                raise RequestError(f"there is nothing to compare {chosen} with; choose at least one other adapter")
             entries = {entry.name: entry for entry in shelf.entries()}
-            gone = [one for one in (chosen, *compared) if one not in entries]
-            if gone:
-                raise RequestError(f"{gone[0]} is not in the library any more; choose another")
-            adapters = [load_adapter(entries[one].path) for one in (chosen, *compared)]
+            missing = [adapter for adapter in (chosen, *compared) if adapter not in entries]
+            if missing:
+                raise RequestError(f"{missing[0]} is not in the library any more; choose another")
+            adapters = [load_adapter(entries[adapter].path) for adapter in (chosen, *compared)]
             try:
                 comparison = None if by_weights else compare(adapters)
-            except AdapterError:  # one of them has no factors: its change is told from the model's weights alone
+            except AdapterError:  # one of them has no factors and needs the model's weights
                 comparison = None
             comparison = comparison or compare(adapters, model_weights(service.models.folder(model or None)))
             with tempfile.TemporaryDirectory(dir=service.data) as place:
@@ -85,21 +85,21 @@ def make_heatmap(service: Service, shelf: Shelf, form: Form, name: gr.Dropdown) 
                 draw_heatmap(comparison, path)
                 copy = save_file_to_cache(path, picture.GRADIO_CACHE)
         words = f"Heat map of {', '.join(comparison.names)}; its numbers are in the table below"
-        shown = {picture: gr.Image(copy, alt_text=words, visible=True), said: _numbers(comparison)}
-        return shown | {relative: comparison.relative}
+        updates = {picture: gr.Image(copy, alt_text=words, visible=True), table: _numbers(comparison)}
+        return updates | {relative: comparison.relative}
 
-    name.change(choices, [name, others], [others, picture, said], **CHANGING)
+    name.change(choices, [name, others], [others, picture, table], **CHANGING)
     begin.click(
         show,
         [name, others, relative, form.model],
-        [picture, said, relative],
-        show_progress_on=said,
+        [picture, table, relative],
+        show_progress_on=table,
         api_visibility="private",
     )
 
 
 def _numbers(comparison: Comparison) -> str:
-    """What the command line prints. The table is wide, and is scrolled on its own."""
+    """The output of the command line as HTML; the table is wide and scrolls separately."""
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in suggestions(comparison))
     heads, rows = numbers(comparison)
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)

@@ -1,4 +1,4 @@
-"""The tab of models and devices: what there is, what draws, and how another model is made here."""
+"""The tab of models and devices: the models, which one draws, and making new ones."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from lorablend.app.work.building import KINDS
 
 __all__ = ["make_models"]
 
-_BUSY, _IDLE = 0.6, 4.0  # seconds between two looks at the jobs
-_WEIGHTS = [("8 bits (small, for most)", "int8"), ("16 bits", "fp16"), ("32 bits", "fp32")]
+_BUSY, _IDLE = 0.6, 4.0  # seconds between two checks of the jobs
+_WEIGHTS = [("8 bits (small, the usual choice)", "int8"), ("16 bits", "fp16"), ("32 bits", "fp32")]
+_IDLE_TEXT = "No model is being made."
 _NO_CONFIG = ("none", "")
-_NO_BOARD = '<p class="empty">Take the board first; its adapters become part of the new model.</p>'
+_NO_BOARD = '<p class="empty">Take the board first; the new model will contain its adapters.</p>'
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Boxes:
-    """taken: the board to bake. seen: what the last look found."""
+class _ModelBoxes:
+    """The components of the tab; `taken` has the board to bake, `seen` the result of the last check of the jobs."""
 
     model: gr.Radio
     facts: gr.HTML
@@ -67,12 +68,13 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     form = create.form
 
     def refresh(model: str) -> Values:
-        """What there is now, wherever it was made or removed. model: Create's own.
+        """Update all lists, because models may be made and removed elsewhere too.
 
-        What is chosen stays, unless it is gone: the answer may come after another choice.
+        The choice stays if it is still valid, because this update may arrive after the user chose again. `model` is the
+        choice in the tab Create.
         """
         names, chosen = service.models.names, known_model(service, model)
-        own = [one["name"] for one in service.building.models() if one["own"]]
+        own = [form["name"] for form in service.building.models() if form["own"]]
         return {
             form.model: gr.Dropdown(names) if chosen == model else model_box(names, chosen),
             boxes.model: gr.Radio(names) if chosen == model else gr.Radio(names, value=chosen),
@@ -84,44 +86,45 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
         }
 
     def open_tab(model: str) -> Values:
-        """The list here follows that of Create."""
+        """Refresh, and choose the same model as the tab Create."""
         return refresh(model) | {boxes.model: gr.Radio(service.models.names, value=known_model(service, model))}
 
     def switch(name: str) -> Values:
         with saying(service):
-            said = model_facts(service, name)
+            facts = model_facts(service, name)
             width, height = service.models.get(name).model.default_size
-        return {boxes.facts: said, form.model: name, form.width: width, form.height: height}
+        return {boxes.facts: facts, form.model: name, form.width: width, form.height: height}
 
     def convert(values: Values, request: gr.Request) -> Values:
         with saying(service):
             fields = {key: (values[getattr(boxes, key)] or "").strip() for key in ("source", "name", "weights")}
-            asked = Convert.model_validate({**fields, "config": values[boxes.config] or None})
-            service.building.convert(asked, client_of(request))
+            order = Convert.model_validate({**fields, "config": values[boxes.config] or None})
+            service.building.convert(order, client_of(request))
         return _busy(boxes)
 
     def compress(values: Values, request: gr.Request) -> Values:
         with saying(service):
-            asked = Compress(name=(values[boxes.small_name] or "").strip(), model=values[boxes.model])
-            service.building.compress(asked, client_of(request))
+            order = Compress(name=(values[boxes.small_name] or "").strip(), model=values[boxes.model])
+            service.building.compress(order, client_of(request))
         return _busy(boxes)
 
     def bake(values: Values, request: gr.Request) -> Values:
         with saying(service):
             taken: Taken | None = values[boxes.taken]
             if taken is None:
-                raise RequestError("no board is taken; press the button above")
+                raise RequestError("no board was taken; press the button above")
             name = (values[boxes.bake_name] or "").strip()
-            asked = Bake(name=name, blend=taken.draw.blend, model=taken.draw.model)
-            service.building.bake(asked, client_of(request))
+            order = Bake(name=name, blend=taken.draw.blend, model=taken.draw.model)
+            service.building.bake(order, client_of(request))
         return _busy(boxes)
 
     def ask(name: str | None) -> Values:
         with saying(service):
-            form = next((one for one in service.building.models() if one["name"] == name and one["own"]), None)
-            if form is None:
+            models = service.building.models()
+            model = next((form for form in models if form["name"] == name and form["own"]), None)
+            if model is None:
                 raise RequestError("no model is chosen; choose one that was made here")
-        text = f"Remove {html.escape(form['name'])} and free {disk_text(form['size'])}? It cannot be brought back."
+        text = f"Remove {html.escape(model['name'])} and free {disk_text(model['size'])}? It cannot be brought back."
         return {boxes.sure: gr.Row(visible=True), boxes.question: f'<p role="alert">{text}</p>'}
 
     def remove(name: str | None, model: str) -> Values:
@@ -139,20 +142,20 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
         current = (job.id, job.state, mine and mine.id) if job else None
         busy = job is not None and job.state in ("queued", "running")
         now = (current, service.models.names)
-        said: Values = {boxes.stage: _stage(service, job), boxes.seen: now}
-        if seen is None or seen[0] != current:  # else a button that was pressed would stay grey for the next job
+        updates: Values = {boxes.stage: _stage(service, job), boxes.seen: now}
+        if seen is None or seen[0] != current:  # this also enables a pressed button again for the next job
             timer = gr.Timer(_BUSY if busy else _IDLE, active=True)
-            said |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=mine is not None)}
-        return said | (refresh(model) if seen is None or seen[1] != now[1] else {})
+            updates |= {boxes.timer: timer, boxes.stop: gr.Button(interactive=mine is not None)}
+        return updates | (refresh(model) if seen is None or seen[1] != now[1] else {})
 
     lists = [boxes.model, boxes.facts, boxes.table, boxes.old, boxes.source, boxes.config, form.model]
     begun = [boxes.timer, boxes.stop, boxes.seen]
     tab.select(open_tab, form.model, lists, **CHANGING)
     boxes.model.input(switch, boxes.model, [boxes.facts, form.model, form.width, form.height], **CHOOSING)
-    asked = {boxes.source, boxes.name, boxes.weights, boxes.config}
-    gr.on([boxes.convert.click, boxes.name.submit], convert, asked, begun, **CHANGING)
-    asked = {boxes.small_name, boxes.model}
-    gr.on([boxes.compress.click, boxes.small_name.submit], compress, asked, begun, **CHANGING)
+    inputs = {boxes.source, boxes.name, boxes.weights, boxes.config}
+    gr.on([boxes.convert.click, boxes.name.submit], convert, inputs, begun, **CHANGING)
+    inputs = {boxes.small_name, boxes.model}
+    gr.on([boxes.compress.click, boxes.small_name.submit], compress, inputs, begun, **CHANGING)
     gr.on([boxes.bake.click, boxes.bake_name.submit], bake, {boxes.taken, boxes.bake_name}, begun, **CHANGING)
     boxes.taken.change(_board, boxes.taken, boxes.board, **CHANGING)
     boxes.source.change(_config_box, boxes.source, boxes.config, **AT_ONCE)
@@ -165,7 +168,7 @@ def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     gr.on([tab.select, boxes.timer.tick], look, [boxes.seen, form.model], watched, **AT_ONCE)
 
 
-def _layout(service: Service) -> _Boxes:
+def _layout(service: Service) -> _ModelBoxes:
     names = service.models.names
     made: dict[str, Any] = {"taken": gr.State(None), "seen": gr.State(None), "timer": gr.Timer(_IDLE, active=False)}
     with gr.Row(equal_height=False):
@@ -184,29 +187,29 @@ def _layout(service: Service) -> _Boxes:
             made["sure"] = sure
             gr.HTML(f"<h2>Devices</h2>{device_table(service)}")
         with gr.Column(scale=6, min_width=280):
-            gr.HTML("<h2>Being made</h2>")
-            made["stage"] = gr.HTML(text_stage("Nothing is being made."), elem_id="model-stage")
+            gr.HTML("<h2>In progress</h2>")
+            made["stage"] = gr.HTML(text_stage(_IDLE_TEXT), elem_id="model-stage")
             with gr.Row(elem_classes="actions"):
-                made["stop"] = gr.Button(
-                    "Stop making it", variant="stop", size="sm", interactive=False, scale=0, min_width=130
-                )
-            gr.HTML("<h2>Bring in a model</h2>")
+                made["stop"] = gr.Button("Stop", variant="stop", size="sm", interactive=False, scale=0, min_width=130)
+            gr.HTML("<h2>Convert a model</h2>")
             made["source"] = gr.Dropdown(
                 service.building.sources.names(),
                 value=None,
                 allow_custom_value=True,
-                label="Hugging Face id (owner/name), or what lies in the folder sources",
+                label="Hugging Face id (owner/name), or a name in the folder sources",
             )
             made["config"] = gr.Dropdown(
-                [_NO_CONFIG], value="", label="Its configuration, a diffusers folder", visible=False
+                [_NO_CONFIG], value="", label="Configuration of the checkpoint (a diffusers folder)", visible=False
             )
             made["weights"] = gr.Radio(_WEIGHTS, value="int8", label="Weights")
             with gr.Row(elem_classes="end"):
                 made["name"] = gr.Textbox(label="Name of the new model", max_length=180, min_width=160, scale=3)
                 made["convert"] = gr.Button("Convert", size="sm", min_width=90, scale=1)
-            gr.HTML("<h2>Compress the model that draws to 8 bits</h2>")
+            gr.HTML("<h2>Compress the chosen model to 8 bits</h2>")
             with gr.Row(elem_classes="end"):
-                made["small_name"] = gr.Textbox(label="Name of the small model", max_length=180, min_width=160, scale=3)
+                made["small_name"] = gr.Textbox(
+                    label="Name of the smaller model", max_length=180, min_width=160, scale=3
+                )
                 made["compress"] = gr.Button("Compress", size="sm", min_width=90, scale=1)
             gr.HTML("<h2>Bake the board into a model</h2>")
             with gr.Row(elem_classes="actions"):
@@ -215,10 +218,10 @@ def _layout(service: Service) -> _Boxes:
             with gr.Row(elem_classes="end"):
                 made["bake_name"] = gr.Textbox(label="Name of the baked model", max_length=180, min_width=160, scale=3)
                 made["bake"] = gr.Button("Bake", size="sm", min_width=90, scale=1)
-    return _Boxes(**made)
+    return _ModelBoxes(**made)
 
 
-def _busy(boxes: _Boxes) -> Values:
+def _busy(boxes: _ModelBoxes) -> Values:
     return {boxes.timer: gr.Timer(_BUSY, active=True), boxes.stop: gr.Button(interactive=True), boxes.seen: None}
 
 
@@ -232,15 +235,15 @@ def _board(taken: Taken | None) -> str:
     draw: Draw = taken.draw
     items = draw.blend.get("items", []) if isinstance(draw.blend, dict) else draw.blend
     if not items:
-        return '<p class="trouble">The board is empty; add an adapter to it in Create.</p>'
+        return '<p class="trouble">The board is empty; add an adapter to it in the tab Create.</p>'
     words = ", ".join(f"{item['adapter']} {item.get('weight', 1):g}" for item in items)
     return f"<p>{html.escape(words)}</p>"
 
 
 def _stage(service: Service, job: Job | None) -> str:
     if job is None:
-        return text_stage("Nothing is being made.")
+        return text_stage(_IDLE_TEXT)
     name = str(job.request["name"])
     if job.state == "done":
-        return text_stage(f"{name} is ready" if name in service.models.names else f"{name} was made, and removed again")
+        return text_stage(f"{name} is ready" if name in service.models.names else f"{name} was made, and removed later")
     return job_stage(job, 0, name)

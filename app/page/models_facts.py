@@ -1,4 +1,4 @@
-"""What the tab of models and devices says of them, as HTML."""
+"""Facts about models and devices, as HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["device_table", "disk_text", "model_facts", "model_table"]
 def model_facts(service: Service, name: str) -> str:
     try:
         pipe = service.models.get(name)
-    except LorablendError as error:  # changed behind our back
+    except LorablendError as error:  # another program changed it
         return f'<p class="trouble" role="alert">{html.escape(service.public(str(error)))}</p>'
     width, height = pipe.model.default_size
     lines = {
@@ -26,21 +26,21 @@ def model_facts(service: Service, name: str) -> str:
         "Scheduler": pipe.model.scheduler_class,
         "Runs on": f"{pipe.device}, runtime {pipe.runtime}",
         "Precision": pipe.precision or "the device's own choice",
-        "Highest rank": pipe.max_rank or "as the adapters are",
+        "Highest rank": pipe.max_rank or "unlimited",
     }
     rows = "".join(f"<dt>{key}</dt><dd>{html.escape(str(value))}</dd>" for key, value in lines.items())
     return f"<dl>{rows}</dl>"
 
 
 def model_table(service: Service) -> str:
-    """All models with the disk they take, and what is free."""
+    """All models with their size on disk, and the free space."""
     forms = service.building.models()
     rows = "".join(
-        f"<tr><td>{html.escape(one['name'])}</td><td>{html.escape(one['family'])}</td>"
-        f"<td>{disk_text(one['size'])}</td><td>{_origin(service, one)}</td></tr>"
-        for one in forms
+        f"<tr><td>{html.escape(form['name'])}</td><td>{html.escape(form['family'])}</td>"
+        f"<td>{disk_text(form['size'])}</td><td>{_origin(service, form)}</td></tr>"
+        for form in forms
     )
-    used = sum(one["size"] for one in forms)
+    used = sum(form["size"] for form in forms)
     return (
         "<table><thead><tr><th>Model</th><th>Family</th><th>Disk</th><th>From</th></tr></thead>"
         f"<tbody>{rows}</tbody></table><p>{disk_text(used)} used, {disk_text(service.building.free())} free</p>"
@@ -50,21 +50,21 @@ def model_table(service: Service) -> str:
 def _origin(service: Service, form: dict[str, Any]) -> str:
     if form["error"]:
         return f'<span class="trouble" role="alert">{html.escape(service.public(form["error"]))}</span>'
-    return html.escape(form["origin"] or ("made here" if form["own"] else "chosen at the start"))
+    return html.escape(form["origin"] or ("made here" if form["own"] else "given at the start"))
 
 
 def device_table(service: Service) -> str:
-    """What OpenVINO sees; the device that draws is marked."""
+    """The devices that OpenVINO finds; the one that draws is marked."""
     used = service.models.get().device
     try:
-        found = devices()
+        names = devices()
     except (LorablendError, RuntimeError) as error:
         return f'<p role="alert">{html.escape(str(error))}</p>'
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(words)}</td>"
         f"<td>{'draws' if name == used else ''}</td>"
         f"<td>{'live and genai' if name == 'CPU' else 'genai'}</td></tr>"
-        for name, words in found
+        for name, words in names
     )
     return (
         "<table><thead><tr><th>Device</th><th>Name</th><th>Use</th><th>Runtimes</th></tr></thead>"

@@ -1,8 +1,8 @@
-"""The web page: what the service can do, for people. Everything is local, and everything that is drawn is a job."""
+"""The web page in front of the service. Everything is local, and all work is done in jobs."""
 
 import os
 
-# Before Gradio is imported: nothing is reported to anybody, and no version is looked up.
+# Before Gradio is imported: it must not send reports or look for new versions.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
 import html
@@ -25,23 +25,23 @@ from lorablend.app.service import Service
 
 __all__ = ["build_page", "mount_options"]
 
-# Fonts that the system has: Gradio's own themes name fonts that a browser asks a server for.
+# System fonts, because Gradio's own themes make the browser load fonts from a server.
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "monospace")
 _LARGEST_UPLOAD = "4gb"  # an adapter of a full fine-tuning
 
 
 def build_page(service: Service) -> gr.Blocks:
-    """The page for a service that runs; mount it with `mount_options`."""
+    """Build the page for a running service; mount it with `mount_options`."""
     shelf = Shelf(service.models.lora_dir)
     pipe = service.models.get()
-    what = html.escape(f"{service.models.names[0]} · {pipe.device} · {pipe.runtime}")
+    subtitle = html.escape(f"{service.models.names[0]} · {pipe.device} · {pipe.runtime}")
     with gr.Blocks(title="lorablend", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.HTML(f"<h1>lorablend</h1><p>{what}</p>", elem_id="title")
+        gr.HTML(f"<h1>lorablend</h1><p>{subtitle}</p>", elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Create", id="create") as tab:
                 create = make_create(service, shelf, page)
-            # Adapters come in by other tabs, trainings and programs.
+            # Other tabs, trainings and programs may have added adapters.
             tab.select(lambda: [gr.Dropdown(shelf.names())] * 2, None, [create.add, create.tag], **CHANGING)
             with gr.Tab("Gallery", id="gallery") as tab:
                 make_gallery(service, shelf, create, tabs, tab)
@@ -59,7 +59,7 @@ def build_page(service: Service) -> gr.Blocks:
 
 
 def mount_options() -> dict[str, Any]:
-    """For `gr.mount_gradio_app`: looks, and nothing that leaves the machine."""
+    """Options of `gr.mount_gradio_app`: the theme, and nothing that sends data to other machines."""
     return {
         "theme": _theme(),
         "css_paths": Path(__file__).with_name("page.css"),
@@ -90,5 +90,5 @@ def _theme() -> Base:
         button_primary_text_color="white",
         button_cancel_background_fill="*neutral_100",
         slider_color="*primary_500",
-        color_accent="*primary_600",  # its default is too pale for text; in the dark see page.css
+        color_accent="*primary_600",  # the default is too pale for text; for dark mode see page.css
     )

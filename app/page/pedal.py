@@ -1,4 +1,4 @@
-"""A pedal of the board: one adapter with its knobs, and its two forms: text for boxes, an item of a blend."""
+"""A pedal of the board: one adapter with its knobs, as texts for the page's boxes and as an item of a blend."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ def _new_id() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Pedal:
-    """One adapter. id tells two pedals of one adapter apart.
+    """One adapter with its knobs. Texts are "" if nothing is set.
 
-    The others are texts, "" for nothing: unet and text_encoder weights in place of `weight`; blocks a preset, a list,
-    or a blend's JSON form; start and stop a step's number, or a part of the run with a point in it; ramp two factors;
-    mask four edges, or the name of an upload.
+    Attributes:
+        adapter: The adapter's name.
+        id: Distinguishes two pedals of the same adapter.
+        on: Whether the adapter is used.
+        weight: Its weight.
+        unet, text_encoder: Weights that replace `weight` there.
+        blocks: A preset, a list of numbers, or the JSON form of a blend.
+        start, stop: A step number, or with a decimal point a share of the run.
+        ramp: Two factors.
+        mask: Four edges, or the name of an upload.
     """
 
     adapter: str
@@ -39,7 +46,7 @@ class Pedal:
     mask: str = ""
 
     def item(self) -> dict[str, Any]:
-        """The item of a blend. Raises BlendError for text that cannot be read."""
+        """The item of a blend. Raises BlendError for an invalid text."""
         form: dict[str, Any] = {"adapter": self.adapter, "weight": self.weight}
         form |= {"unet": self._weight("unet"), "text_encoder": self._weight("text_encoder")}
         form |= {"blocks": self._blocks(), "mask": self._mask()}
@@ -49,7 +56,7 @@ class Pedal:
 
     @classmethod
     def of_item(cls, item: Mapping[str, Any]) -> Pedal:
-        """The pedal for an item in its JSON form, or in that of `style_of`."""
+        """The pedal for an item in a blend's JSON form or in that of `style_of`."""
         schedule, blocks, mask = item.get("schedule") or {}, item.get("blocks"), item.get("mask")
         return cls(
             adapter=str(item["adapter"]),
@@ -70,7 +77,9 @@ class Pedal:
             try:
                 return json.loads(text)
             except ValueError as error:
-                raise BlendError(f"{self.adapter}: blocks are no JSON ({error}); write OUTALL, or 12 numbers") from None
+                raise BlendError(
+                    f"{self.adapter}: blocks are not valid JSON ({error}); write OUTALL, or 12 numbers"
+                ) from None
         return self._numbers("blocks") if "," in text else text or None
 
     def _mask(self) -> Any:
@@ -89,7 +98,7 @@ class Pedal:
     def _numbers(self, name: str, count: int = 0) -> list[float] | None:
         texts = [part for part in str(getattr(self, name)).split(",") if part.strip()]
         if count and texts and len(texts) != count:
-            raise BlendError(f"{self.adapter}: {name} has {len(texts)} numbers; give {count} with commas between them")
+            raise BlendError(f"{self.adapter}: {name} has {len(texts)} numbers; give {count}, separated by commas")
         return [self._number(name, text) for text in texts] or None
 
     def _number(self, name: str, text: str) -> float:
@@ -105,23 +114,23 @@ Board = list[Pedal]
 
 
 def blend_of(board: Board, mode: str, switch_steps: int) -> dict[str, Any]:
-    """The JSON form of the blend of the pedals that are on. Raises BlendError."""
+    """The blend of the pedals that are on, in its JSON form. Raises BlendError for an invalid text."""
     return style_of([pedal for pedal in board if pedal.on], mode, switch_steps)
 
 
 def style_of(board: Board, mode: str, switch_steps: int) -> dict[str, Any]:
-    """As `blend_of`, with the pedals that are off too, as items that say so: what is kept of a board."""
+    """Like `blend_of`, but pedals that are off are included as items with `on` false; this is how boards are saved."""
     form: dict[str, Any] = {"mode": mode} | ({"switch_steps": switch_steps} if mode == "switch" else {})
     return form | {"items": [pedal.item() | ({} if pedal.on else {"on": False}) for pedal in board]}
 
 
 def board_of(blend: Mapping[str, Any]) -> Board:
-    """The pedals for a blend's JSON form, or for that of `style_of`."""
+    """The pedals for a blend's JSON form or for that of `style_of`."""
     return [Pedal.of_item(item) for item in blend.get("items", ())]
 
 
 def moved(board: Board, index: int, by: int) -> Board:
-    """The board with one pedal in another place; the same at either end."""
+    """The board with one pedal moved by `by` places; unchanged if that leads past an end."""
     other = index + by
     if not 0 <= other < len(board):
         return board

@@ -1,4 +1,4 @@
-"""The right side of the page: what is being drawn, and the newest pictures; the same in every tab and at any time."""
+"""The right side of the page: the running drawing and the newest pictures, the same in every browser tab."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ from lorablend.app.service import Service
 
 __all__ = ["Results", "make_results", "wire_results"]
 
-_KINDS = ("draw", "grid")  # what makes a model or trains has a tab of its own, and is not stopped here
+_KINDS = ("draw", "grid")  # other kinds of jobs are shown and stopped in tabs of their own
 _SHOWN = 12  # pictures
-_LONGEST = 100  # pictures of a comparison: more than ever wait
-_BUSY, _IDLE = 0.4, 3.0  # seconds between two looks at the jobs
+_LONGEST = 100  # pictures of a comparison; the queue holds fewer
+_BUSY, _IDLE = 0.4, 3.0  # seconds between two checks of the jobs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """picture: one of them large. gallery: a strip of the newest, without Gradio's own large view: that takes the
-    keyboard's focus whenever a picture comes in, from whatever is being written or chosen.
+    """The components of the right side.
 
-    shown: the files in the strip, the newest first. chosen: the file that is large, whose settings are in `text`.
-
-    seen: what the last look found, so that nothing is sent twice.
+    Attributes:
+        stage: The running job, with its progress.
+        picture: The chosen picture, large.
+        gallery: A strip of the newest pictures, without Gradio's own large view, which takes the keyboard's focus
+            whenever a picture arrives.
+        text: The settings of the chosen picture.
+        row, failed: The pictures of a comparison, and why some are missing.
+        shown: The files in the strip, the newest first.
+        chosen: The file of the chosen picture.
+        seen: The result of the last check, so that nothing is sent twice.
+        timer: Triggers the checks.
     """
 
     stage: gr.HTML
@@ -54,7 +61,7 @@ class Results:
 
 
 def make_results(stop: gr.Button) -> Results:
-    """Lay out the right side; the stop button stands beside the one that begins."""
+    """Lay out the right side; `stop` is the button next to the one that begins."""
     stage = gr.HTML(job_stage(None, 0), elem_id="stage")
     row = gr.Gallery(
         label="Comparison, same seed",
@@ -109,7 +116,7 @@ def make_results(stop: gr.Button) -> Results:
 
 
 def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
-    """Look at the jobs when the page is opened, and again and again."""
+    """Check the jobs when the page is opened, and periodically."""
 
     def look(seen: Any, request: gr.Request) -> Values:
         job, waiting = service.jobs.current(*_KINDS)
@@ -123,21 +130,21 @@ def wire_results(service: Service, results: Results, page: gr.Blocks) -> None:
         ]
         newest = service.jobs.find(kind="draw", limit=1)
         row = _comparison(service, newest[0]) if newest else []
-        now = (busy, files, current, [(one.id, one.state) for one in row])
-        said: Values = {results.stage: _stage(job, waiting), results.seen: now}
-        if seen is None or seen[2] != current:  # else a button that was pressed would stay grey for the next job
+        now = (busy, files, current, [(part.id, part.state) for part in row])
+        updates: Values = {results.stage: _stage(job, waiting), results.seen: now}
+        if seen is None or seen[2] != current:  # this also enables a pressed button again for the next job
             timer = gr.Timer(_BUSY if busy else _IDLE)
-            said |= {results.timer: timer, results.stop: gr.Button(interactive=mine is not None)}
+            updates |= {results.timer: timer, results.stop: gr.Button(interactive=mine is not None)}
         if seen is None or seen[:2] != now[:2]:
-            said |= _pictures(service, results, files, busy)
+            updates |= _pictures(service, results, files, busy)
         if seen is None or seen[3] != now[3]:
-            said |= _row(service, results, row)
-        return said
+            updates |= _row(service, results, row)
+        return updates
 
     def stop(request: gr.Request) -> None:
         if job := service.jobs.stoppable(user_of(request), *_KINDS):
-            for one in _comparison(service, job) or [job]:
-                service.jobs.cancel(one.id)
+            for part in _comparison(service, job) or [job]:
+                service.jobs.cancel(part.id)
 
     def select(shown: list[str], event: gr.SelectData) -> Values:
         file = shown[event.index]
@@ -159,9 +166,9 @@ def _stage(job: Job | None, waiting: int) -> str:
 
 
 def _pictures(service: Service, results: Results, files: list[str], busy: bool) -> Values:
-    """The strip of the newest pictures, and, unless one is being drawn, the newest large.
+    """Updates for the strip of the newest pictures and, unless one is being drawn, for the large picture.
 
-    Copies that Gradio may serve, byte for byte; the folder itself stays closed to browsers.
+    Gradio serves exact copies of the files; browsers have no access to the folder itself.
     """
     copies = [save_file_to_cache(service.gallery.path(file), results.gallery.GRADIO_CACHE) for file in files]
     first = files[0] if files else ""
@@ -192,18 +199,18 @@ def _words(service: Service, file: str) -> str:
 
 
 def _comparison(service: Service, job: Job) -> list[Job]:
-    """The jobs of the comparison that this one is of, the first one first; none if it is of none."""
+    """All jobs of the comparison that this job belongs to, in order; an empty list if it belongs to none."""
 
-    def name(one: Job) -> str:
-        return one.request.get("comparison", {}).get("name", "")
+    def name(job: Job) -> str:
+        return job.request.get("comparison", {}).get("name", "")
 
     if not name(job):
         return []
-    return [one for one in reversed(service.jobs.find(kind="draw", limit=_LONGEST)) if name(one) == name(job)]
+    return [other for other in reversed(service.jobs.find(kind="draw", limit=_LONGEST)) if name(other) == name(job)]
 
 
 def _row(service: Service, results: Results, jobs: list[Job]) -> Values:
-    """The pictures of a comparison that are there, and why others are not."""
+    """Updates that show the finished pictures of a comparison, and why others failed."""
     done, failed = [], ""
     for job in jobs:
         label = job.request["comparison"]["label"]

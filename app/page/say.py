@@ -1,4 +1,4 @@
-"""What the page says when something is wrong: one line, without this machine's folders."""
+"""Options of the page's event listeners, and its error messages: one line, without this machine's folders."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lorablend.app.service import Service
 __all__ = ["AT_ONCE", "CHANGING", "CHOOSING", "GREY", "HIDDEN", "saying", "size_text"]
 
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""Of event listeners that raise no `gr.Error`, which a browser would take for a broken server without a queue."""
+"""For listeners that never raise `gr.Error`; without the queue, the browser would take it for a broken server."""
 CHANGING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-"""Of all others, and of those that change a State that others listen to: only Gradio's queue tells them."""
+"""For all other listeners, and those that change a State with listeners, which only Gradio's queue calls."""
 CHOOSING: dict[str, Any] = CHANGING | {"trigger_mode": "always_last"}
-"""Of those that follow on a choice: Gradio forgets one that is made before the answer to the choice before has come,
-and the page would show, draw with or delete what was chosen first."""
+"""For listeners of a choice. Without `always_last`, Gradio drops a choice that is made before the answer to the
+previous one, and the page would show, use or delete the wrong item."""
 GREY = "() => ({__type__: 'update', interactive: false})"
-"""For a button that is pressed, by the browser itself: what a listener answers may come after the look that found the
-next job, and would leave the button grey for all of it."""
+"""Disables a pressed button in the browser. A listener's answer could arrive after the check that found the next job,
+and the button would stay disabled during all of it."""
 HIDDEN = "() => ({__type__: 'update', visible: false})"
-"""For the question whether one is sure, by the browser itself: a late answer would hide the next one."""
+"""Hides a question in the browser. A listener's late answer could hide the next question."""
 
 
 @contextmanager
 def saying(service: Service) -> Iterator[None]:
-    """Turn errors into `gr.Error`: a person's mistakes by their own words, faults of ours by a line that says so."""
+    """Turn exceptions into `gr.Error`: the user's mistakes with their own message, bugs with a line that says so."""
     try:
         yield
     except gr.Error:
@@ -42,10 +42,10 @@ def saying(service: Service) -> Iterator[None]:
         raise gr.Error(html.escape(f"{place}: {first['msg'].lower()}"), print_exception=False) from None
     except (LorablendError, OSError) as error:
         raise gr.Error(html.escape(service.public(str(error))), print_exception=False) from None
-    except Exception as error:  # without this the button would seem to do nothing
-        raise gr.Error("something went wrong in the program; its log says what") from error
+    except Exception as error:  # otherwise the button would seem to do nothing
+        raise gr.Error("an internal error occurred; see the program's log") from error
 
 
 def size_text(size: int) -> str:
-    """Bytes for a person: "0.3 MB"."""
+    """A size in bytes for people: "0.3 MB"."""
     return f"{size / 1e6:.1f} MB" if size >= 50_000 else f"{size / 1e3:.1f} kB"

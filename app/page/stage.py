@@ -1,4 +1,4 @@
-"""The part of the page that shows the work: a preview, a progress bar, a line of text; as HTML."""
+"""The part of the page that shows a job, as HTML: a preview, a progress bar and a line of text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LONGEST = 240  # characters of a warning
 
 
 def text_stage(text: str, *, alarm: bool = False) -> str:
-    """A line of text; alarm: something went wrong."""
+    """A line of text; `alarm` marks it as an error."""
     role = "alert" if alarm else "status"
     return f'<div class="stage"><p role="{role}">{html.escape(text)}</p></div>'
 
 
 def job_stage(job: Job | None, waiting: int, prompt: str = "") -> str:
-    """The running job, or how the last one ended. waiting: jobs behind it."""
+    """The running job, or how the last one ended; `waiting` is the number of jobs after it."""
     if job is None:
         return text_stage("Your pictures appear here.")
     behind = f" · {waiting} waiting" if waiting else ""
@@ -53,7 +53,7 @@ def _running(job: Job, behind: str, prompt: str) -> str:
 
 
 def _bar(text: str, done: tuple[int, int] | None, preview: bytes, prompt: str) -> str:
-    """A bar of unknown length where `done` is None; the preview is stretched by the browser."""
+    """A progress bar, of unknown length if `done` is None; the browser scales the preview."""
     value = "" if done is None else f' value="{done[0]}" max="{done[1]}"'
     source = f"data:image/png;base64,{base64.b64encode(preview).decode()}"
     picture = f'<img alt="Preview" src="{source}">' if preview else '<div class="blank"></div>'
@@ -65,7 +65,7 @@ def _bar(text: str, done: tuple[int, int] | None, preview: bytes, prompt: str) -
 
 
 def _cut(text: str) -> str:
-    """A prompt that is too long is warned of with all that was left out of it."""
+    """A warning, shortened: one about a long prompt quotes everything that was cut off."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 

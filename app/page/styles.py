@@ -1,14 +1,14 @@
-"""Boards that were saved under a name: one JSON file each, in the folder `styles` of the data folder."""
+"""Boards saved under a name, each in a JSON file in the folder `styles` of the data folder."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lorablend.adapters.errors import RequestError
+from lorablend.adapters.files.atomic import atomic_write
 
 __all__ = ["Styles"]
 
@@ -16,36 +16,34 @@ _LONGEST = 60  # characters
 
 
 class Styles:
-    """The styles in `folder`, which is made when the first one is saved."""
+    """The styles in `folder`, which is created when the first one is saved."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def names(self) -> list[str]:
-        """In the order of the alphabet; files that are no style are left out."""
-        found = (self._read(path) for path in self._folder.glob("*.json"))
-        return sorted((str(form["name"]) for form in found if form), key=str.casefold)
+        """All names in alphabetical order; files that are not styles are left out."""
+        forms = (self._read(path) for path in self._folder.glob("*.json"))
+        return sorted((str(form["name"]) for form in forms if form), key=str.casefold)
 
     def save(self, name: str, blend: dict[str, Any]) -> None:
-        """Keep a blend's JSON form, in the place of one of that name. Raises RequestError for a name that is none."""
+        """Save a blend's JSON form, replacing a style of the same name. Raises RequestError for an invalid name."""
         name = " ".join(name.split())
         if not name or len(name) > _LONGEST or not name.isprintable():
             raise RequestError(f'a style cannot be called "{name[:_LONGEST]}"; give 1 to {_LONGEST} characters')
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({"name": name, "blend": blend}, ensure_ascii=False), "utf-8")
-        os.replace(partial, path)
+        with atomic_write(self._path(name)) as part:
+            part.write_text(json.dumps({"name": name, "blend": blend}, ensure_ascii=False), "utf-8")
 
     def load(self, name: str) -> dict[str, Any]:
-        """The blend's JSON form. Raises RequestError if there is no such style."""
+        """The JSON form of the blend. Raises RequestError if there is no style of this name."""
         form = self._read(self._path(name))
         if form is None:
             raise RequestError(f'there is no style "{name[:_LONGEST]}"; choose one from the list')
         return form["blend"]
 
     def delete(self, name: str) -> None:
-        """Raises RequestError if there is no such style."""
+        """Delete a style. Raises RequestError if there is none of this name."""
         self.load(name)
         self._path(name).unlink(missing_ok=True)
 

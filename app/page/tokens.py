@@ -1,4 +1,4 @@
-"""How many tokens a prompt has, so that nobody is surprised by what is cut."""
+"""The number of tokens in a prompt, so that people see in advance what is cut off."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["TokenCounter"]
 
 
 class TokenCounter:
-    """For one model; its first tokenizer is compiled with the first prompt. Words of bundled embeddings count as text.
+    """Counts the tokens of one model's first tokenizer, which is compiled for the first prompt. Safe for threads.
 
-    For any number of threads.
+    Words that stand for bundled embeddings count as text.
     """
 
     def __init__(self, model: ModelFolder) -> None:
@@ -28,11 +28,11 @@ class TokenCounter:
 
     @property
     def room(self) -> int:
-        """Tokens that the model reads; the marks for begin and end are not among them."""
+        """Tokens that the model can read, without those that mark the beginning and the end."""
         return self._tokenizer.max_length - 2
 
     def count(self, text: str) -> int:
-        """Tokens of a text without tags."""
+        """Count the tokens of a text without tags."""
         with self._lock:
             if self._request is None:
                 self._request = ov.Core().compile_model(self._tokenizer.xml, "CPU").create_infer_request()
@@ -40,7 +40,7 @@ class TokenCounter:
             return int(self._request.get_tensor("input_ids").shape[-1]) - 2
 
     def line(self, prompt: str) -> str:
-        """What to show below the prompt: the count, and what is wrong with a tag."""
+        """The line below the prompt: the count, or what is wrong with a tag."""
         try:
             text, tags = parse_prompt(prompt)
         except BlendError as error:

@@ -1,6 +1,6 @@
-"""What programs call on the page's own server: Gradio's clients by name, and assistants as tools of MCP."""
+"""Endpoints of the page for other programs: Gradio's clients call them by name, assistants as MCP tools."""
 
-# No annotations from the future here: Gradio reads those of the tools as they stand.
+# Without `from __future__ import annotations`: Gradio reads the annotations of the tools at run time.
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from lorablend.engine.settings import Settings
 
 __all__ = ["make_tools"]
 
-_WAITING = 100  # threads for requests that wait; each is held for a second at most
+_WAITING = 100  # threads for waiting requests, each in use for at most a second at a time
 
 
 def make_tools(service: Service, page: gr.Blocks) -> None:
-    """Add the endpoints, each a tool too: draw, list_adapters, list_models."""
+    """Add the endpoints draw, list_adapters and list_models, each of which is also an MCP tool."""
     waiting = CapacityLimiter(_WAITING)
 
     async def draw(
@@ -42,21 +42,21 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
         """Draw a picture from a description.
 
         Args:
-            prompt: What the picture shows. Tags such as <lora:ink:0.8> add adapters, as `adapters` does.
-            negative_prompt: What it is not to show.
-            adapters: Names of adapters (see list_adapters) and their weights; 1 is full strength, 0 off.
+            prompt: What the picture should show. Tags such as <lora:ink:0.8> add adapters, like `adapters`.
+            negative_prompt: What it should not show.
+            adapters: Names of adapters (see list_adapters) with their weights; 1 is full strength, 0 is off.
             width: Pixels, a multiple of 8; 0 for the model's own size.
             height: Pixels, a multiple of 8; 0 for the model's own size.
-            steps: 0 for the model's own number.
-            guidance_scale: How closely the prompt is followed, 1 to 20.
-            seed: The same seed gives the same picture; -1 draws one by chance.
-            model: A name that list_models knows; empty for the first one.
+            steps: Number of steps; 0 for the model's own.
+            guidance_scale: How closely to follow the prompt, 1 to 20.
+            seed: The same seed gives the same picture; -1 chooses a random one.
+            model: A name from list_models; empty for the first one.
 
         Returns:
             The picture, and its settings as text.
         """
         with saying(service):
-            asked = Draw(
+            order = Draw(
                 prompt=prompt,
                 negative_prompt=negative_prompt or None,
                 blend=[[name, weight] for name, weight in adapters.items()],
@@ -67,7 +67,7 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
                 seed=None if seed < 0 else seed,
                 model=model or None,
             )
-            job = await to_thread.run_sync(service.draw, asked, _client(request))
+            job = await to_thread.run_sync(service.draw, order, _client(request))
             job = await _ended(service, job, waiting)
             if job.state != "done":
                 raise LorablendError(job.reason or "the job was cancelled")
@@ -78,7 +78,7 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
         """List the adapters (styles, characters, speed-ups) that draw can use.
 
         Returns:
-            Name, trigger words to write into the prompt, base model and any error of each.
+            For each: name, trigger words to use in the prompt, base model, and an error if it cannot be used.
         """
         return [
             {
@@ -94,21 +94,21 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
         """List the models that draw can use; the first one is the default.
 
         Returns:
-            Name, family and own size of each.
+            For each: name, family and native size.
         """
-        found = []
+        models = []
         for name in service.models.names:
             model = service.models.get(name).model
-            found.append({"name": name, "family": model.family, "size": list(model.default_size)})
-        return found
+            models.append({"name": name, "family": model.family, "size": list(model.default_size)})
+        return models
 
-    # Without Gradio's queue: the jobs have one of their own, and behind it MCP would call its own server, unlogged.
+    # Without Gradio's queue: the jobs have their own, and with it MCP would call its own server without a login.
     for tool in (draw, list_adapters, list_models):
         gr.api(tool, api_name=tool.__name__, queue=False)
 
 
 async def _ended(service: Service, job: Job, waiting: CapacityLimiter) -> Job:
-    """The job at its end; cancelled where nobody waits for it any more."""
+    """Wait for the job to end; cancel it if the client stops waiting."""
     try:
         while job.state not in ENDED:
             job = await to_thread.run_sync(service.wait, job, 1.0, abandon_on_cancel=True, limiter=waiting)
@@ -119,10 +119,10 @@ async def _ended(service: Service, job: Job, waiting: CapacityLimiter) -> Job:
 
 
 def _client(request: gr.Request) -> str:
-    asked: Any = getattr(request, "request", request)  # MCP hands over what Gradio's requests are made from
-    return asked.scope.get("lorablend.user") or (asked.client.host if asked.client else "")
+    http_request: Any = getattr(request, "request", request)  # MCP passes the request that Gradio's would wrap
+    return http_request.scope.get("lorablend.user") or (http_request.client.host if http_request.client else "")
 
 
 def _file(path: Path, page: gr.Blocks) -> dict[str, Any]:
-    """A copy that Gradio may serve, byte for byte."""
+    """An exact copy that Gradio may serve."""
     return FileData(path=save_file_to_cache(path, page.GRADIO_CACHE), orig_name=path.name).model_dump()

@@ -166,11 +166,7 @@ def open_picture(path: Path) -> Image.Image:
         raise RequestError(f"{path} is not a picture; give a PNG, JPEG or WebP file") from None
     except Image.DecompressionBombError:
         raise RequestError(f"{path} has too many pixels; give a smaller picture") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:  # from Pillow, for a damaged PNG or too long a text
+    except (OSError, SyntaxError, ValueError) as error:  # from Pillow: a damaged PNG, or too long a text
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RequestError(f"{path} cannot be read: {reason}") from error
 

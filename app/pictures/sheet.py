@@ -123,10 +123,10 @@ def _draw_table(table: Table, side: int, style: _Style) -> Image.Image:
     step = (tile[0] + style.gap, tile[1] + style.gap)
     pictures_width = count * step[0] - style.gap
 
-    beside = [_wrapped(text, style.label, side) for text in (*table.rows, table.rows_title)]
-    *rows, rows_title = beside
-    beside_width = max((_width(line, style.label) for lines in beside for line in lines), default=0)
-    left = beside_width + style.gap if beside_width else 0
+    row_labels = [_wrapped(text, style.label, side) for text in (*table.rows, table.rows_title)]
+    *rows, rows_title = row_labels
+    label_width = max((_width(line, style.label) for lines in row_labels for line in lines), default=0)
+    left = label_width + style.gap if label_width else 0
     heading = _wrapped(table.heading, style.heading, left + pictures_width)
     columns_title = _wrapped(table.columns_title, style.label, pictures_width)
     columns = [_wrapped(text, style.label, tile[0]) for text in table.columns]

@@ -1,4 +1,4 @@
-"""What the tests of the app share: adapters for the small SDXL model, a cache of their own, and no library."""
+"""Fixtures of the app's tests: adapters for the small SDXL model, a separate cache, and no library."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
 
 from lorablend.app.library.library import Library
 from lorablend.app.service import Service
 from tests.adapter_files import SD15_SHAPES, SDXL_SHAPES, random_factors, write_kohya, write_peft
 from tests.app.file_server import FileServer, serving
 from tests.app.library.library_files import write
-from tests.app.page.browser import browsing
 
 # Of the small SDXL model: [out, in].
 _SHAPES = {
@@ -53,15 +51,9 @@ def service(sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathF
     service.close()
 
 
-@pytest.fixture(scope="module")  # no wider: playwright's event loop runs as long as its browser
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
-
-
 @pytest.fixture
 def full_disk() -> Callable[[], AbstractContextManager[None]]:
-    """As long as it is entered, nothing can be written to any file of this process."""
+    """A context in which this process cannot write to any file."""
 
     @contextmanager
     def fill() -> Iterator[None]:
@@ -93,14 +85,14 @@ def empty(tmp_path: Path) -> Library:
 
 @pytest.fixture
 def server(adapter: Path) -> Iterator[FileServer]:
-    """Has the adapter to give away."""
+    """A file server that has the adapter."""
     with serving(files={"/ink.safetensors": adapter.read_bytes()}) as server:
         yield server
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """ink, styles/neon (SD 1.5, of other ranks) and a web page that is no adapter."""
+    """ink, styles/neon (for SD 1.5, with other ranks) and a web page that is not an adapter."""
     folder = tmp_path / "adapters"
     write(folder, "ink", metadata={"modelspec.trigger_phrase": "ink drawing, brush", "modelspec.title": "Ink & Water"})
     (folder / "styles").mkdir()

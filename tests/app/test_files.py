@@ -1,4 +1,4 @@
-"""How a file gets its place in a library: in one step, whatever ends the program."""
+"""Moving a file into a library takes one step, even if the program is killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lorablend.adapters.files.atomic import part_of
 from lorablend.app import files
 from lorablend.app.files import CONFIG, drop_parts, move_in, place_of
 
-# Killed at the moment before the file gets its name; a link gives it at once.
+# Killed just before the file gets its name.
 _KILLED = """
 import os, signal, sys
 from pathlib import Path

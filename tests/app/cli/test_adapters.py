@@ -1,4 +1,4 @@
-"""`lorablend adapters …` on a library: what is printed, and errors in one line."""
+"""`lorablend adapters …` on a library: the output, and errors in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library that is meant by default; it is not there yet."""
+    """The default library, which does not exist yet."""
     monkeypatch.setenv("LORABLEND_ADAPTERS", str(tmp_path / "data" / "library"))
     return tmp_path / "data" / "library"
 
@@ -47,7 +47,7 @@ def error(capsys: Capture, *arguments: str) -> str:
 def test_add_list_search_remove(source: Path, folder: Path, capsys: Capture) -> None:
     for command in ("list", "search"):
         assert run(["adapters", command]) == 0
-        none = 'there is none; bring one in with "lorablend adapters add"'
+        none = 'there are none; add one with "lorablend adapters add"'
         assert capsys.readouterr() == ("", f"adapters in {folder}: {none}\n")
     assert lines(capsys, "add", str(source)) == [str(folder / "ink.safetensors")]
     write_kohya(source, random_factors(SDXL_SHAPES, rank=16, seed=1))
@@ -68,7 +68,7 @@ def test_add_list_search_remove(source: Path, folder: Path, capsys: Capture) -> 
     ]
     assert [line.split()[0] for line in lines(capsys, "search", "--tag", "wet", "--favourite")] == ["name", "water"]
     assert run(["adapters", "search", "nothing", "like", "it"]) == 0
-    assert capsys.readouterr() == ("", f"adapters in {folder}: none of the 3 fits\n")
+    assert capsys.readouterr() == ("", f"adapters in {folder}: none of the 3 matches\n")
     assert lines(capsys, "search", "--base-model", "sd15") == []
     moved = Path(lines(capsys, "remove", "ink")[0])
     assert (moved / "ink.safetensors.removed").is_file()
@@ -114,7 +114,7 @@ def test_add_warns_of_what_cannot_be_used(tmp_path: Path, folder: Path, capsys: 
     assert run(["adapters", "add", str(path)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{folder / path.name}\n"
-    assert err.startswith("warning: added, but cannot be used as it is: made for ")
+    assert err.startswith("warning: the adapter was added, but cannot be used: made for ")
 
 
 def test_inspect_counts_every_tensor(tmp_path: Path, source: Path, capsys: Capture) -> None:

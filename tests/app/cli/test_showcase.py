@@ -38,7 +38,7 @@ SHOWCASE = Showcase(
 def test_showcase(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     said: list[str] = []
     sheet = draw_showcase(Pipeline(sdxl_model), SHOWCASE, adapter_files(lora_dir), tmp_path, said.append)
-    # The blend begins with ink alone, which is there already; neon glow alone has another prompt.
+    # The blend begins with ink alone, which was drawn already; neon glow alone has another prompt.
     stems = ["no-adapter", "ink", "a-cat", "both-0.7-0.3", "both-0-1"]
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png" for stem in stems} | {"sheet.png"}
     pictures = {stem: np.asarray(open_picture(tmp_path / f"{stem}.png")) for stem in stems}
@@ -60,18 +60,18 @@ def test_showcase(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
     assert said[0] == "a model of random weights"
     for stem, line in zip(stems, said[1:-2], strict=True):
         assert re.fullmatch(
-            rf"{stem}\.png +\d+\.\d\d s, of which +\d+\.\d\d s to compile and +\d+ ms to change the blend", line
+            rf"{stem}\.png +\d+\.\d\d s, including +\d+\.\d\d s to compile and +\d+ ms to change the blend", line
         )
     assert re.fullmatch(
-        r"5 pictures in \d+ s on \d+ cores: \d+\.\d s to compile, then \d+\.\d\d s for a picture, "
-        r"\d+ ms of them to change the blend",
+        r"5 pictures in \d+ s on \d+ cores: \d+\.\d s to compile, then \d+\.\d\d s per picture, "
+        r"including \d+ ms to change the blend",
         said[-2],
     )
     assert said[-1] == f"side by side: {sheet}"
 
 
 def test_the_sheet_has_every_picture(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
-    """Alone in one row, blends in another."""
+    """Single adapters are in one row, blends in another."""
     path = draw_showcase(Pipeline(sdxl_model), SHOWCASE, adapter_files(lora_dir), tmp_path, lambda _: None)
     sheet = open_picture(path)
     stems = ("no-adapter", "ink", "a-cat", "both-0.7-0.3", "both-0-1")
@@ -97,7 +97,7 @@ def test_an_adapter_that_is_not_there(sdxl_model: Path, lora_dir: Path, tmp_path
 
 
 def test_what_is_shipped_is_shown() -> None:
-    """Every adapter of the demo is on the sheet, by a name that is a file's, and three blends of two."""
+    """Every adapter of the demo is on the sheet under its file's name, and there are three blends of two."""
     showcase = read_showcase(adapters_dir() / "showcase.json")
     shown = [name for variant in showcase.adapters for name in variant.adapters]
     assert sorted(shown) == [path.stem for path in adapter_files(adapters_dir())]
@@ -109,9 +109,10 @@ def test_labels_are_made_of_names(tmp_path: Path) -> None:
     path = tmp_path / "showcase.json"
     path.write_text(json.dumps(FORM))
     showcase = read_showcase(path)
-    first, second = showcase.adapters
-    assert first == ShowcaseEntry(adapters=("a",), label="a")
-    assert second == ShowcaseEntry(adapters=("b",), label="B", prompt="p")
+    assert showcase.adapters == (
+        ShowcaseEntry(adapters=("a",), label="a"),
+        ShowcaseEntry(adapters=("b",), label="B", prompt="p"),
+    )
     assert showcase.blends == (ShowcaseEntry(adapters=("a", "b"), label="a and b"),)
 
 

@@ -1,4 +1,4 @@
-"""The tools on adapter files from the command line, and the picture of a comparison."""
+"""The command line's tools for adapter files, and the heat map of a comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEMO = sorted(adapters_dir().glob("*.safetensors"))
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder as the current one."""
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,7 +48,7 @@ def test_merge(lora_dir: Path, here: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err.endswith("error: method is slerp; give svd, concat, ties or dare\n")
     tag = f"<lora:{files[1]}:0.5:0.8>"
     assert run(["adapters", "merge", tag, files[1], "--out", "e.safetensors"]) == 1
-    refused = f"error: {tag}: a merge has one weight for all of a file; write FILE:WEIGHT\n"
+    refused = f"error: {tag}: a merge takes one weight per file; write FILE:WEIGHT\n"
     assert capsys.readouterr().err == refused
 
 
@@ -77,7 +77,7 @@ def test_extract(sdxl_source: Path, here: Path, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert out == "x.safetensors\n"
     assert "left out: unet conv_out.bias differs, but is not a layer that a LoRA can change\n" in err
-    assert "1 modules, rank 1, f16; error 0.00% in the mean" in err
+    assert "1 modules, rank 1, f16; error 0.00% on average" in err
 
 
 def test_convert(lora_dir: Path, here: Path, capsys: Capture) -> None:
@@ -127,14 +127,14 @@ def test_compare_with_a_model(here: Path, capsys: Capture) -> None:
 
 
 def test_the_heat_map(tmp_path: Path) -> None:
-    """A cell for every number: dark where the size is largest, red where two adapters are the same."""
+    """The picture has a cell for every number: dark for the largest size, red for two equal adapters."""
     adapters = [load_adapter(DEMO[0]), load_adapter(DEMO[0]), load_adapter(DEMO[1])]
     draw_heatmap(compare(adapters), tmp_path / "heat.png")
     with Image.open(tmp_path / "heat.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert picture.format == "PNG"
     counts = {colour: int((pixels == colour).all(axis=1).sum()) for colour in ((178, 24, 43), (8, 48, 107))}
-    assert all(count > 400 for count in counts.values()), counts  # most of one cell at least
+    assert all(count > 400 for count in counts.values()), counts  # most of at least one cell
     draw_heatmap(compare(adapters[:1]), tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 1000
 

@@ -1,4 +1,4 @@
-"""How adapters come into a library: from a file, from real HTTP servers with real faults."""
+"""Adding adapters to a library, from files and from real HTTP servers that misbehave."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_files_that_are_refused(empty: Library, tmp_path: Path, adapter: Path) -
 
 
 def test_an_adapter_that_cannot_be_used_is_added_with_its_error(empty: Library, tmp_path: Path) -> None:
-    """Lenient loading may still use it."""
+    """It is added all the same, because lenient loading may be able to use it."""
     from safetensors.numpy import save_file
 
     factors = next(iter(random_factors(SDXL_SHAPES).values()))
@@ -92,7 +92,7 @@ def test_an_adapter_that_cannot_be_used_is_added_with_its_error(empty: Library, 
 
 
 def test_pefts_pair_stays_together(empty: Library, tmp_path: Path) -> None:
-    """Without adapter_config.json its scale is another."""
+    """Without adapter_config.json, its scale would be wrong."""
     folder = tmp_path / "water"
     folder.mkdir()
     write_peft(folder / "adapter_model.safetensors", random_factors(SDXL_SHAPES, rank=4))
@@ -170,7 +170,7 @@ def test_it_goes_on_in_another_run(empty: Library, server: FileServer, adapter: 
 
 
 def test_a_whole_part_is_not_asked_for_again(empty: Library, server: FileServer, adapter: Path) -> None:
-    """The program was killed between the last byte and the name."""
+    """The program was killed after the last byte, before the file got its name."""
     with pytest.raises(Cancelled):
         empty.add(f"{server.url}/ink.safetensors", progress=lambda done, total: done != total)
     entry = empty.add(f"{server.url}/ink.safetensors", name="ink")
@@ -182,7 +182,7 @@ def test_a_whole_part_is_not_asked_for_again(empty: Library, server: FileServer,
 def test_a_file_that_has_changed_meanwhile_is_fetched_anew(
     how: str, empty: Library, server: FileServer, adapter: Path
 ) -> None:
-    """Never the beginning of one file and the end of another."""
+    """The result is never the beginning of one file and the end of another."""
     dates = ("Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT")
     before, after = {
         "etag": (('"first"', ""), ('"second"', "")),
@@ -205,7 +205,7 @@ def test_a_file_that_has_changed_meanwhile_is_fetched_anew(
 
 
 def test_a_server_that_says_no_length(empty: Library, server: FileServer, adapter: Path) -> None:
-    """Its end may be a cut; the header knows."""
+    """The connection may have been cut; the file's header tells."""
     server.lengths = False
     assert empty.add(f"{server.url}/ink.safetensors").path.read_bytes() == adapter.read_bytes()
     server.files["/cut.safetensors"] = adapter.read_bytes()[:-10]
@@ -395,7 +395,7 @@ def test_one_download_at_a_time(empty: Library, server: FileServer) -> None:
 
 
 def test_many_at_once_and_one_name(empty: Library, tmp_path: Path) -> None:
-    """Of several that want one name, one gets it, and none is written over."""
+    """If several files want the same name, one gets it, and none is overwritten."""
     results: list[object] = []
 
     def add(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""How adapters come into a library from the Hub: a small one, with the routes that huggingface_hub asks."""
+"""Adding adapters from the Hub, for which a small server has the routes that huggingface_hub uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """A small Hub: repositories as folders of files, of which .safetensors are in LFS."""
+    """A small Hub whose repositories are folders of files; .safetensors files are in LFS."""
 
     def __init__(self, server: FileServer) -> None:
         self.server = server
@@ -59,7 +59,10 @@ except LorablendError as error:
 
 
 def add_from_hub(empty: Library, url: str, *sources: str, token: str = "") -> str:
-    """In a process of its own: huggingface_hub reads its settings when it is imported. The names, or the last line."""
+    """Add adapters in a separate process, because huggingface_hub reads its settings on import.
+
+    Returns the names, or the last line of the error.
+    """
     env = {**os.environ, "HF_HOME": str(empty.folder.parent / "hf"), "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0"}
     env.pop("HF_TOKEN", None)
     env |= {"HF_TOKEN": token} if token else {}
@@ -69,16 +72,16 @@ def add_from_hub(empty: Library, url: str, *sources: str, token: str = "") -> st
 
 
 def test_from_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:
-    """The only adapter of a repository, resumed, with the token, and not fetched twice."""
+    """The only adapter of a repository is downloaded once, with the token, and resumed after interruptions."""
     hub.put("owner/ink-lora", {"pytorch_lora_weights.safetensors": adapter.read_bytes(), "README.md": b"hello"})
-    hub.server.drop_after, hub.server.drops = 5000, 2  # the first is the description's, which is shorter
+    hub.server.drop_after, hub.server.drops = 5000, 2  # the first one is used up by the description, which is shorter
     source = "hf:owner/ink-lora"
     assert add_from_hub(empty, hub.server.url, source, source, token="hf_secret") == "ink-lora\nink-lora"
     assert (empty.folder / "ink-lora.safetensors").read_bytes() == adapter.read_bytes()
     assert {path.partition("?")[0] for path, _ in hub.server.asked} == {
         "/api/models/owner/ink-lora",
         f"/owner/ink-lora/resolve/{REVISION}/pytorch_lora_weights.safetensors",
-    }  # and nothing else is reported to anybody
+    }  # and nothing else is sent
     fetched = [headers for path, headers in hub.server.asked if "/resolve/" in path]
     assert [headers.get("range") for headers in fetched] == [None, "bytes=5000-"]
     assert {headers["authorization"] for headers in fetched} == {"Bearer hf_secret"}
@@ -86,7 +89,7 @@ def test_from_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:
 
 
 def test_the_token_stays_with_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:
-    """The Hub sends on to another server for large files; that one's address is signed."""
+    """For large files, the Hub redirects to a signed address on another server, which must not get the token."""
     hub.put("owner/ink", {"ink.safetensors": adapter.read_bytes()})
     with serving(files={"/signed": adapter.read_bytes()}) as storage:
         hub.server.redirects = {f"/owner/ink/resolve/{REVISION}/ink.safetensors": f"{storage.url}/signed?key=1"}

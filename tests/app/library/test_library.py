@@ -1,4 +1,4 @@
-"""The library: what it lists, when it reads what, what survives, and what it refuses."""
+"""The library: its entries, when it reads files, what survives damage, and what it refuses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_headers_first_then_hashes(library: Library, folder: Path) -> None:
 
 @pytest.mark.parametrize(("shapes", "base"), [(SDXL_SHAPES, "sdxl"), (SD15_SHAPES, "sd15")], ids=["sdxl", "sd15"])
 def test_the_header_tells_what_is_in_the_file(shapes: dict, base: str, tmp_path: Path) -> None:
-    """No number is looked at: they are all NaN, which loading it would refuse."""
+    """No values are read: they are all NaN, which loading the adapter would refuse."""
     path = write_kohya(tmp_path / "x.safetensors", random_factors(shapes, rank=3))
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_used_is_listed_with_its_reason(library: Library, 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 9, 5_000_000, (4 << 20) + 8])
 def test_hashes(size: int, tmp_path: Path) -> None:
-    """Of any bytes at all, with headers that end within, at and after a chunk of reading."""
+    """Any bytes are hashed, with headers that end within, at and after a chunk."""
     content = os.urandom(size)
     for header in (0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 3, 2**63):
         whole = (header.to_bytes(8, "little") + content)[:size]
@@ -106,7 +106,7 @@ def test_nothing_is_read_twice(library: Library, folder: Path) -> None:
     library.hash_files()
     ink = library.get("ink")
     status = ink.path.stat()
-    ink.path.write_bytes(b"\0" * ink.size)  # another content that looks the same from outside
+    ink.path.write_bytes(b"\0" * ink.size)  # other contents of the same size and date
     os.utime(ink.path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert headers_read(library) == 0
     library.hash_files()
@@ -134,7 +134,7 @@ def test_a_folder_that_is_gone(library: Library, folder: Path) -> None:
 
 
 def test_stopped_and_gone_on(library: Library, folder: Path) -> None:
-    """What was done before an interruption is done."""
+    """What was done before an interruption is not done again."""
     for seed in range(4):
         write(folder, f"more-{seed}", seed=10 + seed)
     library.scan()
@@ -311,7 +311,7 @@ def test_removing_a_link_spares_what_it_leads_to(library: Library, folder: Path,
 
 
 def test_an_index_that_lies_leads_nowhere(library: Library, folder: Path, tmp_path: Path) -> None:
-    """It lies in a folder that others may write to."""
+    """The index is in a folder that others can write to, so its paths are not trusted."""
     outside = write(tmp_path / "outside", "secret")
     db = sqlite3.connect(folder / ".lorablend" / "index.sqlite")
     for file in ("../outside/secret.safetensors", str(outside)):
@@ -332,7 +332,7 @@ def test_an_index_that_lies_leads_nowhere(library: Library, folder: Path, tmp_pa
 
 
 def test_threads(folder: Path) -> None:
-    """Readers, markers, scanners and one who deletes the index, on one library."""
+    """Threads read, mark and scan one library while another one deletes the index."""
     library = Library(folder)
     library.scan()
     errors: list[BaseException] = []

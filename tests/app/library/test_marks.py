@@ -1,4 +1,4 @@
-"""Tags, favourites and last use: they go with the file, and are never written over."""
+"""Tags, favourites and last use follow the file, and are never overwritten."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_tags_that_are_none(tag: str, library: Library) -> None:
 
 
 def test_marks_go_with_the_file(library: Library, folder: Path) -> None:
-    """Moved, renamed, copied, away for a while: the content is the same."""
+    """A file that is moved, renamed, copied, or brought back later keeps its marks."""
     library.set_tags("ink", ["drawing"])
     os.replace(folder / "ink.safetensors", folder / "styles" / "brush.safetensors")
     assert headers_read(library) == 0
@@ -89,7 +89,7 @@ def test_broken_marks_are_not_written_over(library: Library, folder: Path) -> No
 
 
 def test_where_nothing_can_be_written(folder: Path) -> None:
-    """A file stands in our folder's place: as a folder on a read-only disk, but also for root."""
+    """A file in place of the hidden folder is like a read-only disk, but works for root too."""
     (folder / ".lorablend").write_text("")
     library = Library(folder)
     library.scan()

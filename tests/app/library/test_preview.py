@@ -1,4 +1,4 @@
-"""The pictures of adapters: beside the file, or in its metadata."""
+"""The pictures of adapters, from a file next to them or from their metadata."""
 
 from __future__ import annotations
 

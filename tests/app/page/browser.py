@@ -1,4 +1,4 @@
-"""The program with its page, and a real browser in front of it."""
+"""Helpers that start the program and open its page in a real browser."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 PATIENCE = 90_000  # milliseconds: the first picture compiles the model
 
 _TROUBLES: WeakKeyDictionary[Page, list[str]] = WeakKeyDictionary()
-# What Gradio writes to the console of a page that is being left while a request is under way.
+# What Gradio writes to the console of a page that is left during a request.
 _LEAVING = re.compile(r"AbortError: signal is aborted without reason\b|Unexpected error Connection errored out\.")
 
-# The program, with every address that its own process calls written down.
+# The program, recording every address that its own process connects to.
 _PROGRAM = """
 import sys
 def note(event, details):
@@ -41,7 +41,7 @@ sys.exit(run(sys.argv[2:]))
 
 @contextmanager
 def running(model: Path, adapters: Path, data: Path) -> Iterator[str]:
-    """The address of `lorablend ui`, which ends with the block. It must have called nobody but this machine."""
+    """Run `lorablend ui` and yield its address. At the end, it must not have connected to any other machine."""
     calls = data.with_name(f"{data.name} calls")
     command = ["ui", str(model), "--lora-dir", str(adapters), "--data", str(data)]
     child = subprocess.Popen(
@@ -58,8 +58,8 @@ def running(model: Path, adapters: Path, data: Path) -> Iterator[str]:
         child.wait(timeout=60)
         if child.stdout:
             child.stdout.close()
-    called = set(calls.read_text().splitlines()) if calls.exists() else set()
-    outside = {call for call in called if "127.0.0.1" not in call and "localhost" not in call}
+    addresses = set(calls.read_text().splitlines()) if calls.exists() else set()
+    outside = {call for call in addresses if "127.0.0.1" not in call and "localhost" not in call}
     assert not outside, outside
 
 
@@ -77,9 +77,9 @@ def browsing() -> Iterator[Browser]:
 def opened(
     browser: Browser, address: str, *, width: int = 1360, height: int = 1400, dark: bool = False
 ) -> Iterator[Page]:
-    """The page in a window of its own, with nothing remembered.
+    """Open the page in a new browser context, which remembers nothing.
 
-    At the end there must have been no error in its console, and no request but to this machine.
+    At the end, its console must have no errors, and there must not have been requests to other machines.
     """
     troubles: list[str] = []
     expect.set_options(timeout=PATIENCE)
@@ -109,13 +109,13 @@ def set_slider(page: Page, label: str, value: str) -> None:
 
 
 def choose(page: Page, label: str, option: str, *, within: str = "body") -> None:
-    """Open the list of that label and click on an option. Once: a list that closes by itself is a fault."""
+    """Open the list with this label and click an option, without retrying: a list that closes by itself is a bug."""
     page.locator(within).get_by_label(label, exact=True).click()
     page.get_by_role("option", name=option, exact=True).click()
 
 
 def unfold(page: Page, name: str) -> None:
-    """Open a fold. Two frames later Gradio gives its boxes the values that they had, whatever was typed meanwhile."""
+    """Open an accordion, and wait: two frames later, Gradio resets its boxes, whatever was typed meanwhile."""
     page.get_by_role("button", name=name).click()
     page.evaluate(
         "() => new Promise(done => { let left = 4; const next = () => left-- ? requestAnimationFrame(next) : done();"
@@ -124,7 +124,7 @@ def unfold(page: Page, name: str) -> None:
 
 
 def reload(page: Page) -> None:
-    """Anew. The looks at the jobs, some each second, may be broken off by it."""
+    """Reload the page. This may interrupt requests for the state of the jobs, of which there are some each second."""
     troubles = _TROUBLES[page]
     before = len(troubles)
     page.reload()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,15 @@ from tests.app.library.library_files import PNG
 from tests.app.page.browser import choose, opened, reload, running, unfold
 
 _MODULE = ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q")
-_MORE = 70  # adapters beside ink and neon glow: more than are shown at first
+_MORE = 70  # adapters in addition to ink and neon glow, more than are shown at first
 SEARCH = "Search names, trigger words, tags, hashes"
 
 
 @pytest.fixture(scope="module")
-def folder(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain folder, as users have: ink with a picture, neon glow, one for another model, and many in a folder,
+def folder(adapters: Path) -> Path:
+    """A plain folder, as users have: ink with a picture, neon glow, one for another model, and many in a subfolder,
     the last of them a DoRA."""
-    folder = tmp_path_factory.mktemp("page adapters") / "adapters"
-    shutil.copytree(lora_dir, folder)
+    folder = adapters
     (folder / "ink.preview.png").write_bytes(PNG)
     old = {("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"): (320, 768)}
     write_kohya(folder / "old.safetensors", random_factors(old), base="sd15")
@@ -46,9 +44,9 @@ def folder(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(sdxl_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(sdxl_model, folder, tmp_path_factory.mktemp("page adapters data") / "data") as address:
-        yield address
+def address(folder: Path, address: str) -> str:
+    """With all files in the folder."""
+    return address
 
 
 def go_to_adapters(page: Page) -> None:
@@ -79,7 +77,7 @@ def shot(page: Page, folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("width", "dark"), [(1360, False), (390, True)])
 def test_cards_heat_map_and_completion(browser: Browser, address: str, tmp_path: Path, width: int, dark: bool) -> None:
-    """As they are seen, on a screen and on a phone; axe finds nothing serious."""
+    """The cards on a screen and on a phone; axe finds nothing serious."""
     with opened(browser, address, width=width, height=900, dark=dark) as page:
         prompt = page.get_by_label("Prompt", exact=True)
         prompt.fill("a fox ")
@@ -105,7 +103,7 @@ def test_cards_heat_map_and_completion(browser: Browser, address: str, tmp_path:
         page.get_by_role("button", name="Compare", exact=True).locator("visible=true").click()
         heat = page.get_by_alt_text("Heat map of ink, neon glow, s00")
         heat.wait_for()
-        # One more, whose change is known from the model's weights alone.
+        # One more, whose change can only be computed with the model's weights.
         expect(page.get_by_label("In proportion to the weights")).not_to_be_checked()
         box.click()
         page.get_by_role("option", name="styles/s69", exact=True).click()
@@ -132,7 +130,9 @@ def test_completion_by_keyboard_and_mouse(browser: Browser, address: str, folder
         for _ in ", tall grass":
             page.keyboard.press("ArrowLeft")
         page.keyboard.type(" <lora:N")
-        expect(options).to_have_text(["neon glow", "ink"])  # that begins with it, then that has it
+        expect(options).to_have_text(
+            ["neon glow", "ink"]
+        )  # the one that begins with it comes first
         expect(prompt).to_have_attribute("aria-activedescendant", "completion-0")
         page.keyboard.press("ArrowDown")
         expect(prompt).to_have_attribute("aria-activedescendant", "completion-1")
@@ -147,10 +147,10 @@ def test_completion_by_keyboard_and_mouse(browser: Browser, address: str, folder
         page.keyboard.press("Control+z")
         expect(prompt).to_have_value("a fox <lora:Ne, tall grass")
         page.keyboard.press("Control+y")
-        page.keyboard.type("!")  # the caret stands behind the tag
+        page.keyboard.type("!")  # the caret is after the tag
         expect(prompt).to_have_value("a fox <lora:neon glow:1>!, tall grass")
 
-        # One that came into the folder meanwhile; in a tag with a weight, only the name is replaced.
+        # An adapter that was added meanwhile; in a tag with a weight, only the name is replaced.
         shutil.copyfile(folder / "ink.safetensors", folder / "brand new.safetensors")
         try:
             prompt.fill("")
@@ -175,7 +175,7 @@ def test_completion_by_keyboard_and_mouse(browser: Browser, address: str, folder
 
 
 def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_path: Path) -> None:
-    """A second tab sees it, and stops it; asked for again, it goes on where it was. No token is shown."""
+    """A second browser tab sees a download and stops it; requested again, it continues. No token is shown."""
     far = write_kohya(tmp_path / "far.safetensors", random_factors({_MODULE: (640, 640)}, rank=256))
     files, held = {"/far.safetensors": far.read_bytes()}, threading.Event()
     with serving(files=files, held=held, drop_after=600_000) as server, opened(browser, address) as page:
@@ -183,12 +183,12 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
         box, stage = page.get_by_label("Or an address, or hf:"), page.locator("#add-stage")
         unfold(page, "Add to the library")
         page.get_by_role("button", name="Add", exact=True).click()
-        page.get_by_text("nothing is given; choose a file, or write https://… or hf:owner/repo").wait_for()
+        page.get_by_text("no file or address is given; choose a file, or enter https://… or hf:owner/repo").wait_for()
         box.fill("/etc/passwd")
         box.press("Enter")
         page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()
         box.fill(f"{server.url}/far.safetensors?token=secret")
-        page.get_by_label("Name (if another than the file's)").fill("from afar")
+        page.get_by_label("Name (if it should differ from the file's)").fill("from afar")
         page.get_by_role("button", name="Add", exact=True).click()
         expect(stage).to_contain_text("0.6 of 1.3 MB")
         expect(box).to_have_value("")
@@ -205,7 +205,7 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
         expect(stage).to_have_text("stopped")
         assert not (folder / "from afar.safetensors").exists()
         box.fill(f"{server.url}/far.safetensors?token=secret")
-        page.get_by_label("Name (if another than the file's)").fill("from afar")
+        page.get_by_label("Name (if it should differ from the file's)").fill("from afar")
         page.get_by_role("button", name="Add", exact=True).click()
         expect(stage).to_have_text("from afar is in the library")
         card(page, "from afar").wait_for()
@@ -216,7 +216,7 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
 
 
 def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter: Path, tmp_path: Path) -> None:
-    """A plain folder: search it, look into a file, mark one, add two, put one on the board; all tabs know of them."""
+    """In a plain folder: search, show a file, mark one, add two, put one on the board; all tabs list them."""
     folder = tmp_path / "library"
     shutil.copytree(lora_dir, folder)
     adapter = adapter.rename(adapter.with_name("brush.safetensors"))
@@ -228,7 +228,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         page.get_by_role("button", name="Favourite", exact=True).locator("visible=true").click()
         page.get_by_text("no adapter is chosen; choose one from the list").wait_for()
         page.get_by_role("checkbox", name="Favourites only").locator("visible=true").check()
-        page.get_by_text("No favourite yet: choose an adapter, and press Favourite.").wait_for()
+        page.get_by_text("No favourites yet: choose an adapter and press Favourite.").wait_for()
         page.get_by_role("checkbox", name="Favourites only").locator("visible=true").uncheck()
         page.get_by_label(SEARCH).fill("drawing")
         expect(card(page, "neon glow")).to_have_count(0)
@@ -237,7 +237,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         page.locator("#facts").get_by_text("modules, rank").first.wait_for()
         expect(card(page, "ink")).to_have_attribute("aria-pressed", "true")
         page.get_by_role("button", name="Favourite", exact=True).locator("visible=true").click()
-        page.get_by_role("button", name="No favourite").wait_for()
+        page.get_by_role("button", name="Remove favourite").wait_for()
         assert Library(folder).get("ink").favourite
         tags = page.get_by_label("Tags", exact=True)
         page.get_by_label(SEARCH).fill("black")
@@ -248,7 +248,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         assert Library(folder).get("ink").tags == ("pen work", "black")
         page.get_by_label(SEARCH).fill("")
         tags.fill("pen work")
-        card(page, "neon glow").click()  # which leaves the box
+        card(page, "neon glow").click()  # the box loses the focus
         expect(tags).to_have_value("")
         card(page, "ink").click()
         expect(tags).to_have_value("pen work")
@@ -257,7 +257,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         card(page, "ink").get_by_label("favourite").wait_for()
         page.get_by_role("checkbox", name="Favourites only").locator("visible=true").uncheck()
 
-        # As a table, sorted, while something came into the folder; and so again after a reload.
+        # As a table, sorted, while a file was added to the folder; and the same after a reload.
         page.get_by_label("Table", exact=True).check()
         table = page.locator("#library").get_by_role("gridcell").or_(page.locator("#library td")).filter(visible=True)
         table.get_by_text("neon glow").first.wait_for()
@@ -271,9 +271,9 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         expect(page.get_by_label("Table", exact=True)).to_be_checked()
 
         unfold(page, "Add to the library")
-        name_box = page.get_by_label("Name (if another than the file's)")
+        name_box = page.get_by_label("Name (if it should differ from the file's)")
         for file, wanted, name in ((adapter, "my brush", "my brush"), (other, "", "pen")):
-            expect(page.locator("#upload")).to_contain_text("Drop File Here")  # not the box that is just being emptied
+            expect(page.locator("#upload")).to_contain_text("Drop File Here")  # not the box that is about to be emptied
             page.locator("#upload input[type=file]").set_input_files(file)
             page.get_by_text(file.name).wait_for()
             name_box.fill(wanted)

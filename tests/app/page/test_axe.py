@@ -1,32 +1,27 @@
-"""Every tab of the page, light and dark, wide and narrow, before axe-core: no serious finding."""
+"""axe-core finds nothing serious in any tab of the page, light or dark, wide or narrow."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.app.page.browser import choose, opened, running, set_slider
+from tests.app.page.browser import choose, opened, set_slider
 
 SERIOUS = ("serious", "critical")
 
 
 @pytest.fixture(scope="module")
-def address(
-    sdxl_model: Path, lora_dir: Path, browser: Browser, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def address(browser: Browser, address: str) -> str:
     """With a picture in the gallery."""
-    with running(sdxl_model, lora_dir, tmp_path_factory.mktemp("axe") / "data") as address:
-        with opened(browser, address) as page:
-            page.get_by_label("Prompt", exact=True).fill("a fox")
-            set_slider(page, "Steps", "2")
-            page.get_by_role("button", name="Draw", exact=True).click()
-            expect(page.get_by_text(re.compile(r"^1 picture in"))).to_be_visible()
-        yield address
+    with opened(browser, address) as page:
+        page.get_by_label("Prompt", exact=True).fill("a fox")
+        set_slider(page, "Steps", "2")
+        page.get_by_role("button", name="Draw", exact=True).click()
+        expect(page.get_by_text(re.compile(r"^1 picture in"))).to_be_visible()
+    return address
 
 
 @pytest.mark.slow
@@ -62,7 +57,7 @@ def _serious(page: Page, name: str) -> list[str]:
 
 
 def _tabs(page: Page) -> list[str]:
-    """Also those that a narrow window has no room for, and keeps in a menu."""
+    """Including the tabs that a narrow window moves to a menu."""
     names = [
         name.strip() for name in page.locator("#tabs [role=tab], #tabs .overflow-dropdown button").all_inner_texts()
     ]

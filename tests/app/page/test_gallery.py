@@ -1,9 +1,8 @@
-"""The tab of all pictures in a real browser: paged, searched, marked, compared, packed, and read from others' files."""
+"""The gallery in a real browser: pages, search, marks, comparison, zip, and reading other programs' files."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.page.browser import choose, opened, running, unfold
+from tests.app.page.browser import choose, opened, unfold
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +27,9 @@ def write(path: Path, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures that were laid there; the last ones are the newest."""
-    day = tmp_path_factory.mktemp("gallery page") / "data" / "pictures" / "2026-01-02"
+def folder(data: Path) -> Path:
+    """Pictures that another program saved; the last ones are the newest."""
+    day = data / "pictures" / "2026-01-02"
     day.mkdir(parents=True)
     for number in range(COUNT):
         write(day / f"{number:03}.png", number)
@@ -38,17 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(sdxl_model: Path, lora_dir: Path, folder: Path) -> Iterator[str]:
-    with running(sdxl_model, lora_dir, folder.parents[1]) as address:
-        yield address
+def address(folder: Path, address: str) -> str:
+    """With all pictures in the folder."""
+    return address
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
-        page.get_by_role("tab", name="Gallery").click()
-        thumbnail(page, 1, ON_PAGE).wait_for()
-        yield page
+def page(page: Page) -> Page:
+    """With the gallery open."""
+    page.get_by_role("tab", name="Gallery").click()
+    thumbnail(page, 1, ON_PAGE).wait_for()
+    return page
 
 
 def thumbnail(page: Page, number: int, count: int) -> Locator:
@@ -56,7 +55,7 @@ def thumbnail(page: Page, number: int, count: int) -> Locator:
 
 
 def look_at(page: Page, number: int, count: int, prompt: str) -> None:
-    """Choose a picture; Gradio's large view is closed again."""
+    """Choose a picture, and close Gradio's large view."""
     thumbnail(page, number, count).click()
     page.locator("#details p.prompt").get_by_text(prompt, exact=True).wait_for()
     page.locator("#grid").get_by_role("button", name="Close").click()
@@ -76,7 +75,7 @@ def test_pages_and_a_zip_of_one(page: Page, folder: Path, tmp_path: Path) -> Non
     thumbnail(page, 1, ON_PAGE).wait_for()
     expect(page.get_by_role("button", name="Newer")).to_be_disabled()
 
-    # Of another page, other pictures.
+    # Another page has other pictures.
     with page.expect_download() as download:
         page.get_by_role("link", name="Download this page as zip").click()
     download.value.save_as(tmp_path / "page.zip")
@@ -91,7 +90,7 @@ def test_search_and_favourites(page: Page) -> None:
     thumbnail(page, 1, 2).wait_for()
     look_at(page, 2, 2, "a hen number 0")
     page.locator("#details").get_by_role("button", name="Favourite", exact=True).click()
-    page.locator("#details").get_by_role("button", name="No favourite").wait_for()
+    page.locator("#details").get_by_role("button", name="Remove favourite").wait_for()
     page.get_by_label("Words of the prompt").fill("")
     choose(page, "Adapter", "any", within="#search")
     thumbnail(page, 1, ON_PAGE).wait_for()
@@ -112,7 +111,7 @@ def test_search_and_favourites(page: Page) -> None:
 
 
 def test_the_last_choice_counts(page: Page) -> None:
-    """What is shown beside it, and what would be deleted, is the picture that was chosen last, however fast."""
+    """The picture that is shown, and that would be deleted, is the one chosen last, however fast that was."""
     page.evaluate("[...document.querySelectorAll('#grid .grid-wrap button')].slice(0, 4).forEach(one => one.click())")
     page.locator("#details p.prompt").get_by_text(f"a fox number {COUNT - 4}", exact=True).wait_for()
 
@@ -121,7 +120,7 @@ def test_compare_two(page: Page, tmp_path: Path) -> None:
     compare = page.locator("#details").get_by_role("button", name="Compare", exact=True)
     look_at(page, 1, ON_PAGE, "a hen number 26")
     compare.click()
-    page.get_by_text("kept; choose another picture and press again").wait_for()
+    page.get_by_text("Kept; choose another picture and press Compare again").wait_for()
     look_at(page, 3, ON_PAGE, "a hen number 24")
     compare.click()
     images = page.locator("#pair img")
@@ -132,31 +131,31 @@ def test_compare_two(page: Page, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_deleted_meanwhile(page: Page, browser: Browser, address: str, tmp_path: Path) -> None:
-    """The one that was kept to compare with, and the last one of the page before; the bin asks before it is emptied."""
+    """Deleting the picture kept for a comparison and the last one of a page; the bin asks before it is emptied."""
     details = page.locator("#details")
     page.get_by_role("button", name="Older").click()
     thumbnail(page, 1, COUNT - ON_PAGE).wait_for()
     look_at(page, 1, COUNT - ON_PAGE, "a hen number 2")
     details.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("kept; choose another picture and press again").wait_for()
+    page.get_by_text("Kept; choose another picture and press Compare again").wait_for()
     with opened(browser, address) as other:
         other.get_by_role("tab", name="Gallery").click()
         look_at(other, ON_PAGE, ON_PAGE, "a fox number 3")  # the last one of its page
         other.locator("#details").get_by_role("button", name="Delete", exact=True).click()
-        other.get_by_text("Choose a picture to see how it was made.").wait_for()
+        other.get_by_text("Choose a picture to see its settings.").wait_for()
         look_at(other, ON_PAGE, ON_PAGE, "a hen number 2")
         other.locator("#details").get_by_role("button", name="Delete", exact=True).click()
         thumbnail(other, ON_PAGE, ON_PAGE).wait_for()
-    expect(page.get_by_text("kept; choose another picture and press again")).to_have_count(0)
+    expect(page.get_by_text("Kept; choose another picture and press Compare again")).to_have_count(0)
     look_at(page, 2, COUNT - ON_PAGE, "a fox number 1")
     details.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("kept; choose another picture and press again").wait_for()
+    page.get_by_text("Kept; choose another picture and press Compare again").wait_for()
     details.get_by_role("button", name="Delete", exact=True).click()
-    thumbnail(page, 1, ON_PAGE).wait_for()  # the first page: where this one began is not known any more
+    thumbnail(page, 1, ON_PAGE).wait_for()  # the first page, because the beginning of this one is unknown now
     look_at(page, 1, ON_PAGE, "a hen number 26")
 
     details.get_by_role("button", name="Bin").click()
-    details.get_by_role("button", name="Delete all in the bin for good").click()
+    details.get_by_role("button", name="Empty the bin").click()
     details.get_by_text("Delete all 3 pictures in the bin? They cannot be brought back.").wait_for()
     page.screenshot(path=tmp_path / "bin.png", full_page=True)
     details.get_by_role("button", name="Keep them").click()
@@ -164,15 +163,15 @@ def test_a_picture_that_is_deleted_meanwhile(page: Page, browser: Browser, addre
     details.get_by_role("button", name="Restore").click()
     page.get_by_role("button", name="Older").click()
     thumbnail(page, 1, COUNT - ON_PAGE).wait_for()
-    details.get_by_role("button", name="Delete all in the bin for good").click()
+    details.get_by_role("button", name="Empty the bin").click()
     page.get_by_text("the bin is empty").wait_for()
 
 
 def test_a_picture_of_another_program(page: Page, tmp_path: Path) -> None:
     write(tmp_path / "theirs.png", 2)
-    unfold(page, "Drop a picture of A1111, ComfyUI or lorablend")
+    unfold(page, "Drop a picture from A1111, ComfyUI or lorablend")
     page.locator("#details input[type=file]").set_input_files(tmp_path / "theirs.png")
-    page.locator("#details").get_by_text("Everything it names is here.").wait_for()
+    page.locator("#details").get_by_text("Everything that it needs is here.").wait_for()
     page.get_by_role("button", name="Use its settings").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a hen number 2")
     expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.5")

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.app.page.browser import choose, opened, reload, running, set_slider
+from tests.app.page.browser import choose, opened, reload, set_slider
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("grid page") / "data"
-
-
-@pytest.fixture(scope="module")
-def address(sdxl_model: Path, lora_dir: Path, data: Path) -> Iterator[str]:
-    adapters = data.parent / "adapters"
-    shutil.copytree(lora_dir, adapters)
-    with running(sdxl_model, adapters, data) as address:
-        yield address
-
-
 def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_path: Path) -> None:
-    """Taken from Create, counted while it is typed, drawn, downloaded; the same after a reload; stopped."""
+    """A grid is taken from Create, counted while typing, drawn, downloaded, shown after a reload, and stopped."""
     with opened(browser, address) as page:
         page.get_by_label("Prompt", exact=True).fill("a fox")
         page.get_by_label("Seed", exact=True).first.fill("7")
@@ -44,7 +29,7 @@ def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_pat
         page.get_by_text("adapters: ink 0.8").wait_for()
         expect(page.get_by_label("Seed of all")).to_have_value("7")
 
-        # What is wrong is said while it is typed, and by the button.
+        # Errors are shown while typing, and by the button.
         choose(page, "Columns sweep", "weight of ink")
         expect(page.get_by_label("Values of the columns")).to_have_attribute("placeholder", "0,0.5,1")
         page.get_by_label("Values of the columns").fill("0, one")
@@ -74,7 +59,7 @@ def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_pat
         page.locator("#sheet img").wait_for()
         page.locator("#grid-size").get_by_text(re.compile(r"^6 pictures \(2 × 3\), about \d+ s$")).wait_for()
 
-        # Another tab sees a long one, and stops it.
+        # Another browser tab sees a long one, and stops it.
         page.get_by_label("Steps of each").fill("100")
         page.get_by_label("Values of the rows").fill("1..20")
         page.get_by_label("Values of the rows").press("Enter")
@@ -87,7 +72,7 @@ def test_a_grid_of_the_board(browser: Browser, address: str, data: Path, tmp_pat
         page.locator("#grid-stage").get_by_text("stopped", exact=True).wait_for()
         assert len(list((data / "sheets").glob("*.png"))) == 1
 
-        # The sheet is deleted, once it is sure; its pictures stay.
+        # The sheet is deleted after a question; its pictures stay.
         drawn = len(list((data / "pictures").glob("*/*.png")))
         page.get_by_role("button", name="Delete this sheet").click()
         page.get_by_text("Delete this sheet? It cannot be brought back.").locator("visible=true").wait_for()

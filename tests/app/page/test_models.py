@@ -15,7 +15,7 @@ from tests.app.page.browser import choose, opened, running, set_slider, unfold
 
 @pytest.mark.slow
 def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> None:
-    """And remove it again; what is wrong is one line."""
+    """Bake, draw, and remove the model again; errors are one line."""
     adapters, data = tmp_path / "adapters", tmp_path / "data"
     shutil.copytree(lora_dir, adapters)
     with running(sdxl_model, adapters, data) as address, opened(browser, address) as page:
@@ -27,7 +27,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         page.locator("#models").get_by_text(sdxl_model.name).wait_for()
         page.locator("#models").get_by_text(re.compile(r"MB used, [\d.]+ [GM]B free")).wait_for()
         page.get_by_role("button", name="Bake", exact=True).click()
-        page.get_by_text("no board is taken; press the button above").wait_for()
+        page.get_by_text("no board was taken; press the button above").wait_for()
         page.get_by_role("button", name="Compress", exact=True).click()
         page.get_by_text("the new model has no name; give one").wait_for()
         page.get_by_role("button", name="Take the board from Create").click()
@@ -41,13 +41,13 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         assert ModelFolder(data / "models" / "inked").family == "sdxl"
 
         # A source that is a path is refused.
-        source = page.get_by_label("Hugging Face id (owner/name), or what lies in the folder sources")
+        source = page.get_by_label("Hugging Face id (owner/name), or a name in the folder sources")
         source.fill("/etc")
         page.get_by_label("Name of the new model").fill("new")
         page.get_by_role("button", name="Convert", exact=True).click()
         page.get_by_text("/etc is no Hugging Face id (owner/name) and does not lie on the server").wait_for()
 
-        # Chosen there or here, it is one and the same, and the board keeps its knobs.
+        # Both tabs choose the same model, and the board keeps its knobs.
         page.get_by_role("tab", name="Create").click()
         unfold(page, "Scheduler, format, model")
         choose(page, "Model", "inked", within="#knobs")
@@ -73,7 +73,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         expect(page.get_by_role("radio", name="inked", exact=True)).to_have_count(0)
         assert not (data / "models" / "inked").exists()
 
-        # What it drew is drawn again with what is here.
+        # Its picture is drawn again with another model.
         page.get_by_role("tab", name="Create").click()
         page.get_by_label("Prompt", exact=True).fill("two foxes")
         page.get_by_text(re.compile(r"^\d+ of 75 tokens$")).wait_for()

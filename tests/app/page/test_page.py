@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +18,12 @@ from tests.app.page.browser import choose, opened, reload, running, set_slider, 
 
 @pytest.fixture(scope="module")
 def adapters(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ink, neon glow, one that is broken, and one for another model."""
-    adapters = tmp_path_factory.mktemp("page") / "adapters"
-    shutil.copytree(lora_dir, adapters)
+    """ink, neon glow, a broken adapter, and one for another model."""
+    adapters = shutil.copytree(lora_dir, tmp_path_factory.mktemp("page") / "adapters")
     (adapters / "broken.safetensors").write_text("<html>")
     old = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")
     write_kohya(adapters / "old.safetensors", random_factors({old: (320, 768)}), base="sd15")
     return adapters
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("page data") / "data"
-
-
-@pytest.fixture(scope="module")
-def address(sdxl_model: Path, adapters: Path, data: Path) -> Iterator[str]:
-    with running(sdxl_model, adapters, data) as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
-        yield page
 
 
 def pictures(data: Path) -> set[Path]:
@@ -50,7 +31,7 @@ def pictures(data: Path) -> set[Path]:
 
 
 def draw(page: Page, data: Path) -> Path:
-    """Press the button, and wait for the one picture that comes of it."""
+    """Press the button, and wait for the new picture."""
     before = pictures(data)
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.get_by_role("button", name="Stop")).to_be_enabled()
@@ -84,7 +65,7 @@ def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> No
     page.get_by_role("button", name="ink drawing").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
     page.get_by_role("button", name="ink drawing").click()
-    page.get_by_text("ink drawing is in the prompt already").wait_for()
+    page.get_by_text("ink drawing is already in the prompt").wait_for()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, ink drawing")
     styled = draw(page, data)
     record = read_png(styled).record
@@ -94,7 +75,7 @@ def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> No
     assert open_picture(bare).tobytes() != open_picture(styled).tobytes()
     expect(page.get_by_label("Settings of the picture")).to_have_value(read_png(styled).parameters or "")
 
-    # Another weight, another picture; the other order and one switched off, as asked.
+    # Another weight gives another picture; the order is kept, and one adapter is turned off.
     set_slider(page, "Weight of ink", "0.2")
     page.get_by_role("button", name="Move neon glow up").click()
     expect(page.get_by_role("button", name="Move neon glow up")).to_be_disabled()
@@ -107,12 +88,12 @@ def test_pedals_change_the_picture(page: Page, data: Path, tmp_path: Path) -> No
     page.get_by_label("Prompt", exact=True).fill("a fox, not drawn")
     page.screenshot(path=tmp_path / "create.png", full_page=True)
 
-    # The file that the browser gets is the one on disk, metadata included.
+    # The browser downloads the exact file, including its metadata.
     with page.expect_download() as download:
         page.locator("#picture").get_by_role("button", name="Download").click()
     assert download.value.path().read_bytes() == weaker.read_bytes()
 
-    # What was not drawn yet is there after a reload too, pedals that are off among it, and so is the picture.
+    # A reload restores what was not drawn yet, including pedals that are off, and the picture.
     reload(page)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, not drawn")
     expect(page.locator("#board").get_by_label("ink", exact=True)).to_be_checked()
@@ -139,7 +120,7 @@ def test_what_is_wrong_is_one_line(page: Page, data: Path) -> None:
         expect(page.locator("#board").get_by_label(name, exact=True)).to_have_count(0)
     assert pictures(data) == before
 
-    # A number that no slider has goes to the nearest one, without an error in the console; so does one half written.
+    # A number outside the slider's range becomes the nearest valid one, without an error in the console.
     for label, text, number in (("Width (pixels)", "99999", "2048"), ("Width (pixels)", "", "64"), ("Steps", "0", "1")):
         set_slider(page, label, text)
         expect(page.get_by_label(f"number input for {label}", exact=True)).to_have_value(number)
@@ -153,7 +134,7 @@ def test_two_tabs_see_a_job_and_one_stops_it(page: Page, browser: Browser, addre
     page.get_by_text(re.compile(r"^picture \d+ of 30")).wait_for()
     page.get_by_role("button", name="Draw", exact=True).click()
     page.get_by_text(re.compile(r"· 1 waiting$")).wait_for()
-    page.get_by_role("button", name="Stop").click()  # and once more below, for the one that waited
+    page.get_by_role("button", name="Stop").click()  # and again below, for the waiting one
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
     expect(page.get_by_role("button", name="Stop")).to_be_enabled()
     page.get_by_text(re.compile(r"picture \d+ of 30 · step \d+ of 100 · \d+ s · about \d+ s to go")).wait_for()
@@ -168,7 +149,7 @@ def test_two_tabs_see_a_job_and_one_stops_it(page: Page, browser: Browser, addre
 
 
 def test_writing_goes_on_while_it_draws(page: Page, data: Path) -> None:
-    """A picture that comes in takes the keyboard from nobody; an older one is looked at by its thumbnail."""
+    """A new picture does not take the keyboard's focus; a thumbnail shows an older one."""
     fill(page, "a fox", seed=1)
     older = draw(page, data)
     fill(page, "a hen", seed=2)
@@ -190,12 +171,12 @@ def test_writing_goes_on_while_it_draws(page: Page, data: Path) -> None:
 
 
 def test_lists_by_keyboard(page: Page) -> None:
-    """A list that is passed on the way to another box changes nothing; what is typed and entered is chosen."""
+    """Tabbing through a list changes nothing; typing and Enter choose an option."""
     steps = page.get_by_label("number input for Steps", exact=True)
     preset = page.get_by_label("Preset (steps, guidance, scheduler)", exact=True)
     pick(page, preset, "lcm")
     expect(steps).to_have_value("4")
-    expect(preset).to_have_value("")  # what it set may be changed, and then it is no longer that
+    expect(preset).to_have_value("")  # its settings may be changed, so the preset is not shown as chosen
     set_slider(page, "Steps", "6")
     unfold(page, "Scheduler, format, model")
     scheduler, spacing = (page.get_by_label(name, exact=True) for name in ("Scheduler", "Spacing of noise levels"))
@@ -216,7 +197,7 @@ def test_lists_by_keyboard(page: Page) -> None:
     expect(steps).to_have_value("6")
     expect(spacing).to_have_value("karras")
 
-    # The focus goes with a pedal that is moved, and to its other button where it can go no further; it is seen.
+    # The focus stays on a moved pedal, or goes to its other button at the end of the board, and is visible.
     pick(page, page.get_by_label("Add an adapter", exact=True), "ink")
     up, down = (page.get_by_role("button", name=f"Move ink {way}") for way in ("up", "down"))
     up.focus()
@@ -230,7 +211,7 @@ def test_lists_by_keyboard(page: Page) -> None:
 
 
 def pick(page: Page, box: Locator, text: str) -> None:
-    """Type a part of an option, and take the first that has it."""
+    """Type part of an option, and choose the first one that contains it."""
     box.focus()
     page.get_by_role("option").filter(has_text=text).first.wait_for()
     page.keyboard.press("Control+A")
@@ -245,7 +226,7 @@ def paint_over_the_newest(page: Page) -> None:
     canvas = page.locator("#editor canvas").first
     canvas.scroll_into_view_if_needed()
     expect(page.locator("#editor").get_by_label("Brush", exact=True)).to_be_visible()
-    page.locator("#editor").get_by_text(re.compile(r"^\d{3,}%$")).wait_for()  # the small picture is there, enlarged
+    page.locator("#editor").get_by_text(re.compile(r"^\d{3,}%$")).wait_for()  # the small picture has arrived, enlarged
     box = canvas.bounding_box()
     assert box
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -287,7 +268,7 @@ def test_start_from_a_picture(page: Page, data: Path) -> None:
     set_slider(page, "Width (pixels)", "64")
     page.get_by_role("button", name="Start from this picture").click()
     page.get_by_alt_text("The picture to start from").wait_for()
-    expect(page.get_by_label("number input for Width (pixels)")).to_have_value("96")  # else it would be squashed
+    expect(page.get_by_label("number input for Width (pixels)")).to_have_value("96")  # otherwise it would be distorted
     unfold(page, "Start from a picture, paint masks")
     set_slider(page, "Strength (1: nothing is kept)", "0.5")
     page.get_by_label("Prompt", exact=True).fill("a boat")
@@ -301,7 +282,7 @@ def test_start_from_a_picture(page: Page, data: Path) -> None:
 
 
 def test_seeds(page: Page, data: Path) -> None:
-    """A new one by the dice, that of the last picture by its button, one of its own for each picture without."""
+    """The dice give a new seed, a button the last picture's; without a seed, each picture has another one."""
     fill(page, "a fox")
     seed = page.get_by_label("Seed", exact=True).first
     page.get_by_role("button", name="Dice").click()
@@ -342,7 +323,7 @@ def test_repaint_what_is_painted(page: Page, data: Path) -> None:
     assert (old[~white] == new[~white]).mean() > 0.9  # the mask is blended in cells of 8 pixels
     assert (old[white] != new[white]).mean() > 0.5
 
-    # Back to the settings of that picture, the start and the mask included: the same file again.
+    # The settings of that picture, including the start and the mask, give the same file again.
     page.get_by_label("Prompt", exact=True).fill("something else")
     page.get_by_role("button", name="Start from noise again").click()
     expect(page.get_by_alt_text("The mask: white is repainted")).to_have_count(0)
@@ -354,7 +335,7 @@ def test_repaint_what_is_painted(page: Page, data: Path) -> None:
 def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> None:
     fill(page, "a fox", seed=11)
     page.get_by_role("button", name="Compare").first.click()
-    page.get_by_text("no pedal is on; add one, and compare with and without it").wait_for()
+    page.get_by_text("no pedal is on; add one, or turn one on").wait_for()
     add_pedal(page, "ink")
     set_slider(page, "Weight of ink", "0.7")
     before = pictures(data)
@@ -366,7 +347,7 @@ def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> N
     expect(page.locator("#row .thumbnail-item img")).to_have_count(2)
     page.screenshot(path=tmp_path / "compared.png", full_page=True)
 
-    # Stop is for all of them, and what is drawn next has the place to itself.
+    # Stop ends all of them, and the next drawing is shown alone.
     set_slider(page, "Steps", "100")
     page.get_by_role("button", name="Compare").first.click()
     page.get_by_text(re.compile(r"^step \d+ of 100.*· 1 waiting$")).wait_for()
@@ -399,7 +380,7 @@ def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_phone(browser: Browser, address: str, tmp_path: Path, dark: bool) -> None:
-    """Nothing is wider than the screen, in no tab; every control has a name."""
+    """In no tab is anything wider than the screen; every control has a name."""
     with opened(browser, address, width=390, height=844, dark=dark) as page:
         for tab in ("Create", "Gallery", "Adapters", "Grid", "Train", "Models and devices"):
             if not page.get_by_role("tab", name=tab, exact=True).is_visible():
@@ -449,7 +430,7 @@ def test_found_again_after_a_restart(browser: Browser, sdxl_model: Path, adapter
         expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.65")
         assert draw(page, data).read_bytes() == first.read_bytes()
 
-        # Deleted, and brought back.
+        # Deleted and restored.
         page.get_by_role("tab", name="Gallery").click()
         page.locator("#grid").get_by_role("button", name="Thumbnail 2 of 2").click()
         page.locator("#details").get_by_role("button", name="Delete", exact=True).click()

@@ -1,4 +1,4 @@
-"""What the page is made of, without a browser."""
+"""The parts of the page, without a browser."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_a_pedal_says_what_its_item_said(item: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"mask": "0, 0.5"}, "ink: mask has 2 numbers; give 4 with commas between them"),
+        ({"mask": "0, 0.5"}, "ink: mask has 2 numbers; give 4, separated by commas"),
         ({"ramp": "0, one"}, 'ink: ramp has "one"; give numbers'),
         ({"start": "soon"}, 'ink: start has "soon"; give numbers'),
-        ({"blocks": "{no"}, "ink: blocks are no JSON"),
+        ({"blocks": "{no"}, "ink: blocks are not valid JSON"),
         ({"text_encoder": "half"}, 'ink: text encoder has "half"; give numbers'),
     ],
 )
@@ -120,7 +120,7 @@ def test_styles(tmp_path: Path) -> None:
 
 
 def test_an_empty_canvas_is_no_picture(tmp_path: Path, sdxl_model: Path) -> None:
-    """What a file that a browser cannot read leaves in the box."""
+    """The box has this value after a file that the browser cannot read."""
     service = Service(tmp_path / "data", {"one": sdxl_model}, None)
     for background in (None, Image.new("RGB", (512, 512), "white"), Image.new("RGBA", (64, 64), (255, 255, 255, 0))):
         with pytest.raises(RequestError) as caught:
@@ -137,7 +137,7 @@ def test_a_comparison_is_queued_as_a_whole(tmp_path: Path, sdxl_model: Path, lor
     compare(service, draw, "me")
     with pytest.raises(RequestError) as caught:
         compare(service, draw, "me")
-    message = "the comparison has 4 pictures, the queue has room for 1; try again when some are done"
+    message = "the comparison has 4 pictures, but the queue has room for 1; try again later"
     assert str(caught.value) == message
     marks = [job.request["comparison"] for job in reversed(service.jobs.find())]
     assert [mark["label"] for mark in marks] == ["all pedals", "without ink", "without neon glow", "no pedal"]

@@ -54,14 +54,14 @@ def test_gradio_client_draws(url: str, expected: Image.Image, tmp_path: Path) ->
 
 
 def test_the_page_stops_nobody_elses_job(service: Service, tmp_path: Path) -> None:
-    """Where users log in; what a user began in any tab or program is theirs."""
+    """With logins, jobs belong to the user who began them, in any tab or program."""
     who = {"ann": ("ann", "Ann's own"), "bob": ("bob", "Bob's own")}
     (tmp_path / "users").write_text("\n".join(hash_password(*one) for one in who.values()))
     page = build_page(service)
     with serving(service, users=tmp_path / "users", page=page, page_options=mount_options()) as url:
         asked = {**FAST, "prompt": "a fox", "steps": 400, "count": 20}
         job = httpx.post(f"{url}/api/jobs", json=asked, auth=who["ann"], timeout=60).json()["id"]
-        waits = ""  # bob's, behind ann's
+        waits = ""  # bob's job, after ann's
         for user, stoppable in (("bob", False), ("bob", True), ("ann", True)):
             if user == "bob" and stoppable:
                 waits = httpx.post(f"{url}/api/jobs", json=asked, auth=who["bob"], timeout=60).json()["id"]
@@ -85,7 +85,7 @@ def test_the_page_stops_nobody_elses_job(service: Service, tmp_path: Path) -> No
 
 
 def called(http: httpx.Client, listener: dict[str, Any], values: list[Any]) -> list[Any]:
-    """Gradio's answer, as to a tab of a browser."""
+    """Gradio's answer, as for a browser tab."""
     body = {"data": values, "fn_index": listener["id"], "session_hash": str(id(http))}
     answer = http.post("/gradio_api/run/predict", json=body)
     assert answer.is_success, answer.text
@@ -104,7 +104,7 @@ def test_the_pages_own_events_are_private(url: str) -> None:
 
 
 def test_what_is_not_there_is_said_in_the_form_of_its_face(url: str) -> None:
-    """Though the page lies behind all addresses."""
+    """Although the page handles all other addresses."""
     (unknown, wrong) = (httpx.post(f"{url}/v1/chat/completions"), httpx.get(f"{url}/v1/images/generations"))
     assert (unknown.status_code, wrong.status_code) == (404, 405)
     assert unknown.json()["error"]["message"] == "/v1/chat/completions does not exist; /openapi.json lists all paths"

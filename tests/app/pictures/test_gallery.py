@@ -1,4 +1,4 @@
-"""The gallery: what it finds, and that the files are the truth."""
+"""The gallery: searches, and that the files are authoritative."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def test_a_picture_of_ours(sdxl_model: Path, lora_dir: Path, gallery: Gallery) -
     assert (picture.prompt, picture.negative_prompt, picture.seed) == ("a fox", "mud", 2**62)
     assert (picture.adapters, picture.model) == (("ink",), sdxl_model.name)
     assert gallery.adapters() == ["ink"]
-    whole = path.read_bytes()  # of one with a record the texts alone are read: a lost index is made again in time
+    whole = (
+        path.read_bytes()
+    )  # if there is a record, the pixels are not read
     path.write_bytes(whole[: whole.index(b"IDAT")] + b"IDAT, cut off")
     assert gallery.add(path).seed == 2**62
     path.write_bytes(whole)
@@ -109,7 +111,7 @@ def test_files_are_the_truth(filled: Gallery, tmp_path: Path) -> None:
 
 
 def test_what_is_added_during_a_scan_stays(filled: Gallery) -> None:
-    """Threads save, delete and scan at once; the index is then what is on disk."""
+    """Threads save, delete and scan at the same time; afterwards the index matches the disk."""
     stop = threading.Event()
 
     def scan() -> None:
@@ -151,7 +153,7 @@ def test_a_lost_index_is_made_again(filled: Gallery, tmp_path: Path, loss: str) 
 
 
 def test_what_no_lorablend_wrote_stops_nothing(sdxl_model: Path, gallery: Gallery) -> None:
-    """Somebody's files in the folder: names that are no text, records that no index holds, no pictures at all."""
+    """Files from elsewhere: names that are not UTF-8, values that SQLite cannot store, files that are not pictures."""
     pipe = Pipeline(sdxl_model)
     (path,) = save_result(pipe.generate("a fox", steps=1, seed=1, width=64, height=64), pipe, gallery.day())
     record = json.loads(Image.open(path).info["lorablend"])

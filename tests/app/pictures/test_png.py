@@ -1,4 +1,4 @@
-"""Picture files: what they say comes back whole, and none is ever half there."""
+"""Picture files: their texts can be read back, and they are always written whole."""
 
 from __future__ import annotations
 

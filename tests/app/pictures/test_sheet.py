@@ -1,4 +1,4 @@
-"""Contact sheets: where the pictures are, that labels are drawn and do not collide, and sizes within limits."""
+"""Contact sheets: places of the pictures, labels that are drawn and do not overlap, and limited sizes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def picture(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> I
 
 
 def box(sheet: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of where the sheet has this colour."""
+    """Left, top, right and bottom of the area that has this colour."""
     ys, xs = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
 
 def ink(sheet: Image.Image, left: int, top: int, right: int, bottom: int) -> int:
-    """How many dark pixels are there."""
+    """The number of dark pixels in an area."""
     return int((np.asarray(sheet.convert("L"))[max(top, 0) : bottom, max(left, 0) : right] < 128).sum())
 
 

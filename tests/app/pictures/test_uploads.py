@@ -1,4 +1,4 @@
-"""Uploads: what they are kept as, and for how long."""
+"""Uploads: how they are stored, and for how long."""
 
 from __future__ import annotations
 
