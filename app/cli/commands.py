@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,8 +38,11 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; the exit code: 0, 1 after an error (one line on stderr), 130 after Ctrl-C."""
+def run(arguments: Sequence[str], failed: Callable[[Exception], object] = lambda error: None) -> int:
+    """Run one command line; the exit code: 0, 1 after an error (one line on stderr), 130 after Ctrl-C.
+
+    failed: called with the error.
+    """
     try:
         code = app(list(arguments), prog_name="lorablend", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -49,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         if message is None:
             raise
         typer.echo(f"error: {message}", err=True)
+        failed(error)
         return 1
     if code == 130:
         typer.echo("stopped", err=True)
@@ -206,6 +210,7 @@ def bake(
     from functools import partial
 
     from lorablend.adapters import load_adapter, resolve_blend
+    from lorablend.app.jobs.channel import Note, tell
     from lorablend.engine.bake import bake as bake_model
 
     if not (lora or blend):
@@ -217,6 +222,7 @@ def bake(
     for item in resolved:
         for warning in item.adapter.warnings:
             typer.echo(f"warning: {item.adapter.name}: {warning}", err=True)
+            tell(Note(text=f"{item.adapter.name}: {warning}"))
     typer.echo(f"baked in {time.perf_counter() - started:.1f} s", err=True)
     typer.echo(out)
 

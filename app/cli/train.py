@@ -115,6 +115,8 @@ def _is_first() -> bool:
 @contextmanager
 def _bar(config: "TrainConfig") -> Iterator[tuple[Callable[["Progress"], None], Callable[[str], None]]]:
     """Show progress on stderr: a bar in a terminal, a few lines elsewhere; yield functions for progress and notes."""
+    from lorablend.app.jobs.channel import Note, TrainStep, tell
+
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -131,12 +133,15 @@ def _bar(config: "TrainConfig") -> Iterator[tuple[Callable[["Progress"], None], 
         def progress(state: "Progress") -> None:
             nonlocal last
             bar.update(task, description=config.out.stem, completed=state.step, total=state.steps, state=_words(state))
+            if _is_first():
+                tell(TrainStep(step=state.step, steps=state.steps, loss=state.smoothed, eta=state.eta))
             part = state.step * _LINES // state.steps
             if not console.is_terminal and (part > last or state.step == 1):
                 last = part
                 _echo_once(f"step {state.step} of {state.steps}: {_words(state)}")
 
         def say(line: str) -> None:
+            tell(Note(text=line))
             if console.is_terminal:
                 bar.console.print(line, markup=False, highlight=False)
             else:

@@ -24,8 +24,10 @@ from lorablend.app.grid.plan import check_axes, plan_grid
 from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.use import note_used
+from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
+from lorablend.app.orders.kinds import submit_order
 from lorablend.app.pictures.gallery import Gallery
 from lorablend.app.pictures.png import check_texts, open_picture, save_picture, text_chunks
 from lorablend.app.pictures.uploads import Uploads
@@ -54,7 +56,7 @@ class Grids:
         seeded = asked.with_seed()
         assert isinstance(seeded, DrawGrid)
         self.check(seeded)
-        return self._jobs.submit("grid", seeded.model_dump(exclude_defaults=True), client)
+        return submit_order(self._jobs, seeded, client)
 
     def check(self, asked: DrawGrid) -> int:
         """How many pictures it has. Raises what drawing any of them would raise: see `draw_grid`, `Pipeline.check`."""
@@ -93,7 +95,7 @@ class Grids:
     def _rate(self, job: Job, model: str | None) -> float:
         """Seconds for each step and pixel; 0 where it says nothing of this model."""
         try:
-            asked = DrawGrid.model_validate(job.request) if job.kind == "grid" else Draw.model_validate(job.request)
+            asked: Draw = (DrawGrid if job.kind == "grid" else DrawOrder).model_validate(job.request)
             axes = self.axes(asked) if isinstance(asked, DrawGrid) else []
         except (LorablendError, ValueError):  # an adapter that is gone, a job of another version
             return 0.0

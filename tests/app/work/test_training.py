@@ -185,7 +185,7 @@ def test_what_a_training_left_is_removed(idle: Service) -> None:
         (folder / name / "step-00000004.checkpoint").write_bytes(b"")
     for name in ("old.toml", "old.safetensors", "older.toml"):
         (folder / name).write_text("")
-    job = idle.jobs.submit("train", {"name": "old"})
+    job = idle.jobs.submit("train", {"set": "knit", "name": "old"})
     with pytest.raises(RequestError, match=f"old is being trained by job {job.number}; stop it first"):
         idle.training.remove("old")
     idle.jobs.cancel(job.id)
