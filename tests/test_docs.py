@@ -181,7 +181,7 @@ def check_line(line: str) -> None:
         for extra in re.findall(r"\.\[(\w+)\]", line):
             assert f"\n{extra} = [\n" in project, line
     else:
-        assert program in ("pip", "python3", ".", "tensorboard", "docker"), line
+        assert program in ("python3", ".", "tensorboard", "docker", "mkdocs"), line
 
 
 def parse_arguments(words: list[str]) -> None:
