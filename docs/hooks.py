@@ -12,7 +12,7 @@ from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("shipped", "adapters", "engine", "convert", "train", "demo", "app")
-WIDTH = 100  # characters of a line of help
+WIDTH = 96  # characters of a line of help
 _LAYOUT = """
 .highlight { background: transparent; }
 .highlight pre { white-space: pre; overflow-x: auto; border: 1px solid var(--bs-border-color); padding: .6em .8em; }
