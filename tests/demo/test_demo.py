@@ -28,8 +28,8 @@ FEW = held_out_scenes(6, seed=21)
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    return Pipeline("demo", cache_dir=tmp_path_factory.mktemp("cache"))
+def pipeline() -> Pipeline:
+    return Pipeline("demo")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
-"""What the tests of training share: a cache of their own, pictures, a small training."""
+"""What the tests of training share: pictures, a small training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,6 @@ import pytest
 from lorablend.train import train as lorablend_train
 from tests.train.data.data_files import save
 from tests.train.trainings import STEPS
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORABLEND_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_the_engine_draws_what_was_trained(
     models, network = trained(sdxl_source, algorithm=algorithm, text_encoder=True)
     file = save(tmp_path / "x.safetensors", network, sampler, algorithm=algorithm, text_encoder=True)
     latents = np.random.default_rng(42).standard_normal((1, 4, 8, 8), dtype=np.float32)
-    pipeline = Pipeline(sdxl_model, precision="f32", cache_dir=tmp_path / "cache")
+    pipeline = Pipeline(sdxl_model, precision="f32")
     ours = pipeline.generate("the fox", blend=[(str(file), 1.0)], latents=latents, steps=4, scheduler="euler")
     expected = reference.draw(pipeline_of(models), [], latents, steps=4, prompt="the fox", guidance_scale=5.0)
     assert reference.levels_apart(np.array(ours.images[0]), expected) <= 1
