@@ -12,7 +12,7 @@ import gradio as gr
 
 from lorablend.adapters import Adapter, Blend, BlendItem, load_adapter
 from lorablend.adapters.errors import LorablendError
-from lorablend.app.library.library import Entry
+from lorablend.app.library.entry import Entry
 from lorablend.app.page.form import Values, fitting_step
 from lorablend.app.page.pedal import Pedal
 from lorablend.engine import ModelFolder

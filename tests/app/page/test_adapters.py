@@ -130,9 +130,7 @@ def test_completion_by_keyboard_and_mouse(browser: Browser, address: str, folder
         for _ in ", tall grass":
             page.keyboard.press("ArrowLeft")
         page.keyboard.type(" <lora:N")
-        expect(options).to_have_text(
-            ["neon glow", "ink"]
-        )  # the one that begins with it comes first
+        expect(options).to_have_text(["neon glow", "ink"])  # the one that begins with it comes first
         expect(prompt).to_have_attribute("aria-activedescendant", "completion-0")
         page.keyboard.press("ArrowDown")
         expect(prompt).to_have_attribute("aria-activedescendant", "completion-1")
