@@ -1,4 +1,4 @@
-"""Read, understand and combine adapter files: numpy and safetensors only."""
+"""Read, understand and combine adapter files. Needs only numpy."""
 
 from lorablend.adapters.adapter import Adapter, load_adapter
 from lorablend.adapters.algorithms.delta import BiasDelta, Delta, Gated, RawFactors

@@ -1,4 +1,4 @@
-"""From a file to deltas: read, understand every tensor, check, and hand out a frozen `Adapter`."""
+"""From a file to deltas: read it, understand and check every tensor, and return a frozen `Adapter`."""
 
 import hashlib
 import json
@@ -25,14 +25,24 @@ __all__ = ["Adapter", "load_adapter"]
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """One adapter file, understood and checked.
+    """An adapter file that has been read, understood and checked.
 
-    `deltas` maps (component, module path) to the change of that module's weight, `biases` to that of its bias;
-    components are diffusers' folder names, "unet", "text_encoder" and "text_encoder_2". `embeddings` maps the name of a
-    bundled textual inversion to its vectors by component, float32 [vectors, width]. `base_model` is "sd15", "sd2",
-    "sdxl" or "unknown". Every tensor of the file is counted once: `covered` ones are understood, `ignored` names those
-    that are known to change nothing, `refused` those that a lenient reading left out. `warnings` are sentences for the
-    user. `settings` are PEFT's, by component. The file stays mapped while the adapter is in use.
+    Every tensor of the file is counted exactly once, in `covered`, `ignored` or `refused`. The file stays mapped into
+    memory while the adapter is in use.
+
+    Attributes:
+        file: The file that was read.
+        base_model: The base model that the adapter was made for: "sd15", "sd2", "sdxl", or "unknown".
+        deltas: The change of each module's weight, by (component, module path). Components are diffusers' folder
+            names: "unet", "text_encoder" and "text_encoder_2".
+        biases: The change of each module's bias, by the same keys.
+        embeddings: The vectors of bundled textual inversions, by token name and then component; float32
+            [vectors, width].
+        covered: The number of tensors that were understood.
+        ignored: The names of tensors that are known to change nothing.
+        refused: The names of tensors that a lenient reading left out.
+        warnings: Sentences for the user.
+        settings: PEFT's settings, by component.
     """
 
     file: TensorFile
@@ -48,66 +58,73 @@ class Adapter:
 
     @property
     def path(self) -> Path:
-        """Where it was read from."""
+        """The path that the file was read from."""
         return self.file.path
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix."""
+        """The file name without its suffix."""
         return self.path.stem
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The header's text entries, unchecked."""
+        """The text entries of the file's header, unchecked."""
         return self.file.metadata
 
     @property
     def tensor_count(self) -> int:
-        """Tensors in the file."""
+        """The number of tensors in the file."""
         return len(self.file.tensors)
 
     @property
     def size(self) -> int:
-        """Length of the file in bytes."""
+        """The length of the file in bytes."""
         return self.file.size
 
     @property
     def trigger_words(self) -> list[str]:
-        """What to write into a prompt, as far as the metadata says."""
+        """Words to write into a prompt, according to the metadata."""
         return _metadata.trigger_words(self.metadata)
 
     @cached_property
     def sha256(self) -> str:
-        """Of the whole file, in hex."""
+        """The SHA-256 of the whole file, in hex."""
         return _metadata.hash_file(self.file)
 
     @cached_property
     def content(self) -> str:
-        """Equal for equal changes, in hex: the file's hash, and that of the settings, which may lie beside it."""
+        """A hash that is equal for equal changes, in hex: of the file and of PEFT's settings."""
         settings = {component: dict(settings.raw) for component, settings in self.settings.items()}
         return hashlib.sha256(f"{self.sha256} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 
     @property
     def autov2(self) -> str:
-        """Civitai's short hash of the file: 10 hex digits."""
+        """Civitai's AutoV2, a short hash of the file: 10 hex digits."""
         return self.sha256[:10]
 
     @cached_property
     def autov3(self) -> str:
-        """Civitai's hash of the tensors alone, whatever the metadata says: 12 hex digits."""
+        """Civitai's AutoV3, a hash of the tensors without the metadata: 12 hex digits."""
         return _metadata.hash_data(self.file)[:12]
 
 
 def load_adapter(path: str | os.PathLike[str], *, lenient: bool = False, check_values: bool = True) -> Adapter:
-    """Read an adapter file (safetensors).
+    """Read an adapter file in the safetensors format.
 
-    Raises AdapterError for a file that is broken, of another kind, or not understood to the last tensor, and
-    BaseModelError for one made for a model with other modules (FLUX, SD 3, the SDXL refiner…).
+    Args:
+        path: The file.
+        lenient: Leave out whatever is not understood, always whole modules, and list it in `Adapter.refused`. An error
+            is raised only if nothing remains.
+        check_values: Look at every number, so that NaN and infinity are found now rather than in a picture. False
+            reads little more than the header, however large the file is: use it to list adapters, not to apply one.
 
-    lenient: leave out what is not understood, a module always as a whole, and list it in `refused`; an error only if
-    nothing is left.
-    check_values: look at every number, so that NaN and infinity are found now and not in a picture. False reads the
-    header and little else, whatever the file's size: for a list of adapters, not for using one.
+    Returns:
+        The adapter, with the change of every module that the file contains.
+
+    Raises:
+        AdapterError: The file is broken, is of another kind, or has a tensor that is not understood.
+        BaseModelError: The adapter was made for a model with other modules (FLUX, SD 3, the SDXL refiner…). This is an
+            AdapterError too.
     """
     file = read_file(path)
     try:

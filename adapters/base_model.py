@@ -1,4 +1,4 @@
-"""Which base model an adapter was made for: told by module names and shapes, by the metadata only where both fit."""
+"""Which base model an adapter was made for: inferred from module names and shapes, from metadata as a last resort."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -10,25 +10,25 @@ from lorablend.adapters.wording import shown
 
 __all__ = ["BASE_NAMES", "tell_base_model"]
 
-# Names for messages. The refiner is known only to be refused.
+# Names for messages. The refiner is recognised only so that it can be refused.
 BASE_NAMES = {"sd15": "SD 1.5", "sd2": "SD 2", "sdxl": "SDXL", "sdxl-refiner": "the SDXL refiner", "unknown": "unknown"}
 
 _CROSS_ATTENTION_WIDTH = {768: {"sd15"}, 1024: {"sd2"}, 2048: {"sdxl"}, 1280: {"sdxl-refiner"}}
 _TEXT_WIDTH = {768: {"sd15", "sdxl"}, 1024: {"sd2"}}
 _SECOND_TEXT_ENCODER = {"sdxl", "sdxl-refiner"}
-# up_blocks.1 has attention in every model; this is its width.
+# The width of up_blocks.1, which has attention in every model.
 _UP_BLOCK_1_WIDTH = {1280: {"sd15", "sd2"}, 640: {"sdxl"}}
 
 
 def tell_base_model(reading: Reading) -> str:
-    """ "sd15", "sd2", "sdxl", or "unknown" where several would fit.
+    """Return "sd15", "sd2", "sdxl", or "unknown" if several models fit.
 
-    Raises BaseModelError for the SDXL refiner, and for modules that no one model has together.
+    Raises BaseModelError for the SDXL refiner, and for modules that no single model has.
     """
     bases = _by_modules([*reading.deltas, *reading.biases])
     for clue in _clues(reading):
         bases = bases & clue or bases
-    # Of what is still open, the common ones: hardly anybody trains the refiner, and SD 2 betrays itself by its widths.
+    # Prefer the common models: adapters for the refiner are rare, and the widths would have shown SD 2.
     if len(bases) > 1:
         bases = bases - {"sdxl-refiner"}
     if bases == {"sd15", "sd2"}:
@@ -42,7 +42,7 @@ def tell_base_model(reading: Reading) -> str:
 
 
 def _by_modules(modules: Iterable[tuple[str, str]]) -> set[str]:
-    """The models that have all of these modules."""
+    """Return the models that have all of these modules."""
     bases = set(TOPOLOGIES)
     for component, path in modules:
         if component == "unet":
@@ -53,15 +53,15 @@ def _by_modules(modules: Iterable[tuple[str, str]]) -> set[str]:
             continue
         if not bases & having:
             raise BaseModelError(
-                f"modules of different models: {shown(component)} {shown(path)} is of {_either(having)}, "
-                f"the ones before it of {_either(bases)}"
+                f"modules of different models: {shown(component)} {shown(path)} belongs to {_either(having)}, "
+                f"those before it to {_either(bases)}"
             )
         bases &= having
     return bases
 
 
 def _clues(reading: Reading) -> Iterator[set[str]]:
-    """From the safest to the weakest, the models that each piece of evidence speaks for; a clue may be empty."""
+    """Yield the models that each piece of evidence points to, the strongest evidence first; a set may be empty."""
     names, deltas = reading.file.tensors, reading.deltas
     for (component, path), delta in deltas.items():
         if component == "unet" and path.endswith(("attn2.to_k", "attn2.to_v")):

@@ -1,4 +1,4 @@
-"""Numbers and words in what a user writes: read with a clear refusal, written so that the same number comes back."""
+"""Numbers and words that users write: read with clear error messages, and written so that they read back the same."""
 
 import difflib
 import math
@@ -16,10 +16,10 @@ _NUMBER = re.compile(NUMBER, re.ASCII)
 
 
 def finite(value: object, what: str) -> float:
-    """`value` as a float. Raises BlendError, which begins with `what`, unless it is a finite number."""
+    """Return `value` as a float. Raises BlendError, whose message begins with `what`, unless it is a finite number."""
     try:
         number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond the range of floats
         number = math.nan
     if not math.isfinite(number):
         raise BlendError(f"{what} {shown(value)} is not a finite number")
@@ -27,7 +27,7 @@ def finite(value: object, what: str) -> float:
 
 
 def to_number(text: str, what: str) -> float:
-    """The finite number that `text` spells, or BlendError beginning with `what`."""
+    """Parse a finite number. Raises BlendError, whose message begins with `what`."""
     number = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     if not math.isfinite(number):
         raise BlendError(f'{what} "{shown(text)}" is not a finite number')
@@ -35,21 +35,21 @@ def to_number(text: str, what: str) -> float:
 
 
 def write_number(number: float) -> str:
-    """The shortest text that reads back as the same number: 1, 0.8, -0.3333333333333333."""
+    """Return the shortest text that reads back as the same number: 1, 0.8, -0.3333333333333333."""
     return repr(float(number)).removesuffix(".0")
 
 
 def whole_number(text: str) -> int | None:
-    """The number that up to nine digits spell, else None."""
+    """Parse an integer of at most nine digits; None for any other text."""
     return int(text) if len(text) <= 9 and text.isascii() and text.isdecimal() else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known one, or all of them."""
+    """Return the end of a message about an unknown word: the closest known word, or a list of all of them."""
     folded = {name.casefold(): name for name in known}
     if nearest := difflib.get_close_matches(word.casefold(), folded, n=1):
         return f'did you mean "{folded[nearest[0]]}"?'
-    return f"known are {', '.join(folded.values())}"
+    return f"choose from {', '.join(folded.values())}"
 
 
 def refuse_unknown(keys: Iterable[object], known: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What there is to know about an adapter, as plain data for a page, a command line or JSON."""
+"""A description of an adapter as plain data, for a web page, a command line or JSON."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,12 +12,24 @@ __all__ = ["inspect_adapter"]
 
 
 def inspect_adapter(adapter: Adapter) -> dict[str, Any]:
-    """A report of numbers, text, lists and dicts, ready for `json.dumps`. Reads the whole file once for the hashes.
+    """Describe an adapter in numbers, text, lists and dicts, ready for `json.dumps`.
 
-    `components` has for each component whose weights the adapter changes: `modules` (the module paths), `ranks` (None
-    for an algorithm without), `alphas` (None where the file gives none), `scales` and `dtypes`, each distinct value
-    once and sorted. `biases` has the number of changed biases by component, `embeddings` the number of vectors by
-    component of each bundled token. `covered`, and the lengths of `ignored` and `refused`, add up to `tensor_count`.
+    The whole file is read once for the hashes.
+
+    Args:
+        adapter: The adapter.
+
+    Returns:
+        A dict with these keys:
+
+        - `name`, `file`, `size` (in bytes), `title` (or None), `base_model`, `trigger_words`, `warnings`.
+        - `algorithms`: the number of modules by algorithm.
+        - `components`: for each component whose weights change, the `modules` (their paths) and the distinct `ranks`
+          (None for an algorithm without ranks), `alphas` (None if the file gives none), `scales` and `dtypes`, sorted.
+        - `biases`: the number of changed biases by component.
+        - `embeddings`: for each bundled token, the number of vectors by component.
+        - `tensor_count`, which is the sum of `covered` and the lengths of `ignored` and `refused`.
+        - `hashes`: `sha256`, `autov2` and `autov3`, in hex.
     """
     components: dict[str, dict[str, Delta]] = {}
     for (component, path), delta in adapter.deltas.items():

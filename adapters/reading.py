@@ -1,4 +1,4 @@
-"""Understand every tensor of a file: which module and role it is, what its module changes, or why it is left out."""
+"""Understand every tensor of a file: its module, its role, what its module changes, or why it is left out."""
 
 import re
 from collections import defaultdict
@@ -22,31 +22,31 @@ __all__ = ["ModuleName", "Reading"]
 ModuleName = tuple[str, str]  # (component, module path)
 _T = TypeVar("_T")
 
-_IGNORED = re.compile(r"(^|[._])_aux\.")  # bookkeeping of slider trainers, no part of the change
+_IGNORED = re.compile(r"(^|[._])_aux\.")  # bookkeeping of slider trainers, not part of the change
 _BIG_G = 1280  # width of SDXL's second text encoder
-_BLOCKS = ("OFT", "BOFT")  # their dimensions are not the weight's
-_NO_ALPHA = 1e9  # ai-toolkit's alpha for a whole LoKr is ten times that
+_BLOCKS = ("OFT", "BOFT")  # their tensors do not have the weight's dimensions
+_NO_ALPHA = 1e9  # ai-toolkit writes ten times this as the alpha of a LoKr that is not factored
 
 
 class Reading:
-    """What a file holds. Each tensor's name is in exactly one of `covered`, `ignored` and `refused`.
+    """The contents of a file. Each tensor's name is in exactly one of `covered`, `ignored` and `refused`.
 
-    Raises AdapterError for the first thing that is not understood; when `lenient`, refuses the module it is in instead,
-    and raises only where nothing is left. What kind of file it is, is never a matter of leniency.
+    Raises AdapterError for the first tensor that is not understood. If `lenient`, the tensor's module is refused
+    instead, and the error is raised only if nothing remains. A file of another kind is always an error.
     """
 
     def __init__(self, file: TensorFile, *, lenient: bool, check_values: bool) -> None:
         self.deltas: dict[ModuleName, Delta] = {}
         self.biases: dict[ModuleName, BiasDelta] = {}
         self.embeddings: dict[str, dict[str, np.ndarray]] = {}
-        self.convolutions: set[ModuleName] = set()  # modules with a tensor of four dimensions
+        self.convolutions: set[ModuleName] = set()  # modules that have a tensor with four dimensions
         self.covered: list[str] = []
         self.ignored = [name for name in file.tensors if _IGNORED.search(name)]
-        self.refused: dict[str, str] = {}  # with the reason
+        self.refused: dict[str, str] = {}  # tensor name -> reason
         self.warnings: list[str] = []
         self.settings: dict[str, ScaleSettings] = {}  # by component
         self.file = file
-        self._twice: set[str] = set()  # of two names for the same tensor, the second
+        self._duplicates: set[str] = set()  # of two names for the same tensor, the second
         self._lenient = lenient
 
         keys = [parse_key(name) for name in file.tensors if not _IGNORED.search(name)]
@@ -62,7 +62,7 @@ class Reading:
         self._warn()
 
     def _attempt(self, names: Sequence[str], understand: Callable[[], _T]) -> _T | None:
-        """What `understand` returns; when lenient, None where it raises, these tensors refused as a whole."""
+        """Return what `understand` returns. If it raises and the reading is lenient, refuse the tensors; None."""
         if any(name in self.refused for name in names):
             self._refuse(names, "")
             return None
@@ -81,29 +81,29 @@ class Reading:
             self.refused.setdefault(name, reason)
 
     def _modules(self, keys: Sequence[Key]) -> dict[ModuleName, list[Key]]:
-        """The keys of every module.
+        """Group the keys by module.
 
-        One file may name the same module in several spellings: their roles are joined. A role that comes twice is used
-        once where the tensors are equal, and is an error where they differ.
+        A file may spell the name of one module in several ways; their roles are joined. A role that appears twice is
+        used once if the tensors are equal, and is an error if they differ.
         """
         modules: dict[ModuleName, dict[str, Key]] = defaultdict(dict)
-        twins: dict[ModuleName, list[Key]] = defaultdict(list)
-        unsaid = self._unsaid_text_encoder(keys)
+        duplicates: dict[ModuleName, list[Key]] = defaultdict(list)
+        default_component = self._default_text_encoder(keys)
         for key in keys:
             if key.path is None:
                 continue
-            module = key.component or unsaid, key.path
+            module = key.component or default_component, key.path
             if (first := modules[module].setdefault(key.role, key)) is key:
                 continue
             if _same(self.file.tensors[first.name], self.file.tensors[key.name]):
-                twins[module].append(key)
-                self._twice.add(key.name)
+                duplicates[module].append(key)
+                self._duplicates.add(key.name)
             else:
                 self._attempt([first.name, key.name], lambda a=first, b=key: _raise_differing(a, b))
-        return {module: [*roles.values(), *twins[module]] for module, roles in modules.items()}
+        return {module: [*roles.values(), *duplicates[module]] for module, roles in modules.items()}
 
-    def _unsaid_text_encoder(self, keys: Sequence[Key]) -> str:
-        """Which text encoder is meant by names without a prefix: the folder says it, else the width of bigG."""
+    def _default_text_encoder(self, keys: Sequence[Key]) -> str:
+        """Return the text encoder that names without a prefix mean, told by the folder or by the width of bigG."""
         if self.file.path.absolute().parent.name == "text_encoder_2":
             return "text_encoder_2"
         modules: dict[str, list[Key]] = defaultdict(list)
@@ -122,21 +122,21 @@ class Reading:
 
     def _refuse_unknown(self, keys: Sequence[Key]) -> None:
         for reason, unknown in (
-            ("of no known algorithm", [key.name for key in keys if not key.role]),
+            ("unknown algorithm in", [key.name for key in keys if not key.role]),
             (
-                "for no module of SD 1.5, SD 2 or SDXL",
+                "no module of SD 1.5, SD 2 or SDXL matches",
                 [key.name for key in keys if key.role and key.path is None and key.algorithm != BUNDLED],
             ),
         ):
             if unknown:
-                message = f"{reason}: {listed(unknown)}"
+                message = f"{reason} {listed(unknown)}"
                 if not self._lenient:
                     raise AdapterError(message)
                 self._refuse([*unknown, *_beside(unknown, keys)], message)
 
     def _refuse_broken(self, keys: Iterable[Key]) -> None:
         for key in keys:
-            if key.role != "alpha":  # which may be infinite where it means nothing; its readers know
+            if key.role != "alpha":  # an alpha that means nothing may be infinite; its readers check it
                 self._attempt([key.name], lambda tensor=self.file.tensors[key.name]: _check_finite(tensor))
 
     def _understand_modules(self, modules: dict[ModuleName, list[Key]]) -> None:
@@ -157,7 +157,7 @@ class Reading:
             if any(len(self.file.tensors[key.name].shape) == 4 and key.algorithm not in _BLOCKS for key in keys):
                 self.convolutions.add((component, path))
             for name in names:
-                (self.covered if (delta or bias) and name not in self._twice else self.ignored).append(name)
+                (self.covered if (delta or bias) and name not in self._duplicates else self.ignored).append(name)
 
     def _build(
         self, prefix: str, path: str, keys: Sequence[Key], settings: ScaleSettings, *, fullrank: bool
@@ -173,31 +173,33 @@ class Reading:
             if token is not None:
                 tokens[token].append(name)
         for parts in tokens.values():
-            found = self._attempt(parts, lambda p=parts: read_bundled({name: self.file.tensors[name] for name in p}))
-            if found is not None:
-                self.embeddings |= found
+            embedding = self._attempt(
+                parts, lambda p=parts: read_bundled({name: self.file.tensors[name] for name in p})
+            )
+            if embedding is not None:
+                self.embeddings |= embedding
                 self.covered += parts
 
     def _why_nothing(self) -> str:
         if reasons := [reason for reason in self.refused.values() if reason]:
-            return f"nothing in it is understood: {reasons[0]}"
+            return f"no tensor in it is understood: {reasons[0]}"
         if not all(_IGNORED.search(name) for name in self.ignored):
             return "every module has rank 0, so there is nothing to apply"
-        return "no adapter tensors in it"
+        return "the file has no adapter tensors"
 
     def _warn(self) -> None:
-        if twice := [name for name in self.ignored if name in self._twice]:
-            self.warnings.append(f"given twice, used once: {listed(twice)}")
+        if duplicates := [name for name in self.ignored if name in self._duplicates]:
+            self.warnings.append(f"stored twice, used once: {listed(duplicates)}")
         deltas = self.deltas.values()
         if zeros := sum(delta.alpha == 0 and delta.scale == 0 for delta in deltas):
             self.warnings.append(f"alpha is 0 in {zeros} of {len(deltas)} modules, which therefore change nothing")
         if dim := self.file.metadata.get("ss_network_dim", ""):
-            alphas = {delta.alpha for delta in deltas if isinstance(delta, LokrDelta) and delta.rank is None}
-            said = sorted(f"{alpha:g}" for alpha in alphas if alpha is not None and abs(alpha) < _NO_ALPHA)
-            if said and said != [dim]:
+            numbers = {delta.alpha for delta in deltas if isinstance(delta, LokrDelta) and delta.rank is None}
+            alphas = sorted(f"{alpha:g}" for alpha in numbers if alpha is not None and abs(alpha) < _NO_ALPHA)
+            if alphas and alphas != [dim]:
                 self.warnings.append(
-                    f"LoKr of whole matrices with alpha {', '.join(said)} and ss_network_dim {shown(dim)}: used with "
-                    "scale 1, as LyCORIS does; if it is too strong, its author meant alpha / dim"
+                    f"LoKr of whole matrices with alpha {', '.join(alphas)} and ss_network_dim {shown(dim)}: applied "
+                    "with scale 1, as LyCORIS does; if it is too strong, its author meant alpha / dim"
                 )
         if self.refused:
             reason = next(reason for reason in self.refused.values() if reason)
@@ -205,20 +207,23 @@ class Reading:
 
 
 def _refuse_other_files(keys: Sequence[Key]) -> None:
-    """Files that are no adapters, and adapters for models of other modules; both have names that lead to no module."""
-    strangers = [key.name for key in keys if key.path is None]
+    """Raise AdapterError for files that are not adapters, and BaseModelError for adapters for other kinds of models.
+
+    Both have tensor names that match no module.
+    """
+    unmatched = [key.name for key in keys if key.path is None]
     for pattern, kind in NOT_ADAPTERS:
-        if any(re.search(pattern, name) for name in strangers):
+        if any(re.search(pattern, name) for name in unmatched):
             raise AdapterError(f"{kind}, not a LoRA adapter")
     for pattern, base in OTHER_BASES:
-        if found := next((name for name in strangers if re.search(pattern, name)), None):
-            raise BaseModelError(f"made for {base} (tensor {shown(found)}); lorablend runs SD 1.5 and SDXL models")
+        if evidence := next((name for name in unmatched if re.search(pattern, name)), None):
+            raise BaseModelError(f"made for {base} (tensor {shown(evidence)}); lorablend runs SD 1.5 and SDXL models")
     if keys and all(key.algorithm in ("full weights", "full bias") for key in keys):
         raise AdapterError("a full model, not an adapter: its tensors are plain weights")
 
 
 def _beside(unknown: Iterable[str], keys: Iterable[Key]) -> list[str]:
-    """The tensors of modules that one of these belongs to as well: who knows what they are without it."""
+    """Return the other tensors of the same modules, which cannot be understood without the unknown ones."""
     modules: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         modules[key.module].append(key.name)
@@ -231,9 +236,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _raise_differing(first: Key, second: Key) -> None:
-    raise AdapterError(f"tensors {shown(first.name)} and {shown(second.name)} are the same module's, but differ")
+    raise AdapterError(f"tensors {shown(first.name)} and {shown(second.name)} belong to the same module, but differ")
 
 
 def _check_finite(tensor: Tensor) -> None:
     if not tensor.is_finite():
-        raise AdapterError(f"tensor {shown(tensor.name)} contains NaN or infinity; the file is of no use")
+        raise AdapterError(f"tensor {shown(tensor.name)} contains NaN or infinity; the file is unusable")

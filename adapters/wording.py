@@ -1,4 +1,4 @@
-"""How names from untrusted files are shown in one-line messages."""
+"""Show names from untrusted files in one-line messages."""
 
 from collections.abc import Collection
 
@@ -9,7 +9,7 @@ _LISTED = 3
 
 
 def shown(name: object) -> str:
-    """`name` on one line: control characters and stray surrogates escaped, the middle of a very long name left out."""
+    """Return `name` on one line: control characters and stray surrogates escaped, a very long name shortened."""
     text = str(name)
     if len(text) > _LONGEST_NAME:
         text = f"{text[: _LONGEST_NAME // 2]}…{text[-_LONGEST_NAME // 2 :]}"
@@ -19,6 +19,6 @@ def shown(name: object) -> str:
 
 
 def listed(names: Collection[str], unit: str = "tensor") -> str:
-    """The count and the first few names: "5 tensors: a, b, c, …"."""
+    """Return the count and the first few names: "5 tensors: a, b, c, …"."""
     first = ", ".join(shown(name) for name in list(names)[:_LISTED])
     return f"{len(names)} {unit}{'s' * (len(names) != 1)}: {first}{', …' * (len(names) > _LISTED)}"

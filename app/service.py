@@ -25,7 +25,9 @@ from lorablend.adapters.errors import ResourceError
 from lorablend.app.files import check_folder, without_folders
 from lorablend.app.jobs.jobs import ENDED, Job, Jobs
 from lorablend.app.jobs.worker import Worker
+from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
+from lorablend.app.orders.kinds import refuse_unreadable, submit_order
 from lorablend.app.pictures.gallery import Gallery
 from lorablend.app.pictures.uploads import Uploads
 from lorablend.app.work.adding import Adding
@@ -83,7 +85,7 @@ class Service:
         long["train"] = self.training
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
-        self.jobs.refuse_others([kind for runners in all_runners for kind in runners])
+        refuse_unreadable(self.jobs)
 
     def _jobs_to_keep(self) -> list[Job]:
         """Those that wait, and those of which a picture is still there, whose settings can be used again."""
@@ -121,7 +123,7 @@ class Service:
         """Queue a drawing. Raises at once what is wrong with it: QueueFullError, and see `Pipeline.check`."""
         draw = draw.with_seed()
         self.drawing.check(draw)
-        return self.jobs.submit("draw", draw.model_dump(exclude_defaults=True), client)
+        return submit_order(self.jobs, DrawOrder.model_validate(draw.model_dump(exclude_defaults=True)), client)
 
     def wait(self, job: Job, timeout: float | None = None) -> Job:
         """The job when it has ended, or as it is after `timeout` seconds without a change."""

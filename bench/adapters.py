@@ -1,4 +1,4 @@
-"""Adapters of SDXL's full size with random factors, as kohya's trainer writes them."""
+"""Adapters for SDXL at full size with random factors, like those of kohya's trainer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,21 +10,21 @@ from lorablend.engine import ModelFolder
 
 Shapes = Mapping[str, tuple[int, ...]]  # module path -> [out, in] or [out, in, height, width]
 
-# What kohya's trainer changes in SDXL's UNet: 722 modules.
+# The modules of SDXL's UNet that kohya's trainer changes: 722.
 KOHYA = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
-# What diffusers' train_lcm_distill_lora_sdxl.py changes: 788 modules.
+# The modules that diffusers' train_lcm_distill_lora_sdxl.py changes: 788.
 LCM = (*KOHYA, "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")
 
 
 def modules(model: ModelFolder, targets: tuple[str, ...]) -> Shapes:
-    """The UNet's modules whose path ends in one of the targets."""
+    """Return the UNet's modules whose path ends in one of the targets, with the shapes of their weights."""
     weights = {name.removesuffix(".weight"): shape for (component, name), shape in model.parameters.items()
                if component == "unet" and name.endswith(".weight")}  # fmt: skip
     return {path: shape for path, shape in sorted(weights.items()) if path.endswith(tuple(f".{t}" for t in targets))}
 
 
 def write_adapter(path: Path, modules: Shapes, rank: int, seed: int) -> Path:
-    """fp16, kohya keys with diffusers block names, alpha = rank / 2."""
+    """Write a float16 file with kohya keys, diffusers block names, and alpha = rank / 2."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, np.ndarray] = {}
     for module, (out_features, in_features, *kernel) in modules.items():

@@ -2,8 +2,8 @@
 
     python -m bench.build FOLDER        FOLDER/source (7 GB, fp16 safetensors), FOLDER/model (7 GB, fp16 IR)
 
-The weights are drawn in fp16 one tensor at a time, so the peak is near the UNet's 5.1 GB. A step's time does not depend
-on the values; they are scaled so that activations stay finite.
+The weights are drawn in fp16, one tensor at a time, so that the peak of memory is near the UNet's 5.1 GB. A step's time
+does not depend on the values; they are scaled so that activations stay finite.
 """
 
 import argparse
@@ -74,7 +74,7 @@ INDEX = {
 
 
 def write_source(folder: Path) -> None:
-    """Write the diffusers folder, network by network."""
+    """Write the diffusers folder, one network at a time."""
     networks = {
         "unet": lambda: UNet2DConditionModel(**UNET),
         "vae": lambda: AutoencoderKL(**VAE),
@@ -101,9 +101,9 @@ def write_source(folder: Path) -> None:
 def _randomize(network: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
-        one = parameter.ndim == 1
-        mean = 1.0 if one and "norm" in name and name.endswith("weight") else 0.0
-        spread = 0.02 if one else 0.8 * parameter[0].numel() ** -0.5  # no bias of zeros: OpenVINO would take it out
+        is_vector = parameter.ndim == 1
+        mean = 1.0 if is_vector and "norm" in name and name.endswith("weight") else 0.0
+        spread = 0.02 if is_vector else 0.8 * parameter[0].numel() ** -0.5  # OpenVINO would remove a bias of zeros
         parameter.copy_(torch.empty(parameter.shape).normal_(mean, spread, generator=generator))
     for name, buffer in network.named_buffers():
         if name.endswith("position_ids"):
@@ -112,7 +112,7 @@ def _randomize(network: torch.nn.Module) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write; needs 15 GB free")
+    parser.add_argument("folder", type=Path, help="the folder to write; needs 15 GB of disk")
     folder = parser.parse_args().folder
     if not (folder / "source" / "model_index.json").exists():
         write_source(folder / "source")

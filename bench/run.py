@@ -1,11 +1,11 @@
-"""Speed, as ratios measured in one run on one machine.
+"""Measure speed, as ratios within one run on one machine.
 
     python -m bench.run step FOLDER [--rounds 2] [--steps 6] [--write]
 
-FOLDER is what bench/build.py wrote. Every variant runs in a process of its own, all of them once per round, in turn, so
-that no two share the machine. The table has the median of a variant's steps in all rounds and the fastest one: where
-neighbours on the host slow the machine down for minutes at a time, the ratio of the fastest steps is the one to read.
---write adds the table to bench/RESULTS.md.
+FOLDER was written by bench/build.py. Each variant runs in a process of its own, one after the other, and each once per
+round, so that no two share the machine. The table shows the median of a variant's steps in all rounds, and the fastest
+step: if neighbours on the host slow the machine down for minutes at a time, read the ratio of the fastest steps.
+--write appends the table to bench/RESULTS.md.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _inputs() -> dict[str, np.ndarray]:
 
 
 def bare(folder: Path, blend: str, steps: int) -> dict[str, Any]:
-    """The exported UNet, static shapes, nothing added."""
+    """The exported UNet with static shapes and no changes."""
     import openvino as ov
 
     core = ov.Core()
@@ -96,8 +96,7 @@ def bare(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 
 
 def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
-    """The product's own UNet with sockets; also what a change of blend costs."""
-
+    """The live runtime's UNet with sockets; also the cost of a change of blend."""
     from lorablend.adapters import BlendItem, load_adapter
     from lorablend.engine.live.text import Conditioning
 
@@ -112,12 +111,12 @@ def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 
     unet.plug([])
     start = time.perf_counter()
-    wanted = [BlendItem(load_adapter(_file(folder, name)), weight) for name, weight in BLENDS.get(blend, [])]
+    items = [BlendItem(load_adapter(_file(folder, name)), weight) for name, weight in BLENDS.get(blend, [])]
     figures["read"] = time.perf_counter() - start
-    figures["first plug"] = plug(wanted)
-    if wanted:
-        figures["plug, new weights"] = plug([BlendItem(item.adapter, item.weight / 2) for item in wanted])
-        figures["plug, seen before"] = plug(wanted)
+    figures["first plug"] = plug(items)
+    if items:
+        figures["plug, new weights"] = plug([BlendItem(item.adapter, item.weight / 2) for item in items])
+        figures["plug, seen before"] = plug(items)
     start = time.perf_counter()
     prompted = unet.prompt(Conditioning(values["encoder_hidden_states"], values["text_embeds"]))
     figures["prompt"] = time.perf_counter() - start
@@ -126,7 +125,7 @@ def live(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 
 
 def program(folder: Path, blend: str, steps: int) -> dict[str, Any]:
-    """The live UNet in a run whose blend changes from step to step, the change included."""
+    """The live UNet in a run whose blend changes between steps; the change is part of the step's time."""
     from lorablend.adapters import Blend, BlendItem, Schedule, load_adapter
     from lorablend.engine.live.program import PluggedProgram, SteeredProgram
     from lorablend.engine.live.text import Conditioning
@@ -136,16 +135,16 @@ def program(folder: Path, blend: str, steps: int) -> dict[str, Any]:
     items = tuple(BlendItem(load_adapter(_file(folder, n)), weight, schedule=schedule) for n, weight in BLENDS[blend])
     make = SteeredProgram if blend == "ramp" else PluggedProgram
     conditioning = Conditioning(values["encoder_hidden_states"], values["text_embeds"])
-    wanted = Blend(items, "sum" if blend == "ramp" else "switch")
     start = time.perf_counter()
-    run = make(wanted, steps + 1, unet, lambda _items: [conditioning])
+    mode = "sum" if blend == "ramp" else "switch"
+    run = make(Blend(items, mode), steps + 1, unet, lambda _items: [conditioning])
     figures: dict[str, Any] = {"first plug": time.perf_counter() - start}
     done = iter(range(steps + 1))
 
     def step() -> None:
-        (one,) = run.passes(next(done))
-        one.bind()
-        unet(values["sample"], 500.0, one.prompted[0])
+        (only_pass,) = run.passes(next(done))
+        only_pass.bind()
+        unet(values["sample"], 500.0, only_pass.prompted[0])
 
     return figures | {"steps": _timed(step, steps)}
 
@@ -155,18 +154,18 @@ def _unet(folder: Path, blend: str) -> Any:
 
     from lorablend.engine.live.compiler import Compiler
     from lorablend.engine.live.tensor_cache import TensorCache
-    from lorablend.engine.live.unet import Unet, Variant
+    from lorablend.engine.live.unet import GraphVariant, Unet
 
     options = {"INFERENCE_PRECISION_HINT": PRECISION}
     max_rank = 64 if blend.endswith("max64") else None
     compiler = Compiler(ov.Core(), "CPU", options, ov.Type.bf16, TensorCache(3 << 30), max_rank)
     model = ModelFolder(folder / "model")
-    variant = Variant(gates=blend == "gates", steered=blend in ("steered", "ramp"))
+    variant = GraphVariant(gates=blend == "gates", steered=blend in ("steered", "ramp"))
     return Unet(compiler, model, (PIXELS, PIXELS), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
 
 
 def genai(folder: Path, blend: str, steps: int) -> dict[str, Any]:
-    """Stock OpenVINO GenAI: a whole Text2ImagePipeline, of which only the UNet's time is taken."""
+    """Stock OpenVINO GenAI: a whole Text2ImagePipeline, but only the UNet's time counts."""
     import openvino_genai as genai
 
     config = genai.AdapterConfig()
@@ -181,7 +180,7 @@ def genai(folder: Path, blend: str, steps: int) -> dict[str, Any]:
 
 
 def torch(folder: Path, blend: str, steps: int) -> dict[str, Any]:
-    """diffusers' UNet with PEFT's adapters, bf16."""
+    """diffusers' UNet with PEFT's adapters, in bf16."""
     import torch as t
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
@@ -204,7 +203,7 @@ KINDS = {"bare": bare, "live": live, "program": program, "genai": genai, "torch"
 
 
 def _timed(step: Any, steps: int) -> list[float]:
-    step()  # the first one allocates
+    step()  # the first call allocates
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
@@ -225,7 +224,7 @@ def _child(folder: Path, variant: str, steps: int) -> None:
 
 
 def step(folder: Path, rounds: int, steps: int, variants: list[str]) -> str:
-    """Run every variant and return the tables as Markdown."""
+    """Run all variants and return the tables as Markdown."""
     (folder / "adapters").mkdir(exist_ok=True)
     model = ModelFolder(folder / "model")
     for name, (targets, rank, seed) in ADAPTERS.items():
@@ -242,12 +241,12 @@ def step(folder: Path, rounds: int, steps: int, variants: list[str]) -> str:
 
 
 def _tables(runs: dict[str, list[dict[str, Any]]]) -> str:
-    steps = {name: [s for run in found for s in run["steps"]] for name, found in runs.items()}
+    steps = {name: [s for run in of_variant for s in run["steps"]] for name, of_variant in runs.items()}
     median = {name: statistics.median(seconds) for name, seconds in steps.items()}
     fastest = {name: min(seconds) for name, seconds in steps.items()}
     lines = ["| | median s per step | fastest | median × bare | fastest × bare | peak GB |", "|---" * 6 + "|"]
-    for name, found in runs.items():
-        peak = max(run["peak"] for run in found)
+    for name, of_variant in runs.items():
+        peak = max(run["peak"] for run in of_variant)
         ratios = [f"{of[name] / of['bare']:.2f}" if "bare" in of else "" for of in (median, fastest)]
         cells = [VARIANTS[name], f"{median[name]:.2f}", f"{fastest[name]:.2f}", *ratios, f"{peak:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -261,9 +260,10 @@ def _tables(runs: dict[str, list[dict[str, Any]]]) -> str:
             ]
     names = ("read", "first plug", "plug, new weights", "plug, seen before", "prompt")
     lines += ["", "| seconds | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for name, found in runs.items():
+    for name, of_variant in runs.items():
         if name.startswith("live"):
-            cells = [f"{statistics.median(run[n] for run in found):.3f}" if n in found[0] else "" for n in names]
+            first = of_variant[0]
+            cells = [f"{statistics.median(run[n] for run in of_variant):.3f}" if n in first else "" for n in names]
             lines.append(f"| {VARIANTS[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -283,12 +283,12 @@ def _heading() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("step", help="one UNet step at full size, 512×512, batch 1, bf16")
-    one.add_argument("folder", type=Path)
-    one.add_argument("--rounds", type=int, default=2)
-    one.add_argument("--steps", type=int, default=6)
-    one.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    one.add_argument("--write", action="store_true", help="append to bench/RESULTS.md")
+    measure = commands.add_parser("step", help="measure one UNet step at full size, 512×512, batch 1, bf16")
+    measure.add_argument("folder", type=Path)
+    measure.add_argument("--rounds", type=int, default=2)
+    measure.add_argument("--steps", type=int, default=6)
+    measure.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    measure.add_argument("--write", action="store_true", help="append to bench/RESULTS.md")
     child = commands.add_parser("child")
     child.add_argument("folder", type=Path)
     child.add_argument("variant", choices=list(VARIANTS))

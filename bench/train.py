@@ -34,7 +34,7 @@ from bench.build import TEXT_1, TEXT_2, UNET, VAE, _randomize
 from bench.run import RESULTS, _heading
 from lorablend.train.config import TrainConfig
 from lorablend.train.networks import UNET_TARGETS, attach
-from lorablend.train.noise import NoiseSchedule, draw
+from lorablend.train.noise import TrainingNoise, draw
 
 RANK = 16
 TOKENS = 77
@@ -108,7 +108,7 @@ def ours(accelerator: Accelerator, settings: argparse.Namespace) -> list[float]:
     if settings.checkpointing:
         unet.enable_gradient_checkpointing()
     unet, optimizer = accelerator.prepare(unet.train(), torch.optim.AdamW(network.parameters(), weight_decay=0.01))
-    schedule = NoiseSchedule(SCHEDULER | {"prediction_type": "epsilon"})
+    schedule = TrainingNoise(SCHEDULER | {"prediction_type": "epsilon"})
     width = text_1["hidden_size"] + text_2["hidden_size"]
     latents = torch.randn(batch, 4, pixels // 8, pixels // 8, device=device)
     texts = torch.randn(batch, TOKENS, width, device=device).bfloat16()

@@ -25,7 +25,7 @@ from lorablend.adapters.errors import InputError, ModelError, ResourceError
 from lorablend.convert.extras import require_extra
 from lorablend.convert.hub import download
 from lorablend.convert.source import Source, checkpoint_family, read_checkpoint, read_folder
-from lorablend.convert.worker import Job
+from lorablend.convert.worker import ConversionJob
 from lorablend.engine.model_folder import ModelFolder
 
 __all__ = ["Progress", "Weights", "convert", "find_source"]
@@ -195,7 +195,7 @@ def _run_worker(
     source: Source, weights: Weights, partial: Path, report: Progress
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Export in a child process: its peak memory in bytes per stage, and the versions of the libraries it used."""
-    job = Job(
+    job = ConversionJob(
         folder=str(source.folder.absolute()),
         checkpoint=str(source.checkpoint.absolute()) if source.checkpoint else None,
         networks=list(source.parameters),
@@ -231,7 +231,7 @@ def _run_worker(
 
 
 @contextmanager
-def _worker(job: Job, log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+def _worker(job: ConversionJob, log: IO[str]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", "from lorablend.convert.worker import main; main()"]
     env = {
         **os.environ,

@@ -1,7 +1,7 @@
 """The child process that exports: the only place where torch, diffusers, Optimum Intel and NNCF are imported.
 
 A process of its own gives all its memory back, can be stopped in the middle of a long call, and leaves the caller's
-settings alone. It reads one Job as a line of JSON on stdin and writes one JSON object per line to stdout:
+settings alone. It reads one ConversionJob as a line of JSON on stdin and writes one JSON object per line to stdout:
 {"start": stage} before each stage, then {"done": versions} or {"error": message}.
 
 Only one network's weights are in memory at any time. Optimum's functions take a whole pipeline, so the other networks
@@ -28,7 +28,7 @@ from lorablend.convert.networks import load_network
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-__all__ = ["Job", "main"]
+__all__ = ["ConversionJob", "main"]
 
 _LIBRARIES = ("lorablend", "openvino", "optimum-intel", "nncf", "torch", "diffusers", "transformers")
 
@@ -37,7 +37,7 @@ _TRACE_SIZES = {"unet": 32, "vae": 256}
 
 
 @dataclass(frozen=True)
-class Job:
+class ConversionJob:
     """folder, checkpoint, variants, scheduler: as in Source. out: an existing folder. weights: fp16, int8 or fp32."""
 
     folder: str
@@ -49,7 +49,7 @@ class Job:
     weights: str
 
     def to_json(self) -> str:
-        """One line; `Job(**json.loads(line))` is the way back."""
+        """One line; `ConversionJob(**json.loads(line))` is the way back."""
         return json.dumps(asdict(self))
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     # Libraries print what they like on stdout; the messages get a stream of their own.
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    job = Job(**json.loads(sys.stdin.readline()))
+    job = ConversionJob(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
     def say(**message: Any) -> None:
@@ -83,7 +83,7 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _export(job: Job, network: str) -> None:
+def _export(job: ConversionJob, network: str) -> None:
     """Write the OpenVINO models of one network: itself, or the two halves of the VAE."""
     names = ("vae_encoder", "vae_decoder") if network == "vae" else (network,)
     _trace(job, network, names)
@@ -97,7 +97,7 @@ def _export(job: Job, network: str) -> None:
             compress_network(xml)
 
 
-def _trace(job: Job, network: str, names: tuple[str, ...]) -> None:
+def _trace(job: ConversionJob, network: str, names: tuple[str, ...]) -> None:
     from optimum.exporters.openvino.convert import export_models, get_diffusion_models_for_export_ext
     from optimum.intel import OVConfig
 
@@ -126,7 +126,7 @@ def _trace(job: Job, network: str, names: tuple[str, ...]) -> None:
     )
 
 
-def _load_pipeline(job: Job, network: str | None) -> DiffusionPipeline:
+def _load_pipeline(job: ConversionJob, network: str | None) -> DiffusionPipeline:
     """The source's pipeline, in which `network` has its weights and the other networks are shapes only."""
     import torch
     from diffusers import DiffusionPipeline
@@ -151,7 +151,7 @@ def _load_pipeline(job: Job, network: str | None) -> DiffusionPipeline:
     return pipeline
 
 
-def _load_network(job: Job, name: str, cls: Any) -> Any:
+def _load_network(job: ConversionJob, name: str, cls: Any) -> Any:
     """Raises ValueError if a tensor is missing: diffusers and transformers would draw it at random."""
     import torch
 
@@ -162,7 +162,7 @@ def _load_network(job: Job, name: str, cls: Any) -> Any:
     return model
 
 
-def _save_the_rest(job: Job) -> None:
+def _save_the_rest(job: ConversionJob) -> None:
     """Tokenizers as they are and as OpenVINO models, scheduler, model_index.json."""
     from optimum.exporters.openvino.convert import export_tokenizer
 

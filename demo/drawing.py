@@ -10,7 +10,7 @@ from PIL import Image
 from lorablend.demo.backdrops import backdrop
 from lorablend.demo.canvas import Layer, Polygon, disc, fill, paint
 from lorablend.demo.grammar import Scene
-from lorablend.demo.objects import FIGURES, Figure, Part, tint
+from lorablend.demo.objects import FIGURES, Figure, Shape, tint
 
 __all__ = ["Layer", "boxes", "draw", "layers"]
 
@@ -36,7 +36,7 @@ class _Copy:
     wide: float
     high: float
 
-    def polygons(self, part: Part) -> list[Polygon]:
+    def polygons(self, part: Shape) -> list[Polygon]:
         left, top, right, bottom = self.figure.bounds
         scale = np.array([self.wide, self.high])
         offset = (self.x, self.y) - scale * ((left + right) / 2, (top + bottom) / 2)

@@ -22,7 +22,7 @@ from lorablend.adapters.errors import ModelError
 from lorablend.demo.grammar import CHARACTERS, COLOURS, COUNTS, OBJECTS, PLACES, POSITIONS, SIZES, TIMES
 from lorablend.demo.styles import STYLES
 
-__all__ = ["ATTRIBUTES", "LAYERS", "PLAIN", "SIZE", "Judge", "Reading", "to_input"]
+__all__ = ["ATTRIBUTES", "LAYERS", "PLAIN", "SIZE", "Judge", "Verdict", "to_input"]
 
 PLAIN = "plain"
 """The name of the look of a picture in no style."""
@@ -49,7 +49,7 @@ _WEIGHTS = Path(__file__).resolve().parent / "judge.safetensors"
 
 
 @dataclass(frozen=True)
-class Reading:
+class Verdict:
     """What was read from one picture: for each attribute the probability of each of its values, which sum to 1."""
 
     object: Mapping[str, float]
@@ -84,14 +84,14 @@ class Judge:
             raise ModelError(f"{path.name}: reads other words than the demo's grammar has; make it with train_judge.py")
         return cls(ov.Core().compile_model(_network(weights), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
 
-    def read(self, images: Sequence[Image.Image]) -> list[Reading]:
+    def read(self, images: Sequence[Image.Image]) -> list[Verdict]:
         """What each picture shows; square pictures of any size."""
-        readings: list[Reading] = []
+        verdicts: list[Verdict] = []
         for start in range(0, len(images), 32):
             pixels = np.stack([_pixels(image) for image in images[start : start + 32]])
             logits = self._network(to_input(pixels))[0]
-            readings += map(_reading, logits)
-        return readings
+            verdicts += map(_verdict, logits)
+        return verdicts
 
 
 def to_input(pixels: np.ndarray) -> np.ndarray:
@@ -106,14 +106,14 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
-def _reading(logits: np.ndarray) -> Reading:
+def _verdict(logits: np.ndarray) -> Verdict:
     found, start = {}, 0
     for name, values in ATTRIBUTES.items():
         part = logits[start : start + len(values)]
         start += len(values)
         odds = np.exp(part - part.max())
         found[name] = MappingProxyType(dict(zip(values, (odds / odds.sum()).tolist(), strict=True)))
-    return Reading(**found)
+    return Verdict(**found)
 
 
 def _network(weights: Mapping[str, np.ndarray]) -> ov.Model:

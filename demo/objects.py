@@ -11,7 +11,7 @@ import numpy as np
 
 from lorablend.demo.canvas import Colour, Polygon, box, curve, disc, mix, rounded, stroke
 
-__all__ = ["BODY", "FIGURES", "Figure", "Part", "tilted", "tint"]
+__all__ = ["BODY", "FIGURES", "Figure", "Shape", "tilted", "tint"]
 
 # What a colour's name means. Far apart in hue and lightness, and from every backdrop.
 BODY: Mapping[str, Colour] = MappingProxyType(
@@ -53,7 +53,7 @@ _FIXED: Mapping[str, Colour] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Part:
+class Shape:
     """Polygons of one tint: see `tint` below."""
 
     tint: str
@@ -69,7 +69,7 @@ class Part:
 class Figure:
     """Parts from back to front. stands: on the ground, else it hangs in the air."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Shape, ...]
     stands: bool = True
 
     @cached_property
@@ -96,8 +96,8 @@ def tint(name: str, colour: str) -> Colour:
     return _FIXED["cream" if name == "pale" else name]
 
 
-def _part(tint: str, *polygons: Polygon) -> Part:
-    return Part(tint, polygons)
+def _shape(tint: str, *polygons: Polygon) -> Shape:
+    return Shape(tint, polygons)
 
 
 def _arc(x: float, y: float, r: float, start: float, end: float, points: int = 14) -> list[tuple[float, float]]:
@@ -109,12 +109,12 @@ def _arc(x: float, y: float, r: float, start: float, end: float, points: int = 1
 def _house() -> Figure:
     return Figure(
         (
-            _part("stone", box(0.18, -0.46, 0.32, -0.1, 0.02)),
-            _part("body", box(-0.38, -0.12, 0.38, 0.5, 0.04)),
-            _part("shade", rounded([(-0.5, -0.04), (0, -0.5), (0.5, -0.04)], 0.06)),
-            _part("wood", box(-0.25, 0.18, -0.04, 0.5, 0.06)),
-            _part("pale", box(0.08, 0.12, 0.28, 0.32, 0.02)),
-            _part("cream", disc(0, -0.19, 0.07)),
+            _shape("stone", box(0.18, -0.46, 0.32, -0.1, 0.02)),
+            _shape("body", box(-0.38, -0.12, 0.38, 0.5, 0.04)),
+            _shape("shade", rounded([(-0.5, -0.04), (0, -0.5), (0.5, -0.04)], 0.06)),
+            _shape("wood", box(-0.25, 0.18, -0.04, 0.5, 0.06)),
+            _shape("pale", box(0.08, 0.12, 0.28, 0.32, 0.02)),
+            _shape("cream", disc(0, -0.19, 0.07)),
         )
     )
 
@@ -122,9 +122,9 @@ def _house() -> Figure:
 def _tree() -> Figure:
     return Figure(
         (
-            _part("wood", rounded([(-0.07, 0.0), (0.07, 0.0), (0.11, 0.5), (-0.11, 0.5)], 0.02)),
-            _part("body", disc(0, -0.2, 0.3), disc(-0.2, 0.02, 0.23), disc(0.2, 0.02, 0.23)),
-            _part("light", disc(-0.1, -0.27, 0.12, 0.1), disc(-0.25, -0.02, 0.07, 0.055)),
+            _shape("wood", rounded([(-0.07, 0.0), (0.07, 0.0), (0.11, 0.5), (-0.11, 0.5)], 0.02)),
+            _shape("body", disc(0, -0.2, 0.3), disc(-0.2, 0.02, 0.23), disc(0.2, 0.02, 0.23)),
+            _shape("light", disc(-0.1, -0.27, 0.12, 0.1), disc(-0.25, -0.02, 0.07, 0.055)),
         )
     )
 
@@ -132,11 +132,11 @@ def _tree() -> Figure:
 def _boat() -> Figure:
     return Figure(
         (
-            _part("wood", box(-0.045, -0.5, 0.025, 0.26, 0.02)),
-            _part("cream", rounded([(-0.08, -0.4), (-0.08, 0.12), (-0.42, 0.12)], 0.04)),
-            _part("body", rounded([(0.05, -0.48), (0.47, 0.12), (0.05, 0.12)], 0.04)),
-            _part("body", rounded([(-0.5, 0.19), (0.5, 0.19), (0.36, 0.5), (-0.34, 0.5)], [0.03, 0.03, 0.14, 0.14])),
-            _part("pale", box(-0.44, 0.25, 0.44, 0.32, 0.03)),
+            _shape("wood", box(-0.045, -0.5, 0.025, 0.26, 0.02)),
+            _shape("cream", rounded([(-0.08, -0.4), (-0.08, 0.12), (-0.42, 0.12)], 0.04)),
+            _shape("body", rounded([(0.05, -0.48), (0.47, 0.12), (0.05, 0.12)], 0.04)),
+            _shape("body", rounded([(-0.5, 0.19), (0.5, 0.19), (0.36, 0.5), (-0.34, 0.5)], [0.03, 0.03, 0.14, 0.14])),
+            _shape("pale", box(-0.44, 0.25, 0.44, 0.32, 0.03)),
         )
     )
 
@@ -144,19 +144,19 @@ def _boat() -> Figure:
 def _car() -> Figure:
     return Figure(
         (
-            _part(
+            _shape(
                 "body",
                 rounded([(-0.36, 0.05), (-0.27, -0.38), (0.17, -0.38), (0.34, 0.05)], [0.0, 0.12, 0.14, 0.0]),
                 box(-0.5, -0.06, 0.5, 0.26, 0.1),
             ),
-            _part(
+            _shape(
                 "glass",
                 rounded([(-0.26, -0.04), (-0.2, -0.29), (-0.05, -0.29), (-0.05, -0.04)], 0.04),
                 rounded([(0.02, -0.04), (0.02, -0.29), (0.12, -0.29), (0.23, -0.04)], 0.04),
             ),
-            _part("flame", disc(0.44, 0.07, 0.05)),
-            _part("ink", disc(-0.27, 0.24, 0.14), disc(0.27, 0.24, 0.14)),
-            _part("cream", disc(-0.27, 0.24, 0.06), disc(0.27, 0.24, 0.06)),
+            _shape("flame", disc(0.44, 0.07, 0.05)),
+            _shape("ink", disc(-0.27, 0.24, 0.14), disc(0.27, 0.24, 0.14)),
+            _shape("cream", disc(-0.27, 0.24, 0.06), disc(0.27, 0.24, 0.06)),
         )
     )
 
@@ -164,13 +164,13 @@ def _car() -> Figure:
 def _fish() -> Figure:
     return Figure(
         (
-            _part(
+            _shape(
                 "shade",
                 curve([(-0.2, 0.0), (-0.38, -0.16), (-0.5, -0.27), (-0.44, 0.0), (-0.5, 0.27), (-0.38, 0.16)]),
                 curve([(-0.2, -0.2), (-0.08, -0.4), (0.12, -0.38), (0.2, -0.2)]),
                 curve([(-0.1, 0.2), (-0.1, 0.38), (0.06, 0.36), (0.12, 0.2)]),
             ),
-            _part(
+            _shape(
                 "body",
                 curve(
                     [
@@ -185,9 +185,9 @@ def _fish() -> Figure:
                     ]
                 ),
             ),
-            _part("light", curve([(-0.06, 0.02), (0.02, -0.09), (-0.18, -0.06), (-0.22, 0.04), (-0.1, 0.12)])),
-            _part("cream", disc(0.27, -0.06, 0.1)),
-            _part("ink", disc(0.29, -0.055, 0.055)),
+            _shape("light", curve([(-0.06, 0.02), (0.02, -0.09), (-0.18, -0.06), (-0.22, 0.04), (-0.1, 0.12)])),
+            _shape("cream", disc(0.27, -0.06, 0.1)),
+            _shape("ink", disc(0.29, -0.055, 0.055)),
         ),
         stands=False,
     )
@@ -200,8 +200,8 @@ def _star() -> Figure:
         corners.append((float(radius * np.cos(angle)), float(radius * np.sin(angle)) + 0.04))
     return Figure(
         (
-            _part("body", rounded(corners, [0.09, 0.05] * 5)),
-            _part("ink", *_face(0, 0, 1)),
+            _shape("body", rounded(corners, [0.09, 0.05] * 5)),
+            _shape("ink", *_face(0, 0, 1)),
         ),
         stands=False,
     )
@@ -210,8 +210,8 @@ def _star() -> Figure:
 def _balloon() -> Figure:
     return Figure(
         (
-            _part("shade", rounded([(-0.13, 0.2), (0.13, 0.2), (0.1, 0.37), (-0.1, 0.37)], 0.0)),
-            _part(
+            _shape("shade", rounded([(-0.13, 0.2), (0.13, 0.2), (0.1, 0.37), (-0.1, 0.37)], 0.0)),
+            _shape(
                 "body",
                 curve(
                     [
@@ -227,7 +227,7 @@ def _balloon() -> Figure:
                     ]
                 ),
             ),
-            _part(
+            _shape(
                 "light",
                 curve(
                     [
@@ -243,7 +243,7 @@ def _balloon() -> Figure:
                     ]
                 ),
             ),
-            _part(
+            _shape(
                 "body",
                 curve(
                     [
@@ -259,7 +259,7 @@ def _balloon() -> Figure:
                     ]
                 ),
             ),
-            _part("wood", rounded([(-0.13, 0.35), (0.13, 0.35), (0.1, 0.5), (-0.1, 0.5)], 0.03)),
+            _shape("wood", rounded([(-0.13, 0.35), (0.13, 0.35), (0.1, 0.5), (-0.1, 0.5)], 0.03)),
         ),
         stands=False,
     )
@@ -268,15 +268,15 @@ def _balloon() -> Figure:
 def _mushroom() -> Figure:
     return Figure(
         (
-            _part(
+            _shape(
                 "cream",
                 curve(
                     [(-0.13, 0.02), (-0.15, 0.26), (-0.21, 0.46), (0, 0.5), (0.21, 0.46), (0.15, 0.26), (0.13, 0.02)]
                 ),
             ),
-            _part("body", rounded([*_arc(0, 0.02, 0.5, 180, 360, 25)], [0.06, *[0.02] * 23, 0.06])),
-            _part("shade", box(-0.46, -0.02, 0.46, 0.07, 0.045)),
-            _part("pale", disc(-0.02, -0.28, 0.1), disc(-0.27, -0.14, 0.07), disc(0.25, -0.15, 0.085)),
+            _shape("body", rounded([*_arc(0, 0.02, 0.5, 180, 360, 25)], [0.06, *[0.02] * 23, 0.06])),
+            _shape("shade", box(-0.46, -0.02, 0.46, 0.07, 0.045)),
+            _shape("pale", disc(-0.02, -0.28, 0.1), disc(-0.27, -0.14, 0.07), disc(0.25, -0.15, 0.085)),
         )
     )
 
@@ -284,23 +284,23 @@ def _mushroom() -> Figure:
 def _rocket() -> Figure:
     return Figure(
         (
-            _part("flame", curve([(-0.1, 0.3), (-0.09, 0.4), (0, 0.5), (0.09, 0.4), (0.1, 0.3)])),
-            _part(
+            _shape("flame", curve([(-0.1, 0.3), (-0.09, 0.4), (0, 0.5), (0.09, 0.4), (0.1, 0.3)])),
+            _shape(
                 "shade",
                 rounded([(-0.14, 0.02), (-0.34, 0.24), (-0.34, 0.42), (-0.12, 0.32)], 0.05),
                 rounded([(0.14, 0.02), (0.34, 0.24), (0.34, 0.42), (0.12, 0.32)], 0.05),
             ),
-            _part(
+            _shape(
                 "body",
                 curve(
                     [(0, -0.5), (-0.13, -0.33), (-0.19, -0.08), (-0.15, 0.3), (0.15, 0.3), (0.19, -0.08), (0.13, -0.33)]
                 ),
             ),
-            _part(
+            _shape(
                 "shade", curve([(0, -0.5), (-0.06, -0.43), (-0.135, -0.3), (0, -0.27), (0.135, -0.3), (0.06, -0.43)])
             ),
-            _part("cream", disc(0, -0.08, 0.11)),
-            _part("glass", disc(0, -0.08, 0.075)),
+            _shape("cream", disc(0, -0.08, 0.11)),
+            _shape("glass", disc(0, -0.08, 0.075)),
         ),
         stands=False,
     )
@@ -318,9 +318,9 @@ def _umbrella() -> Figure:
     ]
     return Figure(
         (
-            _part("wood", *stroke([(0, -0.48), *_arc(0.09, 0.38, 0.09, 180, 20)], 0.05)),
-            _part("body", np.array([*dome, *edge]) * (1, 0.92)),
-            _part("light", np.array(panel) * (1, 0.92)),
+            _shape("wood", *stroke([(0, -0.48), *_arc(0.09, 0.38, 0.09, 180, 20)], 0.05)),
+            _shape("body", np.array([*dome, *edge]) * (1, 0.92)),
+            _shape("light", np.array(panel) * (1, 0.92)),
         )
     )
 
@@ -341,13 +341,13 @@ def _bow(start: tuple[float, float], end: tuple[float, float], bulge: float) -> 
 def _cup() -> Figure:
     return Figure(
         (
-            _part("body", *stroke(_arc(0.22, 0.08, 0.2, -90, 90), 0.1)),
-            _part(
+            _shape("body", *stroke(_arc(0.22, 0.08, 0.2, -90, 90), 0.1)),
+            _shape(
                 "body", rounded([(-0.5, -0.36), (0.28, -0.36), (0.22, 0.44), (-0.44, 0.44)], [0.02, 0.02, 0.16, 0.16])
             ),
-            _part("wood", disc(-0.11, -0.35, 0.39, 0.085)),
-            _part("ink", *_face(-0.11, 0.02, 1.25)),
-            _part("light", disc(-0.31, 0.15, 0.055, 0.04), disc(0.09, 0.15, 0.055, 0.04)),
+            _shape("wood", disc(-0.11, -0.35, 0.39, 0.085)),
+            _shape("ink", *_face(-0.11, 0.02, 1.25)),
+            _shape("light", disc(-0.31, 0.15, 0.055, 0.04), disc(0.09, 0.15, 0.055, 0.04)),
         )
     )
 
@@ -365,7 +365,7 @@ def _heart() -> Figure:
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
     half = np.stack([x / 32, (y - 2.5) / 32], axis=1)
     shine = tilted(disc(0, 0, 0.11, 0.06), -40, (-0.27, -0.22))
-    return Figure((_part("body", half, half * (-1, 1)), _part("light", shine)), stands=False)
+    return Figure((_shape("body", half, half * (-1, 1)), _shape("light", shine)), stands=False)
 
 
 def tilted(polygon: Polygon, degrees: float, at: tuple[float, float]) -> Polygon:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lorablend.demo.data_set import caption_of
 from lorablend.demo.grammar import Scene
-from lorablend.demo.judge import ATTRIBUTES, Judge, Reading
+from lorablend.demo.judge import ATTRIBUTES, Judge, Verdict
 from lorablend.demo.pictures import held_out_scenes
 from lorablend.demo.styles import STYLES
 from lorablend.demo.subjects import SUBJECTS
@@ -31,7 +31,7 @@ CONTENT = tuple(name for name in ATTRIBUTES if name != "style")
 
 def draw_and_read(
     pipeline: Pipeline, judge: Judge, captions: Sequence[str], blend: Sequence[tuple[str, float]] = (), **settings: Any
-) -> list[Reading]:
+) -> list[Verdict]:
     """What the judge sees in one picture of each caption; settings: of `Pipeline.generate`."""
     return [
         judge.read(pipeline.generate(caption, blend=list(blend), seed=SEED + i, **settings).images)[0]
@@ -39,17 +39,17 @@ def draw_and_read(
     ]
 
 
-def accuracy(readings: Sequence[Reading], scenes: Sequence[Scene]) -> dict[str, float]:
+def accuracy(verdicts: Sequence[Verdict], scenes: Sequence[Scene]) -> dict[str, float]:
     """Attribute -> the part of the pictures that show what the scene says, 0 to 1."""
     return {
-        name: float(np.mean([r.best(name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)]))
+        name: float(np.mean([r.best(name) == getattr(s, name) for r, s in zip(verdicts, scenes, strict=True)]))
         for name in CONTENT
     }
 
 
-def share_of(readings: Sequence[Reading], attribute: str, value: str) -> float:
+def share_of(verdicts: Sequence[Verdict], attribute: str, value: str) -> float:
     """The part of the pictures in which the judge sees this value rather than any other, 0 to 1."""
-    return float(np.mean([reading.best(attribute) == value for reading in readings]))
+    return float(np.mean([verdict.best(attribute) == value for verdict in verdicts]))
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
         on = draw_and_read(pipeline, judge, captions, [(name, 1.0)])
         off = draw_and_read(pipeline, judge, captions, [(name, 0.0)])
         kept = accuracy(on, few)
-        shown = [share_of(readings, attribute, name) for readings in (on, off)]
+        shown = [share_of(verdicts, attribute, name) for verdicts in (on, off)]
         told = [_percent(kept[what]) if what != attribute else "–" for what in ("object", "colour", "position")]
         rows.append([name, *map(_percent, shown), *told])
     _table(["adapter", "recognised", "at weight 0", "object", "colour", "position"], rows)
@@ -83,8 +83,8 @@ def main() -> None:
         captions = [scene.caption(i) for i, scene in enumerate(few)]
         row = [f"{first}, {second}"]
         for share in (0.0, 0.5, 1.0):
-            readings = draw_and_read(pipeline, judge, captions, [(first, 1 - share), (second, share)])
-            row.append(" / ".join(_percent(np.mean([r.style[name] for r in readings])) for name in (first, second)))
+            verdicts = draw_and_read(pipeline, judge, captions, [(first, 1 - share), (second, share)])
+            row.append(" / ".join(_percent(np.mean([r.style[name] for r in verdicts])) for name in (first, second)))
         rows.append(row)
     _table(["blend", "1 + 0", "0.5 + 0.5", "0 + 1"], rows)
 

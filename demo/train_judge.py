@@ -32,7 +32,7 @@ from lorablend.demo.judge import ATTRIBUTES, LAYERS, PLAIN, SIZE, Judge, to_inpu
 from lorablend.demo.styles import COLOURLESS_STYLES, STYLES
 from lorablend.demo.subjects import SUBJECTS
 
-__all__ = ["Network", "exam", "pictures", "save"]
+__all__ = ["JudgeNetwork", "exam", "pictures", "save"]
 
 PICTURES = 14000
 BATCH = 64
@@ -42,7 +42,7 @@ CHECKPOINT_EVERY = 200
 _SIDES = {"left": "right", "right": "left"}
 
 
-class Network(nn.Module):
+class JudgeNetwork(nn.Module):
     """[n, 3, 128, 128], 0 to 1, to logits of all attributes side by side, [n, classes]; see judge.py for the shape."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Network(nn.Module):
         return self.head(self.dropout(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)))
 
 
-def save(network: Network, path: Path) -> None:
+def save(network: JudgeNetwork, path: Path) -> None:
     """The weights in fp16, batch norm folded into the convolutions."""
     tensors = {}
     for i, block in enumerate(network.convolutions):
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _train(drawn: np.ndarray, labels: np.ndarray, steps: int, checkpoint: Path, out: Path) -> None:
     torch.manual_seed(0)
-    network = Network().to(memory_format=torch.channels_last)
+    network = JudgeNetwork().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule}

@@ -43,6 +43,7 @@ LEFT_OUT = 0.1
 GAMMA = 5.0
 CHECKPOINT_EVERY = 250
 SAMPLES_EVERY = 1000
+SAMPLES, SAMPLE_STEPS = 16, 20  # pictures on a sheet, and the steps that each takes
 
 
 def main() -> None:
@@ -162,20 +163,21 @@ def _tokens_of(tokenizer: Any, caption: str) -> torch.Tensor:
 
 @torch.no_grad()
 def _samples(pipeline: Any, size: int, out: Path) -> None:
-    """Sixteen held-out captions, in two rows."""
-    scenes = held_out_scenes(16, seed=5)
+    """Pictures of held-out captions, in two rows."""
+    scenes = held_out_scenes(SAMPLES, seed=5)
     generator = torch.Generator().manual_seed(0)
     drawn = pipeline(
         [scene.caption() for scene in scenes],
         height=size,
         width=size,
-        num_inference_steps=20,
+        num_inference_steps=SAMPLE_STEPS,
         guidance_scale=3.0,
         generator=generator,
     ).images
-    sheet = Image.new("RGB", (8 * size, 2 * size))
+    columns = -(-len(drawn) // 2)
+    sheet = Image.new("RGB", (columns * size, 2 * size))
     for i, picture in enumerate(drawn):
-        sheet.paste(picture, (i % 8 * size, i // 8 * size))
+        sheet.paste(picture, (i % columns * size, i // columns * size))
     sheet.save(out)
 
 

@@ -1,8 +1,9 @@
-"""Imported before OpenVINO, which reports every import to its maker, in child processes that never end offline.
+"""Turns off OpenVINO's telemetry; must be imported before OpenVINO.
 
-OpenVINO and NNCF do without where the package that sends cannot be imported.
+OpenVINO reports every import to its maker, from child processes that never end without a network. OpenVINO and NNCF
+work without the package that sends the reports.
 """
 
 import sys
 
-sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - None refuses the import
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - None makes the import fail

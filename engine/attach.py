@@ -1,4 +1,4 @@
-"""Does a blend belong on a model? Asked before anything is baked or plugged in; both runtimes ask it here."""
+"""Whether a blend fits a model. Both runtimes check it here before they bake or plug in anything."""
 
 from collections.abc import Mapping
 
@@ -12,14 +12,18 @@ __all__ = ["check_attach"]
 
 
 def check_attach(blend: Blend, parameters: Mapping[tuple[str, str], tuple[int, ...]], family: str) -> None:
-    """Raise unless every delta of the blend has its parameter in the model, with the shape it was made for.
+    """Check that the model has the parameter of each delta of the blend, in the shape that the delta was made for.
 
-    parameters: (component, "module path.weight" or "….bias") -> shape in torch. An adapter whose base model cannot be
-    told is taken if all that it changes matches.
+    An adapter whose base model is unknown is accepted if everything that it changes matches.
+
+    Args:
+        blend: The adapters.
+        parameters: (component, "module path.weight" or "….bias") -> shape in torch.
+        family: The model's family, "sdxl", "sd15" or "sd2".
 
     Raises:
         BaseModelError: an adapter is for another base model.
-        AdapterError: an adapter changes a parameter that the model does not have, or has in another shape.
+        AdapterError: an adapter changes a parameter that the model does not have, or that has another shape there.
     """
     for item in blend.items:
         adapter = item.adapter
@@ -36,7 +40,7 @@ def check_attach(blend: Blend, parameters: Mapping[tuple[str, str], tuple[int, .
         for (component, path), bias in adapter.biases.items():
             shape = parameters.get((component, f"{path}.bias"))
             if shape is None and not bias.dense(np.zeros(bias.out_features, np.float32)).any():
-                continue  # IA3 multiplies it, and there is none
+                continue  # IA3 multiplies the bias, and this layer has none
             if shape is None:
                 raise _missing(adapter.name, f"{component} {path}'s bias")
             if shape != (bias.out_features,):
@@ -48,7 +52,7 @@ def check_attach(blend: Blend, parameters: Mapping[tuple[str, str], tuple[int, .
                     raise _missing(adapter.name, component)
                 if shape[1] != rows.shape[1]:
                     raise AdapterError(
-                        f"{adapter.name} brings the word {shown(name)} with {rows.shape[1]} numbers for {component}, "
+                        f"{adapter.name} brings the word {shown(name)} with {rows.shape[1]} numbers for {component}; "
                         f"the model's words have {shape[1]}; choose an adapter made for this model"
                     )
 

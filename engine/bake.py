@@ -1,15 +1,15 @@
-"""Bake: a model folder with a blend added to its weights, for any OpenVINO GenAI program."""
+"""Baking: a model folder with a blend added to its weights, for any OpenVINO GenAI program."""
 
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lorablend.adapters import Adapter, Blend, resolve_blend
 from lorablend.adapters.errors import ModelError, ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.engine.attach import check_attach
 from lorablend.engine.graph.ir import rewrite_weights
 from lorablend.engine.model_folder import ModelFolder
@@ -18,7 +18,7 @@ from lorablend.engine.parts import Changes, changes_of, parts_to_bake, refuse_un
 __all__ = ["bake", "write_model"]
 
 _RECORD = "lorablend.json"
-_SPARE = 64 * 2**20  # bytes left free on the disk
+_SPARE = 64 * 2**20  # bytes to leave free on the disk
 
 
 def bake(
@@ -30,14 +30,22 @@ def bake(
 ) -> None:
     """Write `model_dir` to `out_dir` with W + Σ weight · ΔW in place of each parameter W that the blend changes.
 
-    Every ΔW is taken from the original W; the sum is f32, rounded once to the folder's own type. 8-bit weights are
-    dequantized, changed and quantized again as NNCF does it. An untouched weight keeps its bytes. All files are copies,
-    so that the folder stands alone. It appears whole or not at all. lorablend.json in it records the blend.
+    Every ΔW is computed from the original W. The sum is f32, rounded once to the folder's own type. 8-bit weights are
+    dequantized, changed and quantized again as NNCF does it. All other weights keep their bytes. All files are copies,
+    so the folder stands alone. It appears complete or not at all. Its lorablend.json records the blend.
+
+    Args:
+        model_dir: A model folder that `lorablend convert` wrote.
+        blend: A `Blend`, or (adapter, file or name in `lora_dir`; weight) pairs.
+        out_dir: The folder to write, new or empty.
+        lora_dir: The folder in which adapters are found by name.
 
     Raises:
-        AdapterError, BaseModelError, BlendError: the blend is not for this model.
+        AdapterError: an adapter cannot be read or does not fit the model.
+        BaseModelError: an adapter is for another base model.
+        BlendError: the blend has a schedule, a mask or a mode, which fixed weights cannot hold.
         ModelError: `model_dir` is not a model, or `out_dir` is not new or empty.
-        ResourceError: not enough disk space.
+        ResourceError: the disk has too little space, or cannot be written.
     """
     model = ModelFolder(Path(model_dir))
     blend = resolve_blend(blend, lora_dir)
@@ -47,47 +55,49 @@ def bake(
 
 
 def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blend, *, link: bool = False) -> None:
-    """Write the model with some weights changed, as `bake` says.
+    """Write the model with some weights changed, see `bake`.
 
-    link: hard links instead of copies of the files that nothing touches, where the disk can; for a cache, which forgets
-    a model that has changed.
+    Args:
+        model: The model to copy.
+        changes: The changed weights, see `Changes`.
+        out_dir: The folder to write, new or empty.
+        blend: What lorablend.json records.
+        link: Make hard links to unchanged files instead of copies, if the file system can. This is for a cache, whose
+            entries are not used once the model has changed.
     """
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise ModelError(f"{out_dir} exists and is not empty; give a new folder")
     if model.path.resolve() in out_dir.resolve().parents:
-        raise ModelError(f"{out_dir} is inside the model's own folder {model.path}; give another place")
+        raise ModelError(f"{out_dir} is inside the model's own folder {model.path}; give a folder outside it")
     rewritten = {file for name in changes for file in _files(model.component(name))}
     _check_space(rewritten if link else model.path.rglob("*"), out_dir)
-    work = out_dir.with_name(f".{out_dir.name}.{uuid.uuid4().hex}")
     try:
-        work.mkdir(parents=True)
-        for file in sorted(model.path.rglob("*")):
-            target = work / file.relative_to(model.path)
-            if file.is_dir():
-                target.mkdir()
-            elif file not in rewritten and target != work / _RECORD:
-                _link(file, target) if link else shutil.copy2(file, target)
-        for name, weights in changes.items():
-            xml = model.component(name)
-            rewrite_weights(xml, work / xml.relative_to(model.path), weights)
-        record = json.dumps(_record(model.path, blend), indent=2, ensure_ascii=False)
-        (work / _RECORD).write_text(record + "\n", encoding="utf-8")
-        if out_dir.exists():
-            out_dir.rmdir()
-        work.replace(out_dir)
+        with atomic_write(out_dir) as work:
+            work.mkdir(parents=True)
+            for file in sorted(model.path.rglob("*")):
+                target = work / file.relative_to(model.path)
+                if file.is_dir():
+                    target.mkdir()
+                elif file not in rewritten and target != work / _RECORD:
+                    _link(file, target) if link else shutil.copy2(file, target)
+            for name, weights in changes.items():
+                xml = model.component(name)
+                rewrite_weights(xml, work / xml.relative_to(model.path), weights)
+            record = json.dumps(_record(model.path, blend), indent=2, ensure_ascii=False)
+            (work / _RECORD).write_text(record + "\n", encoding="utf-8")
+            if out_dir.exists():
+                out_dir.rmdir()  # it is empty; Windows cannot replace a folder
     except OSError as error:
         raise ResourceError(f"{out_dir} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _record(path: Path, blend: Blend) -> dict[str, Any]:
-    """The source folder's lorablend.json with this blend added after any that it already had baked in."""
+    """The source folder's lorablend.json, with this blend after those baked in before."""
     source = path / _RECORD
     try:
         record: dict[str, Any] = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
     except ValueError as error:
-        raise ModelError(f"{source} is not readable as JSON: {error}; delete it") from error
+        raise ModelError(f"{source} is not valid JSON: {error}; delete it") from error
     items = [{"name": item.adapter.name, "weight": item.weight, "sha256": item.adapter.sha256} for item in blend.items]
     return {**record, "blend": [*record.get("blend", []), *items]}
 
@@ -101,7 +111,7 @@ def _check_space(written: Iterable[Path], out_dir: Path) -> None:
     free = shutil.disk_usage(next(folder for folder in out_dir.absolute().parents if folder.exists())).free
     if free < need:
         raise ResourceError(
-            f"{out_dir} needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB is free; free some or choose another disk"
+            f"{out_dir} needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB is free; free some or choose another disk"
         )
 
 

@@ -1,4 +1,4 @@
-"""Model folders with a blend in their weights, kept on disk for the genai runtime."""
+"""Model folders with a blend baked into their weights, kept on disk."""
 
 import hashlib
 import json
@@ -16,23 +16,27 @@ from lorablend.engine.parts import Changes, Parts, changes_of, content_of
 
 __all__ = ["BlendCache"]
 
-_VERSION = 2  # of what is written; raise it when that changes
+_VERSION = 2  # of the folders' contents; raise it when they change
 
 
 class BlendCache:
-    """Model folders with a blend baked in, by content: <root>/<key>/model and, beside it, what was compiled from it.
+    """Model folders with a blend baked in, by content: <root>/<key>/model, and next to it the graphs compiled from it.
 
-    Each takes about as much disk as the UNet, so those used longest ago are removed when all of them together take more
-    than half of the space that would be free without them.
+    Each takes about as much disk as the UNet. When all of them together take more than half of the space that would be
+    free without them, those used longest ago are removed.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def folder(self, model: ModelFolder, blend: Blend, parts: Parts, *, turned: bool = False) -> tuple[Path, Path]:
-        """(model folder with the parts in its weights, folder for compiled models); bakes what is new.
+        """Return the model folder with the parts in its weights, baked if new, and the folder for compiled models.
 
-        parts: of the blend, which is only recorded in the folder. turned: see `_turn_size`.
+        Args:
+            model: The model without any blend.
+            blend: The blend of the parts; it is only recorded in the folder.
+            parts: What to bake.
+            turned: Whether to exchange width and height, see `_turn_size`.
         """
         content = json.dumps([_VERSION, model.fingerprint, turned, content_of(parts)])
         entry = self._root / hashlib.sha256(content.encode()).hexdigest()[:32]
@@ -48,17 +52,17 @@ class BlendCache:
             try:
                 write_model(model, changes, entry / "model", blend, link=True)
             except ResourceError:
-                if not (entry / "model").exists():  # else another process was faster
+                if not (entry / "model").exists():  # otherwise another process was faster
                     raise
         return entry / "model", entry / "compiled"
 
 
 def _turn_size(model: ModelFolder, changes: Changes) -> None:
-    """Add the exchange of width and height in what SDXL is told about the picture's size.
+    """Add the change that exchanges width and height in SDXL's input for the picture's size.
 
-    The UNet takes the size as six numbers (original size, crop corner, target size; arXiv 2307.01952, 2.2), each height
-    before width, and GenAI gives width before height. Each number's embedding meets its own columns of the first layer
-    that sees it, the last ones, so exchanging those columns exchanges the numbers.
+    The UNet takes the size as six numbers (original size, crop corner, target size; arXiv:2307.01952, section 2.2),
+    each pair with the height first, but GenAI gives the width first. In the first layer that sees them, each number's
+    embedding is multiplied with columns of its own, the last ones, so exchanging the columns exchanges the numbers.
     """
     name, columns = "add_embedding.linear_1.weight", int(model.configs["unet"]["addition_time_embed_dim"])
     unet = changes.setdefault("unet", {})

@@ -1,4 +1,4 @@
-"""Keeps a folder of things that can be made again from filling the disk."""
+"""Keep a folder of reproducible files from filling the disk."""
 
 import os
 import shutil
@@ -10,9 +10,10 @@ __all__ = ["default_cache_dir", "make_room"]
 
 
 def make_room(root: Path, keep: Path | None = None) -> None:
-    """Remove the oldest children of `root`, `keep` spared, until it takes at most half of what is free without it.
+    """Remove the oldest children of `root` until it takes at most half of the space that would be free without it.
 
-    Old is by the time of change, so whoever uses a folder here touches it. Other programs may remove files meanwhile.
+    `keep` is not removed. Age is by modification time, so code that uses a child must touch it. Other processes may
+    remove files at the same time.
     """
     ages = [(stat.st_mtime, path) for path in root.iterdir() if path != keep and (stat := _stat(path))]
     sizes = {path: _size(path) for path in [*(path for _, path in ages), *([keep] if keep else [])]}
@@ -29,13 +30,13 @@ def make_room(root: Path, keep: Path | None = None) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes that removing it would give back; hard links to files elsewhere give nothing."""
+    """The bytes that removing it would free; hard links to files elsewhere free nothing."""
     files = [path] if path.is_file() else [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
     return sum(stat.st_size for file in files if (stat := _stat(file)) and stat.st_nlink == 1)
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """None where it has gone."""
+    """None if it no longer exists."""
     try:
         return path.stat()
     except FileNotFoundError:
@@ -43,5 +44,5 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def default_cache_dir() -> Path:
-    """Where compiled models and baked blends are kept: $LORABLEND_CACHE, else the user's own cache folder."""
+    """The folder for compiled models and baked blends: $LORABLEND_CACHE, or the user's cache folder."""
     return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend"))

@@ -1,22 +1,23 @@
-"""The genai runtime: OpenVINO GenAI's own pipelines on a copy of the model with the blend baked in.
+"""The genai runtime: OpenVINO GenAI's pipelines on a copy of the model with the blend baked in.
 
-Any device that GenAI runs on, and nothing of ours inside the loop. A new blend costs a bake and a compilation, both
-kept in the cache; the live runtime changes it in milliseconds.
+It runs on any device that GenAI runs on, with none of our code inside the loop. A new blend costs a bake and a
+compilation, which are both cached; the live runtime changes a blend in milliseconds.
 
-Where GenAI 2026.4 differs from diffusers and from the live runtime, and what is done here:
-- Its noise levels are up to 0.3 % low, its betas stop one short of the last: it is given diffusers' betas.
-- SDXL is told width and height in each other's place: see `blend_cache._turn_size`.
-- One noise generator serves a whole batch: pictures are drawn one at a time, each with the noise of its own seed.
-- The input picture's latent is sampled from the VAE's distribution: its noise is zero here, which gives the mean.
-- An exception in a callback ends the process: it is kept, and raised when GenAI has returned.
-- A prompt that is too long is cut without its end token: it is cut here, with a warning.
-- lcm starts elsewhere with a strength below 1, and ends the process with another prediction than epsilon: refused.
-- With euler, euler_a and lcm the latent outside an inpainting mask is not put back after the last step. The pixels are,
-  but those inside the mask were decoded beside the others: 8 levels apart after 8 steps of the tests' small model, more
-  after fewer. ddim does it right.
-- Inpainting with strength 1 starts from noise alone, as diffusers does; the live runtime from noise over the picture.
-- With ddim the callback gets the noisy latent, not the clean one.
-- Pictures are cut off to 8 bits, not rounded: half a level darker on average.
+GenAI 2026.4 differs from diffusers and from the live runtime. These differences are made up for:
+- Its noise levels are up to 0.3 % low, because its betas stop one short of the last. It is given diffusers' betas.
+- It gives SDXL width and height in each other's place, see `blend_cache._turn_size`.
+- It has one noise generator for a whole batch. Pictures are drawn one at a time, each with the noise of its own seed.
+- It samples the input picture's latent from the VAE's distribution. The noise is zero here, which gives the mean.
+- An exception in a callback ends the process. It is kept, and raised when GenAI has returned.
+- It cuts a prompt that is too long without its end token. The prompt is cut here, with a warning.
+- lcm starts elsewhere with a strength below 1, and ends the process with any prediction but epsilon. Both are refused.
+
+These remain:
+- With euler, euler_a and lcm, the latent outside an inpainting mask is not restored after the last step. The pixels
+  are, but those inside the mask were decoded next to the wrong ones: they differ by 8 levels after 8 steps of the
+  tests' small model, and by more after fewer. ddim does it right.
+- With ddim, the callback gets the noisy latent, not the clean one.
+- Pictures are truncated to 8 bits, not rounded: they are half a level darker on average.
 """
 
 import json
@@ -62,7 +63,7 @@ _PIPELINES: Mapping[str, Callable[[str], Any]] = {
 
 @dataclass(frozen=True)
 class _Compiled:
-    """What a pipeline was compiled for: shapes are static, much faster at the first step, and all that an NPU takes."""
+    """What a pipeline was compiled for. Static shapes make the first step much faster, and an NPU takes no others."""
 
     kind: str
     folder: Path
@@ -72,7 +73,7 @@ class _Compiled:
 
 
 class GenaiRuntime:
-    """One model on one device; the last pipeline stays compiled. Not for two threads at once."""
+    """One model on one device. The last pipeline stays compiled. Only one thread may use it at a time."""
 
     def __init__(self, model: ModelFolder, device: str, precision: str | None, cache_dir: Path) -> None:
         self._model = model
@@ -88,11 +89,13 @@ class GenaiRuntime:
         """Draw `request.batch` pictures.
 
         Raises:
-            AdapterError, BaseModelError: an adapter does not fit this model. Nothing has been drawn then.
-            RequestError: GenAI has no such scheduler, or cannot do what is asked.
-            ModelError: GenAI cannot read the folder, or it lacks what the request needs.
+            AdapterError: an adapter does not fit this model; this and the next come before anything is drawn.
+            BaseModelError: an adapter is for another base model.
+            BlendError: the blend has a schedule, a mask or a mode, which cannot be baked.
+            RequestError: GenAI does not have the scheduler, or cannot do what the request needs.
+            ModelError: GenAI cannot read the folder, or the folder lacks a network that the request needs.
             DeviceError: the device cannot run the model.
-            ResourceError: no disk space for the baked folder.
+            ResourceError: the disk has no space for the baked folder.
             Cancelled: the callback returned False.
         """
         _check(request, self._schedule.prediction_type)
@@ -119,9 +122,10 @@ class GenaiRuntime:
         return Drawn(pictures, timings, warnings)
 
     def _texts(self, request: Request) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The prompts, cut to what the text encoders take, and warnings about what was left out.
+        """The prompts, cut to the length that the text encoders take, and warnings about what was cut.
 
-        Without a negative prompt GenAI does as diffusers: zeros if the model asks for them, else an empty prompt.
+        Without a negative prompt GenAI does what diffusers does: zeros if the model's settings say so, else an empty
+        prompt.
         """
         texts = {"prompt": request.prompt}
         if request.negative_prompt is not None and request.guidance_scale > 1:
@@ -136,24 +140,26 @@ class GenaiRuntime:
         return texts, tuple(warnings)
 
     def _compile(self, wanted: _Compiled, guidance_scale: float, compiled_dir: Path) -> None:
-        self._compiled = self._pipeline = None  # gives its memory back before the next one takes as much
+        self._compiled = self._pipeline = None  # frees its memory before the next one needs as much
         if wanted.kind != "text":
             self._model.component("vae_encoder")
         with _openvino_errors(self._model_error):
             pipeline = _PIPELINES[wanted.kind](str(wanted.folder))
             pipeline.reshape(1, wanted.height, wanted.width, guidance_scale)
         with _openvino_errors(self._device_error):
-            # Each precision's in its own folder, see `Compiler.of`.
+            # A folder for each precision, see `Compiler.of`.
             compiled_dir /= self._options.get("INFERENCE_PRECISION_HINT", "own")
             pipeline.compile(self._device, **self._options, CACHE_DIR=str(compiled_dir))
         self._compiled, self._pipeline = wanted, pipeline
 
     def _model_error(self, reason: str) -> ModelError:
-        return ModelError(f"openvino_genai cannot read {self._model.path}: {reason}; runtime=live may do it")
+        return ModelError(f"openvino_genai cannot read {self._model.path}: {reason}; choose runtime=live")
 
     def _device_error(self, reason: str) -> DeviceError:
-        here = ", ".join(name for name, _ in devices())
-        return DeviceError(f"device {self._device} cannot run {self._model.path}: {reason}; there is: {here}")
+        available = ", ".join(name for name, _ in devices())
+        return DeviceError(
+            f"device {self._device} cannot run {self._model.path}: {reason}; this machine has {available}"
+        )
 
     def _draw(
         self,
@@ -165,7 +171,7 @@ class GenaiRuntime:
         index: int,
         timings: dict[str, float],
     ) -> np.ndarray:
-        """One picture. GenAI would draw a whole batch at once, but then a picture's noise depends on its neighbours."""
+        """Draw one picture. In a batch drawn by GenAI, a picture's noise would depend on its neighbours."""
         model, seed = self._model, request.seeds[index]
         cell = model.vae_scale_factor
         shape = (1, model.latent_channels, request.height // cell, request.width // cell)
@@ -201,7 +207,7 @@ class GenaiRuntime:
 
 
 class _Noise(genai.Generator):
-    """Our noise in GenAI's loop: first `starts`, one per call, then a picture's own source."""
+    """Our noise in GenAI's loop: first `starts`, one per call, then the picture's own source."""
 
     def __init__(self, starts: list[np.ndarray], source: np.random.Generator) -> None:
         super().__init__()
@@ -212,7 +218,7 @@ class _Noise(genai.Generator):
         return float(self._source.standard_normal(dtype=np.float32))
 
     def seed(self, new_seed: int) -> None:
-        """GenAI has no say in it."""
+        """Does nothing: the seed is the picture's own."""
 
     def randn_tensor(self, shape: ov.Shape) -> ov.Tensor:
         array = self._starts.pop(0) if self._starts else self._source.standard_normal(tuple(shape), dtype=np.float32)
@@ -220,7 +226,10 @@ class _Noise(genai.Generator):
 
 
 class _Report:
-    """GenAI's callback to ours. What the caller's callback raises is kept: through GenAI it would end the process."""
+    """Translates GenAI's callback to ours.
+
+    An exception of the caller's callback is kept in `failure`; if it passed through GenAI, it would end the process.
+    """
 
     def __init__(self, callback: Callback | None, run: Plan, index: int, request: Request) -> None:
         self._callback = callback
@@ -230,7 +239,7 @@ class _Report:
         self.failure: BaseException | None = None
 
     def __call__(self, step: int, steps: int, latent: ov.Tensor) -> bool:
-        """True stops GenAI."""
+        """Returns True to stop GenAI."""
         if self._callback is None:
             return False
         picture, pictures = self._index, self._request.batch
@@ -252,7 +261,7 @@ class _Report:
 
 
 def _check(request: Request, prediction_type: str) -> None:
-    """Refuse what GenAI has not, or does differently."""
+    """Refuse what GenAI does not have, or does differently."""
     name, spacing = request.scheduler, request.spacing
     if name not in _SCHEDULERS:
         choices = ", ".join(_SCHEDULERS)
@@ -271,14 +280,14 @@ def _check(request: Request, prediction_type: str) -> None:
 
 
 def _scheduler(request: Request, config: Mapping[str, Any]) -> genai.Scheduler:
-    """GenAI's scheduler with the request's spacing, and with betas that are diffusers' own."""
+    """GenAI's scheduler with the request's spacing and diffusers' betas."""
     alphas = NoiseSchedule.from_config({**config, "rescale_betas_zero_snr": False}).alphas_cumprod.astype(np.float64)
     settings = {
         "clip_sample": False,
         **config,
         "timestep_spacing": request.spacing,
         "use_karras_sigmas": False,
-        "beta_schedule": "linear",  # not used when there are betas
+        "beta_schedule": "linear",  # ignored when trained_betas is given
         "trained_betas": [float(beta) for beta in 1 - alphas / np.append(1, alphas[:-1])],
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -288,7 +297,7 @@ def _scheduler(request: Request, config: Mapping[str, Any]) -> genai.Scheduler:
 
 
 def _pictures(inputs: Inputs, cell: int) -> dict[str, ov.Tensor]:
-    """The input picture and mask as GenAI takes them: uint8 [1, height, width, 3], each latent cell masked or not."""
+    """The input picture and mask as GenAI takes them, uint8 [1, height, width, 3]; cells are masked as a whole."""
     if inputs.image is None:
         return {}
     image = {"image": ov.Tensor(np.ascontiguousarray(inputs.image[None]))}
@@ -300,7 +309,7 @@ def _pictures(inputs: Inputs, cell: int) -> dict[str, ov.Tensor]:
 
 @contextmanager
 def _openvino_errors(translate: Callable[[str], LorablendError]) -> Iterator[None]:
-    """OpenVINO's exceptions in our words. Their last line says why; those above it are places in its source code."""
+    """Translate OpenVINO's exceptions. Only their last line is the reason; the others are places in its source."""
     try:
         yield
     except RuntimeError as error:
@@ -309,4 +318,4 @@ def _openvino_errors(translate: Callable[[str], LorablendError]) -> Iterator[Non
 
 
 def _request_error(reason: str) -> RequestError:
-    return RequestError(f"openvino_genai: {reason}; runtime=live may do it")
+    return RequestError(f"openvino_genai: {reason}; choose runtime=live")

@@ -1,4 +1,4 @@
-"""Masks: f32 [height, width] in 0..1; for inpainting 1 = repaint, for an adapter 1 = it acts here."""
+"""Masks: f32 [height, width] in 0..1. In inpainting 1 means repaint; for an adapter 1 means that it acts there."""
 
 from pathlib import Path
 
@@ -13,28 +13,35 @@ _WHITE_16_BIT = 65535
 
 
 def open_mask(path: Path) -> np.ndarray:
-    """A picture file's greys. BlendError if it is none."""
+    """Read a picture file as a mask.
+
+    Raises:
+        BlendError: the file is not a picture.
+    """
     try:
         with Image.open(path) as picture:
             return greys(picture)
     except (OSError, Image.DecompressionBombError) as error:
-        raise BlendError(f"mask {path} is not a picture that can be read: {error}") from error
+        raise BlendError(f"mask {path} cannot be read as a picture: {error}") from error
 
 
 def greys(picture: Image.Image) -> np.ndarray:
-    """f32 [height, width] in 0..1."""
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow's own conversion to 8 would cut off at 255
+    """A picture's brightness, f32 [height, width] in 0..1."""
+    if picture.mode.startswith("I"):  # 16 bits; Pillow's conversion to 8 bits would cut them off at 255
         return np.clip(np.asarray(picture, np.float32) / _WHITE_16_BIT, 0, 1)
     return np.asarray(picture.convert("L"), np.float32) / 255
 
 
 def masked_cells(mask: np.ndarray, cell: int) -> np.ndarray:
-    """bool [height / cell, width / cell]: the latent cells in which any pixel is to be repainted."""
+    """The latent cells in which any pixel is to be repainted, bool [height / cell, width / cell]."""
     height, width = mask.shape
     return mask.reshape(height // cell, cell, width // cell, cell).max(axis=(1, 3)) > 0
 
 
 def paste(picture: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """uint8 [height, width, 3]: what is outside the mask stays the same to the byte; a soft mask mixes."""
+    """Put the masked part of a picture on the original, uint8 [height, width, 3]; a soft mask mixes the two.
+
+    Outside the mask, the original's bytes are unchanged.
+    """
     soft = mask[..., None]
     return (picture * soft + original * (1 - soft)).round().astype(np.uint8)

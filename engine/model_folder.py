@@ -1,11 +1,11 @@
-"""A model folder as Optimum Intel writes it: read, checked, then trusted.
+"""A model folder as Optimum Intel writes it, read and checked once.
 
 model_index.json
 scheduler/scheduler_config.json
-unet/, text_encoder/, vae_decoder/          openvino_model.xml + .bin, config.json
-vae_encoder/                                the same; needed only for pictures made from pictures
-text_encoder_2/                             the same; SDXL
-tokenizer/, tokenizer_2/                    openvino_tokenizer.xml + .bin, tokenizer_config.json
+unet/, text_encoder/, vae_decoder/      openvino_model.xml + .bin, config.json
+vae_encoder/                            the same; needed only for image to image
+text_encoder_2/                         the same; only in SDXL
+tokenizer/, tokenizer_2/                openvino_tokenizer.xml + .bin, tokenizer_config.json
 """
 
 import hashlib
@@ -38,13 +38,19 @@ _MODELS = {
     "sdxl": ("unet", "text_encoder", "text_encoder_2", "vae_decoder"),
 }
 _TOKENIZERS = {"sd15": ("tokenizer",), "sdxl": ("tokenizer", "tokenizer_2")}
-_SD2_TEXT_WIDTH = 1024  # OpenCLIP ViT-H; SD 1.5's CLIP ViT-L is 768. diffusers has one pipeline class for both.
+_SD2_TEXT_WIDTH = 1024  # OpenCLIP ViT-H; SD 1.5's CLIP ViT-L has 768. diffusers has one pipeline class for both.
 _CONVERT = "convert it with `lorablend convert`"
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """max_length counts tokens, begin and end included; pad_token_id fills the rest (SDXL's two differ in it)."""
+    """One tokenizer.
+
+    Attributes:
+        xml: Its graph.
+        max_length: The number of tokens, with those for begin and end.
+        pad_token_id: The token that fills a shorter prompt up; SDXL's two tokenizers differ in it.
+    """
 
     xml: Path
     max_length: int
@@ -53,14 +59,23 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """`ModelFolder(path)` raises ModelError if anything that drawing a picture needs is not there.
+    """A Stable Diffusion or SDXL model in OpenVINO's format.
 
-    family: "sdxl", "sd15" or "sd2". components: name -> .xml of every network and tokenizer in the folder.
-    configs: name -> config.json of every network, as it is.
+    Attributes:
+        path: The folder.
+        family: "sdxl", "sd15" or "sd2".
+        components: Name -> .xml of every network and tokenizer in the folder.
+        configs: Name -> config.json of every network, unchanged.
+        tokenizers: "tokenizer" and, in SDXL, "tokenizer_2".
+        scheduler_config: scheduler_config.json, unchanged.
+        force_zeros_for_empty_prompt: Whether an absent negative prompt is conditioned on zeros, rather than on an empty
+            prompt.
+
+    Raises:
+        ModelError: the folder lacks a file that drawing a picture needs, or holds another kind of model.
     """
 
     path: Path
-    class_name: str = field(init=False)
     family: str = field(init=False)
     components: Mapping[str, Path] = field(init=False, repr=False)
     configs: Mapping[str, Mapping[str, Any]] = field(init=False, repr=False)
@@ -85,7 +100,6 @@ class ModelFolder:
             family = "sd2"
         values = {
             "path": path,
-            "class_name": class_name,
             "family": family,
             "components": MappingProxyType(components),
             "configs": MappingProxyType(configs),
@@ -97,30 +111,34 @@ class ModelFolder:
             object.__setattr__(self, name, value)
 
     def component(self, name: str) -> Path:
-        """The .xml of one network or tokenizer: "unet", "text_encoder", "vae_decoder", "tokenizer"…"""
+        """The .xml of one network or tokenizer: "unet", "text_encoder", "vae_decoder", "tokenizer"…
+
+        Raises:
+            ModelError: the folder does not have it.
+        """
         if name not in self.components:
             raise ModelError(f"{self.path} has no {name}; it has {', '.join(sorted(self.components))}")
         return self.components[name]
 
     @cached_property
     def graphs(self) -> Mapping[str, Ir]:
-        """The networks that an adapter can change, by component."""
+        """The graphs of the networks that an adapter can change, by component."""
         names = [name for name in ("unet", "text_encoder", "text_encoder_2") if name in self.components]
         return {name: Ir(self.component(name)) for name in names}
 
     @cached_property
     def parameters(self) -> Mapping[tuple[str, str], tuple[int, ...]]:
-        """(component, "module path.weight" or "….bias") -> its shape, of all that an adapter can change."""
+        """(component, "module path.weight" or "….bias") -> shape in torch, of everything that an adapter can change."""
         return {(name, parameter): shape for name, ir in self.graphs.items() for parameter, shape in ir.shapes.items()}
 
     @property
     def scheduler_class(self) -> str:
-        """diffusers' class name, "EulerDiscreteScheduler"."""
+        """The name of the scheduler's class in diffusers, such as "EulerDiscreteScheduler"."""
         return str(self.scheduler_config.get("_class_name", ""))
 
     @property
     def in_channels(self) -> int:
-        """The UNet's input channels: 4; 9 for an inpainting model."""
+        """The UNet's input channels: 4, or 9 for an inpainting model."""
         return int(self.configs["unet"]["in_channels"])
 
     @property
@@ -129,12 +147,12 @@ class ModelFolder:
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels per latent cell, each way."""
+        """Pixels per latent cell, in each direction."""
         return 2 ** (len(self.configs["vae_decoder"]["block_out_channels"]) - 1)
 
     @property
     def scaling_factor(self) -> float:
-        """UNet latent = (VAE latent - shift_factor) * scaling_factor. 0.18215 is AutoencoderKL's own default."""
+        """The UNet's latent is (VAE latent - shift_factor) * scaling_factor. AutoencoderKL's default is 0.18215."""
         return float(self.configs["vae_decoder"].get("scaling_factor") or 0.18215)
 
     @property
@@ -143,16 +161,17 @@ class ModelFolder:
 
     @property
     def default_size(self) -> tuple[int, int]:
-        """(width, height) in pixels that the UNet was trained at."""
+        """The (width, height), in pixels, that the UNet was trained at."""
         size = self.configs["unet"].get("sample_size") or 64
         height, width = size if isinstance(size, list) else (size, size)
         return int(width) * self.vae_scale_factor, int(height) * self.vae_scale_factor
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the content, 64 hex digits: all .xml and .json bytes, and each .bin's size and time of change.
+        """A digest of the content, 64 hex digits.
 
-        The .bin files of SDXL are gigabytes, too much to hash at every start.
+        It covers the bytes of all .xml and .json files, and the size and modification time of each .bin: SDXL's .bin
+        files take gigabytes, too much to hash at every start.
         """
         digest = hashlib.sha256()
         for file in sorted(self.path.rglob("*")):
@@ -188,7 +207,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         if not file.exists():
             raise ModelError(f"{folder.parent} has no {folder.name}/{file.name}; {_CONVERT}")
     config = _read_json(folder / "tokenizer_config.json")
-    # The converter resolves the pad token's name to its number, the one that GenAI reads too.
+    # The converter resolves the pad token's name to its number; GenAI reads the same one.
     pad = ET.parse(xml).find("rt_info/pad_token_id")
     if pad is None or not pad.get("value"):
         raise ModelError(f"{xml} has no pad_token_id; {_CONVERT}")
@@ -201,7 +220,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f"{path.parent.parent} has no {path.parent.name}/{path.name}; {_CONVERT}") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not readable as JSON: {error}; {_CONVERT}") from error
+        raise ModelError(f"{path} is not valid JSON: {error}; {_CONVERT}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}, not an object; {_CONVERT}")
     return content

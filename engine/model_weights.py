@@ -1,4 +1,4 @@
-"""The weights of a model folder, one at a time, for the tools that need them."""
+"""The weights of a model folder, read one at a time."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,10 +12,11 @@ from lorablend.engine.model_folder import ModelFolder
 __all__ = ["model_weights"]
 
 
-def model_weights(model_dir: Path) -> "Callable[[str, str], np.ndarray | None]":
-    """A function that reads the weight of (component, module path) as float32; None for a layer that is not there.
+def model_weights(model_dir: Path) -> Callable[[str, str], np.ndarray | None]:
+    """Return a function that reads the weight of (component, module path) as f32, or gives None for an unknown layer.
 
-    Raises ModelError for a folder that is no model.
+    Raises:
+        ModelError: the folder is not a model.
     """
     model = ModelFolder(model_dir)
     network = cache(lambda component: Ir(model.component(component)))

@@ -1,8 +1,9 @@
-"""What of a blend is plugged in and what has to be baked, and the sum of what is baked.
+"""Which parts of a blend are plugged in and which must be baked, and the sum of the baked ones.
 
-Live is every delta that has low-rank factors, or a gate and factors, and a socket. The rest is baked: changes of norms,
-biases and embeddings, changes of full rank, and products of factors (LoHa, LoKr) that would cost more than the layer.
-Where a gate meets a baked change on one module, all of that module is baked: the gate is of the original weight.
+A delta is live if it has low-rank factors, or a gate and factors, and its module has a socket. The rest is baked:
+changes of norms, biases and embeddings, changes of full rank, and products of factors (LoHa, LoKr) that would cost more
+than the layer itself. If a module has both a gate and a baked change, all its changes are baked, because the gate is
+computed from the original weight.
 """
 
 import hashlib
@@ -47,11 +48,11 @@ class Part:
 Parts: TypeAlias = dict[Parameter, list[Part]]
 
 Changes: TypeAlias = dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]]
-"""component -> parameter -> its new value as a function of the old one, both f32."""
+"""Component -> parameter -> its new value as a function of the old one, both f32."""
 
 
 def is_live(delta: Delta, shape: tuple[int, ...]) -> bool:
-    """Can the change of a weight of this shape be plugged in at a cost of no more than the layer's own?"""
+    """Whether the change of a weight of this shape can be plugged in, at no more than the layer's own cost."""
     if not delta.live or len(shape) < 2:
         return False
     if delta.rank is None or delta.live_rank <= delta.rank:
@@ -65,9 +66,12 @@ def parts_to_bake(
 ) -> Parts:
     """The parts that cannot be live, by parameter.
 
-    shapes: of every parameter of the model. sockets: the (component, module path) that have one; None bakes everything.
+    Args:
+        blend: The adapters and their weights.
+        shapes: The shape of each of the model's parameters.
+        sockets: The (component, module path) of each socket; None bakes everything.
     """
-    found: Parts = {}
+    baked: Parts = {}
     gated: set[Parameter] = set()
     for item in blend.items:
         for (component, path), delta in item.adapter.deltas.items():
@@ -75,25 +79,25 @@ def parts_to_bake(
             if not (weight := item.weight_of(component, path)):
                 continue
             if sockets is None or (component, path) not in sockets or not is_live(delta, shapes[key]):
-                found.setdefault(key, []).append(Part(item.adapter, delta, weight))
+                baked.setdefault(key, []).append(Part(item.adapter, delta, weight))
             elif delta.live == "gate":
                 gated.add(key)
         for (component, path), bias in item.adapter.biases.items():
             key = (component, f"{path}.bias")
             if (weight := item.weight_of(component, path)) and key in shapes:
-                found.setdefault(key, []).append(Part(item.adapter, bias, weight))
-    for component, name in gated & found.keys():
+                baked.setdefault(key, []).append(Part(item.adapter, bias, weight))
+    for component, name in gated & baked.keys():
         path = name.removesuffix(".weight")
-        found[component, name] = [
+        baked[component, name] = [
             Part(item.adapter, item.adapter.deltas[component, path], weight)
             for item in blend.items
             if (component, path) in item.adapter.deltas and (weight := item.weight_of(component, path))
         ]
-    return found
+    return baked
 
 
 def whole_modules(parts: Parts, shapes: Mapping[Parameter, tuple[int, ...]]) -> set[tuple[str, str]]:
-    """The (component, module path) of which even what could be live is among the parts."""
+    """The (component, module path) of each module whose parts include one that could be live: all of it is baked."""
     return {
         (component, name.removesuffix(".weight"))
         for (component, name), of_parameter in parts.items()
@@ -102,7 +106,7 @@ def whole_modules(parts: Parts, shapes: Mapping[Parameter, tuple[int, ...]]) -> 
 
 
 def changes_of(parts: Parts) -> Changes:
-    """W + Σ weight · ΔW as functions of W, every ΔW taken from the original W."""
+    """W + Σ weight · ΔW as functions of W, with every ΔW computed from the original W."""
     changes: Changes = {}
     for (component, name), of_parameter in sorted(parts.items(), key=lambda entry: entry[0]):
         changes.setdefault(component, {})[name] = partial(_changed, of_parameter)
@@ -117,7 +121,7 @@ def _changed(parts: list[Part], weight: np.ndarray) -> np.ndarray:
 
 
 def content_of(parts: Parts) -> str:
-    """Equal for equal changes, whatever the files are called: 64 hex digits."""
+    """A digest of the changes, 64 hex digits, which does not depend on the files' names."""
     content = [
         [component, name, sorted((part.adapter.content, part.weight) for part in of_parameter)]
         for (component, name), of_parameter in sorted(parts.items(), key=lambda entry: entry[0])
@@ -126,7 +130,7 @@ def content_of(parts: Parts) -> str:
 
 
 def refuse_unbakeable(blend: Blend) -> None:
-    """BlendError for what no fixed weights can do."""
+    """Raise BlendError for parts of a blend that fixed weights cannot hold."""
     for item in blend.items:
         if words := ", ".join(map(shown, item.adapter.embeddings)):
             raise BlendError(

@@ -1,4 +1,4 @@
-"""The one door: prompt, adapters and settings in, pictures out."""
+"""The entry point of the engine: prompt, adapters and settings in, pictures out."""
 
 import dataclasses
 import secrets
@@ -20,8 +20,9 @@ from lorablend.engine.devices import resolve_device
 from lorablend.engine.disk_cache import default_cache_dir
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result, plain_timesteps
+from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result
 from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
+from lorablend.engine.settings import BATCH, SETTINGS, Settings
 from lorablend.shipped import adapters_dir as demo_adapters
 from lorablend.shipped import model_dir as demo_model
 
@@ -29,9 +30,7 @@ __all__ = ["Pipeline"]
 
 RUNTIMES = ("auto", "live", "genai")
 PRECISIONS = ("f32", "f16", "bf16")
-DEFAULT_STRENGTH = 0.65
-DEFAULT_STEPS = 20
-_KEPT_ADAPTERS = 4 * MAX_ITEMS  # read and understood; each takes a megabyte, and keeps its file mapped
+_KEPT_ADAPTERS = 4 * MAX_ITEMS  # parsed adapters; each takes a megabyte, and keeps its file mapped
 
 
 class _Runtime(Protocol):
@@ -45,13 +44,19 @@ class Pipeline:
         result = pipe.generate("a fox <lora:ink:0.8>", seed=7)
         result.images[0].save("fox.png")
 
-    model_dir: a folder that `lorablend convert` wrote, or "demo", the small model that is shipped, with its adapters.
-    runtime: "live" plugs adapters into the compiled graph (CPU); "genai" bakes them into a copy of the model that
-    openvino_genai runs (any device); "auto" is live on the CPU and genai elsewhere. precision: what the device computes
-    in, "f32", "f16" or "bf16"; None is the device's own choice. lora_dir: where adapters are found by name. max_rank:
-    where the ranks of a blend's adapters add up to more in one module, the best approximation of this rank takes their
-    place (live runtime; `Result.rank_errors` says what it cost). lenient: adapters with tensors that are not understood
-    are used without them. Nothing is compiled before the first picture. Not for two threads at once.
+    Nothing is compiled before the first picture. Not for use by two threads at once.
+
+    Args:
+        model_dir: A folder that `lorablend convert` wrote, or "demo", the small model that is shipped, with its
+            adapters.
+        device: As OpenVINO names it.
+        runtime: "live" plugs adapters into the compiled graph (CPU); "genai" bakes them into a copy of the model that
+            openvino_genai runs (any device); "auto" is live on the CPU and genai elsewhere.
+        precision: What the device computes in, "f32", "f16" or "bf16"; None is the device's own choice.
+        lora_dir: Where adapters are found by name.
+        max_rank: Where the ranks of a blend's adapters add up to more in one module, the best approximation of this
+            rank replaces them (live runtime; `Result.rank_errors` tells the cost).
+        lenient: Use adapters with tensors that are not understood, without those tensors.
 
     Raises:
         ModelError: the folder is incomplete or holds another kind of model.
@@ -110,12 +115,12 @@ class Pipeline:
         width: int | None = None,
         height: int | None = None,
         steps: int | None = None,
-        guidance_scale: float = 5.0,
+        guidance_scale: float = Settings.guidance_scale,
         seed: int | None = None,
         scheduler: str | None = None,
         spacing: str | None = None,
         timesteps: Sequence[float] | None = None,
-        batch: int = 1,
+        batch: int = BATCH.default,
         image: Image.Image | None = None,
         strength: float | None = None,
         mask: Image.Image | None = None,
@@ -124,41 +129,49 @@ class Pipeline:
     ) -> Result:
         """Draw `batch` pictures; picture i has the seed `seed + i`, and is the same whatever the batch.
 
-        blend: (file, name in lora_dir, or Adapter; weight) pairs, or what else `resolve_blend` takes, with weights per
-        block, schedules and masks; or a blend's JSON form, such as `Request.blend`. `<lora:name:weight>` tags in the
-        prompt are added.
-        width, height: pixels, multiples of 8; the model's own size if not given, the input picture's with `image`.
-        steps: 20 if not given. guidance_scale: 1 or less is none. negative_prompt: None is not "", see the model's
-        `force_zeros_for_empty_prompt`. seed: None draws one. scheduler, spacing: names of
-        `lorablend.engine.schedulers`; None is the model's own. timesteps: in place of steps and spacing, what the model
-        is told in each step, falling, such as [999, 749, 499, 249]. image, strength: start from this picture, scaled to
-        the size, and redo the last `strength` part of the steps (0.65 if not given). mask: where white, the picture is
-        redone, where black it stays. latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds'
-        noise. callback: called after every step.
+        `lorablend.engine.settings` declares the settings, with their ranges and defaults.
+
+        Args:
+            prompt: What the picture shows. `<lora:name:weight>` tags in it are added to the blend.
+            negative_prompt: What to keep out. None is not "", see the model's `force_zeros_for_empty_prompt`.
+            blend: Pairs of an adapter (file, name in lora_dir, or Adapter) and its weight, or anything else that
+                `resolve_blend` takes, with weights per block, schedules and masks; or a blend's JSON form, such as
+                `Request.blend`.
+            width: Pixels. None is the model's own width, or the input picture's.
+            height: Pixels, like the width.
+            steps: Denoising steps.
+            guidance_scale: How closely to follow the prompt; 1 or less is not at all.
+            seed: The noise to start from; None draws one by chance.
+            scheduler: A name of `lorablend.engine.schedulers`; None is the model's own.
+            spacing: How the noise levels are spread over the steps; None is the model's own.
+            timesteps: What the model is told in each step, falling, such as [999, 749, 499, 249]; in place of steps and
+                spacing.
+            batch: How many pictures to draw.
+            image: The picture to start from, scaled to the size.
+            strength: With an image, the last part of the steps that is run.
+            mask: Where it is white, the image is repainted; where it is black, the image stays.
+            latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds' noise.
+            callback: Called after every step.
 
         Raises:
             AdapterError, BaseModelError, BlendError, RequestError: see each; nothing is drawn then.
             Cancelled: the callback returned False.
         """
         started = time.perf_counter()
-        request, resolved, inputs, loaded = self._prepare(
-            prompt,
-            negative_prompt,
-            blend=blend,
-            width=width,
-            height=height,
+        settings = Settings(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
             steps=steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
             scheduler=scheduler,
             spacing=spacing,
-            timesteps=timesteps,
-            batch=batch,
-            image=image,
+            timesteps=None if timesteps is None else tuple(timesteps),
+            guidance_scale=guidance_scale,
+            seed=seed,
+            width=width,
+            height=height,
             strength=strength,
-            mask=mask,
-            latents=latents,
         )
+        request, resolved, inputs, loaded = self._prepare(settings, blend, batch, image, mask, latents)
         drawn = self._runtime.generate(request, resolved, inputs, callback)
         timings = drawn.timings
         timings["blend"] = timings.get("blend", 0.0) + loaded
@@ -175,72 +188,71 @@ class Pipeline:
             rank_errors=drawn.rank_errors,
         )
 
-    def check(self, prompt: str, negative_prompt: str | None = None, **settings: Any) -> Request:
-        """The request that `generate` would draw with these settings; raises what it would raise before it begins.
+    def check(self, prompt: str, negative_prompt: str | None = None, **arguments: Any) -> Request:
+        """The request that `generate` would draw with these arguments; raises what it would raise before it begins.
 
-        Reads the adapters, so that a wrong one is known of at once. May be called while another thread draws.
+        Reads the adapters, so that a wrong one is refused at once. May be called while another thread draws.
         """
-        request, resolved, _, _ = self._prepare(prompt, negative_prompt, **settings)
+        own = {name: arguments.pop(name) for name in SETTINGS.keys() & arguments.keys() - {"batch"}}
+        settings = Settings(prompt=prompt, negative_prompt=negative_prompt, **own)
+        request, resolved, _, _ = self._prepare(settings, **arguments)
         check_attach(resolved, self.model.parameters, self.model.family)
         return request
 
+    def resolve(
+        self,
+        settings: Settings,
+        blend: Blend,
+        batch: int = BATCH.default,
+        image: Image.Image | None = None,
+        mask: Image.Image | None = None,
+    ) -> Request:
+        """The request for these settings, with every default filled in from the model and the input picture.
+
+        Raises:
+            RequestError: the settings do not go together, or not with the scheduler.
+        """
+        if mask is not None and image is None:
+            raise RequestError("mask is given without image; give the picture that it belongs to")
+        for name, setting in SETTINGS.items():
+            if setting.needs == "image" and image is None and getattr(settings, name) != setting.neutral:
+                raise RequestError(f"{name} is given without image; give the picture to start from")
+        width, height = self.model.default_size if image is None else _floor_to_eight(image.size)
+        scheduler, steps, strength = settings.scheduler, settings.steps, settings.strength
+        if scheduler is None:
+            scheduler = from_diffusers_class(self.model.scheduler_class, dict(self.model.scheduler_config))
+        if steps is None:
+            steps = SETTINGS["steps"].default if settings.timesteps is None else len(settings.timesteps)
+        if strength is None and image is not None:
+            strength = SETTINGS["strength"].default
+        own: dict[str, Any] = {
+            "width": width if settings.width is None else settings.width,
+            "height": height if settings.height is None else settings.height,
+            "steps": steps,
+            "seed": secrets.randbelow(2**32) if settings.seed is None else settings.seed,
+            "scheduler": scheduler,
+            "strength": strength,
+        }
+        request = Request(**vars(settings) | own, blend=blend.to_dict(), batch=BATCH.checked(batch))
+        run = plan(scheduler, request.steps, self._schedule, request.spacing, request.strength, request.timesteps)
+        return dataclasses.replace(request, spacing=run.spacing)
+
     def _prepare(
         self,
-        prompt: str,
-        negative_prompt: str | None,
-        *,
+        settings: Settings,
         blend: Blend | Mapping[str, Any] | Sequence[Entry] = (),
-        width: int | None = None,
-        height: int | None = None,
-        steps: int | None = None,
-        guidance_scale: float = 5.0,
-        seed: int | None = None,
-        scheduler: str | None = None,
-        spacing: str | None = None,
-        timesteps: Sequence[float] | None = None,
-        batch: int = 1,
+        batch: int = BATCH.default,
         image: Image.Image | None = None,
-        strength: float | None = None,
         mask: Image.Image | None = None,
         latents: np.ndarray | None = None,
     ) -> tuple[Request, Blend, Inputs, float]:
-        """Of `generate`'s arguments: the request, the adapters, the arrays, and the seconds that reading them took."""
-        text, tags = parse_prompt(prompt)
-        if timesteps is not None:
-            timesteps = plain_timesteps(timesteps)
-        if steps is None:
-            steps = DEFAULT_STEPS if timesteps is None else len(timesteps)
+        """The request, the adapters, the arrays, and the seconds that reading the adapters took."""
+        text, tags = parse_prompt(settings.prompt)
         entries: list[Entry] = [blend, *tags] if isinstance(blend, Blend | Mapping) else [*blend, *tags]
-        with_image = image is not None
-        if mask is not None and not with_image:
-            raise RequestError("mask is given without image; give the picture that it belongs to")
-        if strength is not None and not with_image:
-            raise RequestError("strength is given without image; give the picture to start from")
-        own_width, own_height = self.model.default_size if image is None else _floor_to_eight(image.size)
-        if scheduler is None:
-            scheduler = from_diffusers_class(self.model.scheduler_class, dict(self.model.scheduler_config))
-        strength = (DEFAULT_STRENGTH if strength is None else strength) if with_image else None
         loading = time.perf_counter()
         resolved = resolve_blend(entries, self._lora_dir, load=self._adapters.load, open_mask=open_mask)
         loaded = time.perf_counter() - loading
-        request = Request(
-            prompt=text,
-            negative_prompt=negative_prompt,
-            blend=resolved.to_dict(),
-            width=own_width if width is None else width,
-            height=own_height if height is None else height,
-            steps=steps,
-            guidance_scale=float(guidance_scale),
-            seed=secrets.randbelow(2**32) if seed is None else seed,
-            scheduler=scheduler,
-            spacing=spacing,
-            batch=batch,
-            strength=strength,
-            timesteps=timesteps,
-        )
-        # The model's own spacing where None.
-        spacing = plan(scheduler, steps, self._schedule, spacing, strength, timesteps).spacing
-        request = dataclasses.replace(request, spacing=spacing)
+        request = self.resolve(dataclasses.replace(settings, prompt=text), resolved, batch, image, mask)
         return request, resolved, self._inputs(request, image, mask, latents), loaded
 
     def _inputs(
@@ -267,7 +279,7 @@ class Pipeline:
 
 
 class _AdapterStore:
-    """The adapters used last, as long as their files stay what they were."""
+    """The adapters that were used last, as long as their files do not change."""
 
     def __init__(self, lenient: bool) -> None:
         self._lenient = lenient
@@ -279,7 +291,7 @@ class _AdapterStore:
             return self._load(path)
 
     def _load(self, path: str | Path) -> Adapter:
-        key = Path(path).absolute()  # links stay: an adapter goes by its name, and PEFT's settings lie beside it
+        key = Path(path).absolute()  # links stay: their own name counts, and PEFT's settings are next to them
         stamp = [_stamp(file) for file in (key, key.with_name("adapter_config.json"))]
         if key not in self._known or self._known[key][0] != stamp:
             self._known[key] = (stamp, load_adapter(path, lenient=self._lenient))

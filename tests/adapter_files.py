@@ -46,7 +46,7 @@ SDXL_SHAPES: dict[Module, Shape] = {
     ("text_encoder_2", "text_model.encoder.layers.1.mlp.fc2"): (64, 128),
 }
 
-# SD 1.5's, at its real widths where they tell the model.
+# SD 1.5's, with the real widths where they identify the model.
 SD15_SHAPES: dict[Module, Shape] = {
     ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"): (320, 768),
     ("unet", "down_blocks.0.attentions.0.proj_in"): (320, 320, 1, 1),
@@ -57,7 +57,7 @@ SD15_SHAPES: dict[Module, Shape] = {
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """LoRA of one module before any file: float32 down [rank, in] and up [out, rank]."""
+    """The LoRA of one module, in memory: float32 down [rank, in] and up [out, rank]."""
 
     down: np.ndarray
     up: np.ndarray
@@ -65,13 +65,13 @@ class Factors:
     conv: bool  # stored with the two trailing dimensions of a 1×1 convolution
 
     def stored(self, dtype: str) -> tuple[Stored, Stored]:
-        """(down, up) in the dtype and shape that the file holds."""
+        """Return (down, up) in the dtype and shape for the file."""
         tail = (1, 1) if self.conv else ()
         return tuple((dtype, encode(factor.reshape(factor.shape + tail), dtype)) for factor in (self.down, self.up))  # pyright: ignore[reportReturnType]
 
 
 def encode(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Float32 values in a format's dtype; bfloat16 and F8_E5M2 as their bits, cut off, F8_E4M3 as its nearest one's."""
+    """Convert float32 values to a format's dtype: bfloat16 and F8_E5M2 are truncated, F8_E4M3 is rounded to nearest."""
     if dtype == "BF16":
         return (np.asarray(values, np.float32, order="C").view(np.uint32) >> 16).astype("<u2")
     if dtype == "F8_E5M2":
@@ -149,7 +149,7 @@ def write_kohya(
     alpha_dtype: str = "F32",
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """As kohya's sd-scripts write: flat names, `.alpha` tensors."""
+    """Write a file like kohya's sd-scripts: flat names, `.alpha` tensors."""
     tensors: dict[str, Stored] = {}
     for module, lora in factors.items():
         key = kohya_key(module, naming, base)
@@ -181,17 +181,17 @@ def write_peft(
     alpha_tensors: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """As diffusers writes: dotted names after "unet.", "text_encoder." or "text_encoder_2.".
+    """Write a file like diffusers: dotted names after "unet.", "text_encoder." or "text_encoder_2.".
 
     `spelling` is a key of PEFT_SPELLINGS, `prefix` goes between component and path ("base_model.model."), `text_model`
-    says whether text encoders' paths have that word.
+    decides whether text encoders' paths begin with that word.
     """
     tensors: dict[str, Stored] = {}
     for (component, module), lora in factors.items():
         name = module if text_model else module.removeprefix("text_model.")
         down, up = PEFT_SPELLINGS[spelling]
         if spelling == "processor":
-            if (old := _processor_name(name)) == name:  # not in an attention: these had no processor
+            if (old := _processor_name(name)) == name:  # modules outside of attention had no processor
                 down, up = PEFT_SPELLINGS["linear-layer"]
             name = old
         key = f"{component}.{prefix}{name}"
@@ -209,7 +209,7 @@ def _processor_name(name: str) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str] | None = None) -> Path:
-    """A safetensors file of anything."""
+    """Write a safetensors file with any content."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (dtype, array) in tensors.items():
@@ -219,14 +219,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[s
 
 
 def write_bytes(path: Path, header: bytes, data: bytes = b"") -> Path:
-    """A file of the safetensors layout, right or wrong: the header's length, the header padded to 8 bytes, the data."""
+    """Write the header's length, the header padded to 8 bytes, and the data; the header may be invalid."""
     header += b" " * (-len(header) % 8)
     path.write_bytes(len(header).to_bytes(8, "little") + header + data)
     return path
 
 
 def add_random_lora(model: torch.nn.Module, *, adapter_name: str = "default", seed: int = 0, **config: Any) -> None:
-    """Let PEFT put a LoRA into a diffusers or transformers model, both factors random; `config` is LoraConfig's."""
+    """Let PEFT add a LoRA with random factors to a diffusers or transformers model; `config` goes to LoraConfig."""
     import torch
     from peft import LoraConfig
 
@@ -238,9 +238,9 @@ def add_random_lora(model: torch.nn.Module, *, adapter_name: str = "default", se
 
 
 def save_diffusers(folder: Path, models: Mapping[str, torch.nn.Module], *, alphas: bool = True) -> Path:
-    """Let diffusers save the LoRAs of models that `add_random_lora` prepared, by component; returns the file.
+    """Let diffusers save the LoRAs of models that `add_random_lora` prepared, by component; return the file.
 
-    `alphas`: with `lora_adapter_metadata`, as its training scripts save since 0.34; without, as before.
+    `alphas`: with `lora_adapter_metadata`, as its training scripts have done since 0.34.
     """
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
     from diffusers.training_utils import _collate_lora_metadata
@@ -256,7 +256,7 @@ def save_diffusers(folder: Path, models: Mapping[str, torch.nn.Module], *, alpha
 
 
 def peft_deltas(component: str, model: torch.nn.Module, adapter_name: str = "default") -> dict[Module, np.ndarray]:
-    """What PEFT itself would add to each weight, in float32."""
+    """Return what PEFT itself would add to each weight, in float32."""
     from peft.tuners.lora import LoraLayer
 
     return {
@@ -267,7 +267,7 @@ def peft_deltas(component: str, model: torch.nn.Module, adapter_name: str = "def
 
 
 def result_or_message(errors: type[Exception] | tuple[type[Exception], ...], call: Callable[[], _T]) -> _T | str:
-    """What the call returns, or the one-line message of the one of these errors that it raises."""
+    """Return what the call returns, or the one-line message if it raises one of these errors."""
     try:
         return call()
     except errors as error:
@@ -277,7 +277,7 @@ def result_or_message(errors: type[Exception] | tuple[type[Exception], ...], cal
 
 
 def message_of(error: type[Exception], call: Callable[[], object]) -> str:
-    """The one-line message of exactly this error, which the call must raise."""
+    """Return the one-line message of exactly this error, which the call must raise."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)

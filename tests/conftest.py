@@ -25,11 +25,27 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `from tests.pipelines 
 from lorablend.convert import convert
 from tests import pipelines
 
+# What takes a second or more to make, with all that is made from it: models, browsers.
+_HEAVY_FIXTURES = {"browser", "judge", "sd15_source", "sdxl_source"}
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out slow tests, and those with models or a browser")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with a long one while the other has nothing to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    if config.getoption("--quick"):
+        heavy = [item for item in items if _is_heavy(item)]
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if item not in set(heavy)]
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
+    return item.get_closest_marker("slow") is not None or bool(fixtures & _HEAVY_FIXTURES)
 
 
 Shared = Callable[[str, Callable[[Path], object]], Path]

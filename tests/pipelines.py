@@ -24,7 +24,7 @@ _NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0
 
 
 def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
-    """Write an SDXL-shaped pipeline (UNet of 8 M parameters, two text encoders), f32, to `folder`; returns it."""
+    """Write an SDXL-shaped pipeline (UNet of 8 M parameters, two text encoders), f32, to `folder`; return that."""
     import torch
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -61,7 +61,7 @@ def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
 
 
 def write_sd15(folder: Path) -> Path:
-    """Write an SD 1.5-shaped pipeline (four levels, 1×1 convolutions at attention), f32, to `folder`; returns it."""
+    """Write an SD 1.5-shaped pipeline (four levels, 1×1 convolutions at attention), f32, to `folder`; return that."""
     import torch
     from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -96,7 +96,7 @@ def write_sd15(folder: Path) -> Path:
 
 
 def _vary(pipeline: DiffusionPipeline) -> None:
-    """Give norms and biases numbers of their own: new ones are 1 and 0, which OpenVINO leaves out of the graph."""
+    """Randomise norms and biases: they start as 1 and 0, which OpenVINO removes from the graph."""
     import torch
 
     for name in ("unet", "text_encoder", "text_encoder_2"):
@@ -121,7 +121,7 @@ def _spread_pictures(pipeline: DiffusionPipeline) -> None:
         result = pipeline([_PROMPT] * 2, latents=noise, num_inference_steps=4, output_type="latent")  # pyright: ignore[reportCallIssue]
         latents = result.images / decoder.config["scaling_factor"]
         last = decoder.decoder.conv_out
-        for _ in range(2):  # the second round removes the mean that the first one's bias left
+        for _ in range(2):  # the second round removes the mean that the bias of the first one leaves
             pixels = decoder.decode(latents).sample
             gain = 0.45 / pixels.std(dim=(0, 2, 3))
             bias = last.bias

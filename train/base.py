@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
-__all__ = ["Base", "Models", "find_base", "load_base"]
+__all__ = ["Base", "BaseNetworks", "find_base", "load_base"]
 
 _PREDICTIONS = ("epsilon", "v_prediction")
 _SD2_TEXT_WIDTH = 1024  # diffusers has one pipeline class for SD 1.x and 2.x
@@ -85,7 +85,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Models:
+class BaseNetworks:
     """A base model in memory, frozen (no parameter asks for a gradient), in evaluation mode, on the CPU.
 
     text_encoders, tokenizers: one of each, SDXL two. The VAE is f32: SDXL's overflows in half precision. The UNet and
@@ -161,7 +161,7 @@ def load_base(
     *,
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
-) -> Models:
+) -> BaseNetworks:
     """Load every network on the CPU. dtype: of the UNet and the text encoders, None is f32; text_dtype: of the latter,
     where it is another one.
 
@@ -185,7 +185,7 @@ def load_base(
         AutoTokenizer.from_pretrained(source.folder, subfolder=name.replace("text_encoder", "tokenizer"))
         for name in found.text_encoders
     )
-    return Models(
+    return BaseNetworks(
         base=found,
         unet=networks["unet"],
         vae=networks["vae"],

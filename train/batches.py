@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from lorablend.adapters.wording import listed
 from lorablend.engine.disk_cache import default_cache_dir
-from lorablend.train.base import Models
+from lorablend.train.base import BaseNetworks
 from lorablend.train.cache import LatentCache, TextCache
 from lorablend.train.config import TrainConfig
 from lorablend.train.data.buckets import Crop, assign, bucket_step
@@ -43,7 +43,7 @@ class Batch:
 class Data:
     """Batches: latents and embeddings from the caches, which are filled here, in the order that `Order` says."""
 
-    def __init__(self, run: Run, models: Models, accelerator: Accelerator, say: Say) -> None:
+    def __init__(self, run: Run, models: BaseNetworks, accelerator: Accelerator, say: Say) -> None:
         config, base = run.config, run.base
         self.examples = (*run.dataset.examples, *run.held_out)  # the held-out ones last
         self.trained = len(run.dataset.examples)
@@ -70,7 +70,7 @@ class Data:
         with accelerator.main_process_first():  # the others find all in the cache
             self._fill(config, models, say)
 
-    def _fill(self, config: TrainConfig, models: Models, say: Say) -> None:
+    def _fill(self, config: TrainConfig, models: BaseNetworks, say: Say) -> None:
         folder = default_cache_dir() / "train"
         encoders = [encoder.to(self._device) for encoder in models.text_encoders]
 

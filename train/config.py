@@ -1,4 +1,4 @@
-"""What a training does: one frozen value, from a TOML file, from flags, or from both."""
+"""The settings of a training, each declared once; the command line, the page and REST read `SETTINGS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -20,63 +20,146 @@ from pydantic import (
 )
 
 from lorablend.adapters.errors import TrainError
+from lorablend.train.settings import Face, settings_of
 
-__all__ = ["TrainConfig", "load_config"]
+__all__ = ["SETTINGS", "TrainConfig", "load_config"]
+
+_RARE = "rarely changed: set over REST, by a flag or in a TOML file"
 
 
 class TrainConfig(BaseModel):
-    """Settings of one training. None is "as fits this model, these pictures and this memory", see `plan.make_plan`.
+    """Settings of one training.
 
-    Raises TrainError, one line, for a key that is not here and for a value out of range.
+    None stands for a value that fits the model, the pictures and the memory; `plan.make_plan` chooses it.
+
+    Raises:
+        TrainError: A key is unknown, or a value is out of range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False)
 
-    data: Path = Field(description="folder of pictures, in any layout that `layouts.find_examples` knows")
-    model: str = Field(description="diffusers folder, Hugging Face id, .safetensors checkpoint, or demo")
-    out: Path = Field(description=".safetensors file to write; checkpoints go to a folder beside it")
-
-    algorithm: Literal["lora", "dora", "locon", "loha", "lokr"] = "lora"
-    rank: int = Field(16, ge=1, le=4096)
-    alpha: float | None = Field(None, gt=0, description="None: the rank for SDXL, half of it for SD 1.5")
-    text_encoder: bool = Field(False, description="train the text encoders too")
-    text_encoder_learning_rate: float = Field(1e-5, gt=0)
-    keys: Literal["kohya", "diffusers"] = Field("kohya", description="naming of the tensors in the file")
-
-    steps: int | None = Field(None, ge=1, description="steps of the optimizer")
-    batch: int | None = Field(None, ge=1, description="pictures at once, on each device")
-    accumulation: int | None = Field(None, ge=1, description="batches per step of the optimizer")
-    resolution: int | None = Field(None, ge=64, multiple_of=8, description="pixels; None: the model's own")
-    buckets: bool = Field(True, description="keep shapes near the pictures' own; False: all square")
-
-    optimizer: Literal["adamw", "prodigy"] = "adamw"
-    learning_rate: float | None = Field(
-        None, gt=0, description="None: 1e-4 for SDXL; for prodigy a factor of its own estimate, usually 1"
+    data: Annotated[Path, Face(no_order="the server trains on the data set that the request names")] = Field(
+        description="Folder of pictures in any common layout, a .zip or .tar archive, or a file that lists pictures."
     )
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: float = Field(0.05, ge=0, lt=1, description="part of the steps")
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    min_snr_gamma: float | None = Field(5.0, gt=0, description="None, or 0: every timestep weighs the same")
-    noise_offset: float = Field(0.0, ge=0, le=1)
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights; None: no average")
+    model: Annotated[str, Face(label="Base model", metavar="MODEL")] = Field(
+        description="Base model: a diffusers folder, a Hugging Face id, a .safetensors checkpoint, or the word demo."
+    )
+    out: Annotated[Path, Face(metavar="FILE", no_order="the server derives it from the adapter's name")] = Field(
+        description="The .safetensors file to write; it must not exist yet. Checkpoints, samples and the log go to a "
+        "folder next to it."
+    )
 
-    trigger: str | None = Field(None, description="word put before captions that lack it")
-    repeats: int | None = Field(None, ge=1, description="of each picture per pass; None: what the folders say")
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="part of the pictures shown without their caption")
-    shuffle_tags: bool = False
-    keep_tokens: int = Field(0, ge=0, description="tags that stay in front when tags are shuffled")
-    flip: bool = Field(False, description="mirror every other picture, by chance")
+    algorithm: Annotated[Literal["lora", "dora", "locon", "loha", "lokr"], Face(label="Algorithm")] = Field(
+        "lora", description="Kind of the adapter."
+    )
+    rank: Annotated[int, Face(label="Rank")] = Field(16, ge=1, le=4096, description="Rank of the adapter's factors.")
+    alpha: Annotated[float | None, Face(label="Alpha", unset="the rank for SDXL, half of it for SD 1.5")] = Field(
+        None, gt=0, description="Alpha of the adapter; alpha / rank scales its change."
+    )
+    text_encoder: Annotated[bool, Face(label="Train the text encoders too")] = Field(
+        False, description="Train the text encoders as well as the UNet."
+    )
+    text_encoder_learning_rate: Annotated[float, Face(no_page=_RARE)] = Field(
+        1e-5, gt=0, description="Learning rate of the text encoders, if they are trained."
+    )
+    keys: Annotated[Literal["kohya", "diffusers"], Face(label="Names in the file")] = Field(
+        "kohya", description="Naming of the tensors in the file."
+    )
 
-    validation_fraction: float = Field(0.0, ge=0, le=0.5, description="part of the pictures held out of training")
-    validation_prompts: tuple[str, ...] = Field((), description="drawn as samples; () takes captions of the data")
-    sample_every: int | None = Field(None, ge=0, description="steps; 0: never; None: with every checkpoint")
-    checkpoints: int = Field(8, ge=1, description="how many over the run, the last step's included")
-    keep: int = Field(3, ge=1, description="how many of them stay on disk")
+    steps: Annotated[
+        int | None,
+        Face(label="Steps", unset="enough to show 1,200 pictures, or each of more than 30 pictures 40 times"),
+    ] = Field(None, ge=1, description="Number of optimizer steps.")
+    batch: Annotated[int | None, Face(label="Pictures at once", unset="up to 4, as many as fit in memory")] = Field(
+        None, ge=1, description="Pictures per batch, on each device."
+    )
+    accumulation: Annotated[
+        int | None, Face(unset="enough for 4 pictures per step; 1 if the batch is given", no_page=_RARE)
+    ] = Field(None, ge=1, description="Batches per optimizer step.")
+    resolution: Annotated[int | None, Face(label="Resolution (pixels)", unset="the model's own", unit="pixels")] = (
+        Field(None, ge=64, multiple_of=8, description="Side of a square with the area that pictures are scaled to.")
+    )
+    buckets: Annotated[bool, Face(no_page=_RARE)] = Field(
+        True, description="Keep shapes close to the pictures' own; otherwise crop all to squares."
+    )
 
-    seed: int = Field(0, ge=0, lt=2**63)
-    precision: Literal["auto", "f32", "bf16"] = "auto"
-    gradient_checkpointing: bool | None = Field(None, description="less memory, a third more time")
+    optimizer: Annotated[Literal["adamw", "prodigy"], Face(label="Optimizer")] = Field(
+        "adamw", description="Optimizer; prodigy estimates the learning rate itself and needs the package prodigyopt."
+    )
+    learning_rate: Annotated[
+        float | None,
+        Face(label="Learning rate", unset="1e-4 for SDXL, more for narrower models; 1 for prodigy"),
+    ] = Field(None, gt=0, description="Learning rate; for prodigy a factor of its own estimate.")
+    schedule: Annotated[Literal["cosine", "constant"], Face(label="Learning rate over time")] = Field(
+        "cosine", description="Course of the learning rate after the warmup."
+    )
+    warmup: Annotated[float, Face(no_page=_RARE)] = Field(
+        0.05, ge=0, lt=1, description="Fraction of the steps over which the learning rate rises from 0."
+    )
+    weight_decay: Annotated[float, Face(no_page=_RARE)] = Field(0.01, ge=0, description="Weight decay.")
+    max_grad_norm: Annotated[float, Face(no_page=_RARE)] = Field(
+        1.0, gt=0, description="Norm that gradients are clipped to."
+    )
+    min_snr_gamma: Annotated[float | None, Face(unset="0", no_page=_RARE)] = Field(
+        5.0, ge=0, description="Gamma of the loss's Min-SNR weights; with 0 every timestep weighs the same."
+    )
+    noise_offset: Annotated[float, Face(label="Noise offset")] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Strength of a random constant added to each channel's noise, so that brightness is learned.",
+    )
+    ema: Annotated[float | None, Face(label="Average the weights (such as 0.99)", unset="no average")] = Field(
+        None, gt=0, lt=1, description="Decay of a moving average of the weights, which is then what is saved."
+    )
+
+    trigger: Annotated[
+        str | None, Face(label="Trigger word", unset="taken from the folders' names", metavar="WORD")
+    ] = Field(None, max_length=1000, description="Word put in front of captions that lack it.")
+    repeats: Annotated[int | None, Face(unset="taken from the folders' names", no_page=_RARE)] = Field(
+        None, ge=1, description="How often each picture is shown per epoch."
+    )
+    caption_dropout: Annotated[float, Face(label="Part shown without caption")] = Field(
+        0.05, ge=0, le=1, description="Fraction of the pictures shown without their caption."
+    )
+    shuffle_tags: Annotated[bool, Face(no_page=_RARE)] = Field(
+        False, description="Put a caption's tags in a different order each time."
+    )
+    keep_tokens: Annotated[int, Face(no_page=_RARE)] = Field(
+        0, ge=0, description="Number of tags that stay in front when tags are shuffled."
+    )
+    flip: Annotated[bool, Face(label="Mirror half of the pictures")] = Field(
+        False, description="Mirror half of the pictures, chosen at random each time."
+    )
+
+    validation_fraction: Annotated[float, Face(label="Part held out to measure")] = Field(
+        0.0, ge=0, le=0.5, description="Fraction of the pictures held out of training, to measure the loss with."
+    )
+    validation_prompts: Annotated[
+        tuple[str, ...],
+        Face(
+            unset="three captions of the data",
+            no_order="samples on the server show captions of the data set, which the page lets people edit",
+        ),
+    ] = Field((), description="Prompt to draw as a sample; may be given several times.")
+    sample_every: Annotated[
+        int | None,
+        Face(label="Samples every … steps (0: never)", unset="with every checkpoint", unit="steps"),
+    ] = Field(None, ge=0, description="Interval at which samples are drawn; 0 draws none.")
+    checkpoints: Annotated[int, Face(label="Checkpoints")] = Field(
+        8, ge=1, description="Number of checkpoints over the whole training, including the last step's."
+    )
+    keep: Annotated[int, Face(no_page=_RARE)] = Field(3, ge=1, description="Number of checkpoints that stay on disk.")
+
+    seed: Annotated[int, Face(label="Seed")] = Field(
+        0, ge=0, lt=2**63, description="Seed; the same seed repeats the same training."
+    )
+    precision: Annotated[Literal["auto", "f32", "bf16"], Face(no_page=_RARE)] = Field(
+        "auto", description="Number format of the base model; auto takes bf16 where the device is fast at it."
+    )
+    gradient_checkpointing: Annotated[
+        bool | None, Face(unset="only if nothing fits in memory without it", no_page=_RARE)
+    ] = Field(None, description="Save memory by computing activations twice, which takes a third more time.")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -84,7 +167,7 @@ class TrainConfig(BaseModel):
         if isinstance(data, Mapping) and data.get("optimizer") == "prodigy":
             data = {"learning_rate": 1.0, **data}
             data.setdefault("text_encoder_learning_rate", data["learning_rate"])
-        # pydantic lets an exception that is no ValueError through as it is
+        # pydantic passes on an exception that is not a ValueError unchanged
         try:
             config = handler(data)
         except ValidationError as error:
@@ -101,15 +184,15 @@ class TrainConfig(BaseModel):
     @field_validator("min_snr_gamma", mode="before")
     @classmethod
     def _zero_is_none(cls, value: Any) -> Any:
-        return None if value == 0 else value  # TOML and flags have no word for None
+        return None if value == 0 else value  # neither TOML nor a flag can express None
 
     @property
     def folder(self) -> Path:
-        """Beside `out`: checkpoints, samples and logs."""
+        """The folder of checkpoints, samples and logs, next to `out`."""
         return self.out.with_suffix(".training")
 
     def to_toml(self, *, defaults: bool = False) -> str:
-        """The settings, as `load_config` reads them; paths absolute. defaults: those that are as usual, too."""
+        """Write the settings as `load_config` reads them, with absolute paths; with `defaults`, also unchanged ones."""
         lines = []
         for name, value in self.model_dump(exclude_defaults=not defaults).items():
             if value is None and type(self).model_fields[name].default is None:
@@ -122,15 +205,22 @@ class TrainConfig(BaseModel):
                 value = list(value)
             elif name == "model" and value != "demo" and Path(value).exists():
                 value = str(Path(value).absolute())
-            # what JSON writes of strings, numbers, booleans and lists of strings is TOML too
+            # JSON's form of strings, numbers, booleans and lists of strings is valid TOML
             lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
         return "\n".join(lines) + "\n"
 
 
-def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
-    """The settings of a TOML file, over which those of `overrides` go; paths in the file are seen from its folder.
+SETTINGS = settings_of(TrainConfig)
 
-    Raises TrainError.
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
+    """Read settings from a TOML file, whose paths are relative to its own folder.
+
+    Args:
+        overrides: Settings that win over those of the file.
+
+    Raises:
+        TrainError: The file cannot be read, a key is unknown, or a value is out of range.
     """
     settings: dict[str, Any] = {}
     if path is not None:

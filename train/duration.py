@@ -12,7 +12,7 @@ from lorablend.train.samples import PROMPTS, STEPS
 if TYPE_CHECKING:
     from lorablend.train.base import Base
     from lorablend.train.config import TrainConfig
-    from lorablend.train.plan import Plan
+    from lorablend.train.plan import TrainPlan
 
 __all__ = [
     "HELD_OUT",
@@ -53,7 +53,7 @@ class Speed(NamedTuple):
 
 
 def estimate_seconds(
-    config: TrainConfig, base: Base, plan: Plan, *, mean_batch: float, held_out: int, speed: Speed
+    config: TrainConfig, base: Base, plan: TrainPlan, *, mean_batch: float, held_out: int, speed: Speed
 ) -> float:
     """Of all steps, validations and samples; getting ready is not in it."""
     cells = plan.resolution // base.cell

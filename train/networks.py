@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
-    from lorablend.train.base import Models
+    from lorablend.train.base import BaseNetworks
     from lorablend.train.config import TrainConfig
 
 __all__ = ["LOCON_TARGETS", "TEXT_TARGETS", "UNET_TARGETS", "Change", "Network", "attach", "default_alpha"]
@@ -229,7 +229,7 @@ def default_alpha(family: str, rank: int) -> float:
     return float(rank) if family == "sdxl" else rank / 2
 
 
-def attach(models: Models, config: TrainConfig) -> Network:
+def attach(models: BaseNetworks, config: TrainConfig) -> Network:
     """Freeze the model and put a new network into its UNet, and into its text encoders if the configuration says so.
 
     The first numbers depend on `config.seed` alone. A model takes one network. Raises TrainError for an algorithm with
@@ -281,7 +281,7 @@ def _check_keys(keys: str, algorithm: str) -> None:
         raise TrainError(f"keys are diffusers', which have no names for {algorithm}; choose keys kohya")
 
 
-def _text_encoders(models: Models) -> dict[str, torch.nn.Module]:
+def _text_encoders(models: BaseNetworks) -> dict[str, torch.nn.Module]:
     return dict(zip(("text_encoder", "text_encoder_2"), models.text_encoders, strict=False))
 
 

@@ -15,18 +15,18 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-__all__ = ["Draw", "NoiseSchedule", "draw", "fixed_draw"]
+__all__ = ["NoiseDraw", "TrainingNoise", "draw", "fixed_draw"]
 
 
 @dataclass(frozen=True)
-class Draw:
+class NoiseDraw:
     """timesteps: i64 [batch]. noise: f32 [batch, channels, height, width], in latent cells."""
 
     timesteps: torch.Tensor
     noise: torch.Tensor
 
 
-def draw(seed: int, place: int, shape: Sequence[int], timesteps: int, *, offset: float = 0.0) -> Draw:
+def draw(seed: int, place: int, shape: Sequence[int], timesteps: int, *, offset: float = 0.0) -> NoiseDraw:
     """Timesteps, each of 0 .. timesteps - 1 as likely, and noise of unit variance, for the batch at this place.
 
     offset: how much of one number per picture and channel is added, so that brightness is learnt too
@@ -37,20 +37,20 @@ def draw(seed: int, place: int, shape: Sequence[int], timesteps: int, *, offset:
     noise = torch.randn(tuple(shape), generator=generator)
     if offset:
         noise = noise + offset * torch.randn((shape[0], shape[1], 1, 1), generator=generator)
-    return Draw(steps, noise)
+    return NoiseDraw(steps, noise)
 
 
-def fixed_draw(seed: int, picture: int, shape: Sequence[int], timesteps: int) -> Draw:
+def fixed_draw(seed: int, picture: int, shape: Sequence[int], timesteps: int) -> NoiseDraw:
     """For a loss that can be compared from step to step: shape[0] timesteps spread evenly, and noise, of one picture.
 
     The timesteps are the middles of shape[0] equal parts of the schedule.
     """
     count = shape[0]
     steps = torch.tensor([int((index + 0.5) / count * timesteps) for index in range(count)])
-    return Draw(steps, torch.randn(tuple(shape), generator=_generator(seed, "validate", picture)))
+    return NoiseDraw(steps, torch.randn(tuple(shape), generator=_generator(seed, "validate", picture)))
 
 
-class NoiseSchedule:
+class TrainingNoise:
     """How a model was taught: betas, zero terminal SNR and prediction type of its scheduler's configuration."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -58,11 +58,11 @@ class NoiseSchedule:
         self.prediction_type: str = self._scheduler.config["prediction_type"]
         self.timesteps: int = self._scheduler.config["num_train_timesteps"]
 
-    def add_noise(self, latents: torch.Tensor, drawn: Draw) -> torch.Tensor:
+    def add_noise(self, latents: torch.Tensor, drawn: NoiseDraw) -> torch.Tensor:
         """√ᾱ·latents + √(1-ᾱ)·noise (arXiv:2006.11239, equation 4)."""
         return self._scheduler.add_noise(latents, drawn.noise, drawn.timesteps)
 
-    def target(self, latents: torch.Tensor, drawn: Draw) -> torch.Tensor:
+    def target(self, latents: torch.Tensor, drawn: NoiseDraw) -> torch.Tensor:
         """What the network should say: the noise, or the velocity √ᾱ·noise - √(1-ᾱ)·latents (arXiv:2202.00512)."""
         if self.prediction_type == "v_prediction":
             return self._scheduler.get_velocity(latents, drawn.noise, drawn.timesteps)

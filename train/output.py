@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lorablend.train.networks import Network
     from lorablend.train.samples import Sampler
 
-__all__ = ["Facts", "check_adapter", "metadata_of", "save_adapter"]
+__all__ = ["TrainingFacts", "check_adapter", "metadata_of", "save_adapter"]
 
 # Of a tensor's Frobenius norm. Rounding normal numbers to f16 costs 2e-4; numbers below 6e-5, of a training that has
 # only just begun, would lose more, and stay f32.
@@ -42,7 +42,7 @@ _MOST_TAGS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class TrainingFacts:
     """What the configuration leaves open, as it was in this training.
 
     base_name: a Hub id, or the name of a folder or file, never a path. base_sha256: in hex. resolution: pixels of a
@@ -66,7 +66,12 @@ class Facts:
 
 
 def save_adapter(
-    path: Path, network: Network, config: TrainConfig, dataset: DataSet, facts: Facts, sampler: Sampler | None = None
+    path: Path,
+    network: Network,
+    config: TrainConfig,
+    dataset: DataSet,
+    facts: TrainingFacts,
+    sampler: Sampler | None = None,
 ) -> None:
     """Write the network to `path`, in place of a file that is there; only once the new one has passed every check.
 
@@ -125,7 +130,9 @@ def check_adapter(path: Path, network: Network, name: str) -> Adapter:
     return adapter
 
 
-def metadata_of(title: str, network: Network, config: TrainConfig, dataset: DataSet, facts: Facts) -> dict[str, str]:
+def metadata_of(
+    title: str, network: Network, config: TrainConfig, dataset: DataSet, facts: TrainingFacts
+) -> dict[str, str]:
     """Every entry that does not depend on the tensors. What is unknown is left out."""
     name = config.data.resolve().name
     settings = config.model_dump(mode="json", exclude={"data", "out", "model"})

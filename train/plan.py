@@ -15,7 +15,7 @@ from lorablend.train.base import Base
 from lorablend.train.config import TrainConfig
 from lorablend.train.networks import default_alpha
 
-__all__ = ["Machine", "Plan", "find_machine", "make_plan", "memory_needed", "numbers_needed"]
+__all__ = ["Machine", "TrainPlan", "find_machine", "make_plan", "memory_needed", "numbers_needed"]
 
 _PICTURE_STEPS = 1200  # what most of 10 to 30 pictures are trained with elsewhere
 _STEPS_PER_PICTURE = 40  # beyond 30 pictures
@@ -46,7 +46,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """Every number that a configuration may leave open, and where it runs.
 
     memory: bytes needed, an estimate. drawing: bytes of the CPU's memory that drawing a sample takes, beside what is
@@ -121,7 +121,7 @@ def find_machine() -> Machine:
 
 def make_plan(
     config: TrainConfig, base: Base, pictures: int, machine: Machine, kept: Mapping[str, Any] | None = None
-) -> Plan:
+) -> TrainPlan:
     """Choose what the configuration leaves open. pictures: that are trained on. kept: what a run that is resumed chose.
 
     As many of 4 pictures at once as fit, without gradient checkpointing if that gets one in; accumulation makes up for
@@ -159,7 +159,7 @@ def make_plan(
         draws, keeps = beside <= room, memory + drawing <= room
         memory = memory + drawing if keeps else max(memory, beside) if draws else memory
     sample_every = checkpoint_every if config.sample_every is None else config.sample_every
-    return Plan(
+    return TrainPlan(
         steps=steps,
         batch=batch,
         accumulation=accumulation,

@@ -19,7 +19,7 @@ from lorablend.train.duration import SPREAD, Speed, estimate_seconds
 if TYPE_CHECKING:
     from lorablend.train.base import Base
     from lorablend.train.config import TrainConfig
-    from lorablend.train.plan import Plan
+    from lorablend.train.plan import TrainPlan
 
 __all__ = ["Preflight", "check_captions", "check_files", "duration", "preflight"]
 
@@ -64,7 +64,7 @@ def preflight(
     dataset: DataSet,
     config: TrainConfig,
     base: Base,
-    plan: Plan,
+    plan: TrainPlan,
     *,
     held_out: int = 0,
     speed: Speed | None = None,

@@ -22,13 +22,13 @@ from lorablend.train.samples import openvino_folder
 if TYPE_CHECKING:
     from lorablend.train.base import Base
     from lorablend.train.config import TrainConfig
-    from lorablend.train.plan import Plan
+    from lorablend.train.plan import TrainPlan
 
 __all__ = ["cached_bytes", "check_disk"]
 
 
 def check_disk(
-    config: TrainConfig, base: Base, plan: Plan, examples: Sequence[Example], *, openvino: Path | None
+    config: TrainConfig, base: Base, plan: TrainPlan, examples: Sequence[Example], *, openvino: Path | None
 ) -> None:
     """Raise ResourceError where there is no room for what the run writes, an estimate. config: with nothing left open.
     examples: the held-out ones too. openvino: as for `loop.train`."""
@@ -46,7 +46,7 @@ def check_disk(
         _check_room(cache, cached, f"or {move}")
 
 
-def cached_bytes(config: TrainConfig, base: Base, plan: Plan, examples: Sequence[Example]) -> int:
+def cached_bytes(config: TrainConfig, base: Base, plan: TrainPlan, examples: Sequence[Example]) -> int:
     """What `batches.Data` keeps in the cache, all f32: a latent of each crop, and of its mirror image, and what the
     text encoders make of each text, unless they are trained."""
     step = bucket_step(base.unit, plan.resolution)
@@ -59,7 +59,7 @@ def cached_bytes(config: TrainConfig, base: Base, plan: Plan, examples: Sequence
     return int(4 * ((1 + config.flip) * latents + len(texts) * embedding))
 
 
-def _kept_bytes(config: TrainConfig, base: Base, plan: Plan) -> int:
+def _kept_bytes(config: TrainConfig, base: Base, plan: TrainPlan) -> int:
     """Of checkpoints and adapters that are still to come."""
     there = find_checkpoints(config.folder)
     done = read_facts(there[-1])[0] if there else 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.blends.tags import TAG_START
-from lorablend.adapters.errors import TrainError
+from lorablend.adapters.errors import ResumeError, TrainError
 from lorablend.adapters.wording import shown
 from lorablend.convert import require_extra
 from lorablend.shipped import model_dir
@@ -25,7 +25,7 @@ from lorablend.train.config import TrainConfig
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
 from lorablend.train.duration import measure_speed
-from lorablend.train.plan import Machine, Plan, find_machine, make_plan
+from lorablend.train.plan import Machine, TrainPlan, find_machine, make_plan
 from lorablend.train.preflight import Preflight, check_captions, check_files, preflight
 from lorablend.train.preflight_disk import check_disk
 
@@ -69,7 +69,7 @@ class Run:
     base: Base
     dataset: DataSet
     held_out: tuple[Example, ...]
-    plan: Plan
+    plan: TrainPlan
     preflight: Preflight
     facts: Mapping[str, Any]
     checkpoint: Path | None
@@ -204,26 +204,26 @@ def _fingerprints(dataset: DataSet, held_out: tuple[Example, ...]) -> dict[str, 
 
 
 def _check_same(now: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-    """Raise TrainError for the first thing in which a resumed run differs from the one that wrote the checkpoint."""
-    again = "give that, or start again without --resume"
+    """Raise ResumeError for the first thing in which a resumed run differs from the one that wrote the checkpoint."""
+    again = "give that"
     for name in TrainConfig.model_fields:  # in this order: alpha follows from rank
         value, before = now["config"].get(name), kept["config"].get(name)
         if value != before and name not in RATES:
-            raise TrainError(f"{name} is {_word(value)}, the checkpoint has {_word(before)}; {again}")
+            raise ResumeError(f"{name} is {_word(value)}, the checkpoint has {_word(before)}; {again}")
     if now["base"]["sha256"] != kept["base"]["sha256"]:
         names = [f"{base['name']} ({base['sha256'][:12]})" for base in (now["base"], kept["base"])]
-        raise TrainError(f"the model is {names[0]}, the checkpoint has {names[1]}; {again}")
+        raise ResumeError(f"the model is {names[0]}, the checkpoint has {names[1]}; {again}")
     if now["processes"] != kept["processes"]:
-        raise TrainError(f"processes are {now['processes']}, the checkpoint has {kept['processes']}; {again}")
+        raise ResumeError(f"processes are {now['processes']}, the checkpoint has {kept['processes']}; {again}")
     data, before = now["data"], kept["data"]
-    undo = "put back what was there, or start again without --resume"
+    undo = "put back what was there"
     if len(data) != len(before):
-        raise TrainError(f"the data set has {len(data)} pictures, the checkpoint {len(before)}; {undo}")
+        raise ResumeError(f"the data set has {len(data)} pictures, the checkpoint {len(before)}; {undo}")
     for name, digest in data.items():
         if name not in before:
-            raise TrainError(f"the data set has {name}, which the checkpoint has not; {undo}")
+            raise ResumeError(f"the data set has {name}, which the checkpoint has not; {undo}")
         if digest != before[name]:
-            raise TrainError(
+            raise ResumeError(
                 f"{name} or its caption is {digest[:8]} by its hash, the checkpoint has {before[name][:8]}; {undo}"
             )
 

@@ -25,7 +25,7 @@ from diffusers.training_utils import EMAModel
 
 from lorablend.adapters.errors import Cancelled, LorablendError, ResourceError, TrainError
 from lorablend.adapters.wording import listed
-from lorablend.train.base import Models, load_base
+from lorablend.train.base import BaseNetworks, load_base
 from lorablend.train.batches import Batch, Data
 from lorablend.train.chance import shuffled
 from lorablend.train.checkpoint import Checkpoint, find_checkpoints, read_checkpoint, read_facts, write_checkpoint
@@ -33,9 +33,9 @@ from lorablend.train.config import TrainConfig
 from lorablend.train.duration import HELD_OUT, PROBE, TIMESTEPS
 from lorablend.train.logs import RunLog
 from lorablend.train.networks import attach
-from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
+from lorablend.train.noise import NoiseDraw, TrainingNoise, draw, fixed_draw
 from lorablend.train.order import Pick
-from lorablend.train.output import Facts, save_adapter
+from lorablend.train.output import TrainingFacts, save_adapter
 from lorablend.train.pace import Pace
 from lorablend.train.preflight import duration
 from lorablend.train.run import RATES, Progress, Run, resume_command
@@ -92,7 +92,7 @@ class _Trainee(torch.nn.Module):
     """All that is trained in one module, so that wrapping it for several devices wraps everything, and nothing looks
     through the wrapper."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: BaseNetworks) -> None:
         super().__init__()
         self.unet = models.unet
         self.text_encoders = torch.nn.ModuleList(models.text_encoders)
@@ -118,7 +118,7 @@ class _Trainer:
     def __init__(
         self,
         run: Run,
-        models: Models,
+        models: BaseNetworks,
         accelerator: Accelerator,
         data: Data,
         openvino: Path | None,
@@ -127,7 +127,7 @@ class _Trainer:
     ) -> None:
         self._run, self._accelerator, self._data, self._stop, self._say = run, accelerator, data, stop, say
         config, plan = run.config, run.plan
-        self._noise = NoiseSchedule(run.base.scheduler)
+        self._noise = TrainingNoise(run.base.scheduler)
         self._network = attach(models, config)
         self._trainee = _Trainee(models).train()
         if plan.gradient_checkpointing:
@@ -173,14 +173,17 @@ class _Trainer:
                     self._save_adapter(config.out, self._sampler)
         except Cancelled as error:  # between two steps, or while the last picture was drawn
             raise Cancelled(
-                f"stopped after step {self._step} of {self._run.plan.steps}; go on with: {resume_command(config)}"
+                f"stopped after step {self._step} of {self._run.plan.steps}", command=resume_command(config)
             ) from error
         except ResourceError as error:
-            raise ResourceError(f"{error}{self._rescue()}") from error
+            kept, command = self._rescue()
+            raise ResourceError(f"{error}{kept}", command=command) from error
         except torch.OutOfMemoryError as error:
+            kept, command = self._rescue()
             raise ResourceError(
-                f"step {self._step + 1}: {self._run.plan.device} ran out of memory{self._rescue()}; or start again "
-                f"with batch {max(1, self._run.plan.batch // 2)}, gradient_checkpointing or a lower resolution"
+                f"step {self._step + 1}: {self._run.plan.device} ran out of memory{kept}; free some, or start again "
+                f"with batch {max(1, self._run.plan.batch // 2)}, gradient_checkpointing or a lower resolution",
+                command=command,
             ) from error
         finally:
             if log:
@@ -239,12 +242,12 @@ class _Trainer:
             self._rescue()
             raise
 
-    def _rescue(self) -> str:
-        """A checkpoint if it is still possible, and how to go on from it, for the end of a message."""
+    def _rescue(self) -> tuple[str, str]:
+        """Write a checkpoint if it is still possible; the end of a message, and the command that goes on from it."""
         with suppress(LorablendError):
             self._write()
         names = [path for path in find_checkpoints(self._run.config.folder) if read_facts(path)[0] == self._step]
-        return f"; step {self._step} is kept, go on with: {resume_command(self._run.config)}" if names else ""
+        return (f"; step {self._step} is kept", resume_command(self._run.config)) if names else ("", "")
 
     def _one_step(self) -> tuple[float, float, int]:
         """Loss, mean over all batches of the step; norm of the gradient before it is clipped; pictures, all devices."""
@@ -276,10 +279,10 @@ class _Trainer:
         count, processes = self._run.plan.accumulation, self._accelerator.num_processes
         return [(self._step * count + turn) * processes + process for turn in range(count)]
 
-    def _loss(self, model: torch.nn.Module, batch: Batch, drawn: Draw, *, weighted: bool = True) -> torch.Tensor:
+    def _loss(self, model: torch.nn.Module, batch: Batch, drawn: NoiseDraw, *, weighted: bool = True) -> torch.Tensor:
         device = batch.latents.device
         weights = self._noise.weights(drawn.timesteps, self._run.config.min_snr_gamma if weighted else None)
-        drawn = Draw(drawn.timesteps.to(device), drawn.noise.to(device))
+        drawn = NoiseDraw(drawn.timesteps.to(device), drawn.noise.to(device))
         noisy = self._noise.add_noise(batch.latents, drawn)
         target = self._noise.target(batch.latents, drawn)
         errors = (model(noisy, drawn.timesteps, batch.text, batch.time_ids).float() - target) ** 2
@@ -312,8 +315,8 @@ class _Trainer:
         if kept := find_checkpoints(config.folder):
             raise TrainError(
                 f"{begun}the last checkpoint before it is of step {read_facts(kept[-1])[0]}; look at the pictures, and "
-                f"take a learning_rate below {rate:g}; go on with: {resume_command(config)} "
-                f"--learning-rate {rate / 2:g}"
+                f"take a learning_rate below {rate:g}",
+                command=f"{resume_command(config)} --learning-rate {rate / 2:g}",
             )
         or_f32 = " or precision f32" if self._run.plan.precision != "f32" else ""
         raise TrainError(
@@ -416,7 +419,7 @@ class _Trainer:
 
     def _save_adapter(self, path: Path, sampler: Sampler | None) -> None:
         run, plan = self._run, self._run.plan
-        facts = Facts(
+        facts = TrainingFacts(
             base_name=run.base.name,
             base_sha256=run.base.sha256,
             prediction_type=run.base.prediction_type,

@@ -1,4 +1,4 @@
-"""Which function makes a delta of a module's tensors: one per algorithm."""
+"""Choose the function that builds a delta from a module's tensors: there is one per algorithm."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -25,7 +25,7 @@ __all__ = ["build_module"]
 
 Roles = Mapping[str, Tensor]
 
-# By algorithm of keys.ROLES: (name for messages, module path, tensors by role, settings) -> delta, None for no change.
+# By algorithm in keys.ROLES: (name for messages, module path, tensors by role, settings) -> delta, None for no change.
 _BUILDERS: dict[str, Callable[[str, str, Roles, ScaleSettings], Delta | None]] = {
     "DoRA": build_dora,
     "LoHa": build_loha,
@@ -38,17 +38,25 @@ _BUILDERS: dict[str, Callable[[str, str, Roles, ScaleSettings], Delta | None]] =
     "LoRA": build_lora,
     "full difference": build_full,
     "full weights": build_full,
-    "number": build_lora,  # which says what a lone alpha lacks
+    "number": build_lora,  # raises the error about an alpha without factors
 }
 
 
 def build_module(
     module: str, path: str, roles: Roles, algorithms: Iterable[str], settings: ScaleSettings, *, fullrank: bool
 ) -> tuple[Delta | None, BiasDelta | None]:
-    """The change of one module's weight and that of its bias, None for what does not change.
+    """Build the change of one module's weight and that of its bias; None for either if it does not change.
 
-    module: its name for messages. roles: all its tensors by role. algorithms: those that the tensors' names belong to.
-    fullrank: the file has no `up` at all, so a lone `down` is a whole difference (ai-toolkit). Raises AdapterError.
+    Args:
+        module: The name for messages.
+        path: The module path.
+        roles: All tensors of the module, by role.
+        algorithms: The algorithms that the tensors' names belong to.
+        settings: PEFT's settings for the component.
+        fullrank: The file has no `up` at all, so that a `down` alone is a full difference (ai-toolkit).
+
+    Raises:
+        AdapterError: The tensors do not fit together, or the algorithm is not supported.
     """
     bias = build_bias(module, path, roles, settings)
     rest = {role: tensor for role, tensor in roles.items() if role not in BIAS_ROLES | RESIDUAL_ROLES}

@@ -1,16 +1,14 @@
-"""What the builders of all algorithms check, and what their deltas have in common."""
+"""The checks that the builders and deltas of all algorithms share."""
 
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from lorablend.adapters.algorithms.delta import Gated, RawFactors
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import Tensor
 from lorablend.adapters.wording import listed, shown
 
 __all__ = [
-    "BakedDelta",
     "check_floats",
     "check_roles",
     "dtype_of",
@@ -24,97 +22,54 @@ __all__ = [
 _DTYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
 
 
-class BakedDelta:
-    """The answers of a `Delta` that has neither a rank nor a live form. Give `module`, `made_for`, `fits`, `dense`."""
-
-    module: str
-
-    @property
-    def rank(self) -> int | None:
-        return None
-
-    @property
-    def alpha(self) -> float | None:
-        return None
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    @property
-    def in_features(self) -> int | None:
-        return None
-
-    @property
-    def out_features(self) -> int | None:
-        return None
-
-    @property
-    def live(self) -> str:
-        return ""
-
-    @property
-    def live_rank(self) -> int:
-        return 0
-
-    def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return None
-
-    def raw_factors(self) -> RawFactors | None:
-        return None
-
-    def gated(self, weight: np.ndarray) -> Gated | None:
-        return None
-
-
 def check_roles(
     module: str, roles: Mapping[str, Tensor], needed: Collection[str], optional: Collection[str] = ()
 ) -> None:
-    """Raise AdapterError where a tensor of the algorithm is missing or one is there that it has no use for."""
+    """Raise AdapterError if a tensor that the algorithm needs is missing, or if there is one that it does not use."""
     if missing := [role for role in needed if role not in roles]:
         raise AdapterError(f"{module}: no {' and no '.join(missing)} for {listed([t.name for t in roles.values()])}")
     if strange := [tensor.name for role, tensor in roles.items() if role not in {*needed, *optional}]:
-        raise AdapterError(f"{module}: {listed(strange)} does not belong with {shown(roles[next(iter(needed))].name)}")
+        raise AdapterError(f"{module}: unexpected {listed(strange)} with {shown(roles[next(iter(needed))].name)}")
 
 
 def check_floats(*tensors: Tensor | None) -> None:
-    """Raise AdapterError for a tensor that holds no numbers we can read."""
+    """Raise AdapterError for a tensor whose numbers we cannot read."""
     for tensor in tensors:
         if tensor is not None and tensor.dtype not in _DTYPES:
             raise AdapterError(f"tensor {shown(tensor.name)} is {tensor.dtype}: save it as F16, BF16 or F32")
 
 
 def dtype_of(tensors: Iterable[Tensor]) -> str:
-    """`Delta.dtype` of these: their common one, or "f32" where they differ."""
+    """Return `Delta.dtype` for these tensors: their common dtype, or "f32" if they differ."""
     names = {_DTYPES[tensor.dtype] for tensor in tensors}
     return names.pop() if len(names) == 1 else "f32"
 
 
 def sizes(shape: Iterable[int]) -> str:
-    """A shape for messages: "64×320×3×3"."""
+    """Return a shape as text for messages: "64×320×3×3"."""
     return "×".join(map(str, shape))
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with a 1×1 kernel left out: a linear layer and a 1×1 convolution are the same."""
+    """Return the shape without a 1×1 kernel: a linear layer and a 1×1 convolution are the same."""
     return shape[:2] if set(shape[2:]) <= {1} else shape
 
 
 def require_fit(module: str, fits: bool, made_for: str, shape: tuple[int, ...]) -> None:
-    """Raise AdapterError where a delta does not fit a weight of this shape."""
+    """Raise AdapterError if a delta does not fit a weight of this shape."""
     if not fits:
         raise AdapterError(
-            f"{module}: the adapter changes a weight of {made_for}, the model's is {sizes(shape) or 'a number'}"
+            f"{module}: the adapter changes a weight of {made_for}, but the model's is {sizes(shape) or 'a number'}"
         )
 
 
 def require_finite(module: str, *arrays: np.ndarray) -> None:
-    """Raise AdapterError where a computed change has left the range of float32. Two maxima need no temporary."""
+    """Raise AdapterError if a computed change overflows float32. The two maxima need no temporary array."""
     for array in arrays:
         if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
-            raise AdapterError(f"{module}: the change does not fit float32; the file is of no use")
+            raise AdapterError(f"{module}: the change does not fit float32; the file is unusable")
 
 
 def owned(array: np.ndarray) -> np.ndarray:
-    """The array itself if it may be written to, a copy of a view into the file."""
+    """Return the array itself if it is writeable, a copy if it is a view of the file."""
     return array if array.flags.writeable else array.copy()

@@ -1,7 +1,7 @@
 """DoRA: V = W + ΔV, W' = m · V / ‖V‖ (https://arxiv.org/abs/2402.09353); ΔV is a LoRA's, LoCon's, LoHa's or LoKr's.
 
-The norm is each output channel's, or in LyCORIS before 3.2 each input channel's: the shape of its `dora_scale` tells.
-At another weight than 1 the change W' - W is scaled, as ComfyUI and A1111 do.
+The norm is taken over each output channel, or in LyCORIS before 3.2 over each input channel; the shape of `dora_scale`
+tells which. At a weight other than 1 the change W' − W is scaled, as in ComfyUI and A1111.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import WrappedDelta
 from lorablend.adapters.algorithms.checks import check_floats, require_finite, require_fit
-from lorablend.adapters.algorithms.delta import Gated, RawFactors
+from lorablend.adapters.algorithms.delta import Gated
 from lorablend.adapters.algorithms.factored import FactoredDelta
 from lorablend.adapters.algorithms.loha import build_loha
 from lorablend.adapters.algorithms.lokr import build_lokr
@@ -29,10 +30,10 @@ _MAGNITUDES = ("dora_scale", "magnitude")
 
 
 @dataclass(frozen=True, eq=False)
-class DoraDelta:
-    """The `Delta` of one module; see there.
+class DoraDelta(WrappedDelta):
+    """The `Delta` of a DoRA.
 
-    On the output axis it is live as a gate: with g = m / ‖V‖, ΔW = (g - 1) · W + g · up · down.
+    If its norm is over the output channels, it is live as a gate: with g = m / ‖V‖, ΔW = (g − 1) · W + g · up · down.
     """
 
     inner: FactoredDelta
@@ -40,40 +41,8 @@ class DoraDelta:
     on_input: bool
 
     @property
-    def module(self) -> str:
-        return self.inner.module
-
-    @property
     def algorithm(self) -> str:
         return "dora"
-
-    @property
-    def dtype(self) -> str:
-        return self.inner.dtype
-
-    @property
-    def rank(self) -> int | None:
-        return self.inner.rank
-
-    @property
-    def alpha(self) -> float | None:
-        return self.inner.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.inner.scale
-
-    @property
-    def in_features(self) -> int:
-        return self.inner.in_features
-
-    @property
-    def out_features(self) -> int:
-        return self.inner.out_features
-
-    @property
-    def made_for(self) -> str:
-        return self.inner.made_for
 
     @property
     def live(self) -> str:
@@ -82,9 +51,6 @@ class DoraDelta:
     @property
     def live_rank(self) -> int:
         return self.inner.live_rank if self.live else 0
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        return self.inner.fits(shape)
 
     def dense(self, weight: np.ndarray) -> np.ndarray:
         changed = self._changed(weight)
@@ -97,12 +63,6 @@ class DoraDelta:
         require_finite(self.module, changed)
         return changed
 
-    def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return None
-
-    def raw_factors(self) -> RawFactors | None:
-        return None
-
     def gated(self, weight: np.ndarray) -> Gated | None:
         if not self.live or (factors := self.inner.factors()) is None:
             return None
@@ -114,14 +74,14 @@ class DoraDelta:
         return Gated(gate, down, up)
 
     def _changed(self, weight: np.ndarray) -> np.ndarray:
-        """V, in a new array."""
+        """Return V in a new array."""
         require_fit(self.module, self.fits(weight.shape), self.made_for, weight.shape)
         changed = self.inner.dense(weight)
         with np.errstate(over="ignore", invalid="ignore"):
             return np.add(changed, weight, out=changed, casting="same_kind")
 
     def _gain(self, changed: np.ndarray, axis: int) -> np.ndarray:
-        """m / ‖V‖ of each channel on this axis. The squares are summed in float64."""
+        """Return m / ‖V‖ for each channel on this axis. The squares are summed in float64."""
         others = tuple(other for other in range(changed.ndim) if other != axis)
         with np.errstate(over="ignore", invalid="ignore"):
             norm = np.sqrt(np.square(changed).sum(axis=others, dtype=np.float64)).astype(np.float32) + _EPSILON
@@ -129,13 +89,13 @@ class DoraDelta:
 
 
 def build_dora(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> DoraDelta | None:
-    """The delta of one module from its tensors, checked against each other.
+    """Build the delta of one module from its tensors, checked against each other. `module` is its name in messages.
 
-    `module` is its name in messages. Raises AdapterError, for a rank of 0 too: the magnitude alone would be a change.
+    Raises AdapterError, also for a rank of 0, with which the magnitude alone would be a change.
     """
-    if len(found := [roles[role] for role in _MAGNITUDES if role in roles]) != 1:
-        raise AdapterError(f"{module}: both dora_scale and a magnitude, one of them was expected")
-    (magnitude,) = found
+    if len(magnitudes := [roles[role] for role in _MAGNITUDES if role in roles]) != 1:
+        raise AdapterError(f"{module}: both dora_scale and a magnitude; expected only one of them")
+    (magnitude,) = magnitudes
     check_floats(magnitude)
     rest = {role: tensor for role, tensor in roles.items() if role not in _MAGNITUDES}
     if any(role.startswith("hada_") for role in rest):
@@ -146,18 +106,21 @@ def build_dora(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
         build = build_lora
     inner = build(module, path, rest, replace(settings, dora=False))
     if inner is None:
-        raise AdapterError(f"{module}: rank 0 with a magnitude, tensor {shown(magnitude.name)}, means nothing")
+        raise AdapterError(f"{module}: tensor {shown(magnitude.name)} is a magnitude, but the rank is 0")
     on_input = "dora_scale" in roles and _is_input(magnitude.shape)
     expected = inner.in_features if on_input else inner.out_features
-    # One number for each channel, in whatever dimensions: PEFT's convolutions have [1, out, 1, 1].
+    # One number for each channel, in any dimension: PEFT's convolutions have [1, out, 1, 1].
     if magnitude.count != expected or magnitude.count != max(magnitude.shape, default=1):
         side = "inputs" if on_input else "outputs"
         raise AdapterError(
             f"{module}: tensor {shown(magnitude.name)} has shape {list(magnitude.shape)} for {expected} {side}"
         )
-    return DoraDelta(inner, magnitude, on_input)
+    return DoraDelta(module, inner, magnitude, on_input)
 
 
 def _is_input(shape: tuple[int, ...]) -> bool:
-    """LyCORIS: [1, in] or [1, in, 1, 1] for the input axis, [out, 1] or [out, 1, 1, 1] or [out] for the output axis."""
+    """Return whether a `dora_scale` is for the input axis: LyCORIS writes [1, in] or [1, in, 1, 1].
+
+    For the output axis it writes [out, 1], [out, 1, 1, 1] or [out].
+    """
     return len(shape) > 1 and shape[0] == 1

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta, ScaledDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -23,7 +23,7 @@ from lorablend.adapters.wording import shown
 
 __all__ = ["EmbeddingDelta", "build_embedding", "embedding_name", "read_bundled"]
 
-# What a bundled tensor is called after its name -> component.
+# The end of a bundled tensor's name -> component.
 _BUNDLED = {
     "string_to_param.*": "text_encoder",  # A1111: SD 1.5, SD 2
     "emb_params": "text_encoder",
@@ -34,10 +34,10 @@ _OUTPUTS = ("clip_l_out", "clip_g_out")
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingDelta(BakedDelta):
-    """The `Delta` of an embedding layer's weight [vocabulary, width]: ΔE = scale · downᵀ · upᵀ (PEFT names them A, B).
+class EmbeddingDelta(ScaledDelta, BakedDelta):
+    """The `Delta` of an embedding layer's weight [vocabulary, width]: ΔE = scale · downᵀ · upᵀ (in PEFT, A and B).
 
-    No socket is at a table that is looked up, so it is baked.
+    It is baked, because a table whose rows are looked up has no socket.
     """
 
     module: str
@@ -53,14 +53,6 @@ class EmbeddingDelta(BakedDelta):
     @property
     def rank(self) -> int:
         return self.down.shape[0]
-
-    @property
-    def alpha(self) -> float | None:
-        return self.scaling.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.scaling.factor
 
     @property
     def in_features(self) -> int:
@@ -86,7 +78,7 @@ class EmbeddingDelta(BakedDelta):
         return change
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """ΔE = up · down as for any other weight, so PEFT's two change places."""
+        """Return factors with ΔE = up · down, as for any other weight; PEFT's two tensors change places."""
         with np.errstate(over="ignore"):
             return self.up.float32().T, self.down.float32().T * np.float32(self.scale)
 
@@ -94,7 +86,7 @@ class EmbeddingDelta(BakedDelta):
 def build_embedding(
     module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings
 ) -> EmbeddingDelta | None:
-    """The delta of an embedding layer from "embedding_down" and "embedding_up"; None where the rank is 0.
+    """Build the delta of an embedding layer from "embedding_down" and "embedding_up"; None if the rank is 0.
 
     Raises AdapterError.
     """
@@ -103,7 +95,7 @@ def build_embedding(
     check_floats(down, up)
     for tensor in (down, up):
         if len(tensor.shape) != 2:
-            raise AdapterError(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, a matrix was expected")
+            raise AdapterError(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}; expected a matrix")
     if down.shape[0] != up.shape[1]:
         raise AdapterError(f"{module}: down has rank {down.shape[0]}, up has rank {up.shape[1]}")
     if not down.count or not up.count:
@@ -112,38 +104,38 @@ def build_embedding(
 
 
 def embedding_name(tensor_name: str) -> str:
-    """The token's name in "bundle_emb.<name>.clip_l". Raises AdapterError where there is none."""
+    """Return the token's name in "bundle_emb.<name>.clip_l". Raises AdapterError if there is none."""
     return _split(tensor_name)[0]
 
 
 def read_bundled(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:
-    """Bundled textual inversions (LyCORIS, OneTrainer): token name -> component -> vectors, float32 [n, width].
+    """Read bundled textual inversions (LyCORIS, OneTrainer): token name -> component -> vectors, float32 [n, width].
 
-    Takes the tensors whose names begin with "bundle_emb.". Raises AdapterError for what is no embedding of SD 1.5, SD 2
-    or SDXL, and for OneTrainer's output embeddings: they are added behind the text encoder, where nothing of ours can.
+    `tensors` are those whose names begin with "bundle_emb.". Raises AdapterError for tensors that are not embeddings of
+    SD 1.5, SD 2 or SDXL, and for OneTrainer's output embeddings, which would have to be added after the text encoder.
     """
-    found: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    embeddings: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for tensor in tensors.values():
         name, rest = _split(tensor.name)
         if rest in _OUTPUTS:
-            raise AdapterError(f"tensor {shown(tensor.name)} is an output embedding, which cannot be applied")
+            raise AdapterError(f"tensor {shown(tensor.name)} is an output embedding, which is not supported")
         if rest not in _BUNDLED:
-            raise AdapterError(f"tensor {shown(tensor.name)} is no part of an embedding that is known")
+            raise AdapterError(f"tensor {shown(tensor.name)} is not part of a known embedding")
         component = _BUNDLED[rest]
         check_floats(tensor)
         if len(tensor.shape) not in (1, 2) or not tensor.count:
-            raise AdapterError(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, [n, width] was expected")
-        if component in found[name]:
+            raise AdapterError(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}; expected [n, width]")
+        if component in embeddings[name]:
             raise AdapterError(f"the embedding {shown(name)} has two tensors for {component}")
-        found[name][component] = tensor.float32().reshape(-1, tensor.shape[-1])
-    for name, parts in found.items():
+        embeddings[name][component] = tensor.float32().reshape(-1, tensor.shape[-1])
+    for name, parts in embeddings.items():
         counts = [len(vectors) for vectors in parts.values()]
         if len(set(counts)) > 1:
             raise AdapterError(
-                f"the embedding {shown(name)} has {' and '.join(map(str, counts))} vectors for the text encoders, "
-                "the same number was expected"
+                f"the embedding {shown(name)} has {' and '.join(map(str, counts))} vectors for the text encoders; "
+                "expected the same number"
             )
-    return dict(found)
+    return dict(embeddings)
 
 
 def _split(tensor_name: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import ScaledDelta
 from lorablend.adapters.algorithms.checks import (
     check_floats,
     dtype_of,
@@ -25,10 +26,10 @@ from lorablend.adapters.wording import shown
 
 __all__ = ["NUMBERS", "Factored", "FactoredDelta", "check_shape", "join_core", "matrix", "weight_shape"]
 
-NUMBERS = ("alpha", "scale", "scalar")  # roles that any of these modules may bring along
+NUMBERS = ("alpha", "scale", "scalar")  # roles that any of these modules may have
 
-# Elements of one weight. The largest of the models, a token embedding, has 6e7; what claims more is not an adapter for
-# them, and its dense change would not fit memory.
+# Elements of a weight. The largest one in our models, a token embedding, has 6e7. A file that claims more is not an
+# adapter for them, and its dense change would not fit into memory.
 _LARGEST = 2**28
 
 
@@ -40,30 +41,22 @@ class Factored(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class FactoredDelta(ABC):
-    """The `Delta` of one module that has exact low-rank factors; see there.
+class FactoredDelta(ScaledDelta, ABC):
+    """The `Delta` of a module that has exact low-rank factors.
 
-    Where the factors would have more rows than the weight has, its live form is the change itself and an identity.
+    If the factors had more rows than the weight itself, its live form is the change and an identity matrix.
     """
 
     module: str  # for messages: "unet mid_block.attentions.0.proj_in"
-    shape: tuple[int, ...]  # of the weight it was made for: [out, in] or [out, in, kernel height, kernel width]
+    shape: tuple[int, ...]  # of the weight that it was made for: [out, in] or [out, in, kernel height, kernel width]
     rank: int | None
-    pair_rank: int  # of the factors that the tensors give; 0 where they give none
+    pair_rank: int  # of the factors that the tensors give; 0 if they give none
     scaling: Scale
     tensors: Mapping[str, Tensor]  # by role
 
     @property
     @abstractmethod
     def algorithm(self) -> str: ...
-
-    @property
-    def alpha(self) -> float | None:
-        return self.scaling.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.scaling.factor
 
     @property
     def dtype(self) -> str:
@@ -104,7 +97,7 @@ class FactoredDelta(ABC):
             return None
         with np.errstate(over="ignore", invalid="ignore"):
             down, up = self._shortest_pair()
-            if self.scale != 1:  # in place where it is our own copy: a second one would cost more than the product
+            if self.scale != 1:  # in place if it is a copy already: another copy would cost more than the product
                 up = np.multiply(up, np.float32(self.scale), out=up if up.flags.writeable else None)
         require_finite(self.module, down, up)
         return self._with_kernel(down), up
@@ -122,19 +115,19 @@ class FactoredDelta(ABC):
 
     @abstractmethod
     def _product(self, scale: float) -> np.ndarray:
-        """scale · up · down in any shape of the right order."""
+        """Return scale · up · down, in any shape with the elements in the right order."""
 
     @abstractmethod
     def _pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """(down, up) in float32 without the scale: [pair rank, in · kernel], [out, pair rank]."""
+        """Return (down, up) in float32 without the scale: [pair rank, in · kernel], [out, pair rank]."""
 
     @property
     def _shortest_rank(self) -> int:
-        """Of `_shortest_pair`."""
+        """The rank of `_shortest_pair`."""
         return min(self.pair_rank, self.shape[0], math.prod(self.shape[1:]))
 
     def _shortest_pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """`_pair`, or where they are less, the change itself and an identity."""
+        """Return `_pair`, or the change itself and an identity matrix if they have fewer rows."""
         if self._shortest_rank == self.pair_rank:
             return self._pair()
         product = self._product(1.0).reshape(self.shape[0], -1)
@@ -144,18 +137,18 @@ class FactoredDelta(ABC):
         return np.eye(columns, dtype=np.float32), product
 
     def _with_kernel(self, down: np.ndarray) -> np.ndarray:
-        """`down` as the socket takes it: with four dimensions only where the kernel is larger than 1×1."""
+        """Return `down` as the socket takes it: with four dimensions only if the kernel is larger than 1×1."""
         return down.reshape(len(down), *without_ones(self.shape)[1:])
 
 
 def matrix(tensor: Tensor) -> np.ndarray:
-    """Its values in float32, flattened from the second dimension on."""
+    """Return the values in float32, flattened from the second dimension on."""
     values = tensor.float32()
     return values.reshape(len(values), -1)
 
 
 def join_core(core: Tensor, rows: np.ndarray, columns: np.ndarray) -> Factored:
-    """A Tucker decomposition as two factors, the core contracted into the second.
+    """Return a Tucker decomposition as two factors, with the core contracted into `columns`.
 
     ΔW[p, q, y, x] = Σ core[i, j, y, x] · rows[p, i] · columns[j, q]  (FedPara, https://arxiv.org/abs/2108.06098,
     proposition 3).
@@ -165,30 +158,30 @@ def join_core(core: Tensor, rows: np.ndarray, columns: np.ndarray) -> Factored:
 
 
 def check_shape(tensor: Tensor, *, kernel: bool = False, core: bool = False) -> None:
-    """Raise AdapterError unless it holds floats in 2 dimensions, or in 4 of which the last two are ones.
+    """Raise AdapterError unless the tensor has floats in 2 dimensions, or in 4 of which the last two are 1.
 
-    kernel: the last two may be a convolution's. core: there must be 4.
+    kernel: the last two may be the size of a convolution's kernel. core: there must be 4.
     """
     check_floats(tensor)
     if core:
-        right, expected = len(tensor.shape) == 4, "4 dimensions were"
+        right, expected = len(tensor.shape) == 4, "4 dimensions"
     elif kernel:
-        right, expected = len(tensor.shape) in (2, 4), "2 or 4 dimensions were"
+        right, expected = len(tensor.shape) in (2, 4), "2 or 4 dimensions"
     else:
-        right, expected = len(tensor.shape) == 2 or tensor.shape[2:] == (1, 1), "a matrix was"
+        right, expected = len(tensor.shape) == 2 or tensor.shape[2:] == (1, 1), "a matrix"
     if not right:
-        raise AdapterError(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, {expected} expected")
+        raise AdapterError(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}; expected {expected}")
 
 
 def weight_shape(module: str, path: str, out: int, down: tuple[int, ...]) -> tuple[int, ...]:
-    """The weight's shape from its rows and the shape of what has its columns: [rank, in · kernel] or 4 dimensions.
+    """Return the weight's shape from its number of rows and the shape of `down`: [rank, in · kernel] or 4 dimensions.
 
-    Flattened columns are taken apart where the module is known to be a k×k convolution. AdapterError if it is absurd.
+    Flattened columns are split if the module is known to be a k×k convolution. Raises AdapterError for an absurd size.
     """
     shape = (out, *down[1:])
     kernel = kernel_of(path)
     if len(shape) == 2 and kernel and shape[1] % math.prod(kernel) == 0:
         shape = (out, shape[1] // math.prod(kernel), *kernel)
     if math.prod(shape) > _LARGEST:
-        raise AdapterError(f"{module}: made for a weight of {sizes(shape)}, no model has one above {_LARGEST} elements")
+        raise AdapterError(f"{module}: made for a weight of {sizes(shape)}, which is more than {_LARGEST} elements")
     return shape

@@ -1,7 +1,8 @@
-"""Changes stored in full: differences, replacements and norms. ΔW = diff, or T − W for a tensor that replaces W.
+"""Changes that are stored in full: differences, replacements and norms.
 
-Written by LyCORIS (`full`, `norm`, extraction), ComfyUI (`.diff`, `.set_weight`), ai-toolkit ("fullrank", whole
-conv_in and conv_out) and PEFT (`modules_to_save`). No alpha applies, whatever the file says.
+ΔW = diff, or T − W for a tensor T that replaces W. They are written by LyCORIS (`full`, `norm`, extraction), ComfyUI
+(`.diff`, `.set_weight`), ai-toolkit ("fullrank", whole conv_in and conv_out) and PEFT (`modules_to_save`). An alpha in
+the file is ignored.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -27,19 +28,19 @@ from lorablend.adapters.wording import shown
 
 __all__ = ["FullDelta", "build_full"]
 
-_DIFFERENCES = ("diff", "w_norm", "down")  # down without an up: ai-toolkit's "fullrank"
+_DIFFERENCES = ("diff", "w_norm", "down")  # a down without an up is ai-toolkit's "fullrank"
 _REPLACEMENTS = ("set_weight", "weight")
 _LATENT, _INPAINTING = 4, 9  # input channels of conv_in: latents; latents, mask and masked latents
 
 
 @dataclass(frozen=True, eq=False)
 class FullDelta(BakedDelta):
-    """The `Delta` of one module; see there."""
+    """The `Delta` of a tensor that is added to a weight or replaces it."""
 
     module: str
     tensor: Tensor
     replaces: bool
-    padded: bool = False  # conv_in for plain latents, which an inpainting model has five more channels beside
+    padded: bool = False  # conv_in for plain latents, to which an inpainting model adds five channels
     algorithm: str = "full"
 
     @property
@@ -76,13 +77,13 @@ class FullDelta(BakedDelta):
         return padded
 
     def _covered(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of that part of the weight which changes."""
+        """Return the shape of the part of the weight that changes."""
         inpainting = self.padded and len(shape) == 4 and shape[1] == _INPAINTING
         return (shape[0], _LATENT, *shape[2:]) if inpainting else shape
 
 
 def build_full(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> FullDelta | None:
-    """The delta of one module from a full tensor; None where it is empty. Raises AdapterError.
+    """Build the delta of one module from a full tensor; None if it is empty. Raises AdapterError.
 
     Roles: one of "diff", "w_norm", "down" (added) and "set_weight", "weight" (replacing).
     """
@@ -93,8 +94,8 @@ def build_full(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
     expected = (1,) if role == "w_norm" else (1, 2, 4)
     if len(tensor.shape) not in expected:
         raise AdapterError(
-            f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, "
-            f"{' or '.join(map(str, expected))} dimensions were expected"
+            f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}; "
+            f"expected {' or '.join(map(str, expected))} dimensions"
         )
     if not tensor.count:
         return None

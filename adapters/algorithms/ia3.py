@@ -1,7 +1,7 @@
 """IA3 (https://arxiv.org/abs/2205.05638): one factor per output or per input of a module.
 
 LyCORIS stores the change, `.weight` w and `.on_input`: ΔW = W ⊙ w. PEFT stores the factor, `.ia3_l` l: ΔW = W ⊙ (l − 1)
-(peft/tuners/ia3/layer.py), and its factors of outputs act on the bias too, see `bias.build_bias`. No alpha.
+(peft/tuners/ia3/layer.py); its factors of outputs apply to the bias too (`bias.build_bias`). There is no alpha.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -31,12 +31,12 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 @dataclass(frozen=True, eq=False)
 class Ia3Delta(BakedDelta):
-    """The `Delta` of one module; see there. Live where it multiplies outputs, as a gate."""
+    """The `Delta` of an IA3. If it multiplies outputs, it is live as a gate."""
 
     module: str
     tensor: Tensor
     on_input: bool
-    neutral: float  # the stored number that changes nothing: 0 in LyCORIS' files, 1 in PEFT's
+    neutral: float  # the number that means no change: 0 in LyCORIS' files, 1 in PEFT's
     algorithm: str = "ia3"
 
     @property
@@ -81,7 +81,7 @@ class Ia3Delta(BakedDelta):
 
 
 def build_ia3(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> Ia3Delta | None:
-    """The delta of one module from "weight" and "on_input" (LyCORIS) or "ia3" (PEFT); None where it is empty.
+    """Build the delta of one module from "weight" and "on_input" (LyCORIS) or "ia3" (PEFT); None if it is empty.
 
     Raises AdapterError.
     """
@@ -96,16 +96,16 @@ def build_ia3(module: str, path: str, roles: Mapping[str, Tensor], settings: Sca
     check_floats(tensor)
     if len(tensor.shape) not in (1, 2, 4) or tensor.count != max(tensor.shape):
         raise AdapterError(
-            f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, one number per channel was expected"
+            f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}; expected one number per channel"
         )
     return Ia3Delta(module, tensor, on_input, neutral) if tensor.count else None
 
 
 def multiplies_outputs(module: str, path: str, tensor: Tensor, settings: ScaleSettings) -> bool:
-    """Whether PEFT's `ia3_l` multiplies outputs (and the bias) or inputs (`feedforward_modules`).
+    """Return whether PEFT's `ia3_l` multiplies outputs (and the bias), rather than inputs (`feedforward_modules`).
 
-    On a linear layer its shape says so, [out, 1] or [1, in]; on a convolution it is [1, n, 1, 1] for both, and only the
-    settings know.
+    The shape tells it for a linear layer, [out, 1] or [1, in]. For a convolution the shape is [1, n, 1, 1] in both
+    cases, and only PEFT's settings tell.
     """
     if len(tensor.shape) == 2:
         return tensor.shape[1] == 1
@@ -115,7 +115,7 @@ def multiplies_outputs(module: str, path: str, tensor: Tensor, settings: ScaleSe
     if isinstance(modules, list) and all(isinstance(name, str) for name in modules):
         return not path.endswith(tuple(modules))
     raise AdapterError(
-        f"{module}: {shown(tensor.name)} may multiply inputs or outputs; keep adapter_config.json beside the file, "
+        f"{module}: {shown(tensor.name)} may multiply inputs or outputs; keep adapter_config.json next to the file, "
         "with feedforward_modules as a list of names"
     )
 
@@ -123,5 +123,5 @@ def multiplies_outputs(module: str, path: str, tensor: Tensor, settings: ScaleSe
 def _zero_or_one(module: str, tensor: Tensor) -> bool:
     value = tensor.float32().reshape(-1).tolist() if tensor.count == 1 else []
     if value not in ([0.0], [1.0]):
-        raise AdapterError(f"{module}: {shown(tensor.name)} is {shown(value)}, 0 or 1 was expected")
+        raise AdapterError(f"{module}: {shown(tensor.name)} is {shown(value)}; expected 0 or 1")
     return bool(value[0])

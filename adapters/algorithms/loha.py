@@ -1,6 +1,6 @@
 """LoHa: ΔW = alpha / rank · (w1_a · w1_b) ∘ (w2_a · w2_b), elementwise (FedPara, https://arxiv.org/abs/2108.06098).
 
-In the Tucker form (LyCORIS' "cp") each half has a core t of its own, w·_a is [rank, out] and w·_b [rank, in]:
+In the Tucker form (LyCORIS' "cp") each half has its own core t, w·_a is [rank, out] and w·_b [rank, in]:
 half[p, q, y, x] = Σ t[i, j, y, x] · w_a[i, p] · w_b[j, q].
 """
 
@@ -29,10 +29,11 @@ _CORES = ("hada_t1", "hada_t2")
 
 
 class LohaDelta(FactoredDelta):
-    """The `Delta` of one module; see there.
+    """The `Delta` of a LoHa.
 
-    Its factors have the product of both halves' ranks: (a · b) ∘ (c · d) is exactly the row-wise Khatri-Rao product of
-    a and c times the column-wise one of b and d. The Tucker form is no different once its cores are contracted.
+    The rank of its factors is the product of both halves' ranks: (a · b) ∘ (c · d) is exactly the row-wise Khatri-Rao
+    product of a and c times the column-wise Khatri-Rao product of b and d. The same holds for the Tucker form once its
+    cores are contracted.
     """
 
     @property
@@ -60,7 +61,7 @@ class LohaDelta(FactoredDelta):
 
 
 def build_loha(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> LohaDelta | None:
-    """The delta of one module from its tensors, checked against each other; None where the rank is 0.
+    """Build the delta of one module from its tensors, checked against each other; None if the rank is 0.
 
     `module` is its name in messages. Raises AdapterError.
     """
@@ -83,13 +84,13 @@ def build_loha(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
 
 
 def _half_shape(module: str, number: int, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The shape of one half: [out, in · kernel], or with the kernel where the tensors tell it."""
+    """Return the shape of one half: [out, in · kernel], or with the kernel's dimensions if the tensors tell them."""
     rows, columns = (tensors[f"hada_w{number}_{side}"].shape for side in "ab")
     core = tensors.get(f"hada_t{number}")
     if core:
         inner, ranks = core.shape[:2], (rows[0], columns[0])
         if inner != ranks:
-            raise AdapterError(f"{module}: hada_t{number} is {sizes(inner)}, the ranks beside it are {sizes(ranks)}")
+            raise AdapterError(f"{module}: hada_t{number} is {sizes(inner)}, but the ranks are {sizes(ranks)}")
         return (rows[1], columns[1], *core.shape[2:])
     if rows[1] != columns[0]:
         raise AdapterError(f"{module}: hada_w{number}_a has rank {rows[1]}, hada_w{number}_b has rank {columns[0]}")

@@ -26,11 +26,11 @@ __all__ = ["LokrDelta", "build_lokr"]
 
 
 class LokrDelta(FactoredDelta):
-    """The `Delta` of one module; see there.
+    """The `Delta` of a LoKr.
 
-    Live where w2 = a · b: with w1 = c · d (the smaller side's identity for the missing one), w1 ⊗ w2 is exactly
-    (c ⊗ a) · (d ⊗ b), of the product of both ranks. With a whole w2 that would be as many rows as the module has:
-    no factors then.
+    If w2 = a · b, it is live: with w1 = c · d (one of them the identity if w1 is whole), w1 ⊗ w2 is exactly
+    (c ⊗ a) · (d ⊗ b), whose rank is the product of both ranks. With a whole w2 the factors would have as many rows as
+    the module, so there are none.
     """
 
     @property
@@ -38,7 +38,7 @@ class LokrDelta(FactoredDelta):
         return "lokr"
 
     def _first(self) -> Factored:
-        """w1 in two factors, of which one may be the identity."""
+        """Return w1 as two factors, one of which may be the identity."""
         if "lokr_w1" not in self.tensors:
             return Factored(matrix(self.tensors["lokr_w1_b"]), matrix(self.tensors["lokr_w1_a"]))
         whole = matrix(self.tensors["lokr_w1"])
@@ -76,7 +76,7 @@ def _kronecker(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def build_lokr(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> LokrDelta | None:
-    """The delta of one module from its tensors, checked against each other; None where the rank is 0.
+    """Build the delta of one module from its tensors, checked against each other; None if the rank is 0.
 
     `module` is its name in messages. Raises AdapterError.
     """
@@ -92,13 +92,13 @@ def build_lokr(module: str, path: str, roles: Mapping[str, Tensor], settings: Sc
         return None
     shape = weight_shape(module, path, rows * more_rows, (0, columns[0] * more_columns[0], *more_columns[1:]))
     pair_rank = (first_rank or min(rows, columns[0])) * (second_rank or 0)
-    # As ComfyUI and A1111 have it; None where both are whole: then nothing was divided by a rank.
+    # As in ComfyUI and A1111. None if both are whole, because then nothing was divided by a rank.
     rank = next((tensors[role].shape[0] for role in ("lokr_w2_b", "lokr_w1_b") if role in tensors), None)
     return LokrDelta(module, shape, rank, pair_rank, scale_of(module, path, roles, rank, settings), tensors)
 
 
 def _wanted(roles: Collection[str], number: int) -> tuple[str, ...]:
-    """What w1 or w2 is made of: the whole matrix, or its factors, w2's perhaps with a core."""
+    """Return the roles of w1 or w2: the whole matrix, or its factors, in the case of w2 perhaps with a core."""
     whole, factors = f"lokr_w{number}", (f"lokr_w{number}_a", f"lokr_w{number}_b")
     if whole in roles or not any(role in roles for role in factors):
         return (whole,)
@@ -106,14 +106,14 @@ def _wanted(roles: Collection[str], number: int) -> tuple[str, ...]:
 
 
 def _side_shape(module: str, tensors: Mapping[str, Tensor], number: int) -> tuple[int, tuple[int, ...], int | None]:
-    """(rows, columns with the kernel where it is told, rank or None) of w1 or of w2."""
+    """Return (rows, columns with the kernel if the tensors tell it, rank or None) of w1 or w2."""
     if whole := tensors.get(f"lokr_w{number}"):
         return whole.shape[0], whole.shape[1:], None
     rows, columns = (tensors[f"lokr_w{number}_{side}"].shape for side in "ab")
     if number == 2 and (core := tensors.get("lokr_t2")):
         inner, ranks = core.shape[:2], (rows[0], columns[0])
         if inner != ranks:
-            raise AdapterError(f"{module}: lokr_t2 is {sizes(inner)}, the ranks beside it are {sizes(ranks)}")
+            raise AdapterError(f"{module}: lokr_t2 is {sizes(inner)}, but the ranks are {sizes(ranks)}")
         return rows[1], (columns[1], *core.shape[2:]), rows[0]
     if rows[1] != columns[0]:
         raise AdapterError(f"{module}: lokr_w{number}_a has rank {rows[1]}, lokr_w{number}_b has rank {columns[0]}")

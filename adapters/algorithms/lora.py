@@ -1,7 +1,7 @@
 """LoRA and LoCon: ΔW = alpha / rank · up · down (https://arxiv.org/abs/2106.09685).
 
-On a convolution `down` has the kernel and `up` is 1×1 (LoCon). In LyCORIS' Tucker form `down` is 1×1 too and `mid`
-[m, n, kernel height, kernel width] lies between them: ΔW = alpha / n · Σ up[·, m] · mid[m, n, …] · down[n, ·].
+On a convolution, `down` has the kernel and `up` is 1×1 (LoCon). In LyCORIS' Tucker form, `down` is 1×1 too and `mid`
+[m, n, kernel height, kernel width] comes between them: ΔW = alpha / n · Σ up[·, m] · mid[m, n, …] · down[n, ·].
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ __all__ = ["LoraDelta", "build_lora"]
 
 
 class LoraDelta(FactoredDelta):
-    """The `Delta` of one module; see there. Live as it lies in the file; Tucker's core is contracted into `down`."""
+    """The `Delta` of a LoRA. It is live as it is in the file; a Tucker core is contracted into `down`."""
 
     @property
     def algorithm(self) -> str:
@@ -27,7 +27,7 @@ class LoraDelta(FactoredDelta):
 
     @property
     def _shortest_rank(self) -> int:
-        return self.pair_rank  # no copy is better than fewer rows
+        return self.pair_rank  # avoiding a copy is better than having fewer rows
 
     def raw_factors(self) -> RawFactors | None:
         down, up = self.tensors["down"], self.tensors["up"]
@@ -37,7 +37,7 @@ class LoraDelta(FactoredDelta):
 
     def _product(self, scale: float) -> np.ndarray:
         down, up = self._pair()
-        if scale != 1:  # into up, so that dense and factors agree to the bit
+        if scale != 1:  # scale up, so that dense and factors agree to the bit
             up = np.multiply(up, np.float32(scale), out=up if up.flags.writeable else None)
         return up @ down
 
@@ -49,13 +49,13 @@ class LoraDelta(FactoredDelta):
 
 
 def build_lora(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> LoraDelta | None:
-    """The delta of one module from its tensors, checked against each other; None where the rank is 0.
+    """Build the delta of one module from its tensors, checked against each other; None if the rank is 0.
 
     `module` is its name in messages. Raises AdapterError.
     """
     check_roles(module, roles, ("down", "up"), ("mid", *NUMBERS))
     if settings.dora:
-        raise AdapterError(f"{module}: the settings say use_dora, but there is no magnitude tensor")
+        raise AdapterError(f"{module}: the settings have use_dora, but there is no magnitude tensor")
     tensors = {role: roles[role] for role in ("down", "mid", "up") if role in roles}
     down, up, mid = tensors["down"], tensors["up"], tensors.get("mid")
     check_shape(down, kernel=mid is None)

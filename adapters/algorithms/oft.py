@@ -3,11 +3,11 @@
 OFT (https://arxiv.org/abs/2306.07280; `lycoris/functional/diag_oft.py`): blocks B [k, n, n], Q = B − Bᵀ,
 R = (I + Q)(I − Q)⁻¹, and W' = Rᵀ W in blocks of n outputs. BOFT (https://arxiv.org/abs/2311.06243;
 `lycoris/functional/boft.py`): m such stages, not transposed, each on its own butterfly order of the outputs. `rescale`
-multiplies the outputs afterwards. `alpha` is no alpha here: times the outputs it is the largest norm of Q that is
-allowed, 0 for any.
+multiplies the outputs afterwards. `alpha` has another meaning here: alpha times the number of outputs is the largest
+norm of Q that is allowed; 0 allows any.
 
-The user's weight s gives W + s·(W' − W). For OFT that is the rotation I + s·(R − I) exactly; LyCORIS interpolates each
-stage of BOFT instead, which is the same at s = 0 and s = 1 only.
+The user's weight s gives W + s·(W' − W). For OFT this is exactly I + s·(R − I) in place of R. For BOFT, LyCORIS
+interpolates each stage instead, which is the same only at s = 0 and s = 1.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -35,13 +35,13 @@ __all__ = ["OftDelta", "build_boft", "build_oft"]
 
 @dataclass(frozen=True, eq=False)
 class OftDelta(BakedDelta):
-    """The `Delta` of one module; see there."""
+    """The `Delta` of an OFT or BOFT in LyCORIS' form."""
 
     module: str
     blocks: Tensor  # [k, n, n], or [stages, k, n, n] for BOFT
     rescale: Tensor | None  # one number per output
-    limit: float  # of the norm of Q, 0 for none
-    ready: bool = False  # the blocks are R itself: LyCORIS' `oft_diag` of autumn 2023
+    limit: float  # of the norm of Q; 0 for none
+    ready: bool = False  # the blocks are R itself, as in LyCORIS' `oft_diag` of autumn 2023
     algorithm: str = "oft"
 
     @property
@@ -72,18 +72,18 @@ class OftDelta(BakedDelta):
         return change.reshape(weight.shape)
 
     def _turn(self) -> np.ndarray:
-        """R − I in float32, in the blocks' shape: R is near I, so W' − W would cancel most digits."""
+        """Return R − I in float32, in the blocks' shape. R is close to I, so W' − W would lose most digits."""
         blocks = self.blocks.float32().astype(np.float64)
         if self.ready:
             return (blocks - np.eye(blocks.shape[-1])).astype(np.float32)
         q = skew(blocks)
-        norm = float(np.linalg.norm(q)) + 1e-8  # as LyCORIS has it
+        norm = float(np.linalg.norm(q)) + 1e-8  # as in LyCORIS
         if self.limit > 0 and norm > self.limit:
             q *= self.limit / norm
         return rotation_change(self.module, q)
 
     def _stages(self, turn: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """All stages of BOFT; the change is carried along on its own, see `_turn`."""
+        """Apply all stages of BOFT. The change is kept separate from the weight, for the reason in `_turn`."""
         change = np.zeros_like(base)
         for stage, blocks in enumerate(turn):
             pairs = (-1, 2, 2**stage * blocks.shape[-1] // 2, base.shape[1])
@@ -93,7 +93,7 @@ class OftDelta(BakedDelta):
 
 
 def _blockwise(blocks: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Blocks [k, n, n] times k·n rows, in their order."""
+    """Multiply blocks [k, n, n] by k·n rows, in order."""
     count, size, _ = blocks.shape
     return (blocks @ rows.reshape(count, size, -1)).reshape(count * size, -1)
 
@@ -101,7 +101,7 @@ def _blockwise(blocks: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def build_oft(
     module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings
 ) -> OftDelta | PeftOftDelta | None:
-    """The delta of one module from "oft_blocks", "oft_diag" or PEFT's "oft_r"; None where there is nothing to turn.
+    """Build the delta of one module from "oft_blocks", "oft_diag" or PEFT's "oft_r"; None if it is empty.
 
     Raises AdapterError.
     """
@@ -113,13 +113,13 @@ def build_oft(
     blocks, rescale = roles[role], roles.get("rescale")
     check_floats(blocks, rescale)
     if len(blocks.shape) not in ((3,) if ready else (3, 4)) or blocks.shape[-1] != blocks.shape[-2]:
-        raise AdapterError(f"tensor {shown(blocks.name)} has shape {list(blocks.shape)}, square blocks were expected")
+        raise AdapterError(f"tensor {shown(blocks.name)} has shape {list(blocks.shape)}; expected square blocks")
     if not blocks.count:
         return None
     delta = OftDelta(module, blocks, rescale, _limit(module, path, roles, blocks), ready)
     if rescale and (rescale.count != delta.out_features or max(rescale.shape, default=1) != rescale.count):
         raise AdapterError(
-            f"{module}: rescale has shape {list(rescale.shape)}, the blocks turn {delta.out_features} outputs"
+            f"{module}: rescale has shape {list(rescale.shape)}, but the blocks rotate {delta.out_features} outputs"
         )
     if len(blocks.shape) == 3:
         return delta
@@ -128,7 +128,7 @@ def build_oft(
 
 
 def _limit(module: str, path: str, roles: Mapping[str, Tensor], blocks: Tensor) -> float:
-    """alpha · outputs, 0 without an alpha."""
+    """Return alpha times the number of outputs, 0 without an alpha."""
     if "alpha" not in roles:
         return 0.0
     alpha = scale_of(module, path, {"alpha": roles["alpha"]}, 1, ScaleSettings()).factor

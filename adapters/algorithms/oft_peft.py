@@ -1,15 +1,15 @@
-"""OFT and BOFT as PEFT stores them: rotations of a module's inputs, of a convolution's inputs times its kernel.
+"""OFT and BOFT as PEFT stores them: rotations of a module's inputs (for a convolution, inputs times kernel elements).
 
-OFT (peft/tuners/oft/layer.py, the form since 0.16, also OneTrainer's): `.oft_R.weight` [blocks, b(b − 1)/2] holds the
-entries of skew matrices Q above the diagonal. R is the series `rotation.neumann_change` or, with `use_cayley_neumann`
-off, (I − Q)(I + Q)⁻¹; W' = W Rᵀ in blocks of b inputs. One block serves all inputs if they are more (`block_share`).
-OneTrainer's `scaled_oft` divides the entries by 2√(b − 1). Without PEFT's settings: the series of five terms, as both
-programs use it when not told otherwise. Files from before PEFT 0.18 meant 2Q⁴ where the series has Q⁴ now; like PEFT,
-we use the new one for them.
+OFT (peft/tuners/oft/layer.py, the form since 0.16, also OneTrainer's): `.oft_R.weight` [blocks, b(b − 1)/2] has the
+entries of skew-symmetric matrices Q above the diagonal. R is the series of `rotation.neumann_change` or, without
+`use_cayley_neumann`, (I − Q)(I + Q)⁻¹; W' = W Rᵀ in blocks of b inputs. A single block may be shared by all blocks of
+inputs (`block_share`). OneTrainer's `scaled_oft` divides the entries by 2√(b − 1). Without PEFT's settings, the series
+has five terms, the default of both programs. Files from before PEFT 0.18 meant 2Q⁴ where the series now has Q⁴; like
+PEFT, we use the new series for them.
 
 BOFT (peft/tuners/boft/layer.py): `.boft_R` [stages, blocks, b, b], Q = (A − Aᵀ)/2, R = (I − Q)(I + Q)⁻¹ per block,
-W' = (R₁ … Rₘ turn after turn on Wᵀ)ᵀ, and `.boft_s` multiplies the outputs. What `oft` says about the user's weight
-holds for both.
+W' = (R₁ … Rₘ applied to Wᵀ one after the other)ᵀ, and `.boft_s` multiplies the outputs. The module `oft` explains the
+user's weight, for both.
 """
 
 import math
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import BakedDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -43,12 +43,12 @@ __all__ = ["PeftBoftDelta", "PeftOftDelta", "build_boft", "build_peft_oft"]
 
 _TERMS = 5  # PEFT's default
 _MOST_TERMS = 100
-_EPS = 6e-5  # likewise
+_EPS = 6e-5  # PEFT's default
 
 
 @dataclass(frozen=True, eq=False)
 class PeftOftDelta(BakedDelta):
-    """The `Delta` of one module; see there."""
+    """The `Delta` of an OFT in PEFT's form."""
 
     module: str
     entries: Tensor  # [blocks, b(b − 1)/2]
@@ -81,7 +81,7 @@ class PeftOftDelta(BakedDelta):
         return turned.swapaxes(0, 1).reshape(weight.shape)
 
     def _turn(self) -> np.ndarray:
-        """R − I, [blocks, b, b]."""
+        """Return R − I, [blocks, b, b]."""
         q = skew_from_triangle(self.entries.float32().astype(np.float64) / self.divisor, self.size)
         if self.eps is not None:
             limit = self.eps / math.sqrt(len(q))
@@ -92,7 +92,7 @@ class PeftOftDelta(BakedDelta):
 
 @dataclass(frozen=True, eq=False)
 class PeftBoftDelta(BakedDelta):
-    """The `Delta` of one module; see there."""
+    """The `Delta` of a BOFT in PEFT's form."""
 
     module: str
     blocks: Tensor  # [stages, blocks, b, b]
@@ -135,26 +135,28 @@ class PeftBoftDelta(BakedDelta):
 
 
 def _butterfly(inputs: int, stage: int, size: int) -> np.ndarray:
-    """Where the blocks of one stage take their inputs from: of every 2^(stage + 1) half blocks PEFT's matrix P puts the
-    even ones first, and the stage is P · blocks · Pᵀ, so this is Pᵀ.
+    """Return the order in which the blocks of one stage take their inputs.
+
+    Of every 2^(stage + 1) half blocks, PEFT's matrix P puts the even ones first. The stage is P · blocks · Pᵀ, so this
+    is Pᵀ.
     """
-    if not stage:  # the only one that blocks of odd sizes can have
+    if not stage:  # blocks of odd size have only this stage
         return np.arange(inputs)
     return np.arange(inputs).reshape(-1, 2, 2**stage, size // 2).swapaxes(1, 2).reshape(-1)
 
 
 def build_peft_oft(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> PeftOftDelta | None:
-    """The delta of one module from "oft_r"; None where there is nothing to turn. Raises AdapterError."""
+    """Build the delta of one module from "oft_r"; None if it is empty. Raises AdapterError."""
     check_roles(module, roles, ["oft_r"], ["scaled_oft", "alpha"])
     entries = roles["oft_r"]
     check_floats(entries)
     if len(entries.shape) != 2:
-        raise AdapterError(f"tensor {shown(entries.name)} has shape {list(entries.shape)}, 2 dimensions were expected")
+        raise AdapterError(f"tensor {shown(entries.name)} has shape {list(entries.shape)}; expected 2 dimensions")
     if not entries.count:
         return None
     size = (1 + math.isqrt(1 + 8 * entries.shape[1])) // 2
     if size * (size - 1) // 2 != entries.shape[1]:
-        raise AdapterError(f"tensor {shown(entries.name)} has {entries.shape[1]} columns, no block has so many entries")
+        raise AdapterError(f"tensor {shown(entries.name)} has {entries.shape[1]} columns; no block has as many entries")
     divisor = 2 * math.sqrt(size - 1) if "scaled_oft" in roles else 1.0
     source, given = settings.source, settings.raw
     series = flag_of(source, "use_cayley_neumann", given, default=True)
@@ -164,19 +166,19 @@ def build_peft_oft(module: str, path: str, roles: Mapping[str, Tensor], settings
 
 
 def build_boft(module: str, path: str, roles: Mapping[str, Tensor], settings: ScaleSettings) -> PeftBoftDelta | None:
-    """The delta of one module from PEFT's "boft_r" and "boft_s"; None where it is empty. Raises AdapterError."""
+    """Build the delta of one module from PEFT's "boft_r" and "boft_s"; None if it is empty. Raises AdapterError."""
     check_roles(module, roles, ["boft_r", "boft_s"])
     blocks, rescale = roles["boft_r"], roles["boft_s"]
     check_floats(blocks, rescale)
     if len(blocks.shape) != 4 or blocks.shape[2] != blocks.shape[3]:
-        raise AdapterError(f"tensor {shown(blocks.name)} has shape {list(blocks.shape)}, square blocks were expected")
+        raise AdapterError(f"tensor {shown(blocks.name)} has shape {list(blocks.shape)}; expected square blocks")
     if len(rescale.shape) != 2 or 1 not in rescale.shape:
         raise AdapterError(
-            f"tensor {shown(rescale.name)} has shape {list(rescale.shape)}, one number per output was expected"
+            f"tensor {shown(rescale.name)} has shape {list(rescale.shape)}; expected one number per output"
         )
     if not blocks.count or not rescale.count:
         return None
-    if blocks.shape[0] > 1:  # one stage exchanges nothing
+    if blocks.shape[0] > 1:  # a single stage exchanges nothing
         check_stages(module, blocks.shape)
     return PeftBoftDelta(module, blocks, rescale)
 
@@ -186,5 +188,5 @@ def _number(
 ) -> float:
     value = settings.get(name, default)
     if isinstance(value, bool) or not isinstance(value, kind) or not bounds[0] <= value <= bounds[1]:
-        raise AdapterError(f"{source}: {name} is {shown(value)}, a number from {bounds[0]} to {bounds[1]} was expected")
+        raise AdapterError(f"{source}: {name} is {shown(value)}; expected a number from {bounds[0]} to {bounds[1]}")
     return value

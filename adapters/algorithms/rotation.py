@@ -1,4 +1,4 @@
-"""Rotations from skew matrices, for OFT in all its forms: the Cayley transform."""
+"""Rotations from skew-symmetric matrices by the Cayley transform, for all forms of OFT."""
 
 import numpy as np
 
@@ -6,18 +6,21 @@ from lorablend.adapters.errors import AdapterError
 
 __all__ = ["check_stages", "neumann_change", "rotation_change", "skew", "skew_from_triangle"]
 
-# An entry of Q beyond which float64 leaves no float32 digits of the inverse: the condition of I − Q is √(1 + ‖Q‖²).
-# Trained ones are below 10.
+# For larger entries of Q, float64 leaves no float32 digits of the inverse: the condition of I − Q is √(1 + ‖Q‖²).
+# Trained entries are below 10.
 _LARGEST = 1e8
 
 
 def skew(blocks: np.ndarray) -> np.ndarray:
-    """B − Bᵀ of every block [..., n, n]."""
+    """Return B − Bᵀ for every block [..., n, n]."""
     return blocks - np.swapaxes(blocks, -1, -2)
 
 
 def skew_from_triangle(entries: np.ndarray, size: int) -> np.ndarray:
-    """Skew matrices [k, size, size] from their entries above the diagonal, [k, size · (size − 1) / 2], row by row."""
+    """Return skew-symmetric matrices [k, size, size] from their entries above the diagonal, row by row.
+
+    `entries`: [k, size · (size − 1) / 2].
+    """
     upper = np.zeros((len(entries), size, size), entries.dtype)
     rows, columns = np.triu_indices(size, 1)
     upper[:, rows, columns] = entries
@@ -25,9 +28,9 @@ def skew_from_triangle(entries: np.ndarray, size: int) -> np.ndarray:
 
 
 def rotation_change(module: str, q: np.ndarray) -> np.ndarray:
-    """R − I in float32 for R = (I + Q)(I − Q)⁻¹, Q float64 [..., n, n].
+    """Return R − I in float32 for R = (I + Q)(I − Q)⁻¹, Q float64 [..., n, n].
 
-    It is 2Q(I − Q)⁻¹, which loses no digits where R is near I. Raises AdapterError where Q is too large for that.
+    It is computed as 2Q(I − Q)⁻¹, which loses no digits if R is close to I. Raises AdapterError if Q is too large.
     """
     if np.abs(q).max() > _LARGEST:
         raise _too_large(module)
@@ -35,10 +38,10 @@ def rotation_change(module: str, q: np.ndarray) -> np.ndarray:
 
 
 def neumann_change(module: str, q: np.ndarray, terms: int) -> np.ndarray:
-    """R − I in float32 for PEFT's series in place of the inverse: R = I + 2Q + 2Q² + … + Q^(terms − 1), Q float64.
+    """Return R − I in float32 for the series that PEFT uses: R = I + 2Q + 2Q² + … + Q^(terms − 1), Q float64.
 
-    As `OFTRotationModule._cayley_batch` (peft/tuners/oft/layer.py, 0.18 and later) does it: three terms are four there,
-    and two end with 2Q.
+    This follows `OFTRotationModule._cayley_batch` (peft/tuners/oft/layer.py, 0.18 and later), where three terms are
+    really four, and two terms end with 2Q.
     """
     with np.errstate(all="ignore"):
         power, change = q, np.zeros_like(q)
@@ -63,4 +66,4 @@ def check_stages(module: str, shape: tuple[int, ...]) -> None:
 
 
 def _too_large(module: str) -> AdapterError:
-    return AdapterError(f"{module}: its rotations are too large to compute; the file is of no use")
+    return AdapterError(f"{module}: the rotations are too large to compute; the file is unusable")

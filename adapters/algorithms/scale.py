@@ -1,8 +1,8 @@
-"""What a trained change is multiplied with: alpha and the four places where a file, or PEFT beside it, may say it.
+"""What a trained change is multiplied by: alpha / rank, and the four places where alpha may be stored.
 
 In order of precedence: the module's own `.alpha` tensor; diffusers' `lora_adapter_metadata`; PEFT's
-`adapter_config.json` beside `adapter_model.safetensors`; a plain `lora_alpha`, `network_alpha` or `alpha` in the
-metadata. None of them: scale 1.
+`adapter_config.json` next to `adapter_model.safetensors`; a plain `lora_alpha`, `network_alpha` or `alpha` in the
+metadata. Without any of them the scale is 1.
 """
 
 import json
@@ -25,15 +25,16 @@ from lorablend.adapters.wording import shown
 __all__ = ["Scale", "ScaleSettings", "flag_of", "read_scale_settings", "scale_of"]
 
 _LARGEST = float(np.finfo(np.float32).max)
-# PEFT's ways of starting a LoRA that take something out of the base weights, which its files do not hold.
+# PEFT's ways of initialising a LoRA that also change the base weights, which its files do not contain.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
-# Characters of PEFT's settings. A pattern for every module of SDXL takes a tenth; JSON can make twenty bytes of each.
+# Characters of PEFT's settings. A pattern for every module of SDXL takes a tenth of it. Parsed JSON can take twenty
+# bytes per character.
 _SETTINGS_LIMIT = 2_000_000
 
 
 @dataclass(frozen=True)
 class Scale:
-    """`alpha` as the file gives it, or None; `factor` is what up · down is multiplied with."""
+    """`alpha` is what the file gives, or None; `factor` is what up · down is multiplied by."""
 
     alpha: float | None
     factor: float
@@ -41,25 +42,28 @@ class Scale:
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """What PEFT's settings say about one component, for modules that have no alpha tensor of their own."""
+    """PEFT's settings for one component, which apply to modules without an alpha tensor."""
 
     alpha: float | None = None
     alpha_pattern: Patterns | None = None
     rank_stabilised: bool = False  # rsLoRA (https://arxiv.org/abs/2312.03732): alpha / √rank
     dora: bool = False
-    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # all of them, unchecked
-    source: str = ""  # where they were read, for messages
+    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # all settings, unchecked
+    source: str = ""  # where they come from, for messages
 
     def alpha_of(self, path: str) -> float | None:
-        """The alpha of a module path: of the first pattern that fits it, else the component's."""
-        found = self.alpha_pattern.find(path) if self.alpha_pattern else None
-        return self.alpha if found is None else found
+        """Return the alpha of a module path: that of the first pattern that matches, else the component's."""
+        alpha = self.alpha_pattern.find(path) if self.alpha_pattern else None
+        return self.alpha if alpha is None else alpha
 
     def rank_of(self, path: str) -> float | None:
-        """The rank of a module path, found likewise; for modules whose tensors do not tell it. AdapterError."""
-        rank, patterns = self._ranks
-        found = patterns.find(path) if patterns else None
-        return rank if found is None else found
+        """Return the rank of a module path in the same way, for modules whose tensors do not tell it.
+
+        Raises AdapterError for settings that are not numbers.
+        """
+        component_rank, patterns = self._ranks
+        rank = patterns.find(path) if patterns else None
+        return component_rank if rank is None else rank
 
     @cached_property
     def _ranks(self) -> tuple[float | None, Patterns | None]:
@@ -67,10 +71,10 @@ class ScaleSettings:
 
 
 def scale_of(module: str, path: str, roles: Mapping[str, Tensor], rank: int | None, settings: ScaleSettings) -> Scale:
-    """The scale of one module. `module` is its name in messages. Raises AdapterError for an alpha that is no number.
+    """Return the scale of one module. `module` is its name in messages. Raises AdapterError for an unusable alpha.
 
-    rank: as the tensors have it; None for a LoKr of two whole matrices, which has none. PEFT goes by its settings' rank
-    then; in the other tools' files the scale is 1 and alpha means nothing, ai-toolkit writes 9999999999.
+    `rank` is the tensors' rank; None for a LoKr of two whole matrices, which has none. In that case PEFT uses the rank
+    of its settings; in other tools' files the scale is 1 and alpha means nothing (ai-toolkit writes 9999999999).
     """
     alpha = _alpha(module, path, roles, settings, finite=rank is not None)
     divisor = settings.rank_of(path) if rank is None and "alpha" not in roles else rank
@@ -78,7 +82,7 @@ def scale_of(module: str, path: str, roles: Mapping[str, Tensor], rank: int | No
         factor = 1.0
     else:
         factor = alpha / (math.sqrt(divisor) if settings.rank_stabilised else divisor)
-    if "scale" in roles:  # A1111: in place of alpha / rank
+    if "scale" in roles:  # A1111 uses it instead of alpha / rank
         factor = _scalar(module, roles["scale"])
     if "scalar" in roles:  # LyCORIS' use_scalar
         factor *= _scalar(module, roles["scalar"])
@@ -96,21 +100,19 @@ def _alpha(
     if math.isfinite(alpha):
         return alpha
     if finite:
-        raise AdapterError(f"tensor {shown(roles['alpha'].name)} contains NaN or infinity; the file is of no use")
+        raise AdapterError(f"tensor {shown(roles['alpha'].name)} contains NaN or infinity; the file is unusable")
     return None
 
 
 def _scalar(module: str, tensor: Tensor) -> float:
     if tensor.count != 1:
-        raise AdapterError(
-            f"{module}: tensor {shown(tensor.name)} has shape {list(tensor.shape)}, one number was expected"
-        )
+        raise AdapterError(f"{module}: tensor {shown(tensor.name)} has shape {list(tensor.shape)}; expected one number")
     array = tensor.float32() if tensor.dtype in ("BF16", "F8_E4M3", "F8_E5M2") else tensor.array
     return float(array.reshape(()).item())
 
 
 def read_scale_settings(file: TensorFile) -> dict[str, ScaleSettings]:
-    """The settings of every component. Raises AdapterError where they are there but cannot be understood."""
+    """Return the settings of every component. Raises AdapterError if there are any that cannot be understood."""
     if (text := file.metadata.get("lora_adapter_metadata")) is not None:
         source = "metadata lora_adapter_metadata"
         settings = _json_object(source, text)
@@ -123,7 +125,10 @@ def read_scale_settings(file: TensorFile) -> dict[str, ScaleSettings]:
 
 
 def _sibling_config(path: Path) -> str | None:
-    """PEFT writes these two files together, under these very names; beside any other name it would be a stranger's."""
+    """Return the text of adapter_config.json if PEFT wrote it together with this file.
+
+    PEFT always uses these two names; next to a file of any other name, the settings belong to something else.
+    """
     config = path.with_name("adapter_config.json")
     if path.name != "adapter_model.safetensors" or not config.is_file():
         return None
@@ -159,7 +164,7 @@ def _plain_alpha(metadata: Mapping[str, str]) -> float | None:
 
 
 def _of_component(settings: Mapping[str, Any], component: str) -> dict[str, Any]:
-    """The settings named "unet.lora_alpha"…, or where no component is named, those named plain "lora_alpha"…"""
+    """Return the settings of one component ("unet.lora_alpha"…); all settings if their names have no components."""
     if any(key.startswith(tuple(f"{name}." for name in COMPONENTS)) for key in settings):
         return {key.removeprefix(f"{component}."): settings[key] for key in settings if key.startswith(f"{component}.")}
     return dict(settings)
@@ -169,7 +174,7 @@ def _settings(source: str, settings: Mapping[str, Any]) -> ScaleSettings:
     start = settings.get("init_lora_weights")
     if isinstance(start, str) and start.startswith(_CHANGED_BASE):
         raise AdapterError(
-            f"{source}: init_lora_weights is {shown(start)}, which changed the base model too: save the adapter with "
+            f"{source}: init_lora_weights is {shown(start)}, which changes the base model too; save the adapter with "
             "path_initial_model_for_weight_conversion"
         )
     alpha_name = "alpha" if "lora_alpha" not in settings else "lora_alpha"  # LoRA's name for it, LoHa's and LoKr's
@@ -202,12 +207,12 @@ def _number(source: str, name: str, value: Any) -> float:
             return float(value)
     except OverflowError:  # an integer beyond float64
         pass
-    raise AdapterError(f"{source}: {shown(name)} is {shown(value)}, a finite number was expected")
+    raise AdapterError(f"{source}: {shown(name)} is {shown(value)}; expected a finite number")
 
 
 def flag_of(source: str, name: str, settings: Mapping[str, Any], default: bool = False) -> bool:
-    """One of the settings that is true or false. Raises AdapterError where it is anything else."""
+    """Return a setting that is true or false. Raises AdapterError if it is anything else."""
     value = settings.get(name)
     if not isinstance(value, bool | None):
-        raise AdapterError(f"{source}: {name} is {shown(value)}, true or false was expected")
+        raise AdapterError(f"{source}: {name} is {shown(value)}; expected true or false")
     return default if value is None else value

@@ -1,7 +1,7 @@
-"""The sparse residual of LyCORIS' extraction (`lycoris/utils/__init__.py`, `use_bias`): what up · down leaves of W.
+"""The sparse residual of LyCORIS' extraction (`lycoris/utils/__init__.py`, `use_bias`): what up · down leaves out.
 
-`.bias_indices` [2, n], `.bias_values` [n] and `.bias_size` [2] are a matrix S [out, in · kernel] by coordinates. It
-belongs to the weight, despite the names: ΔW = alpha / rank · (up · down + S).
+`.bias_indices` [2, n], `.bias_values` [n] and `.bias_size` [2] are a sparse matrix S [out, in · kernel]. Despite the
+names it belongs to the weight: ΔW = alpha / rank · (up · down + S).
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorablend.adapters.algorithms.bases import WrappedDelta
 from lorablend.adapters.algorithms.checks import (
-    BakedDelta,
     check_floats,
     check_roles,
     dtype_of,
@@ -29,47 +29,17 @@ RESIDUAL_ROLES = frozenset({"bias_indices", "bias_values", "bias_size"})
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualDelta(BakedDelta):
-    """The `Delta` of one module; see there. Everything but the change itself is the inner delta's."""
+class ResidualDelta(WrappedDelta):
+    """The `Delta` of a LoRA with a sparse residual."""
 
-    module: str
-    inner: Delta
     indices: Tensor
     values: Tensor
     rows: int
     columns: int
 
     @property
-    def algorithm(self) -> str:
-        return self.inner.algorithm
-
-    @property
     def dtype(self) -> str:
         return self.inner.dtype if dtype_of([self.values]) == self.inner.dtype else "f32"
-
-    @property
-    def rank(self) -> int | None:
-        return self.inner.rank
-
-    @property
-    def alpha(self) -> float | None:
-        return self.inner.alpha
-
-    @property
-    def scale(self) -> float:
-        return self.inner.scale
-
-    @property
-    def in_features(self) -> int | None:
-        return self.inner.in_features
-
-    @property
-    def out_features(self) -> int | None:
-        return self.inner.out_features
-
-    @property
-    def made_for(self) -> str:
-        return self.inner.made_for
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return self.inner.fits(shape) and shape[0] == self.rows and math.prod(shape[1:]) == self.columns
@@ -85,23 +55,23 @@ class ResidualDelta(BakedDelta):
 
 
 def add_residual(module: str, delta: Delta | None, roles: Mapping[str, Tensor]) -> ResidualDelta:
-    """The delta of the module's other tensors with the residual in `roles` added. Raises AdapterError."""
+    """Add the residual in `roles` to the delta of the module's other tensors. Raises AdapterError."""
     check_roles(module, roles, sorted(RESIDUAL_ROLES))
     indices, values, size = (roles[role] for role in ("bias_indices", "bias_values", "bias_size"))
     if delta is None or delta.algorithm != "lora":
-        raise AdapterError(f"{module}: {shown(values.name)} belongs to a LoRA, which is not there")
+        raise AdapterError(f"{module}: {shown(values.name)} belongs to a LoRA, but there is none")
     check_floats(values)
     for tensor in (indices, size):
         if tensor.dtype not in ("I16", "I32", "I64"):
-            raise AdapterError(f"tensor {shown(tensor.name)} is {tensor.dtype}, whole numbers were expected")
+            raise AdapterError(f"tensor {shown(tensor.name)} is {tensor.dtype}; expected whole numbers")
     if len(values.shape) != 1 or indices.shape != (2, values.count) or size.shape != (2,):
         shapes = " and ".join(str(list(tensor.shape)) for tensor in (indices, values, size))
-        raise AdapterError(f"{module}: the sparse residual has shapes {shapes}, [2, n], [n] and [2] were expected")
+        raise AdapterError(f"{module}: the sparse residual has shapes {shapes}; expected [2, n], [n] and [2]")
     limits = [int(limit) for limit in size.array]
     for axis, limit in enumerate(limits):
         along = indices.array[axis]
         if values.count and not 0 <= int(along.min()) <= int(along.max()) < limit:
             raise AdapterError(
-                f"tensor {shown(indices.name)} has indices from {along.min()} to {along.max()}, the size is {limit}"
+                f"tensor {shown(indices.name)} has indices from {along.min()} to {along.max()}, but the size is {limit}"
             )
     return ResidualDelta(module, delta, indices, values, *limits)

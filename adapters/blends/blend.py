@@ -21,12 +21,21 @@ MAX_ITEMS = 16
 
 @dataclass(frozen=True)
 class BlendItem:
-    """One adapter and the user's weight for it: 1 as trained, 0 not at all, negative for the opposite.
+    """An adapter with the user's weight for it.
 
-    `unet` and `text_encoder` stand in place of `weight` for their component (both text encoders are one), `blocks`
-    change it block by block, `schedule` multiplies it in each step, `mask` says where in the picture the adapter acts.
-    What is said and changes nothing is dropped, so that equal items compare equal. Raises BlendError for what makes no
-    sense.
+    Settings that change nothing are replaced by None, so that items with the same effect compare equal.
+
+    Attributes:
+        adapter: The adapter.
+        weight: 1 applies the adapter as trained, 0 not at all, a negative number in the opposite direction.
+        unet: Replaces `weight` for the UNet.
+        text_encoder: Replaces `weight` for the text encoders.
+        blocks: Changes the weight block by block.
+        schedule: Multiplies the weight in each step.
+        mask: Where in the picture the adapter acts; None means everywhere.
+
+    Raises:
+        BlendError: A weight is not a finite number, or `blocks` do not exist in the adapter's base model.
     """
 
     adapter: Adapter
@@ -54,22 +63,27 @@ class BlendItem:
         object.__setattr__(self, "schedule", None if self.schedule == Schedule() else self.schedule)
 
     def weight_of(self, component: str, path: str) -> float:
-        """The weight of one module, by component and diffusers path; the schedule and the mask are not in it."""
+        """Return the weight of one module, without the schedule and the mask.
+
+        Args:
+            component: "unet", "text_encoder" or "text_encoder_2".
+            path: The module path, as in diffusers.
+        """
         own = self.unet if component == "unet" else self.text_encoder
         weight = self.weight if own is None else own
         return weight if self.blocks is None else self.blocks.weight(component, path, weight)
 
     def factor(self, step: int, steps: int) -> float:
-        """The schedule's factor in step number `step`, counted from 0, of a run of `steps`."""
+        """Return the schedule's factor in step `step`, counted from 0, of a run of `steps` steps."""
         return 1.0 if self.schedule is None else self.schedule.at(step, steps)
 
     @property
     def static_key(self) -> Hashable:
-        """Two items with equal keys have the same `weight_of` for every module."""
+        """A key; two items with equal keys have the same `weight_of` for every module."""
         return self.weight, self.unet, self.text_encoder, self.blocks
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form, with the adapter's name; only what is set."""
+        """Return the JSON form: the adapter's name, the weight, and the settings that are not None."""
         form: dict[str, Any] = {"adapter": self.adapter.name, "weight": self.weight}
         form |= {"unet": self.unet, "text_encoder": self.text_encoder}
         for key in ("blocks", "schedule", "mask"):
@@ -80,11 +94,19 @@ class BlendItem:
 
 @dataclass(frozen=True)
 class Blend:
-    """At most 16 adapters with their weights, in the user's order; the same adapter may come twice.
+    """At most 16 adapters with their weights, in the user's order.
 
-    mode "sum": all act at once, their changes are added up, so the order changes nothing. "switch" and "composite" are
-    the two methods of multi-LoRA composition, arXiv:2402.16843: one adapter in turn, for `switch_steps` steps each; and
-    the model is asked once per adapter, and the answers averaged.
+    The same adapter may appear more than once. A blend is iterable and has a length.
+
+    Attributes:
+        items: The adapters with their weights.
+        mode: "sum" applies all adapters at once and adds up their changes, in any order. The other two are from
+            Multi-LoRA Composition (https://arxiv.org/abs/2402.16843): "switch" applies one adapter at a time, in turn;
+            "composite" runs the model once per adapter and averages the results.
+        switch_steps: The number of steps that each adapter has its turn for, in mode "switch".
+
+    Raises:
+        BlendError: There are too many items, or the mode or `switch_steps` is invalid.
     """
 
     items: tuple[BlendItem, ...] = ()
@@ -109,19 +131,24 @@ class Blend:
         return len(self.items)
 
     def factors(self, step: int, steps: int) -> tuple[float, ...]:
-        """What each item's weight is multiplied with in step number `step`, from 0: its schedule, and its turn."""
+        """Return the factor of each item's weight in one step, from its schedule and its turn.
+
+        Args:
+            step: The step, counted from 0.
+            steps: The number of steps of the run.
+        """
         turn = (step // self.switch_steps) % len(self.items) if self.mode == "switch" and self.items else None
         return tuple(
             item.factor(step, steps) if turn in (None, index) else 0.0 for index, item in enumerate(self.items)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form as a dict; `resolve_blend([form], lora_dir)` reads it back."""
+        """Return the JSON form as a dict; `resolve_blend([form], lora_dir)` reads it back."""
         form: dict[str, Any] = {"mode": self.mode}
         if self.switch_steps != 1:
             form["switch_steps"] = self.switch_steps
         return form | {"items": [item.to_json() for item in self.items]}
 
     def to_json(self) -> str:
-        """The JSON form: {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8, …}, …]}."""
+        """Return the JSON form as text: `{"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8, …}, …]}`."""
         return json.dumps(self.to_dict(), ensure_ascii=False)

@@ -1,13 +1,13 @@
 """Weights per block of the UNet: lists and presets of the block-weight extension, SD.Next's thirds, diffusers paths.
 
-The extension is hako-mikan/sd-webui-lora-block-weight for A1111 and Forge. It counts blocks as SGM names them:
+The extension is hako-mikan/sd-webui-lora-block-weight for A1111 and Forge. It numbers blocks as SGM names them:
 
     BASE   the text encoders
     INnn   input_blocks.nn    IN00: conv_in; IN(3b+l+1): down_blocks.b.resnets.l, .attentions.l; IN(3b+3): .downsamplers
     M00    middle_block       mid_block
     OUTnn  output_blocks.nn   OUT(3b+l): up_blocks.b.resnets.l, .attentions.l; the last l of b: .upsamplers too
 
-What remains, time_embedding, add_embedding, conv_norm_out and conv_out, is in no block and keeps the adapter's weight.
+Modules outside of all blocks (time_embedding, add_embedding, conv_norm_out, conv_out) keep the adapter's weight.
 """
 
 import re
@@ -31,7 +31,7 @@ BLOCKS = ("BASE", *_IN, "M00", *_OUT)
 _SD = ("sd15", "sd2")
 _SDXL = ("sdxl",)
 
-# Length of a list -> (the base models it is for, what its positions mean). A block that a list does not name gets 0, as
+# Length of a list -> (base models that it is for, block of each position). A block that a list does not name gets 0, as
 # in the extension (`to26`). The short lists name the blocks that have attention.
 LISTS: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]] = {
     12: (_SDXL, ("BASE", "IN04", "IN05", "IN07", "IN08", "M00", *_OUT[:6])),
@@ -40,8 +40,9 @@ LISTS: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]] = {
     26: (_SD, BLOCKS),
 }
 
-# Name -> (the blocks that act, their weight); the others have 0. The extension stores its presets as lists of 17, which
-# leave out convolutions and, on SDXL, OUT00 to OUT02. So here they are ranges of names: the same on the 17 blocks.
+# Name -> (the blocks that are on, their weight); the others get 0. The extension stores its presets as lists of 17,
+# which leave out convolutions and, on SDXL, OUT00 to OUT02. Here they are ranges of names instead, with the same effect
+# on those 17 blocks.
 PRESETS: Mapping[str, tuple[tuple[str, ...], float]] = {
     "NONE": ((), 0.0),
     "ALL": (BLOCKS, 1.0),
@@ -61,12 +62,22 @@ _BASE_NAMES = {base: BASE_NAMES[base] for base in (*_SD, *_SDXL)}
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """What the weight of one adapter becomes in each block.
+    """How the weight of an adapter changes from block to block.
 
-    `down`, `mid`, `up`: SD.Next's in=, mid= and out=, which stand in place of the weight in down_blocks, mid_block and
-    up_blocks; what of the UNet is in none of them goes with `down`, as there. `lbw`: a list of 12, 17, 20 or 26 numbers
-    or a preset's name. `paths`: a factor for all modules below a path ("down_blocks.2", "text_encoder.text_model"); of
-    several the longest counts. Factors of `lbw` and `paths` multiply. Raises BlendError for what makes no sense.
+    The factors from `lbw` and `paths` multiply.
+
+    Attributes:
+        lbw: A list of 12, 17, 20 or 26 factors, one per block, or the name of a preset, as in A1111's block-weight
+            extension (hako-mikan/sd-webui-lora-block-weight).
+        paths: Pairs of a path, such as "down_blocks.2" or "text_encoder.text_model", and a factor for all modules below
+            it. If several paths match, the longest one decides.
+        down: Replaces the weight in down_blocks, like SD.Next's `in=`, and as there also in all modules of the UNet
+            that are outside of down_blocks, mid_block and up_blocks.
+        mid: Replaces the weight in mid_block, like SD.Next's `mid=`.
+        up: Replaces the weight in up_blocks, like SD.Next's `out=`.
+
+    Raises:
+        BlendError: A list has the wrong length, a preset or a path does not exist, or a number is not finite.
     """
 
     lbw: tuple[float, ...] | str | None = None
@@ -84,7 +95,13 @@ class BlockWeights:
         object.__setattr__(self, "paths", tuple(sorted(_paths(self.paths).items())))
 
     def weight(self, component: str, path: str, weight: float) -> float:
-        """The weight of one module where the adapter's own for its component is `weight`."""
+        """Return the weight of one module.
+
+        Args:
+            component: "unet", "text_encoder" or "text_encoder_2".
+            path: The module path, as in diffusers.
+            weight: The adapter's weight for this component.
+        """
         if component == "unet":
             third = {"mid_block": self.mid, "up_blocks": self.up}.get(path.partition(".")[0], self.down)
             weight = weight if third is None else third
@@ -93,7 +110,7 @@ class BlockWeights:
         return weight * self._path_factor(path if component == "unet" else f"{component}.{path}")
 
     def check_base(self, base_model: str) -> None:
-        """Raise BlendError where this cannot be meant for an adapter of that base model: "sdxl", "unknown"…"""
+        """Raise BlendError if the list or a path does not exist for this base model ("sdxl", "unknown"…)."""
         if base_model not in _BASE_NAMES:
             return
         own = _BASE_NAMES[base_model]
@@ -110,7 +127,7 @@ class BlockWeights:
                 )
 
     def to_json(self) -> Any:
-        """The JSON form: a preset's name, a list of numbers, or {"lbw": …, "in": …, "mid": …, "out": …, path: …}."""
+        """Return the JSON form: a preset's name, a list, or `{"lbw": …, "in": …, "mid": …, "out": …, path: …}`."""
         lbw = list(self.lbw) if isinstance(self.lbw, tuple) else self.lbw
         thirds = dict(zip(_THIRDS, (self.down, self.mid, self.up), strict=True))
         form = {"lbw": lbw, **thirds, **dict(self.paths)}
@@ -121,14 +138,14 @@ class BlockWeights:
     def from_json(cls, form: object) -> "BlockWeights":
         """Read the JSON form. Raises BlendError."""
         if not isinstance(form, Mapping):
-            return cls(lbw=form)  # pyright: ignore[reportArgumentType] - it checks
+            return cls(lbw=form)  # pyright: ignore[reportArgumentType] - the class checks it
         fields: dict[Any, Any] = dict(form)
         lbw, down, mid, up = (fields.pop(key, None) for key in ("lbw", *_THIRDS))
         return cls(lbw, tuple(fields.items()), down, mid, up)
 
     @cached_property
     def _factors(self) -> dict[str, float] | None:
-        """Block -> factor, from the list or the preset."""
+        """The factors of the list or the preset, by block."""
         if self.lbw is None:
             return None
         if isinstance(self.lbw, str):
@@ -149,26 +166,26 @@ class BlockWeights:
 
 
 def block_of(component: str, path: str) -> str | None:
-    """The block of `BLOCKS` that a module is in; None for what of the UNet is in no block."""
+    """Return the block (of `BLOCKS`) that a module is in; None for modules of the UNet that are in no block."""
     return _blocks().get(path) if component == "unet" else "BASE"
 
 
 @cache
 def _blocks() -> dict[str, str | None]:
-    """UNet module path -> block. All models agree on it: SGM numbers the blocks of each as deep as they go."""
+    """Return the block of each UNet module path. The models agree: SGM numbers the blocks of all in the same way."""
     kinds = {"input_blocks": "IN", "middle_block": "M", "output_blocks": "OUT"}
     blocks: dict[str, str | None] = {}
     for topology in TOPOLOGIES.values():
         for path, sgm in unet_modules(topology):
-            found = re.match(r"(input_blocks|output_blocks|middle_block)\.(\d+)", sgm)
-            number = 0 if sgm.startswith("middle_block") else int(found[2]) if found else 0
-            blocks[path] = f"{kinds[found[1]]}{number:02}" if found else None
+            match = re.match(r"(input_blocks|output_blocks|middle_block)\.(\d+)", sgm)
+            number = 0 if sgm.startswith("middle_block") else int(match[2]) if match else 0
+            blocks[path] = f"{kinds[match[1]]}{number:02}" if match else None
     return blocks
 
 
 @cache
 def _prefixes() -> dict[str, frozenset[str]]:
-    """Every path that has modules below it, or is one -> the base models that have it."""
+    """Return the base models that have each path, of a module or with modules below it."""
     prefixes: dict[str, frozenset[str]] = {}
     names = [(path, bases_of(path)) for path in _blocks()]
     for component, bases in (("text_encoder", frozenset(_BASE_NAMES)), ("text_encoder_2", frozenset(_SDXL))):
@@ -199,7 +216,7 @@ def _paths(pairs: Sequence[tuple[object, object]]) -> dict[str, float]:
         prefix = str(key).removeprefix("unet.")
         if prefix not in _prefixes():
             shallow = [known for known in _prefixes() if known.count(".") <= 3]
-            raise BlendError(f'no module lies under "{shown(key)}"; {_nearest_path(prefix, shallow)}')
+            raise BlendError(f'there is no module under "{shown(key)}"; {_nearest_path(prefix, shallow)}')
         if prefix in paths:
             raise BlendError(f"{prefix} is given twice")
         paths[prefix] = finite(value, prefix)

@@ -1,4 +1,4 @@
-"""Adapters named in a prompt, `<lora:name:0.8>` as AUTOMATIC1111's web UI writes it, and on the command line."""
+"""Adapters that are named in a prompt, as `<lora:name:0.8>` like in AUTOMATIC1111's web UI, or on the command line."""
 
 import re
 from typing import Any
@@ -14,10 +14,19 @@ _WEIGHT = re.compile(rf"{NUMBER}|[+-]?(?:nan|inf|infinity)|", re.IGNORECASE | re
 
 
 def parse_prompt(text: str) -> tuple[str, list[Any]]:
-    """Take the tags out of a prompt: (the text without them, what they say as entries for `resolve_blend`).
+    """Take the tags out of a prompt, such as `<lora:ink:0.8>`.
 
-    A plain tag gives (name, weight), weight 1 if there is none. A name is looked up in the folder of adapters only;
-    `lorablend.adapters.blends.tags` has the syntax. Raises BlendError for a tag that is malformed, or names a path.
+    The module `lorablend.adapters.blends.tags` documents the syntax.
+
+    Args:
+        text: The prompt.
+
+    Returns:
+        The prompt without the tags, and the tags as entries for `resolve_blend`. A plain tag becomes (name, weight),
+            with weight 1 if it has none. The names are looked up in the adapter folder only.
+
+    Raises:
+        BlendError: A tag is malformed, or names a path.
     """
     entries: list[Any] = []
     parts: list[str] = []
@@ -29,16 +38,23 @@ def parse_prompt(text: str) -> tuple[str, list[Any]]:
     if not entries:
         return text, []
     rest = parts[0]
-    for part in (*parts[1:], text[end:]):  # one space, not two, where a tag stood between two
+    for part in (*parts[1:], text[end:]):  # leave one space, not two, where a tag was between two
         rest += part[1:] if rest.endswith(" ") and part.startswith(" ") else part
     return rest.strip(), entries
 
 
 def parse_lora_option(text: str) -> Any:
-    """Read "FILE", "FILE:WEIGHT" or one whole tag, "<lora:FILE:0.8:lbw=OUTALL>", as an entry for `resolve_blend`.
+    """Read an option such as "FILE", "FILE:WEIGHT" or one tag, "<lora:FILE:0.8:lbw=OUTALL>".
 
-    What follows the last colon is the weight if it is a number, so a Windows drive or a colon in a name does no harm.
-    Raises BlendError for an empty name, a weight that is empty, NaN or infinite, and a malformed tag.
+    Args:
+        text: The option. The text after the last colon is the weight if it is a number, so Windows drives and colons
+            in names are allowed.
+
+    Returns:
+        An entry for `resolve_blend`.
+
+    Raises:
+        BlendError: The name is empty, the weight is empty, NaN or infinite, or the tag is malformed.
     """
     whole = shown(text)
     if text.lstrip().startswith("<"):

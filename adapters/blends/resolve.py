@@ -1,4 +1,4 @@
-"""From what a user writes to a `Blend`: every form of an entry is read, every adapter found and loaded."""
+"""Turn what a user writes into a `Blend`: read every form of an entry, find and load every adapter."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from lorablend.adapters.wording import shown
 __all__ = ["Entry", "read_blend_json", "resolve_blend"]
 
 Entry = tuple[str | os.PathLike[str] | Adapter, float] | BlendItem | Blend | Mapping[str, Any] | str
-"""One entry of a blend: (path, name or Adapter; weight), a BlendItem, a Blend, the JSON form of one of the two with any
-of these values in place, or a text of `<lora:…>` tags."""
+"""One entry of a blend: a pair (path, name or Adapter; weight), a BlendItem, a Blend, the JSON form of a BlendItem or a
+Blend (in which values may also be objects such as an Adapter or a Mask), or a text of `<lora:…>` tags."""
 
 _ITEM_KEYS = ("adapter", "weight", "unet", "text_encoder", "blocks", "schedule", "mask")
 _BLEND_KEYS = ("mode", "switch_steps", "items")
@@ -38,9 +38,20 @@ def resolve_blend(
 ) -> Blend:
     """Find and load the adapters of a blend.
 
-    `find_adapter` says what a name may be. `load` lets a caller keep adapters that it has loaded before. `open_mask`
-    reads a picture file as f32 [height, width] in 0..1; without it a mask can only be a box. A mode that an entry says
-    is the whole blend's. Raises BlendError for what makes no sense, AdapterError for a file that cannot be used.
+    Args:
+        entries: A Blend, which is returned as it is, or entries in any of the forms of `Entry`. A mode that an entry
+            sets applies to the whole blend.
+        lora_dir: The folder in which adapters and masks are found by name. An adapter may be named by its file name
+            with or without the suffix, by its path relative to the folder, or by the name that its trainer gave it.
+        load: Loads an adapter file; a caller may return adapters that it has loaded before.
+        open_mask: Reads a picture file as float32 [height, width] from 0 to 1. Without it, masks can only be boxes.
+
+    Returns:
+        The blend, with the adapters in the order of the entries.
+
+    Raises:
+        BlendError: An entry is invalid, or its adapter is not found.
+        AdapterError: A file cannot be used.
     """
     if isinstance(entries, Blend):
         return entries
@@ -48,13 +59,13 @@ def resolve_blend(
     mode: tuple[str, int] | None = None
     for part in _parts(entries):
         if len(items) > MAX_ITEMS:
-            break  # before more files are opened; `Blend` refuses
+            break  # `Blend` will refuse them; do not open more files
         if isinstance(part, BlendItem):
             items.append(part)
         elif isinstance(part, Mapping):
             items.append(_item(part, lora_dir, load, open_mask))
         elif mode not in (None, part):
-            raise BlendError(f"the blend says both {_shown_mode(mode)} and {_shown_mode(part)}; give one mode")
+            raise BlendError(f"the blend has the modes {_shown_mode(mode)} and {_shown_mode(part)}; give only one")
         else:
             mode = part
     name, steps = mode or ("sum", 1)
@@ -62,13 +73,23 @@ def resolve_blend(
 
 
 def read_blend_json(text: str) -> dict[str, Any]:
-    """The JSON form of a blend as an entry for `resolve_blend`. Raises BlendError if it is no such thing."""
+    """Read the JSON form of a blend, `{"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8}]}`.
+
+    Args:
+        text: The JSON text; only "items" is required.
+
+    Returns:
+        The form as an entry for `resolve_blend`, which checks the items.
+
+    Raises:
+        BlendError: The text is not valid JSON, has no list of items, or has unknown keys.
+    """
     try:
         form = json.loads(text)
     except RecursionError:
-        raise BlendError("not JSON of a blend: nested too deeply") from None
+        raise BlendError("not a blend in JSON: nested too deeply") from None
     except ValueError as error:
-        raise BlendError(f"not JSON: {shown(error)}") from None
+        raise BlendError(f"not valid JSON: {shown(error)}") from None
     if not isinstance(form, dict) or not isinstance(form.get("items"), list):
         raise BlendError('no list of "items"; write {"items": [{"adapter": "ink", "weight": 0.8}]}')
     refuse_unknown(form, _BLEND_KEYS)
@@ -76,9 +97,9 @@ def read_blend_json(text: str) -> dict[str, Any]:
 
 
 def _parts(entries: Iterable[Entry], inside: bool = False) -> Iterable[BlendItem | Mapping[str, Any] | tuple[str, int]]:
-    """Items, JSON forms of items, and (mode, switch_steps) where one is said that is not the default.
+    """Yield items, JSON forms of items, and (mode, switch_steps) for every mode other than the default.
 
-    `inside` the items of a blend there are no blends.
+    `inside`: the entries are the items of a blend, which cannot be blends themselves.
     """
     for entry in entries:
         if isinstance(entry, BlendItem) or (isinstance(entry, Mapping) and "adapter" in entry):
@@ -94,15 +115,15 @@ def _parts(entries: Iterable[Entry], inside: bool = False) -> Iterable[BlendItem
             refuse_unknown(entry, _BLEND_KEYS)
             items = entry.get("items", ())
             if not isinstance(items, list | tuple):
-                raise BlendError(f"items {shown(items)} is no list of entries")
+                raise BlendError(f"items {shown(items)} is not a list of entries")
             yield from _parts(items, inside=True)
             yield from _mode(entry.get("mode", "sum"), entry.get("switch_steps", 1))
         else:
-            raise BlendError(f"{shown(entry)}: an entry of a blend is a pair, (file or name, weight)")
+            raise BlendError(f"{shown(entry)} is not an entry of a blend; give a pair, (file or name, weight)")
 
 
 def _mode(mode: Any, switch_steps: Any) -> Iterable[tuple[str, int]]:
-    blend = Blend((), mode, switch_steps)  # it checks
+    blend = Blend((), mode, switch_steps)  # checks both
     return [(blend.mode, blend.switch_steps)] if blend.mode != "sum" else []
 
 
@@ -118,9 +139,9 @@ def _item(
     open_mask: Callable[[Path], np.ndarray] | None,
 ) -> BlendItem:
     refuse_unknown(form, _ITEM_KEYS)
-    what = form["adapter"]
-    if not isinstance(what, str | os.PathLike | Adapter):
-        raise BlendError(f"{shown(what)}: an adapter is given by its path, its name or an Adapter")
+    adapter = form["adapter"]
+    if not isinstance(adapter, str | os.PathLike | Adapter):
+        raise BlendError(f"{shown(adapter)} is not an adapter; give its path, its name or an Adapter")
     try:
         blocks, schedule = form.get("blocks"), form.get("schedule")
         if blocks is not None and not isinstance(blocks, BlockWeights):
@@ -129,9 +150,9 @@ def _item(
             schedule = Schedule.from_json(schedule)
         mask = _mask(form.get("mask"), lora_dir, open_mask)
     except BlendError as error:
-        raise BlendError(f"{shown(what.name if isinstance(what, Adapter) else what)}: {error}") from None
+        raise BlendError(f"{shown(adapter.name if isinstance(adapter, Adapter) else adapter)}: {error}") from None
     return BlendItem(
-        what if isinstance(what, Adapter) else load(find_adapter(what, lora_dir)),
+        adapter if isinstance(adapter, Adapter) else load(find_adapter(adapter, lora_dir)),
         form.get("weight", 1.0),
         form.get("unet"),
         form.get("text_encoder"),
@@ -149,7 +170,7 @@ def _mask(
     if not isinstance(value, str | os.PathLike):
         return Mask(box=value)
     if open_mask is None:
-        raise BlendError(f"mask {shown(value)}: pictures cannot be opened here; give a box, left, top, right, bottom")
+        raise BlendError(f"mask {shown(value)}: pictures cannot be opened here; give a box: left, top, right, bottom")
     path = Path(value)
-    name = path.name if path.is_absolute() else path.as_posix()  # where a picture lies is nobody's business
+    name = path.name if path.is_absolute() else path.as_posix()  # absolute paths stay private
     return Mask(picture=open_mask(find_mask(value, lora_dir)), name=name)

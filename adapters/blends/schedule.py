@@ -13,7 +13,7 @@ from lorablend.adapters.wording import shown
 __all__ = ["Bound", "Schedule"]
 
 Bound = int | float | None
-"""Where a window begins or ends: a step's number from 1, a part of the run as a float, or the run's own (None)."""
+"""Where a window begins or ends: a step counted from 1 (int), a fraction of the run (float), or as the run does."""
 
 _KEYS = ("start", "stop", "ramp")
 _ROUNDING = 1e-9  # of a step: 0.3 * 10 is a little more than 3
@@ -21,13 +21,19 @@ _ROUNDING = 1e-9  # of a step: 0.3 * 10 is a little more than 3
 
 @dataclass(frozen=True)
 class Schedule:
-    """A window of steps, with a straight ramp of the factor over it if asked for. Without arguments: always 1.
+    """A window of steps in which an adapter acts, optionally with a linear ramp. Without arguments it always acts.
 
-    `start` is the first step that is on, `stop` the first that is off again: so A1111's block-weight extension
-    (hako-mikan/sd-webui-lora-block-weight, `denoiser_callback`) counts `start=3`, `stop=10` and `step=3-10`, which is
-    on in steps 3 to 9. As parts of the run, start=0.25 and stop=0.5 is the second quarter; windows that meet share no
-    step.
-    `ramp` (from, to): the factor at the first and the last step of the run that the window covers.
+    Steps are counted as in A1111's block-weight extension (hako-mikan/sd-webui-lora-block-weight,
+    `denoiser_callback`), where `step=3-10` acts in steps 3 to 9. An int is a step, counted from 1; a float is a
+    fraction of the run, so that start=0.25 and stop=0.5 is the second quarter. Windows that meet share no step.
+
+    Attributes:
+        start: The first step in which the adapter acts; None for the first step of the run.
+        stop: The first step in which it no longer acts; None to act until the end of the run.
+        ramp: The factors at the first and the last step of the window; None for 1 throughout.
+
+    Raises:
+        BlendError: The window contains no step, or a value is out of range.
     """
 
     start: Bound = None
@@ -40,14 +46,14 @@ class Schedule:
         empty |= isinstance(start, float) and start == 1
         empty |= start is not None and stop is not None and type(start) is type(stop) and start >= stop
         if empty:
-            raise BlendError(f"no step lies in the window from {_shown(start, 'start')} to {_shown(stop, 'end')}")
-        # The run's own ends are None, however they were written, so that equal schedules compare equal.
+            raise BlendError(f"there is no step in the window from {_shown(start, 'start')} to {_shown(stop, 'end')}")
+        # The ends of the run become None, however they were written, so that equal schedules compare equal.
         object.__setattr__(self, "start", None if start == 0 or _is_step(start, 1) else start)
         object.__setattr__(self, "stop", None if isinstance(stop, float) and stop == 1 else stop)
         object.__setattr__(self, "ramp", None if self.ramp is None else _ramp(self.ramp))
 
     def at(self, step: int, steps: int) -> float:
-        """The factor in step number `step`, counted from 0, of a run of `steps`."""
+        """Return the factor in step `step`, counted from 0, of a run of `steps` steps."""
         first, end = self._window(steps)
         if not first <= step < end:
             return 0.0
@@ -57,23 +63,23 @@ class Schedule:
         return high if end - first == 1 else low + (high - low) * (step - first) / (end - first - 1)
 
     def values(self, steps: int) -> tuple[float, ...]:
-        """The factor in every step of a run of `steps`."""
+        """Return the factors in all steps of a run of `steps` steps."""
         return tuple(self.at(step, steps) for step in range(steps))
 
     def _window(self, steps: int) -> tuple[int, int]:
-        """(first step that is on, first that is off again), counted from 0, within the run."""
+        """Return the first step that is on and the first that is off again, counted from 0, within the run."""
         first = 0 if self.start is None else _index(self.start, steps)
         end = steps if self.stop is None else _index(self.stop, steps)
         return first, min(end, steps)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form: only what is set."""
+        """Return the JSON form, with only the settings that are not None."""
         form = {"start": self.start, "stop": self.stop, "ramp": None if self.ramp is None else list(self.ramp)}
         return {key: value for key, value in form.items() if value is not None}
 
     @classmethod
     def from_json(cls, form: object) -> "Schedule":
-        """Read the JSON form, {"start": 3, "stop": 10, "ramp": [0, 1]}; all keys may be left out. Raises BlendError."""
+        """Read the JSON form, `{"start": 3, "stop": 10, "ramp": [0, 1]}`; all keys are optional. Raises BlendError."""
         if not isinstance(form, Mapping):
             raise BlendError(f'schedule {shown(form)} is not of the form {{"start": 3, "stop": 10, "ramp": [0, 1]}}')
         refuse_unknown(form, _KEYS)
@@ -85,11 +91,11 @@ def _bound(value: object, what: str) -> Bound:
         return None
     if isinstance(value, Integral) and not isinstance(value, bool):
         if value < 0:
-            raise BlendError(f"{what} {value} is no step; steps count from 1")
+            raise BlendError(f"{what} {value} is not a step; steps are counted from 1")
         return int(value)
     part = finite(value, what)
     if not 0 <= part <= 1:
-        raise BlendError(f"{what} {part} is neither a whole step nor a part of the run from 0.0 to 1.0")
+        raise BlendError(f"{what} {part} is neither a whole step nor a fraction of the run from 0.0 to 1.0")
     return part
 
 
@@ -102,12 +108,12 @@ def _shown(bound: Bound, end: str) -> str:
 
 
 def _index(bound: int | float, steps: int) -> int:
-    """The step that begins at `bound`, counted from 0."""
+    """Return the step that begins at `bound`, counted from 0."""
     return max(bound - 1, 0) if isinstance(bound, int) else math.ceil(bound * steps - _ROUNDING)
 
 
 def _ramp(ramp: object) -> tuple[float, float] | None:
     if not isinstance(ramp, Sequence) or isinstance(ramp, str) or len(ramp) != 2:
-        raise BlendError(f"ramp {shown(ramp)} is not two numbers, the factor at its first and at its last step")
+        raise BlendError(f"ramp {shown(ramp)} is not two numbers, the factors at its first and its last step")
     low, high = finite(ramp[0], "ramp"), finite(ramp[1], "ramp")
     return None if low == high == 1 else (low, high)

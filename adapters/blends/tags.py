@@ -1,11 +1,11 @@
 """The text form of a blend: tags as in AUTOMATIC1111's web UI and its block-weight extension.
 
-    <lora:ink>  <lora:ink:0.8>                weight, 1 if left out
-    <lora:ink:0.5:0.8>                        text encoders, UNet; also te=0.5 and unet=0.8; te= alone is for both
+    <lora:ink>  <lora:ink:0.8>                weight, 1 if omitted
+    <lora:ink:0.5:0.8>                        text encoders, UNet; also te=0.5 and unet=0.8; te= alone sets both
     :lbw=OUTALL  :lbw=1,0,0,…                 block weights: a preset, or 12, 17, 20 or 26 numbers
-    :in=0.5:mid=1:out=0                       SD.Next's: in place of the UNet's weight in down, mid and up blocks
+    :in=0.5:mid=1:out=0                       as in SD.Next: replaces the weight in down, mid and up blocks
     :blocks=down_blocks.2@0.5,mid_block@0     factors below diffusers paths (ours)
-    :step=3-10  :start=3  :stop=10            on from step 3 until step 10, which is off; parts of the run as 0.25
+    :step=3-10  :start=3  :stop=10            on in steps 3 to 9; fractions of the run as 0.25
     :ramp=0-1                                 the factor from the window's first to its last step (ours)
     :mask=0,0,0.5,1  :mask=left.png           left, top, right, bottom; or a grey picture (ours)
     <blend:switch:2>  <blend:composite>       the mode of the whole blend (ours)
@@ -27,18 +27,18 @@ from lorablend.adapters.wording import shown
 
 __all__ = ["TAG_START", "checked_name", "read_tag", "read_tags", "write_tags"]
 
-# Anything that starts like a tag must be one; "<lyco:" is the old spelling for the algorithms beyond LoRA.
+# Anything that starts like a tag must be one. "<lyco:" is the old spelling for algorithms other than LoRA.
 TAG_START = re.compile(
     r"<\s*(?:(?P<kind>lora|lyco|hypernet)\b|(?P<blend>blend)\s*:)(?P<rest>[^<>]*)(?P<end>>?)", re.IGNORECASE
 )
 
 _KEYS = ("te", "unet", "dyn", "lbw", "in", "mid", "out", "blocks", "step", "start", "stop", "end", "ramp", "mask")
 _RANGE = re.compile(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*")
-_UNWRITABLE = re.compile(r"[:<>\n]")  # what a value of a tag cannot hold
+_UNWRITABLE = re.compile(r"[:<>\n]")  # cannot be in a value of a tag
 
 
 def read_tags(text: str) -> list[Any]:
-    """The entries of a text of nothing but tags, in their order; names may be paths. Raises BlendError."""
+    """Return the entries of a text that contains only tags, in order; names may be paths. Raises BlendError."""
     entries, end = [], 0
     for tag in TAG_START.finditer(text):
         if text[end : tag.start()].strip():
@@ -51,9 +51,9 @@ def read_tags(text: str) -> list[Any]:
 
 
 def read_tag(tag: re.Match[str], *, from_prompt: bool) -> Any:
-    """One match of `TAG_START` as an entry for `resolve_blend`: (name, weight) where nothing more is said, else a dict.
+    """Read a match of `TAG_START` as an entry for `resolve_blend`: (name, weight) for a plain tag, else a dict.
 
-    A name from a prompt is a `PromptName`; a path there is refused. Raises BlendError.
+    A name from a prompt becomes a `PromptName`, and may not be a path. Raises BlendError.
     """
     whole = shown(tag.group())
     if not tag["end"]:
@@ -61,7 +61,7 @@ def read_tag(tag: re.Match[str], *, from_prompt: bool) -> Any:
     if tag["blend"]:
         return _read_mode(whole, tag["rest"])
     if tag["kind"].lower() == "hypernet":
-        raise BlendError(f"{whole}: hypernetworks cannot be applied, only adapters as in <lora:name:0.8>")
+        raise BlendError(f"{whole}: hypernetworks are not supported; use adapters, as in <lora:name:0.8>")
     before, *fields = (field.strip() for field in tag["rest"].split(":"))
     if before or not fields or not fields[0]:
         raise BlendError(f"{whole}: no name in the tag; write <lora:name:0.8>")
@@ -76,9 +76,16 @@ def read_tag(tag: re.Match[str], *, from_prompt: bool) -> Any:
 
 
 def write_tags(blend: Blend, names: Sequence[str] | None = None) -> list[str]:
-    """The tags of a blend, without loss but for characters in a name that no tag can hold: they become underscores.
+    """Write a blend as tags, from which it can be read back.
 
-    `names` are the adapters' names to write, one per item; the default is their own.
+    Characters in a name that cannot be in a tag (colons, angle brackets, line breaks) become underscores.
+
+    Args:
+        blend: The blend.
+        names: The names to write for the adapters, one per item; None for their own names.
+
+    Returns:
+        One tag per item, and if the mode is not "sum", a last one for the mode.
     """
     names = [item.adapter.name for item in blend] if names is None else names
     tags = [_write_item(_writable(name), item) for name, item in zip(names, blend, strict=True)]
@@ -110,17 +117,17 @@ def _read_fields(fields: Sequence[str]) -> dict[str, Any]:
             key = key.strip().lower()
             refuse_unknown([key], _KEYS)
             if key in named:
-                raise BlendError(f"{key}= is said twice")
+                raise BlendError(f"{key}= is given twice")
             named[key] = value.strip()
     if len(positional) > 3:
         raise BlendError(f'"{shown(positional[3])}" is one value too many; write <lora:name:te:unet>, then key=value')
     if len(positional) == 3 or "dyn" in named:
-        raise BlendError("a rank for one adapter (dyn) cannot be given; max_rank is for the whole blend")
+        raise BlendError("a rank for one adapter (dyn) is not supported; max_rank applies to the whole blend")
     return _weights(positional, named) | _extras(named)
 
 
 def _weights(positional: Sequence[str], named: dict[str, str]) -> dict[str, Any]:
-    """A1111's rule: te is the first value or te=, unet the second or unet=, and if there is none, what te is."""
+    """Apply A1111's rule: te is the first value or te=; unet is the second value or unet=, or else the same as te."""
     weight = to_number(positional[0], "weight") if positional else 1.0
     unet = named.get("unet", positional[1] if len(positional) > 1 else None)
     if "te" not in named:
@@ -142,7 +149,7 @@ def _extras(named: dict[str, str]) -> dict[str, Any]:
         edges = value.split(",")
         box = len(edges) == 4 and all(re.fullmatch(NUMBER, edge.strip()) for edge in edges)
         if not value:
-            raise BlendError("mask= is empty; give a box, left,top,right,bottom, or a picture")
+            raise BlendError("mask= is empty; give a box as left,top,right,bottom, or a picture")
         extras["mask"] = tuple(to_number(edge, "mask edge") for edge in edges) if box else value
     return extras
 
@@ -170,9 +177,9 @@ def _blocks(
 
 
 def _schedule(named: dict[str, str]) -> Schedule:
-    said = [key for key in ("step", "start", "stop", "end") if key in named]
-    if ("step" in said and len(said) > 1) or ("stop" in said and "end" in said):
-        raise BlendError(f"{' and '.join(f'{key}=' for key in said)} say the same thing; give one of them")
+    bounds = [key for key in ("step", "start", "stop", "end") if key in named]
+    if ("step" in bounds and len(bounds) > 1) or ("stop" in bounds and "end" in bounds):
+        raise BlendError(f"{' and '.join(f'{key}=' for key in bounds)} mean the same thing; give one of them")
     start, stop = named.get("start"), named.get("stop", named.get("end"))
     if "step" in named:
         start, stop = _range("step", named["step"], "step=3-10")
@@ -184,10 +191,10 @@ def _schedule(named: dict[str, str]) -> Schedule:
 
 
 def _range(key: str, text: str, example: str) -> tuple[str, str]:
-    found = _RANGE.fullmatch(text)
-    if not found:
-        raise BlendError(f'{key} "{shown(text)}" is no range; write {example}')
-    return found[1], found[2]
+    match = _RANGE.fullmatch(text)
+    if not match:
+        raise BlendError(f'{key} "{shown(text)}" is not a range; write {example}')
+    return match[1], match[2]
 
 
 def _bound(key: str, text: str | None) -> Bound:
@@ -198,15 +205,15 @@ def _bound(key: str, text: str | None) -> Bound:
 
 
 def checked_name(name: str) -> PromptName:
-    """A stranger's word for an adapter. Raises BlendError if it is a path."""
+    """Return an untrusted name as a `PromptName`. Raises BlendError if it is a path."""
     if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name):
-        raise BlendError(f'"{shown(name)}" is a path; a prompt takes a name, not a path')
+        raise BlendError(f'"{shown(name)}" is a path; in a prompt, give a name')
     return PromptName(name)
 
 
 def _write_item(name: str, item: BlendItem) -> str:
     fields = ["lora", name, write_number(item.weight)]
-    if item.text_encoder is not None:  # te= alone would be for the UNet too
+    if item.text_encoder is not None:  # te= alone would set the UNet's weight too
         unet = item.weight if item.unet is None else item.unet
         fields += [f"te={write_number(item.text_encoder)}", f"unet={write_number(unet)}"]
     elif item.unet is not None:

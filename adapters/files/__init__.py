@@ -1,1 +1,1 @@
-"""Adapter files and checkpoints as bytes: headers, tensors, metadata."""
+"""Adapter files and checkpoints as bytes: headers, tensors and metadata."""

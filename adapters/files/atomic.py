@@ -11,16 +11,25 @@ __all__ = ["atomic_write", "part_of"]
 
 
 def part_of(target: Path) -> Path:
-    """A new, hidden path beside `target`, for something that takes its place in one step."""
+    """Return a new, hidden path next to `target`, for something that will replace it in one step."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
 
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """Write a file, or fill a folder, at the path that this gives; it takes `target`'s place when the block ends.
+    """Yield a path to write a file to, or to make a folder at; it replaces `target` when the block ends.
 
-    A file replaces an older one; a folder must be new or empty. After any exception, `target` is what it was, and what
-    the block wrote is gone. OSError, such as for a full disk, is the caller's to explain.
+    A file may replace an older one; a folder cannot replace one that has files in it. After any exception, `target` is
+    unchanged and what the block wrote is deleted.
+
+    Args:
+        target: The path of the finished file or folder.
+
+    Yields:
+        A path in the same folder, where nothing exists yet.
+
+    Raises:
+        OSError: The system's, such as for a full disk; the caller explains it to the user.
     """
     part = part_of(target)
     try:

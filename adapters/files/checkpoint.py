@@ -1,4 +1,4 @@
-"""A whole model's weights, tensor by tensor: a diffusers folder, or a single checkpoint of SDXL, SD 1.x or SD 2.x."""
+"""The weights of a whole model: a diffusers folder, or a single checkpoint of SDXL, SD 1.x or SD 2.x."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from lorablend.adapters.files.file import Tensor, TensorFile, read_file
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.wording import shown
 
-__all__ = ["Checkpoint", "Part", "read_checkpoint"]
+__all__ = ["CheckpointFile", "CheckpointPart", "read_checkpoint"]
 
 _COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
-# (start of a tensor's name in a single checkpoint, component, whether it is of OpenCLIP, which names modules its way).
+# (start of a tensor's name in a single checkpoint, component, whether OpenCLIP's module names follow).
 _PREFIXES = (
     ("model.diffusion_model.", "unet", False),
     ("conditioner.embedders.0.transformer.", "text_encoder", False),
@@ -23,7 +23,7 @@ _PREFIXES = (
     ("cond_stage_model.transformer.", "text_encoder", False),
     ("cond_stage_model.model.", "text_encoder", True),
 )
-# OpenCLIP's names inside a layer -> transformers' names, and which third of the rows.
+# OpenCLIP's names inside a layer -> transformers' names, each with the third of the rows that it takes, or None.
 _OPEN_CLIP = {
     "attn.in_proj_": (("self_attn.q_proj.", 0), ("self_attn.k_proj.", 1), ("self_attn.v_proj.", 2)),
     "attn.out_proj.": (("self_attn.out_proj.", None),),
@@ -43,8 +43,8 @@ _OPEN_CLIP_ENDS = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """A tensor of a checkpoint, or a third of its rows."""
+class CheckpointPart:
+    """A tensor of a checkpoint, or one third of its rows."""
 
     tensor: Tensor
     third: int | None = None
@@ -56,7 +56,7 @@ class Part:
         return (first if self.third is None else first // 3, *rest)
 
     def read(self) -> np.ndarray:
-        """The values in float32."""
+        """Return the values in float32."""
         values = self.tensor.float32()
         if self.transposed:
             return np.ascontiguousarray(values.T)
@@ -64,11 +64,17 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """`parts`: (component, tensor name as in diffusers) -> its values, of the UNet and the text encoders."""
+class CheckpointFile:
+    """A model that is open for reading.
+
+    Attributes:
+        path: The folder or the file.
+        parts: The tensors of the UNet and the text encoders, by (component, tensor name as in diffusers).
+        files: The files that they are in.
+    """
 
     path: Path
-    parts: Mapping[tuple[str, str], Part] = field(repr=False)
+    parts: Mapping[tuple[str, str], CheckpointPart] = field(repr=False)
     files: tuple[TensorFile, ...] = field(repr=False)
 
     @property
@@ -80,18 +86,20 @@ class Checkpoint:
         return "sd2" if key and key.shape[1] == 1024 else "sd15"
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Open a model; only headers are read. ModelError where it is none, AdapterError for a file that is broken."""
+def read_checkpoint(path: Path) -> CheckpointFile:
+    """Open a model; only headers are read.
+
+    Raises ModelError if the path is not a model, AdapterError for a broken file.
+    """
     if path.is_dir():
-        chosen = {name: _weight_files(path / name) for name in _COMPONENTS}
-        files = {name: [read_file(file) for file in found] for name, found in chosen.items()}
+        files = {name: [read_file(file) for file in _weight_files(path / name)] for name in _COMPONENTS}
         parts = {
-            (name, _with_text_model(name, tensor_name)): Part(tensor)
-            for name, found in files.items()
-            for file in found
+            (component, _with_text_model(component, tensor_name)): CheckpointPart(tensor)
+            for component, shards in files.items()
+            for file in shards
             for tensor_name, tensor in file.tensors.items()
         }
-        opened = tuple(file for found in files.values() for file in found)
+        opened = tuple(file for shards in files.values() for file in shards)
     elif path.is_file():
         file = read_file(path)
         parts, opened = _single(file), (file,)
@@ -99,27 +107,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{shown(path)} does not exist; give a diffusers folder or a .safetensors checkpoint")
     if not parts:
         raise ModelError(
-            f"{shown(path)} holds no weights of a UNet or a text encoder; "
+            f"{shown(path)} has no weights of a UNet or a text encoder; "
             "give a diffusers folder or a .safetensors checkpoint of SDXL or SD 1.x"
         )
-    return Checkpoint(path, parts, opened)
+    return CheckpointFile(path, parts, opened)
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files with the weights, whole or in shards; of several precisions the full one."""
+    """Return the files with the weights, one or several shards; of several precisions, those of the full one."""
     files = sorted(folder.glob("*.safetensors"))
     return [file for file in files if ".fp16" not in file.name] or files
 
 
 def _with_text_model(component: str, name: str) -> str:
-    """transformers 5 writes CLIP without the "text_model." that every adapter file has."""
+    """Add the "text_model." that adapter files have and transformers 5 leaves out."""
     if component == "unet" or name.startswith(("text_model.", "text_projection")):
         return name
     return f"text_model.{name}"
 
 
-def _single(file: TensorFile) -> dict[tuple[str, str], Part]:
-    parts: dict[tuple[str, str], Part] = {}
+def _single(file: TensorFile) -> dict[tuple[str, str], CheckpointPart]:
+    parts: dict[tuple[str, str], CheckpointPart] = {}
     for name, tensor in file.tensors.items():
         for prefix, component, open_clip in _PREFIXES:
             if not name.startswith(prefix):
@@ -128,24 +136,25 @@ def _single(file: TensorFile) -> dict[tuple[str, str], Part]:
             if open_clip:
                 parts |= {(component, new): part for new, part in _from_open_clip(inside, tensor)}
             else:
-                parts[component, _with_text_model(component, _diffusers_name(component, inside))] = Part(tensor)
+                diffusers_name = _with_text_model(component, _diffusers_name(component, inside))
+                parts[component, diffusers_name] = CheckpointPart(tensor)
     return parts
 
 
 def _diffusers_name(component: str, name: str) -> str:
-    """A tensor's name with the module in diffusers' spelling; one of no known module stays as it is."""
+    """Return a tensor's name with the module in diffusers' spelling; unchanged if the module is unknown."""
     module, dot, end = name.rpartition(".")
     path = find_module(component, module)
     return f"{path}{dot}{end}" if path else name
 
 
-def _from_open_clip(name: str, tensor: Tensor) -> list[tuple[str, Part]]:
-    if name in _OPEN_CLIP_ENDS:  # a projection is kept as x · P there, as P · x here
-        return [(_OPEN_CLIP_ENDS[name], Part(tensor, transposed=name == "text_projection"))]
+def _from_open_clip(name: str, tensor: Tensor) -> list[tuple[str, CheckpointPart]]:
+    if name in _OPEN_CLIP_ENDS:  # OpenCLIP computes x · P, transformers P · x
+        return [(_OPEN_CLIP_ENDS[name], CheckpointPart(tensor, transposed=name == "text_projection"))]
     number, _, inside = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
     for start, targets in _OPEN_CLIP.items():
         if name.startswith(_OPEN_CLIP_LAYERS) and inside.startswith(start):
             end = inside.removeprefix(start)
             layer = f"text_model.encoder.layers.{number}."
-            return [(f"{layer}{target}{end}", Part(tensor, third)) for target, third in targets]
-    return [(name, Part(tensor))]
+            return [(f"{layer}{target}{end}", CheckpointPart(tensor, third)) for target, third in targets]
+    return [(name, CheckpointPart(tensor))]

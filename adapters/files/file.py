@@ -1,7 +1,7 @@
-"""Read a safetensors file that nobody vouches for: validate the header, then hand out views without a copy.
+"""Read an untrusted safetensors file: validate the header, then return views without copying.
 
 Layout (https://github.com/huggingface/safetensors#format): u64 little-endian N, N bytes of JSON, the tensors' bytes.
-Nothing is allocated by a size that the file merely claims: every claim is checked against the file's real length.
+Every size in the header is checked against the file's real length before any memory is allocated for it.
 """
 
 import math
@@ -23,12 +23,12 @@ from lorablend.adapters.wording import shown
 
 __all__ = ["Tensor", "TensorFile", "read_file"]
 
-_HEADER_LIMIT = 100_000_000  # bytes: the limit of the safetensors library itself
-_ELEMENT_LIMIT = 2**40  # of a shape with its zeros left out; beyond it numpy cannot even describe the array
+_HEADER_LIMIT = 100_000_000  # bytes, the same as the safetensors library's
+_ELEMENT_LIMIT = 2**40  # in a shape without its zeros; numpy cannot even describe a larger array
 _DIMENSION_LIMIT = 16
-_TENSOR_LIMIT = 2**15  # the fullest files have half of it; one costs a kilobyte or two of objects, empty or not
+_TENSOR_LIMIT = 2**15  # the fullest files have half as many; even an empty one takes a kilobyte or two of objects
 
-# Width in bits of every dtype of the format, so that a header is checked even where the dtype is of no use to us.
+# The width in bits of every dtype of the format, so that headers are checked even for dtypes that we cannot use.
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -37,21 +37,22 @@ _BITS = {
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
 
-# numpy has no bfloat16 and no 8-bit floats: their bits travel as uint16 and uint8.
+# numpy has no bfloat16 and no 8-bit floats: their bits are kept as uint16 and uint8.
 _NUMPY = {
     "F8_E4M3": "<u1", "F8_E5M2": "<u1", "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
     "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
 }  # fmt: skip
 
-# Every float16 as float32, by its bits. numpy converts float16 in software: slower than this look-up, and three times
-# slower for the subnormal numbers (below 6e-5) that small updates are full of.
+# Every float16 as float32, indexed by its bits. numpy converts float16 in software, which is slower than this lookup,
+# and three times slower for subnormal numbers (below 6e-5), which are common in small updates.
 _F16_VALUES = np.arange(2**16, dtype="<u2").view("<f2").astype(np.float32)
 
 
 def _f8_e4m3_values() -> np.ndarray:
-    """Every F8_E4M3 as float16, which holds all of them: 4 bits of exponent with bias 7, 3 of fraction, no infinity.
+    """Return every F8_E4M3 value as float16, which represents them all exactly.
 
-    https://arxiv.org/abs/2209.05433, table 1.
+    An F8_E4M3 has 4 bits of exponent with bias 7, 3 bits of fraction, and no infinity
+    (https://arxiv.org/abs/2209.05433, table 1).
     """
     bits = np.arange(128)
     exponent, fraction = bits >> 3, bits & 7
@@ -60,23 +61,23 @@ def _f8_e4m3_values() -> np.ndarray:
     return np.concatenate([values, -values]).astype(np.float16)
 
 
-# Both as float16, by their bits. An F8_E5M2 is the upper half of a float16.
+# Both as float16, indexed by their bits. An F8_E5M2 is the upper half of a float16.
 _F8_VALUES = {"F8_E4M3": _f8_e4m3_values(), "F8_E5M2": (np.arange(2**8, dtype="<u2") << 8).view("<f2")}
 
-_LOOK_UP = 2**15  # elements at a time: numpy makes the indices 8 bytes wide, and these still fit the cache
+_LOOK_UP = 2**15  # elements at a time: numpy widens the indices to 8 bytes, and this many still fit the cache
 
 
 def _look_up(values: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """The value of each of the bits, in a new array; what it takes beside that is small."""
-    found = np.empty(bits.shape, values.dtype)
-    flat, flat_bits = found.reshape(-1), bits.reshape(-1)
+    """Return `values[bits]` as a new array, with little memory beyond that."""
+    result = np.empty(bits.shape, values.dtype)
+    flat, flat_bits = result.reshape(-1), bits.reshape(-1)
     for start in range(0, flat.size, _LOOK_UP):
         part = slice(start, start + _LOOK_UP)
         np.take(values, flat_bits[part], out=flat[part], mode="clip")  # the other modes would buffer the output
-    return found
+    return result
 
 
-# The bits of infinity, or where there is none, of NaN; every other NaN has the same sign and a larger number.
+# The bits of positive infinity, or of the smallest NaN if there is no infinity. As integers, no NaN is smaller.
 _INFINITY = {
     "F8_E4M3": 0x7F,
     "F8_E5M2": 0x7C,
@@ -86,7 +87,7 @@ _INFINITY = {
     "F64": 0x7FF0000000000000,
 }
 
-# What the first bytes of a file that is not safetensors usually say.
+# What a file that is not safetensors usually is, by its first bytes.
 _LOOKALIKES = (
     (b"<", "a web page, so the download failed"),
     (b"{", "JSON text, so the download failed"),
@@ -98,7 +99,7 @@ _LOOKALIKES = (
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
-    """One tensor of a file; its bytes are looked at only when asked for.
+    """One tensor of a file; its bytes are read only on request.
 
     `dtype` is the format's name for it ("F16", "BF16", "F32"…), `shape` its dimensions.
     """
@@ -116,31 +117,31 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Its length in the file, in bytes."""
+        """The length in the file, in bytes."""
         return self.count * _BITS[self.dtype] // 8
 
     @property
     def raw_bytes(self) -> bytes:
-        """A copy of its bytes in the file."""
+        """A copy of the bytes in the file."""
         return self.buffer[self.begin : self.begin + self.nbytes]
 
     @property
     def array(self) -> np.ndarray:
-        """A read-only view of the file in its own dtype and shape, bfloat16 as uint16, 8-bit floats as uint8.
+        """A read-only view of the file in its own dtype and shape; bfloat16 as uint16, 8-bit floats as uint8.
 
-        A copy only where the file does not align the tensor to its element size. Raises AdapterError for a dtype
+        It is a copy only if the file does not align the tensor to its element size. Raises AdapterError for a dtype
         that is not supported (F4, BOOL, C64…).
         """
         if self.dtype not in _NUMPY:
             raise AdapterError(f"tensor {shown(self.name)} is {self.dtype}: save it as F16, BF16 or F32")
         dtype = _NUMPY[self.dtype]
-        if not self.count:  # frombuffer refuses to view nothing
+        if not self.count:  # frombuffer refuses an empty view
             return np.empty(self.shape, dtype)
         array = np.frombuffer(self.buffer, dtype, self.count, self.begin).reshape(self.shape)
         return array if array.flags.aligned else array.copy()
 
     def float32(self) -> np.ndarray:
-        """The values as float32, in a new array or, for an F32 tensor, a view."""
+        """Return the values as float32: a view of an F32 tensor, a new array otherwise."""
         if self.dtype == "F16":
             return _look_up(_F16_VALUES, self.array.view("<u2"))
         if self.dtype == "BF16":
@@ -149,18 +150,18 @@ class Tensor:
             return bits.view(np.float32)
         if self.dtype in _F8_VALUES:
             return _look_up(_F8_VALUES[self.dtype].astype(np.float32), self.array)
-        with np.errstate(over="ignore"):  # of a float64
+        with np.errstate(over="ignore"):  # a float64 may overflow
             return self.array.astype(np.float32, copy=False)
 
     def raw(self) -> np.ndarray:
-        """The values in 16 or 32 bits without a loss: `array`, but 8-bit floats as a new float16 array."""
+        """Return the values in 16 or 32 bits without loss: `array`, but 8-bit floats as a new float16 array."""
         return _look_up(_F8_VALUES[self.dtype], self.array) if self.dtype in _F8_VALUES else self.array
 
     def is_finite(self) -> bool:
-        """Whether there is no NaN and no infinity in it.
+        """Return whether the tensor has no NaN and no infinity.
 
-        Two integer maxima do it without a temporary: of the signed bits for the positive numbers, of the unsigned bits
-        for the negative ones.
+        Two integer maxima tell it without a temporary array: that of the signed bits covers the positive numbers, that
+        of the unsigned bits the negative ones.
         """
         infinity = _INFINITY.get(self.dtype)
         if infinity is None or not self.count:
@@ -175,9 +176,9 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """A safetensors file whose header has been checked from end to end.
+    """A safetensors file whose header has been checked completely.
 
-    The file stays mapped while any tensor of it is in use, so nothing may write into it meanwhile; replacing it by
+    The file stays mapped while any of its tensors is in use, so it must not be written to meanwhile. Replacing it with
     another file of the same name is safe (Windows does not allow it).
     """
 
@@ -189,12 +190,12 @@ class TensorFile:
 
     @property
     def size(self) -> int:
-        """Length of the file in bytes."""
+        """The length of the file in bytes."""
         return len(self.buffer)
 
 
 def read_file(path: str | os.PathLike[str]) -> TensorFile:
-    """Open and validate a safetensors file. Raises AdapterError, in one line, for anything that is wrong with it."""
+    """Open and validate a safetensors file. Raises AdapterError if anything is wrong with it."""
     path = Path(path)
     try:
         return _read(path)
@@ -207,7 +208,7 @@ def read_file(path: str | os.PathLike[str]) -> TensorFile:
 
 
 def _read(path: Path) -> TensorFile:
-    if not stat.S_ISREG(path.stat().st_mode):  # before opening it: a pipe would keep us waiting
+    if not stat.S_ISREG(path.stat().st_mode):  # before opening it: opening a pipe would block
         raise AdapterError("not a file")
     with path.open("rb") as stream:
         if (length := os.fstat(stream.fileno()).st_size) < 8:
@@ -284,16 +285,16 @@ def _tensor(name: str, entry: Any, buffer: mmap.mmap, data_begin: int) -> Tensor
 
 
 def _check_layout(tensors: Mapping[str, Tensor], data_begin: int, size: int) -> None:
-    """The tensors follow each other with no overlap and no gap, from the header to the end of the file."""
+    """Check that the tensors follow each other without overlaps or gaps, from the header to the end of the file."""
     if not tensors:
-        raise AdapterError("there are no tensors in it")
+        raise AdapterError("the file has no tensors")
     position, previous = data_begin, "the header"
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.begin, tensor.nbytes)):
         label = f"tensor {shown(tensor.name)}"
         if tensor.begin < position:
             raise AdapterError(f"{label} overlaps {previous}")
         if tensor.begin > position:
-            raise AdapterError(f"{tensor.begin - position} bytes between {previous} and {label} belong to nothing")
+            raise AdapterError(f"{tensor.begin - position} bytes between {previous} and {label} belong to no tensor")
         position, previous = tensor.begin + tensor.nbytes, label
     if position < size:
-        raise AdapterError(f"{size - position} bytes after the last tensor belong to nothing")
+        raise AdapterError(f"{size - position} bytes after the last tensor belong to no tensor")

@@ -1,7 +1,7 @@
-"""The JSON in front of a safetensors file, read entry by entry.
+"""The JSON header of a safetensors file, read entry by entry.
 
-`json.loads` of the whole may take twenty bytes for each one of a header that is nothing but brackets, before anybody
-can look at it. Here every tensor's entry is cut out, and refused where it is too long, before it is parsed.
+`json.loads` of the whole header could take twenty bytes of memory for every byte, if the header is nothing but
+brackets. Here each tensor's entry is cut out and its length is checked before it is parsed.
 """
 
 import json
@@ -16,20 +16,20 @@ __all__ = ["METADATA", "read_header"]
 
 METADATA = "__metadata__"
 _SPACE = re.compile(r"[ \t\n\r]*")
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # what an escape can say and no text can hold
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON escapes can spell them, but no valid text contains them
 _LONGEST_ENTRY = 2000  # characters; the largest numbers in all dimensions take a third of it
 _MOST_METADATA = 10_000  # kohya's trainer writes about a hundred
 
 
 def read_header(text: str) -> Iterator[tuple[str, Any]]:
-    """Every name with its value: a dict for a tensor's entry, a dict of text for "__metadata__".
+    """Yield every name with its value: a dict for a tensor's entry, a dict of text for "__metadata__".
 
-    Any other value is None, and nothing follows it. Raises AdapterError for what is not JSON, for a name that comes
-    twice, and for metadata that is not text.
+    A value of any other kind is yielded as None, and ends the reading. Raises AdapterError for invalid JSON, for a name
+    that appears twice, and for metadata that is not text.
     """
     header = _Reader(text)
     for name in header.members():
-        if name == METADATA and header.skip("null"):  # as good as none
+        if name == METADATA and header.skip("null"):  # the same as no metadata
             yield name, {}
         elif header.next() not in ("{", ""):
             yield name, None
@@ -51,34 +51,34 @@ def _metadata(header: "_Reader") -> dict[str, str]:
 
 
 class _Reader:
-    """A place in a JSON text."""
+    """A position in a JSON text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
 
     def next(self) -> str:
-        """The next character that is no space, "" at the end; it stays there."""
+        """Skip spaces and return the next character without consuming it; "" at the end."""
         if self._text[self._at : self._at + 1].isspace() and (space := _SPACE.match(self._text, self._at)):
             self._at = space.end()
         return self._text[self._at : self._at + 1]
 
     def take(self, *expected: str) -> str:
-        """The next character, which must be one of these, and go behind it."""
+        """Consume and return the next character, which must be one of these."""
         if (character := self.next()) not in expected:
             raise _not_json()
         self._at += 1
         return character
 
     def skip(self, word: str) -> bool:
-        """Go behind this word if it is next."""
+        """Consume this word if it is next; return whether it was."""
         self.next()
-        found = self._text.startswith(word, self._at)
-        self._at += len(word) * found
-        return found
+        is_next = self._text.startswith(word, self._at)
+        self._at += len(word) * is_next
+        return is_next
 
     def members(self) -> Iterator[str]:
-        """The names in an object; each value has to be read before the next name."""
+        """Yield the names in an object; the caller must read each value before taking the next name."""
         self.take("{")
         if self.next() == "}":
             self.take("}")
@@ -105,7 +105,7 @@ class _Reader:
         return value
 
     def entry(self) -> Any:
-        """An object that has no objects inside."""
+        """Read an object that contains no other objects."""
         end = self._text.find("}", self._at, self._at + _LONGEST_ENTRY) + 1
         try:
             value = _ENTRY.decode(self._text[self._at : end])
@@ -115,7 +115,7 @@ class _Reader:
         return value
 
     def end(self) -> None:
-        """There must be no more but spaces."""
+        """Check that nothing but spaces follows."""
         if self.next():
             raise _not_json()
 
@@ -123,7 +123,7 @@ class _Reader:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entry = dict(pairs)
     if len(entry) < len(pairs):
-        raise ValueError("a key that comes twice")
+        raise ValueError("a key appears twice")
     return entry
 
 

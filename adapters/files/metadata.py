@@ -1,6 +1,6 @@
-"""What the trainer wrote about an adapter (kohya's ss_*, ModelSpec's modelspec.*), and the hashes it is known by.
+"""What a trainer wrote about an adapter (kohya's ss_*, ModelSpec's modelspec.*), and the hashes that identify it.
 
-Metadata may be missing, wrong or megabytes long; nothing that changes a picture is taken from it here.
+Metadata may be missing, wrong or megabytes long; nothing here that comes from it changes a picture.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from lorablend.adapters.files.file import TensorFile
 __all__ = ["base_model_hint", "hash_data", "hash_file", "output_name", "title", "trigger_words"]
 
 _TRIGGER_WORDS = 5  # at most, where they are guessed from the training captions
-_SELDOM = 0.5  # of the most frequent tag's count: what stands in fewer captions triggers nothing
-_LONGEST_PHRASE = 10_000  # characters that are looked at
+_SELDOM = 0.5  # of the most frequent tag's count: a tag in fewer captions is not a trigger
+_LONGEST_PHRASE = 10_000  # characters that are read
 _LONGEST_TAGS = 10_000_000
 
 # The start of modelspec.architecture, and of ss_base_model_version.
@@ -28,13 +28,13 @@ _VERSIONS = (("sdxl_", "sdxl"), ("sd_v2", "sd2"), ("sd_2", "sd2"), ("sd_v1", "sd
 
 
 def _text(metadata: Mapping[str, str], key: str) -> str:
-    """The value, or "" where it is absent; kohya writes an absent one as "None"."""
+    """Return the value, or "" if it is absent; kohya writes absent values as "None"."""
     value = metadata.get(key, "").strip()
     return "" if value == "None" else value
 
 
 def base_model_hint(metadata: Mapping[str, str]) -> str | None:
-    """The base model that the metadata claims ("sd15", "sd2", "sdxl", "sdxl-refiner"), or None."""
+    """Return the base model that the metadata claims ("sd15", "sd2", "sdxl", "sdxl-refiner"), or None."""
     if _text(metadata, "ss_v2") == "True":
         return "sd2"
     for key, table in (("modelspec.architecture", _ARCHITECTURES), ("ss_base_model_version", _VERSIONS)):
@@ -45,17 +45,17 @@ def base_model_hint(metadata: Mapping[str, str]) -> str | None:
 
 
 def output_name(metadata: Mapping[str, str]) -> str | None:
-    """The name that the trainer gave the adapter, whatever the file is called now."""
+    """Return the name that the trainer gave the adapter, which may differ from the file's present name."""
     return _text(metadata, "ss_output_name") or None
 
 
 def title(metadata: Mapping[str, str]) -> str | None:
-    """The title for people."""
+    """Return the title, written for people."""
     return _text(metadata, "modelspec.title") or None
 
 
 def trigger_words(metadata: Mapping[str, str]) -> list[str]:
-    """What to write into a prompt: the trigger phrase if there is one, else a guess, the most frequent tags."""
+    """Return words to write into a prompt: the trigger phrase, or as a guess the most frequent training tags."""
     if phrase := _text(metadata, "modelspec.trigger_phrase"):
         return [word.strip() for word in phrase[:_LONGEST_PHRASE].split(",") if word.strip()]
     tags = _tag_counts(metadata).most_common(_TRIGGER_WORDS)
@@ -63,7 +63,7 @@ def trigger_words(metadata: Mapping[str, str]) -> list[str]:
 
 
 def _tag_counts(metadata: Mapping[str, str]) -> Counter[str]:
-    """Tags of all data sets, from `{data set: {tag: count}}`; anything of another shape is left out."""
+    """Count the tags of all data sets, from `{data set: {tag: count}}`; anything of another form is left out."""
     counts: Counter[str] = Counter()
     text = _text(metadata, "ss_tag_frequency")
     try:
@@ -78,10 +78,10 @@ def _tag_counts(metadata: Mapping[str, str]) -> Counter[str]:
 
 
 def hash_file(file: TensorFile) -> str:
-    """SHA-256 of the whole file in hex; Civitai's AutoV2 is its first 10 digits."""
+    """Return the SHA-256 of the whole file in hex; Civitai's AutoV2 is its first 10 digits."""
     return hashlib.sha256(file.buffer).hexdigest()
 
 
 def hash_data(file: TensorFile) -> str:
-    """SHA-256 in hex of everything after the header; Civitai's AutoV3 is its first 12 digits."""
+    """Return the SHA-256 in hex of everything after the header; Civitai's AutoV3 is its first 12 digits."""
     return hashlib.sha256(memoryview(file.buffer)[file.data_begin :]).hexdigest()

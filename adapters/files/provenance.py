@@ -1,8 +1,8 @@
-"""The metadata of the files that our tools write: what was in the inputs', what the tool did, and the new hashes.
+"""The metadata of the files that our tools write: entries of the inputs, what the tool did, and the new hashes.
 
 kohya's ss_* entries are kept as the tools of sd-scripts keep them (networks/svd_merge_lora.py, resize_lora.py);
-modelspec.* follows https://github.com/Stability-AI/ModelSpec. `lorablend.made_by` is JSON: the tool, its settings, and
-name, SHA-256 and weight of each input.
+modelspec.* follows https://github.com/Stability-AI/ModelSpec. `lorablend.made_by` is JSON with the tool, its settings,
+and the name, SHA-256 and weight of each input.
 """
 
 import json
@@ -27,9 +27,9 @@ _IMPLEMENTATIONS = {
     "sd15": "https://github.com/CompVis/stable-diffusion",
     "sd2": "https://github.com/Stability-AI/stablediffusion",
 }
-# Kept where all inputs agree.
+# Kept if all inputs agree.
 _COMMON = ("modelspec.prediction_type", "modelspec.resolution", "modelspec.license", "modelspec.author")
-# They speak of alphas that a file of ours has in its tensors, or of tensors that are no longer those.
+# They describe alphas, which our files store as tensors, or tensors that have changed.
 _STALE = ("lora_adapter_metadata", "lora_alpha", "network_alpha", "alpha", "sshs_legacy_hash")
 _DYNAMIC = "Dynamic"  # sd-scripts' word for ranks that differ from module to module
 
@@ -37,8 +37,8 @@ _DYNAMIC = "Dynamic"  # sd-scripts' word for ranks that differ from module to mo
 def merged_metadata(
     inputs: Sequence[Mapping[str, str]], base: str, title: str, made_by: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The entries of a file made of several others, or of none: what it is for, and where it comes from."""
-    versions = [version for one in inputs if (version := one.get("ss_base_model_version", "None")) != "None"]
+    """Return the entries of a file that was made from several others, or from none: its purpose and its origin."""
+    versions = [version for entries in inputs if (version := entries.get("ss_base_model_version", "None")) != "None"]
     entries = {
         "ss_v2": str(base == "sd2"),
         "ss_base_model_version": next(iter(versions), _VERSIONS.get(base, "")),
@@ -46,12 +46,12 @@ def merged_metadata(
         "modelspec.architecture": _ARCHITECTURES.get(base, ""),
         "modelspec.implementation": _IMPLEMENTATIONS.get(base, ""),
         "modelspec.title": title,
-        "modelspec.merged_from": ", ".join(one["name"] for one in made_by["inputs"]),
-        "modelspec.trigger_phrase": ", ".join(dict.fromkeys(word for one in inputs for word in trigger_words(one))),
+        "modelspec.merged_from": ", ".join(source["name"] for source in made_by["inputs"]),
+        "modelspec.trigger_phrase": ", ".join(dict.fromkeys(word for each in inputs for word in trigger_words(each))),
         MADE_BY: _json(made_by),
     }
     for key in _COMMON:
-        values = {one.get(key, "") for one in inputs}
+        values = {each.get(key, "") for each in inputs}
         entries[key] = values.pop() if len(values) == 1 else ""
     return {key: value for key, value in entries.items() if value}
 
@@ -59,9 +59,9 @@ def merged_metadata(
 def rewritten_metadata(
     metadata: Mapping[str, str], title: str | None, comment: str | None, made_by: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The entries of a file that is another one in a new form: all of them, with what is no longer true left out.
+    """Return the entries of a file that is a new form of another one: all that are still true.
 
-    `comment` is put before the trainer's own. What an earlier tool of ours has written is kept inside `made_by`.
+    `comment` is put before the trainer's own comment. An earlier `made_by` entry is kept inside the new one.
     """
     entries = {key: value for key, value in metadata.items() if key not in _STALE}
     if title and "modelspec.sai_model_spec" in entries:
@@ -75,8 +75,11 @@ def rewritten_metadata(
 
 
 def network_metadata(ranks: Mapping[bool, set[int]]) -> dict[str, str]:
-    """ss_network_*: `ranks` are those of linear layers (False) and of convolutions above 1×1 (True), alpha = rank."""
-    linear, kernels = (_one(ranks.get(kernel, set())) for kernel in (False, True))
+    """Return the ss_network_* entries for alpha = rank.
+
+    `ranks` are the ranks of linear layers (False) and of convolutions larger than 1×1 (True).
+    """
+    linear, kernels = (_rank_text(ranks.get(kernel, set())) for kernel in (False, True))
     entries = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": linear or kernels,
@@ -87,12 +90,12 @@ def network_metadata(ranks: Mapping[bool, set[int]]) -> dict[str, str]:
     return entries
 
 
-def _one(ranks: set[int]) -> str:
+def _rank_text(ranks: set[int]) -> str:
     return _DYNAMIC if len(ranks) > 1 else "".join(map(str, ranks))
 
 
 def with_hashes(metadata: Mapping[str, str], tensors: Mapping[str, Stored]) -> dict[str, str]:
-    """With the hashes that programs know a file by: of the tensors' bytes, without the header."""
+    """Add the hashes by which programs recognise a file: of the tensors' bytes, without the header."""
     digest = hash_tensors(tensors)
     entries = {**metadata, "sshs_model_hash": digest}
     if "modelspec.sai_model_spec" in metadata:

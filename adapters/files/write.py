@@ -1,30 +1,28 @@
-"""Write a safetensors file: whole or not at all, and the same bytes for the same content."""
+"""Write a safetensors file: completely or not at all, with the same bytes for the same content."""
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lorablend.adapters.errors import AdapterError, InputError, ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 
 __all__ = ["DTYPES", "Stored", "check_new", "hash_tensors", "stored", "write_file"]
 
-# (the format's name of the dtype, the values; bfloat16 as its bits in uint16)
+# (the format's name of the dtype, the values; bfloat16 as bits in uint16)
 Stored = tuple[str, np.ndarray]
 
-DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # what our own files hold
+DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # those that our own files may have
 
 
 def stored(values: np.ndarray, dtype: str, name: str) -> Stored:
-    """Float32 values rounded to "f32", "f16" or "bf16", to nearest, ties to even.
+    """Round float32 values to "f32", "f16" or "bf16", to nearest, ties to even.
 
-    `name` is the tensor's, for the AdapterError about a number that the type cannot hold.
+    `name` is the tensor's name. Raises AdapterError for a number that the type cannot represent.
     """
     values = np.asarray(values, np.float32, order="C")
     if dtype == "bf16":
@@ -43,15 +41,15 @@ def stored(values: np.ndarray, dtype: str, name: str) -> Stored:
 
 
 def check_new(path: Path) -> None:
-    """Raise InputError where a file cannot be written without replacing another one, before any work is spent."""
+    """Raise InputError if `path` exists or its folder does not, before any work is done."""
     if path.exists():
         raise InputError(f"{shown(path)} is already there; choose another name or delete it")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"{shown(path)}: there is no folder {shown(path.absolute().parent)}; make it first")
+        raise InputError(f"{shown(path)}: the folder {shown(path.absolute().parent)} does not exist; create it first")
 
 
 def hash_tensors(tensors: Mapping[str, Stored]) -> str:
-    """SHA-256 in hex of the tensors' bytes as `write_file` writes them: what follows the header."""
+    """Return the SHA-256 in hex of the tensors' bytes as `write_file` writes them after the header."""
     digest = hashlib.sha256()
     for _, (_, array) in _ordered(tensors):
         digest.update(np.ascontiguousarray(array).data)
@@ -61,7 +59,7 @@ def hash_tensors(tensors: Mapping[str, Stored]) -> str:
 def write_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
     """Write tensors and text entries to `path`, which must be new.
 
-    InputError where it is not, ResourceError where the disk refuses.
+    Raises InputError if it exists, ResourceError if it cannot be written.
     """
     check_new(path)
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
@@ -70,21 +68,16 @@ def write_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str,
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # so that the tensors lie aligned
-    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
     try:
-        with work.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for _, (_, array) in _ordered(tensors):
                 file.write(np.ascontiguousarray(array).data)
-        os.replace(work, path)
     except OSError as error:
         raise ResourceError(f"{shown(path)} could not be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            work.unlink(missing_ok=True)
 
 
 def _ordered(tensors: Mapping[str, Stored]) -> list[tuple[str, Stored]]:
-    """Wide elements first, so that all lie aligned; then by name. The safetensors library does the same."""
+    """Sort by decreasing element size, so that all are aligned, then by name, as the safetensors library does."""
     return sorted(tensors.items(), key=lambda item: (-item[1][1].itemsize, item[0]))

@@ -1,1 +1,1 @@
-"""Names of modules and tensors: what other programs call them, and what diffusers calls them."""
+"""The names of modules and tensors, in other programs and in diffusers."""

@@ -1,6 +1,6 @@
-"""How adapter files name their tensors, as tables: a prefix says the component, a suffix says the tensor's role.
+"""How adapter files name their tensors, as tables: the prefix gives the component, the suffix gives the tensor's role.
 
-A new spelling is a new row. What lies between prefix and suffix is looked up by `modules.find_module`.
+A new spelling is a new row. `modules.find_module` looks up what is between prefix and suffix.
 """
 
 import re
@@ -23,12 +23,13 @@ __all__ = [
     "parse_key",
 ]
 
-BUNDLED = "bundled embedding"  # the algorithm of what is no module's
+BUNDLED = "bundled embedding"  # the algorithm of tensors that belong to no module
 BUNDLE_PREFIX = "bundle_emb."  # bundle_emb.<token>.<part>
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
-# The first row that fits decides. None: the UNet or a text encoder, whichever knows the module; so is no prefix at all.
+# The first row that matches decides. None means the UNet or a text encoder, whichever has the module; the same holds
+# for a name without a prefix.
 PREFIXES = (
     ("lora_unet_", "unet"),  # kohya and everything descended from it
     ("lora_te_wrapped_", "text_encoder"),
@@ -52,11 +53,11 @@ PREFIXES = (
     ("clip_g.", "text_encoder_2"),
 )
 _PEFT_PREFIX = "base_model.model."
-_PEFT_SUFFIX = ".base_layer"  # PEFT's wrapped module, of which bias="all" saves the bias
+_PEFT_SUFFIX = ".base_layer"  # the module that PEFT wraps, whose bias is saved with bias="all"
 
-# (suffix, role, algorithm). The longest suffix that fits is meant, and * stands for the adapter's name, which PEFT
-# sometimes leaves in. Where a module has roles of several algorithms, the one highest up is the module's: DoRA brings
-# LoRA's tensors along, any of them brings an alpha. A "bias" is a change of its own, beside the weight's.
+# (suffix, role, algorithm). The longest suffix that matches decides; * stands for the adapter's name, which PEFT
+# sometimes leaves in. If a module has roles of several algorithms, the highest row decides its algorithm: DoRA comes
+# with LoRA's tensors, and any of them may come with an alpha. A "bias" is a change separate from the weight's.
 ROLES = (
     (".bias_indices", "bias_indices", "sparse residual"),
     (".bias_values", "bias_values", "sparse residual"),
@@ -135,7 +136,7 @@ ROLES = (
     (".diff", "diff", "full difference"),
     (".set_weight", "set_weight", "full difference"),
     (".w_norm", "w_norm", "full difference"),
-    (".reshape_weight", "reshape_weight", "base reshaping"),  # ComfyUI's, for models that grow
+    (".reshape_weight", "reshape_weight", "base reshaping"),  # ComfyUI's, for adapters that enlarge a weight
     (".weight", "weight", "full weights"),
     (".lora_up.bias", "up_bias", "bias"),
     (".lora_B.bias", "up_bias", "bias"),
@@ -148,7 +149,7 @@ ROLES = (
     (".alpha", "alpha", "number"),
 )
 
-# Files of another kind, told by one name of theirs.
+# Files of another kind, recognised by one tensor name.
 NOT_ADAPTERS = (
     (r"^lora_controlnet$", "a Control-LoRA"),
     (r"^lllite_unet", "a ControlNet-LLLite"),
@@ -159,8 +160,8 @@ NOT_ADAPTERS = (
     (r"^(emb_params|string_to_param(\..*)?|clip_[lg])$", "a textual inversion"),
 )
 
-# Models with other modules than Stable Diffusion's UNet and CLIP, told by a name that no module of ours has; the first
-# row that any such name fits is the answer.
+# Models with other modules than Stable Diffusion's UNet and CLIP, recognised by a name that matches no module of ours.
+# The first row that matches any such name decides.
 OTHER_BASES = (
     (r"^(lora_)?prior_(unet|te)_", "Stable Cascade"),
     (r"double_blocks\.\d+\.(img|txt)_attn_qkv", "HunyuanVideo"),
@@ -182,15 +183,15 @@ _BY_SUFFIX = {suffix: (role, algorithm) for suffix, role, algorithm in ROLES}
 _PRECEDENCE = {algorithm: -index for index, (_, _, algorithm) in reversed(list(enumerate(ROLES)))}
 _UNDERSCORES = re.compile("__+")
 _SUFFIX_START = re.compile(r"(?=\.|_lora\.)")
-LONGEST_NAME = 400  # characters; the longest real ones have about 130
+LONGEST_NAME = 400  # characters; the longest real names have about 130
 
 
 @dataclass(frozen=True)
 class Key:
-    """A tensor's name, understood.
+    """The parts of a tensor's name.
 
-    `component` is None where the name leaves open which text encoder it means; `path` is None where no model has such
-    a module; `role` and `algorithm` are "" where the suffix is unknown.
+    `component` is None if the name does not say which text encoder it belongs to, `path` is None if no model has such a
+    module, and `role` and `algorithm` are "" if the suffix is unknown.
     """
 
     name: str
@@ -198,35 +199,35 @@ class Key:
     path: str | None = None
     role: str = ""
     algorithm: str = ""
-    module: str = field(default="", compare=False)  # the name's part before the role, as it stands
+    module: str = field(default="", compare=False)  # the name before the role, as it is in the file
 
 
 def parse_key(name: str) -> Key:
-    """Take a tensor's name apart; what is not understood stays empty in the answer, nothing is guessed."""
+    """Split a tensor's name; parts that are not understood stay empty, nothing is guessed."""
     if name.startswith(BUNDLE_PREFIX):
         return Key(name, role="embedding", algorithm=BUNDLED)
     if len(name) > LONGEST_NAME:
         return Key(name)
     for match in _SUFFIX_START.finditer(name):  # from the left, so the longest suffix comes first
         module, suffix = name[: match.start()], name[match.start() :]
-        if found := _BY_SUFFIX.get(suffix) or _BY_SUFFIX.get(_without_adapter_name(suffix)):
-            return Key(name, *_find(module), *found, module)
+        if role_and_algorithm := _BY_SUFFIX.get(suffix) or _BY_SUFFIX.get(_without_adapter_name(suffix)):
+            return Key(name, *_find(module), *role_and_algorithm, module)
     return Key(name)
 
 
 def algorithm_of(algorithms: Iterable[str]) -> str:
-    """The algorithm of a module whose tensors are of these."""
+    """Return the algorithm of a module whose tensors belong to these algorithms."""
     return max(algorithms, key=lambda algorithm: _PRECEDENCE[algorithm])
 
 
 def _without_adapter_name(suffix: str) -> str:
-    """ ".lora_A.default.weight" as the table has it: ".lora_A.*.weight"."""
+    """Replace the adapter's name as in the table: ".lora_A.default.weight" becomes ".lora_A.*.weight"."""
     words = suffix.split(".")
     return ".".join([*words[:2], "*", *words[3:]]) if len(words) > 2 else suffix
 
 
 def _find(module: str) -> tuple[str | None, str | None]:
-    """Component and module path for a name with its prefix."""
+    """Return the component and the module path for a name with its prefix."""
     name = _strip_peft(module).removesuffix(_PEFT_SUFFIX)
     for prefix, component in PREFIXES:
         if name.startswith(prefix):
@@ -242,7 +243,7 @@ def _find_anywhere(name: str) -> tuple[str | None, str | None]:
 
 
 def _find_in(component: str, name: str) -> str | None:
-    # Some tools write an underscore too many, in the middle or at the end.
+    # Some tools write superfluous underscores, in the middle or at the end.
     return find_module(component, name) or find_module(component, _UNDERSCORES.sub("_", name).strip("_"))
 
 

@@ -1,9 +1,9 @@
-"""Which modules the Stable Diffusion models have, and every name that a file may use for each.
+"""The modules of the Stable Diffusion models, and every name that a file may use for each of them.
 
-Nothing here takes a flattened name apart: `to_out_0`, `time_emb_proj` and `proj_in` make that ambiguous. Instead all
-names of all modules are written down, from the topology of each model, and a file's name is looked up.
-The models agree on the name of every module they share, so one table serves them all, and a smaller model of the same
-topology (fewer transformer blocks, narrower layers) finds its names in it too.
+Flattened names are never split, because `to_out_0`, `time_emb_proj` and `proj_in` make that ambiguous. Instead, all
+names of all modules are generated from the topology of each model, and a file's name is looked up among them.
+The models agree on the name of every module that they share, so one table is enough for all of them. It also covers
+smaller models of the same topology (fewer transformer blocks, narrower layers).
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Topology:
-    """What tells the UNets apart: transformer blocks per attention (0: no attention) and width of each block."""
+    """What distinguishes the UNets: the transformer blocks per attention (0: no attention) and width of each block."""
 
     down: tuple[int, ...]
     mid: int
     up: tuple[int, ...]
     widths: tuple[int, ...]  # of the down blocks, as multiples of the first
-    size_embedding: bool  # SDXL's add_embedding, of the picture's size and the pooled prompt
+    size_embedding: bool  # SDXL's add_embedding, for the picture's size and the pooled prompt
 
     @property
     def blocks(self) -> int:
@@ -40,7 +40,7 @@ class Topology:
 
 _SD = Topology(down=(1, 1, 1, 0), mid=1, up=(0, 1, 1, 1), widths=(1, 2, 4, 4), size_embedding=False)
 
-# SD 1.5 and SD 2 have the same modules; the width of the cross-attention tells them apart.
+# SD 1.5 and SD 2 have the same modules; only the width of their cross-attention differs.
 TOPOLOGIES = {
     "sd15": _SD,
     "sd2": _SD,
@@ -48,8 +48,8 @@ TOPOLOGIES = {
     "sdxl-refiner": Topology(down=(0, 4, 4, 0), mid=4, up=(0, 4, 4, 0), widths=(1, 2, 4, 4), size_embedding=True),
 }
 
-# A pair is (diffusers name, SGM name): SGM is the naming of the original checkpoints, and of kohya's SDXL files.
-Pair = tuple[str, str]
+# (diffusers name, SGM name). SGM's are the names in the original checkpoints and in kohya's SDXL files.
+NamePair = tuple[str, str]
 
 _RESNET = (
     ("norm1", "in_layers.0"),
@@ -85,9 +85,9 @@ _TEXT_ENDS = (
 )
 _CONVOLUTIONS = ("conv_in", "conv_out", ".conv1", ".conv2", "samplers.0.conv")  # 3×3 in every model
 _TABLES = ("token_embedding", "position_embedding")
-_TEXT_LAYERS = 32  # of OpenCLIP bigG, the deepest
+_TEXT_LAYERS = 32  # as many as OpenCLIP bigG has, the deepest
 
-# diffusers' names for the same module before it used PEFT: (ending of today's name, ending of the old one).
+# Names that diffusers used before it adopted PEFT: (end of today's name, end of the old one).
 _OLD_ENDINGS = (
     (".to_q", ".processor.to_q"),
     (".to_k", ".processor.to_k"),
@@ -102,8 +102,8 @@ _OLD_ENDINGS = (
 )
 
 
-def unet_modules(topology: Topology) -> Iterator[Pair]:
-    """Every module of a UNet that has a weight, as (diffusers path, SGM path), two layers per down block."""
+def unet_modules(topology: Topology) -> Iterator[NamePair]:
+    """Yield every module of a UNet that has a weight, as (diffusers path, SGM path), two layers per down block."""
     yield from _ENDS
     if topology.size_embedding:
         yield from _SIZE_EMBEDDING
@@ -122,19 +122,19 @@ def unet_modules(topology: Topology) -> Iterator[Pair]:
     for block, depth in enumerate(topology.up):
         for layer in range(3):
             up, sgm = f"up_blocks.{block}", f"output_blocks.{3 * block + layer}"
-            yield from _resnet(f"{up}.resnets.{layer}", f"{sgm}.0", shortcut=True)  # its input has the skip joined on
+            yield from _resnet(f"{up}.resnets.{layer}", f"{sgm}.0", shortcut=True)  # the skip widens its input
             yield from _attention(f"{up}.attentions.{layer}", f"{sgm}.1", depth)
         if block < last:
-            slot = 2 if depth else 1  # the upsampler comes after the attention where there is one
+            slot = 2 if depth else 1  # the upsampler comes after the attention, if there is any
             yield f"up_blocks.{block}.upsamplers.0.conv", f"output_blocks.{3 * block + 2}.{slot}.conv"
 
 
-def _resnet(path: str, sgm: str, shortcut: bool) -> Iterator[Pair]:
+def _resnet(path: str, sgm: str, shortcut: bool) -> Iterator[NamePair]:
     for child, sgm_child in (*_RESNET, _SHORTCUT) if shortcut else _RESNET:
         yield f"{path}.{child}", f"{sgm}.{sgm_child}"
 
 
-def _attention(path: str, sgm: str, depth: int) -> Iterator[Pair]:
+def _attention(path: str, sgm: str, depth: int) -> Iterator[NamePair]:
     if not depth:
         return
     blocks = (f"transformer_blocks.{index}.{child}" for index in range(depth) for child in _TRANSFORMER)
@@ -143,7 +143,7 @@ def _attention(path: str, sgm: str, depth: int) -> Iterator[Pair]:
 
 
 def text_encoder_modules() -> Iterator[str]:
-    """Every module of a CLIP text encoder that has a weight, by its transformers path with `text_model.`."""
+    """Yield every module of a CLIP text encoder that has a weight, as its transformers path with `text_model.`."""
     yield from _TEXT_ENDS
     for layer in range(_TEXT_LAYERS):
         for child in _TEXT_LAYER:
@@ -151,7 +151,7 @@ def text_encoder_modules() -> Iterator[str]:
 
 
 def find_module(component: str, name: str) -> str | None:
-    """The module path for a name in any spelling, dotted or flat (dots as underscores), or None.
+    """Return the module path for a name in any spelling, dotted or flat (dots as underscores), or None.
 
     `component` is "unet", "text_encoder" or "text_encoder_2".
     """
@@ -160,17 +160,17 @@ def find_module(component: str, name: str) -> str | None:
 
 
 def kernel_of(path: str) -> tuple[int, ...]:
-    """The kernel of a module path that is a convolution above 1×1; () for any other."""
+    """Return the kernel of a module that is a convolution larger than 1×1; () for any other module."""
     return (3, 3) if path.endswith(_CONVOLUTIONS) else ()
 
 
 def is_table(path: str) -> bool:
-    """Whether a module path is an embedding: rows of it are looked up, so no socket is there."""
+    """Return whether a module is an embedding, whose rows are looked up, so that it has no socket."""
     return path.endswith(_TABLES)
 
 
 def bases_of(path: str) -> frozenset[str]:
-    """The base models (keys of TOPOLOGIES) whose UNet has this module path."""
+    """Return the base models (keys of TOPOLOGIES) whose UNet has this module."""
     return _bases()[path]
 
 
@@ -189,7 +189,7 @@ def _unet_names() -> dict[str, str]:
     for topology in TOPOLOGIES.values():
         for path, sgm in unet_modules(topology):
             _add(names, path, path, sgm)
-            if sgm.endswith(".1.conv"):  # LyCORIS always counts the attention that is not there
+            if sgm.endswith(".1.conv"):  # LyCORIS counts the attention even if there is none
                 _add(names, path, sgm.replace(".1.conv", ".2.conv"))
     return names
 
@@ -198,7 +198,7 @@ def _unet_names() -> dict[str, str]:
 def _text_encoder_names() -> dict[str, str]:
     names: dict[str, str] = {}
     for path in text_encoder_modules():
-        _add(names, path, path, path.removeprefix("text_model."))  # transformers 5 has no text_model. any more
+        _add(names, path, path, path.removeprefix("text_model."))  # transformers 5 has dropped text_model.
     return names
 
 

@@ -1,7 +1,7 @@
-"""The names that our own files give to modules and tensors: kohya's, or those of diffusers and PEFT.
+"""The names of modules and tensors in the files that we write: kohya's, or those of diffusers and PEFT.
 
-kohya's names are what most programs read: flat, with the original checkpoint's block names for SDXL's UNet and those of
-diffusers for the other models, as sd-scripts itself writes them. The names of diffusers are dotted.
+Most programs read kohya's names: flat, with the original checkpoint's block names for SDXL's UNet and diffusers' block
+names for the other models, as sd-scripts itself writes them. diffusers' names are dotted.
 """
 
 from functools import cache
@@ -20,10 +20,10 @@ _TEXT_PREFIXES = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
 
 
 def module_name(component: str, path: str, base: str, naming: Naming) -> str:
-    """What goes before ".lora_down.weight", or ".lora_A.weight": "lora_unet_input_blocks_4_1_proj_in".
+    """Return the part of a name before ".lora_down.weight" or ".lora_A.weight": "lora_unet_input_blocks_4_1_proj_in".
 
-    `base` is `Adapter.base_model`. Raises AdapterError for a text encoder of an unknown base model under kohya's names,
-    which differ.
+    `base` is `Adapter.base_model`. Raises AdapterError for a text encoder if the base model is unknown, since kohya's
+    names depend on it.
     """
     if naming == "diffusers":
         return f"{component}.{path}"
@@ -34,8 +34,8 @@ def module_name(component: str, path: str, base: str, naming: Naming) -> str:
         return _TEXT_PREFIXES[component] + flat
     if base == "unknown":
         raise AdapterError(
-            "the file does not tell whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
-            "write the names of diffusers"
+            "the file does not say whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
+            "use diffusers' names"
         )
     return f"lora_te_{flat}"
 
@@ -46,15 +46,15 @@ def _sgm_names() -> dict[str, str]:
 
 
 def is_convolution(path: str, base: str) -> bool:
-    """Whether programs expect the tensors of a module path of this base model with the dimensions of a kernel."""
+    """Return whether programs expect this module's tensors to have the dimensions of a kernel."""
     child = path.rpartition(".")[2]
     return child in _CONVOLUTIONS or (child in ("proj_in", "proj_out") and base == "sd15")
 
 
 def block_of(component: str, path: str) -> str:
-    """The part of a network that a report has one row for: "down_blocks.1.attentions.0", "mid_block.resnets.1"…
+    """Return the block of a module in reports: "down_blocks.1.attentions.0", "mid_block.resnets.1"…
 
-    A text encoder is one row.
+    All of a text encoder is one block, "all".
     """
     if component != "unet":
         return "all"

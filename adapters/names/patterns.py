@@ -1,10 +1,10 @@
 """PEFT's `alpha_pattern` and `rank_pattern`: regular expressions for the end of a module path, after a dot.
 
-The first that fits wins.
+The first pattern that matches wins.
 
-Nearly always they are plain names, hundreds of them in a file that diffusers saved: those are looked up. Of the rest
-only a few short ones of a harmless kind are run: nobody vouches for the file, and one expression can keep the matcher
-busy for years.
+Nearly all of them are plain names (a file that diffusers saved may have hundreds), which are looked up in a table. Of
+the others, only a few short and harmless expressions are run: the file is untrusted, and a single expression can keep
+the matcher busy for years.
 """
 
 import re
@@ -17,15 +17,18 @@ __all__ = ["Patterns"]
 
 _LITERAL = re.compile(r"\^?[\w.\-]+\$?", re.ASCII)
 _HARMLESS = re.compile(r"\^?(?:[\w.\-]|\\\.|\\d[+*]?|\[0-9\][+*]?|\.[+*]|\((?:\?:)?[\w.\-|]+\))+\$?", re.ASCII)
-_CHOICE = re.compile(r"(?<!\\)\.[+*]|\(")  # what makes the matcher go back and try again
-_LONGEST, _MOST_CHOICES, _MOST = 200, 3, 32  # characters and choices of one expression; expressions of one file
+_CHOICE = re.compile(r"(?<!\\)\.[+*]|\(")  # makes the matcher backtrack
+_LONGEST, _MOST_CHOICES, _MOST = 200, 3, 32  # characters and choices in an expression; expressions in a file
 
 
 class Patterns:
-    """Numbers by pattern. Raises AdapterError for a pattern that is not harmless; `source` says where it was read."""
+    """Numbers by pattern. `source`, for messages, is where they come from.
+
+    Raises AdapterError for a pattern that is not harmless.
+    """
 
     def __init__(self, source: str, patterns: Mapping[str, float]) -> None:
-        self._literals: dict[str, tuple[int, float]] = {}  # (order, number); a leading ^ kept: the whole path
+        self._literals: dict[str, tuple[int, float]] = {}  # (order, number); names for whole paths keep their ^
         self._expressions: list[tuple[int, float, re.Pattern[str]]] = []
         for order, (pattern, number) in enumerate(patterns.items()):
             if _LITERAL.fullmatch(literal := pattern.replace("\\.", ".")):
@@ -36,15 +39,15 @@ class Patterns:
                 raise AdapterError(f"{source} {shown(pattern)} is too complicated; use the modules' names")
 
     def find(self, path: str) -> float | None:
-        """The number of the first pattern that fits a module path."""
-        whole = (path, path.removeprefix("text_model."))  # transformers has both, by version
+        """Return the number of the first pattern that matches a module path, or None."""
+        whole = (path, path.removeprefix("text_model."))  # either, depending on the version of transformers
         endings = tuple(_endings(path))
         names = (*(f"^{name}" for name in whole), *endings)
-        found = [self._literals[name] for name in names if name in self._literals]
+        matches = [self._literals[name] for name in names if name in self._literals]
         for order, number, expression in self._expressions:
             if any(expression.fullmatch(name) for name in (whole if expression.pattern.startswith("^") else endings)):
-                found.append((order, number))
-        return min(found)[1] if found else None
+                matches.append((order, number))
+        return min(matches)[1] if matches else None
 
 
 def _is_harmless(pattern: str) -> bool:
@@ -54,6 +57,6 @@ def _is_harmless(pattern: str) -> bool:
 
 
 def _endings(path: str) -> Iterator[str]:
-    """For "a.b.c": "a.b.c", "b.c", "c"."""
+    """Return "a.b.c", "b.c" and "c" for "a.b.c"."""
     words = path.split(".")
     return (".".join(words[index:]) for index in range(len(words)))

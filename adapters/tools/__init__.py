@@ -1,1 +1,1 @@
-"""What makes a new file from adapter files, or compares them."""
+"""Tools that make new files from adapter files, or compare them."""

@@ -1,4 +1,4 @@
-"""A module's change as our tools need it: as factors where there are any, else dense, with the base model's weight."""
+"""A module's change as the tools need it: as factors if there are any, else dense, with the base model's weight."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -10,16 +10,25 @@ from lorablend.adapters.names.naming import block_of
 from lorablend.adapters.tools.low_rank import Pair
 from lorablend.adapters.wording import shown
 
-__all__ = ["Module", "Progress", "Weights", "by_block", "dense_change", "factors_of", "no_factors", "require_lora"]
+__all__ = [
+    "BlockProgress",
+    "Module",
+    "WeightReader",
+    "by_block",
+    "dense_change",
+    "factors_of",
+    "no_factors",
+    "require_lora",
+]
 
 Module = tuple[str, str]  # (component, module path)
-# Reads the base model's weight of (component, module path), float32; None where the model has no such module.
-Weights = Callable[[str, str], "np.ndarray | None"]
-Progress = Callable[[str, int, int], None]  # called with (block, blocks done, blocks in all)
+# Reads the base model's weight of (component, module path), float32; None if the model has no such module.
+WeightReader = Callable[[str, str], "np.ndarray | None"]
+BlockProgress = Callable[[str, int, int], None]  # called with (block, blocks done, blocks in all)
 
 
-def by_block(modules: Iterable[Module], progress: Progress | None) -> Iterator[Module]:
-    """The modules, those of one block together, saying when a block begins and when all are done."""
+def by_block(modules: Iterable[Module], progress: BlockProgress | None) -> Iterator[Module]:
+    """Yield the modules block by block, and report when a block begins and when all are done."""
     blocks: dict[str, list[Module]] = {}
     for module in modules:
         blocks.setdefault(f"{module[0]} {block_of(*module)}", []).append(module)
@@ -32,19 +41,22 @@ def by_block(modules: Iterable[Module], progress: Progress | None) -> Iterator[M
 
 
 def require_lora(adapter: Adapter) -> None:
-    """Raise AdapterError for an adapter that changes what a LoRA file has no place for: biases, norms, words."""
-    remedy = "which a LoRA file cannot hold; blend or bake it as it is"
+    """Raise AdapterError for an adapter that changes biases, norms or words, which a LoRA file cannot contain."""
+    remedy = "which a LoRA file cannot contain; blend or bake it as it is"
     for component, path in adapter.biases:
         raise AdapterError(f"{shown(adapter.name)} changes the bias of {component} {path}, {remedy}")
     for (component, path), delta in adapter.deltas.items():
         if delta.algorithm == "norm":
             raise AdapterError(f"{shown(adapter.name)} changes the norm {component} {path}, {remedy}")
     for word in adapter.embeddings:
-        raise AdapterError(f"{shown(adapter.name)} brings the word {shown(word)} along, {remedy}")
+        raise AdapterError(f"{shown(adapter.name)} contains the word {shown(word)}, {remedy}")
 
 
 def factors_of(adapter: Adapter, module: Module, weight: float = 1.0) -> Pair | None:
-    """The exact factors of one module's change times `weight`, or None. AdapterError where float32 cannot hold them."""
+    """Return the exact factors of one module's change times `weight`, or None.
+
+    Raises AdapterError if they overflow float32.
+    """
     pair = adapter.deltas[module].factors()
     if pair is None:
         return None
@@ -54,10 +66,10 @@ def factors_of(adapter: Adapter, module: Module, weight: float = 1.0) -> Pair | 
     return down, up
 
 
-def dense_change(adapter: Adapter, module: Module, weights: Weights | None, weight: float = 1.0) -> np.ndarray:
-    """ΔW of one module times `weight` in float32, [out, in] or [out, in, kernel height, kernel width].
+def dense_change(adapter: Adapter, module: Module, weights: WeightReader | None, weight: float = 1.0) -> np.ndarray:
+    """Return ΔW of one module times `weight` in float32, [out, in] or [out, in, kernel height, kernel width].
 
-    Raises AdapterError where there are no factors and the base model's weight, which it then takes, is not to be had.
+    Raises AdapterError if there are no factors and the base model's weight, which is then needed, is missing.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if pair := factors_of(adapter, module, weight):
@@ -79,6 +91,6 @@ def _check_finite(adapter: Adapter, module: Module, *arrays: np.ndarray) -> None
 
 
 def no_factors(adapter: Adapter, module: Module, remedy: str) -> str:
-    """The message about a change that is not a product of factors."""
+    """Return the message about a change that has no factors."""
     algorithm = adapter.deltas[module].algorithm
     return f"{shown(adapter.name)}: {' '.join(module)} is changed by {algorithm}, which has no factors; {remedy}"

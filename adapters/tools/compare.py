@@ -1,4 +1,4 @@
-"""How large the changes of several adapters are, where, and whether they pull in the same direction."""
+"""Compare several adapters: how large their changes are, where, and whether they go in the same direction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,26 @@ from typing import Any
 import numpy as np
 
 from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.blends.blend import MAX_ITEMS
 from lorablend.adapters.errors import AdapterError, BlendError
 from lorablend.adapters.names.naming import block_of
-from lorablend.adapters.tools.changes import Module, Weights, dense_change, factors_of
+from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of
 from lorablend.adapters.tools.lora_file import common_base
 from lorablend.adapters.wording import shown
 
 __all__ = ["Block", "Comparison", "compare"]
 
-_LARGEST_BLEND = 16
-
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A part of a network, its changes taken as one long vector each.
+    """A part of a network; all changes of an adapter in it are taken as one long vector.
 
-    norms: of each adapter, ‖ΔW‖, or ‖ΔW‖ / ‖W‖ where the model was given; W are the weights that any of the adapters
-    changes here. cosines [adapters, adapters]: ⟨ΔWᵢ, ΔWⱼ⟩ / (‖ΔWᵢ‖ ‖ΔWⱼ‖), NaN where one of them changes nothing.
+    Attributes:
+        component: "unet", "text_encoder" or "text_encoder_2"; "" for the total.
+        name: The block, such as "down_blocks.1.attentions.0".
+        modules: The number of modules that any of the adapters changes.
+        norms: ‖ΔW‖ of each adapter, or ‖ΔW‖ / ‖W‖ if the model was given, where W are the weights of these modules.
+        cosines: ⟨ΔWᵢ, ΔWⱼ⟩ / (‖ΔWᵢ‖ ‖ΔWⱼ‖), [adapters, adapters]; NaN if one of the two changes nothing.
     """
 
     component: str
@@ -35,10 +38,16 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """`total` is the same as a block for all that is changed. `relative`: norms are relative to the model's weights.
+    """The result of `compare`.
 
-    `weights`: what to multiply each adapter with so that all are as large as the smallest; None for one without any
-    change. `left_out`: modules and biases that could not be compared, as sentences.
+    Attributes:
+        names: The names of the adapters.
+        relative: Whether the norms are relative to the model's weights.
+        blocks: The blocks that are changed, in the order of the network.
+        total: All blocks together.
+        weights: What to multiply each adapter by so that all are as large as the smallest; None for one that changes
+            nothing.
+        left_out: Sentences about modules, biases and words that could not be compared.
     """
 
     names: tuple[str, ...]
@@ -49,7 +58,7 @@ class Comparison:
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; None for a cosine that is not defined."""
+        """Return plain data; None for a cosine that is not defined."""
         return {
             "adapters": list(self.names),
             "relative": self.relative,
@@ -60,15 +69,22 @@ class Comparison:
         }
 
 
-def compare(adapters: Sequence[Adapter], weights: Weights | None = None) -> Comparison:
+def compare(adapters: Sequence[Adapter], weights: WeightReader | None = None) -> Comparison:
     """Compare the changes of 1 to 16 adapters at weight 1.
 
-    Everything is computed from the factors; changes without factors need the model's `weights` and are made dense, one
-    module at a time. With `weights`, norms are relative to the model's. Raises BlendError for no adapters or too many,
-    BaseModelError for different base models, AdapterError for changes without factors where there are no `weights`.
+    Everything is computed from the factors. Changes without factors are made dense, one module at a time.
+
+    Args:
+        adapters: The adapters.
+        weights: Reads the model's weights. With it, the norms are relative to them. Changes without factors need it.
+
+    Raises:
+        BlendError: There are no adapters, or too many.
+        BaseModelError: The adapters are for different base models.
+        AdapterError: A change has no factors and `weights` is None, or the shapes of two changes differ.
     """
-    if not 1 <= len(adapters) <= _LARGEST_BLEND:
-        raise BlendError(f"{len(adapters)} adapters to compare; give 1 to {_LARGEST_BLEND}")
+    if not 1 <= len(adapters) <= MAX_ITEMS:
+        raise BlendError(f"{len(adapters)} adapters to compare; give 1 to {MAX_ITEMS}")
     common_base(adapters)
     modules: dict[tuple[str, str], list[Module]] = {}
     for module in sorted({module for adapter in adapters for module in adapter.deltas}, key=_order):
@@ -98,7 +114,7 @@ def compare(adapters: Sequence[Adapter], weights: Weights | None = None) -> Comp
 
 
 def _order(module: Module) -> tuple[int, int, list[tuple[int, str]]]:
-    """As the picture goes through the network, text encoders first; numbers by their value."""
+    """Return a sort key: the order in which the picture passes through the network, text encoders first."""
     component, path = module
     stages = ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks")
     first = path.partition(".")[0]
@@ -108,18 +124,18 @@ def _order(module: Module) -> tuple[int, int, list[tuple[int, str]]]:
 
 
 def _uncompared(adapters: Sequence[Adapter]) -> list[str]:
-    found: list[str] = []
+    sentences: list[str] = []
     for adapter in adapters:
         if adapter.biases:
             count = len(adapter.biases)
-            found.append(f"{shown(adapter.name)}: changes of {count} bias{'es' * (count != 1)}")
+            sentences.append(f"{shown(adapter.name)}: changes of {count} bias{'es' * (count != 1)}")
         if adapter.embeddings:
-            found.append(f"{shown(adapter.name)}: the words {', '.join(map(shown, adapter.embeddings))}")
-    return found
+            sentences.append(f"{shown(adapter.name)}: the words {', '.join(map(shown, adapter.embeddings))}")
+    return sentences
 
 
 def _products(adapters: Sequence[Adapter], module: Module, weight: np.ndarray | None) -> np.ndarray:
-    """⟨ΔWᵢ, ΔWⱼ⟩ of one module for all pairs, float64; zeros for adapters that do not change it."""
+    """Return ⟨ΔWᵢ, ΔWⱼ⟩ of one module for all pairs, float64; zeros for adapters that do not change it."""
     products = np.zeros((len(adapters), len(adapters)))
     having = [i for i, adapter in enumerate(adapters) if module in adapter.deltas]
     pairs = [factors_of(adapters[i], module) for i in having]
@@ -127,7 +143,7 @@ def _products(adapters: Sequence[Adapter], module: Module, weight: np.ndarray | 
     if len(factors) < len(having):
         read = None if weight is None else lambda *_: weight
         changes = [dense_change(adapters[i], module, read).reshape(-1).astype(np.float64) for i in having]
-        products[np.ix_(having, having)] = [[one @ other for other in changes] for one in changes]
+        products[np.ix_(having, having)] = [[a @ b for b in changes] for a in changes]
         return products
     _check_shapes(module, [adapters[i] for i in having], factors)
     down = np.concatenate([down for down, _ in factors]).astype(np.float64)
@@ -146,8 +162,8 @@ def _check_shapes(
     for adapter, size in zip(adapters, sizes, strict=True):
         if size != sizes[0]:
             raise AdapterError(
-                f"{' '.join(module)} is {sizes[0][0]}×{sizes[0][1]} to {shown(adapters[0].name)}, "
-                f"{size[0]}×{size[1]} to {shown(adapter.name)}; they are for different models"
+                f"{' '.join(module)} is {sizes[0][0]}×{sizes[0][1]} in {shown(adapters[0].name)}, but "
+                f"{size[0]}×{size[1]} in {shown(adapter.name)}; they are for different models"
             )
 
 
@@ -159,9 +175,9 @@ def _block(component: str, name: str, modules: int, products: np.ndarray, square
 
 
 def _weights(norms: np.ndarray) -> tuple[float | None, ...]:
-    """The smallest change is left as it is, so that nothing is turned up beyond what it was trained for."""
+    """Return weights that make all changes as large as the smallest, so that none is stronger than it was trained."""
     used = norms[norms > 0]
-    return tuple(float(used.min() / one) if one > 0 else None for one in norms)
+    return tuple(float(used.min() / norm) if norm > 0 else None for norm in norms)
 
 
 def _plain(block: Block) -> dict[str, Any]:

@@ -1,17 +1,18 @@
-"""The difference of two models as a LoRA."""
+"""Extract the difference between two models as a LoRA."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
+from lorablend.adapters.algorithms.checks import without_ones
 from lorablend.adapters.errors import AdapterError, BaseModelError
-from lorablend.adapters.files.checkpoint import Checkpoint, read_checkpoint
+from lorablend.adapters.files.checkpoint import CheckpointFile, read_checkpoint
 from lorablend.adapters.files.provenance import merged_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.names.naming import NAMINGS, Naming
-from lorablend.adapters.tools.changes import Module, Progress, by_block
+from lorablend.adapters.tools.changes import BlockProgress, Module, by_block
 from lorablend.adapters.tools.lora_file import LARGEST_RANK, LoraReport, check_choice, check_size, write_lora
 from lorablend.adapters.tools.low_rank import LowRank, factorise
 from lorablend.adapters.wording import shown
@@ -28,18 +29,30 @@ def extract(
     keep: float | None = None,
     naming: Naming = "kohya",
     dtype: str = "f16",
-    progress: Progress | None = None,
+    progress: BlockProgress | None = None,
 ) -> LoraReport:
-    """Write what `tuned` has over `base` as a LoRA to `out`, a new file.
+    """Write the difference `tuned` − `base` as a LoRA.
 
-    base, tuned: diffusers folders or .safetensors checkpoints, in any mixture; memory holds one weight at a time.
-    Every linear layer and convolution of the UNet and the text encoders that differs gets the best factors of at most
-    `rank`, and with `keep`, above 0 to 1, the smallest rank that keeps this part of ‖difference‖²; one of the two has
-    to be given. What differs and is no such layer (norms, biases, embeddings) is listed in the report's `left_out`.
-    progress: called with (block, blocks done, blocks in all).
+    Every linear layer and convolution of the UNet and the text encoders that differs gets the best factors of the given
+    size. Other differences (norms, biases, embeddings) are listed in the report's `left_out`. Only one weight at a time
+    is in memory.
 
-    Raises ModelError and AdapterError for models that cannot be read, BaseModelError for models of two kinds or without
-    a difference, RequestError for a setting out of range, InputError where `out` exists.
+    Args:
+        base: A diffusers folder or a .safetensors checkpoint.
+        tuned: The same; the two may be in different formats.
+        out: The file to write, which must be new.
+        rank: The largest rank of a module. Either this or `keep` must be given.
+        keep: The part of ‖difference‖² to keep, above 0 and at most 1; each module gets the smallest rank that does.
+        naming: The names of the tensors, "kohya" or "diffusers".
+        dtype: "f32", "f16" or "bf16".
+        progress: Called with (block, blocks done, number of blocks).
+
+    Raises:
+        ModelError: A path is not a model.
+        AdapterError: A file is broken, or the models do not differ.
+        BaseModelError: The models are of different kinds.
+        RequestError: A setting is out of range.
+        InputError: `out` exists.
     """
     check_size(rank, keep)
     check_choice("naming", naming, NAMINGS)
@@ -65,23 +78,23 @@ def extract(
 
 
 def _factors(
-    base: Checkpoint, tuned: Checkpoint, rank: int, keep: float, progress: Progress | None
+    base: CheckpointFile, tuned: CheckpointFile, rank: int, keep: float, progress: BlockProgress | None
 ) -> tuple[dict[Module, LowRank], tuple[str, ...]]:
     factors: dict[Module, LowRank] = {}
     left_out: list[str] = []
     shared = [key for key in tuned.parts if key in base.parts]
-    left_out += [f"{' '.join(key)} is in {shown(tuned.path.name)} alone" for key in tuned.parts.keys() - base.parts]
-    left_out += [f"{' '.join(key)} is in {shown(base.path.name)} alone" for key in base.parts.keys() - tuned.parts]
+    left_out += [f"{' '.join(key)} is only in {shown(tuned.path.name)}" for key in tuned.parts.keys() - base.parts]
+    left_out += [f"{' '.join(key)} is only in {shown(base.path.name)}" for key in base.parts.keys() - tuned.parts]
     for component, name in by_block(shared, progress):
-        one, other = base.parts[component, name], tuned.parts[component, name]
-        if _without_ones(one.shape) != _without_ones(other.shape):
-            sizes = ["×".join(map(str, part.shape)) for part in (one, other)]
+        before, after = base.parts[component, name], tuned.parts[component, name]
+        if without_ones(before.shape) != without_ones(after.shape):
+            sizes = ["×".join(map(str, part.shape)) for part in (before, after)]
             left_out.append(f"{component} {name} is {sizes[0]} in {shown(base.path.name)}, {sizes[1]} in the other")
             continue
-        after = other.read().astype(np.float32, copy=False)
-        change = after - one.read().astype(np.float32, copy=False).reshape(after.shape)
+        new = after.read().astype(np.float32, copy=False)
+        change = new - before.read().astype(np.float32, copy=False).reshape(new.shape)
         if not np.isfinite(change).all():
-            raise AdapterError(f"{component} {name} contains NaN or infinity; the model is of no use")
+            raise AdapterError(f"{component} {name} contains NaN or infinity; the model is unusable")
         if not change.any():
             continue
         path = name.removesuffix(".weight")
@@ -89,14 +102,9 @@ def _factors(
         if layer and ".embeddings." not in path:
             factors[component, path] = factorise(change, rank, keep)
         else:
-            left_out.append(f"{component} {name} differs, but is no layer that a LoRA can change")
+            left_out.append(f"{component} {name} differs, but is not a layer that a LoRA can change")
     return factors, tuple(sorted(left_out))
 
 
-def _sha256(model: Checkpoint) -> list[str]:
+def _sha256(model: CheckpointFile) -> list[str]:
     return [hashlib.sha256(file.buffer).hexdigest() for file in model.files]
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A linear layer and a 1×1 convolution are the same thing."""
-    return shape[:2] if shape[2:] == (1, 1) else shape

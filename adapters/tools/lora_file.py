@@ -1,4 +1,4 @@
-"""A LoRA file of our own making: factors in, a file of kohya's or diffusers' names out."""
+"""Write factors as a LoRA file with kohya's or diffusers' names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,8 +38,12 @@ LARGEST_RANK = 4096
 class LoraReport:
     """What a tool wrote.
 
-    `ranks` and `errors` are by (component, module path); an error is ‖ΔW − written ΔW‖ / ‖ΔW‖ in the Frobenius norm,
-    before the rounding to `dtype`. `left_out` are sentences about what a LoRA file cannot hold.
+    Attributes:
+        path: The file.
+        dtype: The type of its numbers: "f32", "f16" or "bf16".
+        ranks: The rank of each module, by (component, module path).
+        errors: ‖ΔW − written ΔW‖ / ‖ΔW‖ of each module in the Frobenius norm, before the rounding to `dtype`.
+        left_out: Sentences about what a LoRA file cannot contain.
     """
 
     path: Path
@@ -59,7 +63,7 @@ class LoraReport:
         return float(np.mean(list(self.errors.values())))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: numbers, text, lists and dicts."""
+        """Return plain data: numbers, text, lists and dicts."""
         modules = [
             {"component": component, "module": path, "rank": rank, "error": self.errors[component, path]}
             for (component, path), rank in self.ranks.items()
@@ -81,49 +85,55 @@ def check_rank(rank: int) -> None:
 
 
 def check_size(rank: int | None, keep: float | None) -> None:
-    """Raise RequestError unless there is a rank in range, or a part of ‖ΔW‖² to keep, above 0 to 1, or both."""
+    """Raise RequestError unless a rank, a part of ‖ΔW‖² to keep (above 0 and at most 1), or both are given."""
     if rank is None and keep is None:
         raise RequestError("neither a rank nor a part to keep; give one of them, or both")
     if rank is not None:
         check_rank(rank)
     if keep is not None and not 0 < keep <= 1:
-        raise RequestError(f"the part to keep is {keep:g}; give a number above 0, at most 1")
+        raise RequestError(f"the part to keep is {keep:g}; give a number above 0 and at most 1")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raise RequestError for a word that is none of the choices."""
+    """Raise RequestError for a word that is not one of the choices."""
     if value not in (known := list(choices)):
         raise RequestError(f"{name} is {shown(value)}; give {', '.join(known[:-1])} or {known[-1]}")
 
 
 def common_base(adapters: Iterable[Adapter]) -> str:
-    """The base model that all adapters are for, "unknown" ones aside. BaseModelError where there are two."""
+    """Return the base model that all adapters are for, except those for an unknown one.
+
+    Raises BaseModelError if they are for different base models.
+    """
     known = [adapter for adapter in adapters if adapter.base_model != "unknown"]
     for adapter in known[1:]:
         if adapter.base_model != known[0].base_model:
             raise BaseModelError(
                 f"{shown(known[0].name)} is for {known[0].base_model}, {shown(adapter.name)} is for "
-                f"{adapter.base_model}; take adapters for one base model"
+                f"{adapter.base_model}; give adapters for one base model"
             )
     return known[0].base_model if known else "unknown"
 
 
 def common_dtype(adapters: Iterable[Adapter]) -> str:
-    """The narrowest of "f16", "bf16" and "f32" that holds what all the adapters' files hold."""
-    names = {"f16" if delta.dtype == "fp8" else delta.dtype for one in adapters for delta in one.deltas.values()}
+    """Return the narrowest of "f16", "bf16" and "f32" that can represent the numbers of all adapters."""
+    names = {"f16" if delta.dtype == "fp8" else delta.dtype for each in adapters for delta in each.deltas.values()}
     return names.pop() if len(names) == 1 else "f32"
 
 
 def lora_tensors(
     factors: Mapping[tuple[str, str], LowRank], base: str, naming: Naming, dtype: str
 ) -> dict[str, Stored]:
-    """The tensors of a file with these factors, alpha = rank, in the shapes that programs expect. AdapterError."""
+    """Return the tensors of a file with these factors and alpha = rank, in the shapes that programs expect.
+
+    Raises AdapterError for a module that the names cannot express.
+    """
     down_name, up_name = _SUFFIXES[naming]
     tensors: dict[str, Stored] = {}
     for (component, path), (down, up, _) in factors.items():
         name = module_name(component, path, base, naming)
         if naming == "diffusers" and ".embeddings." in path:
-            raise AdapterError(f"{component} {path}: the names of diffusers have none for it; write those of kohya")
+            raise AdapterError(f"{component} {path}: diffusers has no name for it; use kohya's names")
         if down.ndim == 2 and component == "unet" and is_convolution(path, base):
             down = down[:, :, None, None]
         kernel = (1,) * (down.ndim - 2)
@@ -143,10 +153,10 @@ def write_lora(
     metadata: Mapping[str, str],
     left_out: tuple[str, ...] = (),
 ) -> LoraReport:
-    """Write factors as a LoRA file; modules of rank 0 are left away. AdapterError where nothing remains."""
-    factors = {module: one for module, one in factors.items() if len(one.down)}
+    """Write factors as a LoRA file, without modules of rank 0. Raises AdapterError if nothing remains."""
+    factors = {module: pair for module, pair in factors.items() if len(pair.down)}
     if not factors:
-        raise AdapterError(f"{shown(path.name)}: nothing to write, every change is zero")
+        raise AdapterError(f"{shown(path.name)}: nothing to write, because every change is zero")
     ranks: dict[bool, set[int]] = {}
     for down, _, _ in factors.values():
         ranks.setdefault(down.shape[2:] not in ((), (1, 1)), set()).add(len(down))
@@ -155,7 +165,7 @@ def write_lora(
     return LoraReport(
         path,
         dtype,
-        {module: len(one.down) for module, one in factors.items()},
-        {module: one.error for module, one in factors.items()},
+        {module: len(pair.down) for module, pair in factors.items()},
+        {module: pair.error for module, pair in factors.items()},
         left_out,
     )

@@ -1,9 +1,9 @@
-"""Low-rank factors: the best of a given rank for a sum of others or for a dense change; norms and inner products.
+"""Low-rank factors: the best ones of a given rank for a sum of others or for a dense change; norms, inner products.
 
-The product up · down is not formed (unless it is no larger than its factors): everything about it follows from the two
-Gram matrices upᵀ·up and down·downᵀ, which are as small as the rank. They are summed up in float64. That squares the
-condition number and still leaves more digits than float32 factors have, and it is ten times faster than QR
-factorisations in float32 (measured: 1 against 15 ms for 160 columns of 1280).
+The product up · down is not computed (unless it is no larger than its factors): everything about it follows from the
+two Gram matrices upᵀ·up and down·downᵀ, which are as small as the rank. They are accumulated in float64. Although they
+square the condition number, this leaves more digits than float32 factors have, and it is ten times faster than QR
+factorisations in float32 (measured: 1 ms rather than 15 ms for 160 columns of 1280).
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,17 @@ __all__ = ["LowRank", "Pair", "factorise", "inner", "norm", "recompress"]
 # down [rank, in] or [rank, in, kernel height, kernel width], up [out, rank]: the change up · down.
 Pair = tuple[np.ndarray, np.ndarray]
 
-# The square of a singular value below this part of the largest is rounding: float32 factors know no more.
+# The square of a singular value below this part of the largest one is rounding noise of the float32 factors.
 _NOTHING = float(np.finfo(np.float32).eps / 4) ** 2
 
 
 class LowRank(NamedTuple):
-    """down [rank, in] or [rank, in, kernel height, kernel width] and up [out, rank], float32, of the same size, so that
-    float16 can hold both; `error` is ‖exact − up · down‖ / ‖exact‖ in the Frobenius norm.
+    """Factors of a change, both of about the same magnitude, so that float16 can represent both.
+
+    Attributes:
+        down: float32 [rank, in] or [rank, in, kernel height, kernel width].
+        up: float32 [out, rank].
+        error: ‖exact − up · down‖ / ‖exact‖ in the Frobenius norm.
     """
 
     down: np.ndarray
@@ -33,19 +37,26 @@ class LowRank(NamedTuple):
 
 
 def recompress(factors: Sequence[Pair], max_rank: int, keep: float = 1.0) -> LowRank:
-    """The sum of all up · down as one pair of factors of at most `max_rank`.
+    """Approximate the sum of all up · down by one pair of factors of at most `max_rank`.
 
-    It is the best approximation in the Frobenius norm (Eckart and Young: a truncated SVD). `keep`, 0 to 1: the smallest
-    rank is taken that keeps this part of ‖sum‖², so the error is at most √(1 − keep) unless `max_rank` is in the way.
-    Where the ranks add up to no more than `max_rank` and all is kept, the factors are only joined, error 0. A sum that
-    is zero comes back with rank 0. down has the shape of the first one given. Raises AdapterError for factors of
-    different weights.
+    The result is the best approximation in the Frobenius norm (a truncated SVD, by Eckart and Young). If the ranks add
+    up to no more than `max_rank` and everything is kept, the factors are only joined, without error. A sum that is zero
+    gets rank 0. `down` has the shape of the first one given.
+
+    Args:
+        factors: The pairs (down, up) to add up.
+        max_rank: The largest rank of the result.
+        keep: The part of ‖sum‖² to keep, 0 to 1. The smallest rank that does is taken, so the error is at most
+            √(1 − keep) unless `max_rank` is smaller.
+
+    Raises:
+        AdapterError: The factors are for weights of different shapes.
     """
     down, up = _join(factors)
     kernel = factors[0][0].shape[1:]
     if len(down) <= max_rank and keep >= 1:
         return LowRank(down.reshape(-1, *kernel), up, 0.0)
-    if len(down) >= min(down.shape[1], len(up)):  # then the product is no larger than its factors
+    if len(down) >= min(down.shape[1], len(up)):  # the product is no larger than its factors
         return factorise((up @ down).reshape(len(up), *kernel), max_rank, keep)
     down, up = down.astype(np.float64), up.astype(np.float64)
 
@@ -53,7 +64,7 @@ def recompress(factors: Sequence[Pair], max_rank: int, keep: float = 1.0) -> Low
     # With upᵀ·up = root · rootᵀ the left singular vectors are up · root⁻ᵀ · P, where rootᵀ · (down · downᵀ) · root =
     # P · S² · Pᵀ; projecting onto them gives up · root⁻ᵀ · P and Pᵀ · rootᵀ · down.
     root, inverse = _root(gram_up)
-    # A square as small as this beside the factors themselves is what is left of changes that cancel out.
+    # A square this small compared to the factors is the rounding error of changes that cancel out.
     least = gram_down.trace() * gram_up.trace() * np.finfo(np.float64).eps * len(gram_up)
     squares, vectors, error = _leading(root.T @ gram_down @ root, max_rank, keep, least)
     half = squares**0.25
@@ -63,19 +74,24 @@ def recompress(factors: Sequence[Pair], max_rank: int, keep: float = 1.0) -> Low
 
 
 def factorise(matrix: np.ndarray, max_rank: int, keep: float = 1.0) -> LowRank:
-    """Factors of a dense change [out, in] or [out, in, kernel height, kernel width]; `keep` as in `recompress`."""
+    """Approximate a dense change [out, in] or [out, in, kernel height, kernel width] by factors.
+
+    `max_rank` and `keep` are the same as in `recompress`.
+    """
     flat = matrix.reshape(len(matrix), -1).astype(np.float64)
     wide = flat.shape[0] <= flat.shape[1]
     squares, vectors, error = _leading(flat @ flat.T if wide else flat.T @ flat, max_rank, keep)
     half = squares**0.25
-    one, other = vectors * half, (vectors / half).T @ (flat if wide else flat.T)
-    down, up = (other, one) if wide else (one.T, other.T)
+    left, right = vectors * half, (vectors / half).T @ (flat if wide else flat.T)
+    down, up = (right, left) if wide else (left.T, right.T)
     return LowRank(down.astype(np.float32).reshape(-1, *matrix.shape[1:]), up.astype(np.float32), error)
 
 
 def _leading(gram: np.ndarray, max_rank: int, keep: float, least: float = 0.0) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of a matrix given by its Gram matrix: the squares of the leading singular values, the vectors on the matrix's
-    side as columns, and the relative error of a matrix made of no more than these.
+    """Return the leading part of the SVD of a matrix that is given by its Gram matrix.
+
+    The three values are the squares of the leading singular values, the singular vectors as columns, and the relative
+    error of the matrix that consists of only these.
     """
     squares, vectors = np.linalg.eigh(gram)
     squares, vectors = np.maximum(squares[::-1], 0), vectors[:, ::-1]
@@ -89,12 +105,12 @@ def _leading(gram: np.ndarray, max_rank: int, keep: float, least: float = 0.0) -
 
 
 def norm(down: np.ndarray, up: np.ndarray) -> float:
-    """The Frobenius norm of up · down."""
+    """Return the Frobenius norm of up · down."""
     return float(np.sqrt(max(0.0, inner((down, up), (down, up)))))
 
 
 def inner(a: Pair, b: Pair) -> float:
-    """The Frobenius inner product of two changes of the same weight, ⟨up · down of a, up · down of b⟩."""
+    """Return the Frobenius inner product of two changes of the same weight, ⟨up · down of a, up · down of b⟩."""
     (down_a, up_a), (down_b, up_b) = _wide(a), _wide(b)
     _check_same(down_a, up_a, down_b, up_b)
     return float(((up_a.T @ up_b) * (down_a @ down_b.T)).sum())
@@ -106,7 +122,7 @@ def _wide(pair: Pair) -> Pair:
 
 
 def _row(down: np.ndarray) -> int:
-    return int(np.prod(down.shape[1:]))  # reshape's -1 cannot tell it where the rank is 0
+    return int(np.prod(down.shape[1:]))  # reshape's -1 cannot infer it if the rank is 0
 
 
 def _join(factors: Sequence[Pair]) -> Pair:
@@ -123,12 +139,13 @@ def _check_same(down_a: np.ndarray, up_a: np.ndarray, down_b: np.ndarray, up_b: 
     first, second = (len(up_a), down_a.shape[1]), (len(up_b), down_b.shape[1])
     if first != second:
         sizes = [f"{out}×{columns}" for out, columns in (first, second)]
-        raise AdapterError(f"changes of a {sizes[0]} and of a {sizes[1]} weight cannot be added")
+        raise AdapterError(f"changes of a {sizes[0]} weight and of a {sizes[1]} weight cannot be added")
 
 
 def _balanced(gram_down: np.ndarray, gram_up: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both Gram matrices after up[:, i] is divided and down[i] multiplied so that both have the same length, and what
-    up's columns are multiplied with. One adapter may have a tiny up and a large down, another the reverse.
+    """Scale up[:, i] and down[i] to the same length; return both Gram matrices and the factors of up's columns.
+
+    This matters because one adapter may have a tiny up and a large down, and another the reverse.
     """
     rows, columns = np.sqrt(np.diagonal(gram_down)), np.sqrt(np.diagonal(gram_up))
     used = (rows > 0) & (columns > 0)
@@ -138,7 +155,7 @@ def _balanced(gram_down: np.ndarray, gram_up: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _root(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(root, inverse) with gram = root · rootᵀ and inverse = root⁻ᵀ, both without the directions that gram lacks."""
+    """Return (root, inverse), where gram = root · rootᵀ and inverse = root⁻ᵀ, without the null space of gram."""
     squares, vectors = np.linalg.eigh(gram)
     kept = squares > np.finfo(np.float64).eps * len(gram) * max(squares[-1], 0)
     lengths = np.sqrt(squares[kept])

@@ -1,4 +1,4 @@
-"""Several adapters with their weights as one LoRA file."""
+"""Merge several adapters with their weights into one LoRA file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from lorablend.adapters.files.provenance import merged_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.naming import NAMINGS, Naming
 from lorablend.adapters.tools.changes import (
+    BlockProgress,
     Module,
-    Progress,
-    Weights,
+    WeightReader,
     by_block,
     dense_change,
     factors_of,
@@ -38,7 +38,7 @@ __all__ = ["METHODS", "Method", "merge"]
 Method = Literal["svd", "concat", "ties", "dare"]
 METHODS: tuple[Method, ...] = ("svd", "concat", "ties", "dare")
 
-Part = tuple[int, Adapter, float]  # (place in the list, adapter, weight)
+WeightedAdapter = tuple[int, Adapter, float]  # (place in the list, adapter, weight)
 
 
 def merge(
@@ -51,27 +51,38 @@ def merge(
     seed: int = 0,
     naming: Naming = "kohya",
     dtype: str | None = None,
-    weights: Weights | None = None,
-    progress: Progress | None = None,
+    weights: WeightReader | None = None,
+    progress: BlockProgress | None = None,
 ) -> LoraReport:
-    """Write Σ weight · ΔW of all adapters as a LoRA to `out`, a new file.
+    """Write Σ weight · ΔW of all adapters as a LoRA.
 
-    method:
-        "svd": the best approximation of at most `rank`, by a truncated SVD of the factors.
-        "concat": all factors one after the other, exact; the ranks add up.
-        "ties": trim, elect sign, merge (https://arxiv.org/abs/2306.01708) on the dense changes, each times its weight;
-            then a truncated SVD.
-        "dare": drop and rescale (https://arxiv.org/abs/2311.03099) on the dense changes, then a truncated SVD.
-    rank: of each module, at most; None: the largest that any adapter has there, for concat the sum.
-    density: the part of each change's entries that ties and dare keep, above 0 to 1.
-    seed: decides what dare drops, 0 or more.
-    dtype: "f32", "f16" or "bf16"; None: what the inputs hold, f32 if they differ.
-    weights: reads the base model's weights; needed for changes that have no factors.
-    progress: called with (block, blocks done, blocks in all).
+    Args:
+        items: The adapters with their weights.
+        out: The file to write, which must be new.
+        rank: The largest rank of a module; None for the largest that any adapter has there (with "concat", the sum).
+        method: How the changes are added up:
 
-    The error of a module in the report is that of the SVD. Raises BlendError for nothing to merge, BaseModelError for
-    adapters of different base models, AdapterError for a change that the file cannot hold, RequestError for a setting
-    out of range, InputError where `out` exists.
+            - "svd": the best approximation of at most `rank`, by a truncated SVD of the factors.
+            - "concat": all factors one after the other; exact, and the ranks add up.
+            - "ties": trim, elect sign, merge (https://arxiv.org/abs/2306.01708) on the dense changes, each times its
+              weight; then a truncated SVD.
+            - "dare": drop and rescale (https://arxiv.org/abs/2311.03099) on the dense changes, then a truncated SVD.
+        density: The part of each change's entries that "ties" and "dare" keep, above 0 and at most 1.
+        seed: Decides what "dare" drops; 0 or more.
+        naming: The names of the tensors, "kohya" or "diffusers".
+        dtype: "f32", "f16" or "bf16"; None for the type of the inputs, f32 if they differ.
+        weights: Reads the base model's weights; needed for changes without factors.
+        progress: Called with (block, blocks done, number of blocks).
+
+    Returns:
+        What was written. The error of a module is that of the SVD.
+
+    Raises:
+        BlendError: There is nothing to merge.
+        BaseModelError: The adapters are for different base models.
+        AdapterError: The file cannot contain a change.
+        RequestError: A setting is out of range.
+        InputError: `out` exists.
     """
     _check(items, out, rank, method, density, seed, naming, dtype)
     adapters = [adapter for adapter, _ in items]
@@ -81,11 +92,12 @@ def merge(
     factors: dict[Module, LowRank] = {}
     modules = sorted({module for adapter, weight in items if weight for module in adapter.deltas})
     for module in by_block(modules, progress):
-        parts = [(i, one, weight) for i, (one, weight) in enumerate(items) if weight and module in one.deltas]
+        parts = [(i, each, weight) for i, (each, weight) in enumerate(items) if weight and module in each.deltas]
         if method == "concat":
             factors[module] = _concat(parts, module, rank)
             continue
-        largest = rank or max(one.deltas[module].live_rank or one.deltas[module].rank or 1 for _, one, _ in parts)
+        deltas = [adapter.deltas[module] for _, adapter, _ in parts]
+        largest = rank or max(delta.live_rank or delta.rank or 1 for delta in deltas)
         if method == "svd":
             factors[module] = _svd(parts, module, largest, weights)
         else:
@@ -100,9 +112,9 @@ def merge(
         **({} if rank is None else {"rank": rank}),
         **({"density": density} if method in ("ties", "dare") else {}),
         **({"seed": seed} if method == "dare" else {}),
-        "inputs": [{"name": one.name, "sha256": one.sha256, "weight": float(weight)} for one, weight in items],
+        "inputs": [{"name": each.name, "sha256": each.sha256, "weight": float(weight)} for each, weight in items],
     }
-    metadata = merged_metadata([one.metadata for one in adapters], base, out.stem, made_by)
+    metadata = merged_metadata([adapter.metadata for adapter in adapters], base, out.stem, made_by)
     return write_lora(out, factors, base, naming, dtype or common_dtype(adapters), metadata)
 
 
@@ -124,13 +136,13 @@ def _check(
     if rank is not None:
         check_rank(rank)
     if not 0 < density <= 1:
-        raise RequestError(f"density is {density:g}; give a number above 0, at most 1")
+        raise RequestError(f"density is {density:g}; give a number above 0 and at most 1")
     if seed < 0:
         raise RequestError(f"seed is {seed}; give 0 or more")
     check_new(out)
 
 
-def _concat(parts: Sequence[Part], module: Module, rank: int | None) -> LowRank:
+def _concat(parts: Sequence[WeightedAdapter], module: Module, rank: int | None) -> LowRank:
     pairs: list[Pair] = []
     for _, adapter, weight in parts:
         if (pair := factors_of(adapter, module, weight)) is None:
@@ -143,7 +155,7 @@ def _concat(parts: Sequence[Part], module: Module, rank: int | None) -> LowRank:
 
 
 def _even(down: np.ndarray, up: np.ndarray) -> Pair:
-    """Both factors about as large, by powers of two, so that nothing is rounded and float16 holds both."""
+    """Scale both factors to about the same size, by powers of two, so that nothing is rounded and float16 fits both."""
     rows, columns = np.linalg.norm(down.reshape(len(down), -1), axis=1), np.linalg.norm(up, axis=0)
     used = (rows > 0) & (columns > 0)
     ratio = np.divide(rows, columns, where=used, out=np.ones_like(rows))
@@ -151,18 +163,20 @@ def _even(down: np.ndarray, up: np.ndarray) -> Pair:
     return down / factor.reshape(-1, *(1,) * (down.ndim - 1)), up * factor
 
 
-def _svd(parts: Sequence[Part], module: Module, rank: int, weights: Weights | None) -> LowRank:
+def _svd(parts: Sequence[WeightedAdapter], module: Module, rank: int, weights: WeightReader | None) -> LowRank:
     pairs = [pair for _, adapter, weight in parts if (pair := factors_of(adapter, module, weight)) is not None]
     if len(pairs) == len(parts):
         return recompress(pairs, rank)
     return factorise(np.sum(_dense(parts, module, weights), axis=0), rank)
 
 
-def _dense(parts: Sequence[Part], module: Module, weights: Weights | None) -> list[np.ndarray]:
+def _dense(parts: Sequence[WeightedAdapter], module: Module, weights: WeightReader | None) -> list[np.ndarray]:
     changes = [dense_change(adapter, module, weights, weight) for _, adapter, weight in parts]
     shape = max((change.shape for change in changes), key=len)  # a linear layer and a 1×1 convolution are the same
     for change in changes:
         if change.size != np.prod(shape) or len(change) != shape[0]:
-            sizes = [" by ".join(map(str, one)) for one in (shape, change.shape)]
-            raise AdapterError(f"{' '.join(module)}: changes of a {sizes[0]} and of a {sizes[1]} weight do not add up")
+            sizes = [" by ".join(map(str, each)) for each in (shape, change.shape)]
+            raise AdapterError(
+                f"{' '.join(module)}: changes of a {sizes[0]} weight and of a {sizes[1]} weight cannot be added"
+            )
     return [change.reshape(shape) for change in changes]

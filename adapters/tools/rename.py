@@ -1,4 +1,4 @@
-"""The same adapter under other names: from any spelling to kohya's, or to those of diffusers and PEFT."""
+"""Rename the tensors of an adapter: from any spelling to kohya's names, or to those of diffusers and PEFT."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.algorithms.dora import DoraDelta
+from lorablend.adapters.algorithms.factored import NUMBERS
 from lorablend.adapters.algorithms.scale import ScaleSettings, scale_of
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import Tensor
@@ -21,7 +22,7 @@ from lorablend.adapters.wording import listed, shown
 
 __all__ = ["RenameReport", "rename"]
 
-# role of keys.ROLES -> suffix. What a table lacks cannot be said with its names.
+# Role in keys.ROLES -> suffix. Roles that are not in a table cannot be expressed in its names.
 _KOHYA = {
     "down": ".lora_down.weight",
     "up": ".lora_up.weight",
@@ -49,12 +50,17 @@ _DIFFUSERS = {
     "dora_scale": ".lora_magnitude_vector",
     "magnitude": ".lora_magnitude_vector",
 }
-_NUMBERS = ("alpha", "scale", "scalar")
 _CHANNELS = ("dora_scale", "magnitude")
 
 
 class RenameReport(NamedTuple):
-    """How many tensors were written to `path`, and the names of those that were not, because they change nothing."""
+    """What `rename` wrote.
+
+    Attributes:
+        path: The file.
+        tensors: The number of tensors in it.
+        left_out: The names of tensors that were not written because they change nothing.
+    """
 
     path: Path
     tensors: int
@@ -62,41 +68,49 @@ class RenameReport(NamedTuple):
 
 
 def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
-    """Write the adapter to `out`, a new file, with the names of "kohya" or "diffusers". Every change stays exactly what
-    it is.
+    """Write an adapter with other names. Every change stays exactly the same.
 
-    kohya: every algorithm of LyCORIS. Where the scale was said elsewhere than in a module's tensors (by PEFT's
-    settings, or as alpha / √rank), an alpha tensor is written that says the same.
-    diffusers: LoRA and output-axis DoRA, which is what diffusers loads. Its names have no alpha, so the scale goes into
-    the `lora_B` tensor; one that cannot hold the product in its own type is written as float32.
+    kohya's names can express every algorithm of LyCORIS. If the scale does not follow from a module's tensors (but from
+    PEFT's settings, or as alpha / √rank), an alpha tensor with the same effect is written.
 
-    Raises AdapterError, naming the tensor, for what the names cannot express, InputError where `out` exists.
+    diffusers' names can express LoRA and output-axis DoRA, which is what diffusers loads. They have no alpha, so the
+    scale is multiplied into the `lora_B` tensor, which is written as float32 if its own type would round.
+
+    Args:
+        adapter: The adapter.
+        out: The file to write, which must be new.
+        naming: "kohya" or "diffusers".
+
+    Raises:
+        AdapterError: The names cannot express a tensor, which the message names.
+        InputError: `out` exists.
     """
     check_choice("naming", naming, NAMINGS)
     check_new(out)
     if adapter.refused:
         raise AdapterError(
-            f"{shown(adapter.name)} was read leniently and {listed(adapter.refused)} would be lost; "
-            "read the whole of it, or remove them from the file"
+            f"{shown(adapter.name)} was read leniently, and {listed(adapter.refused)} would be lost; "
+            "read it strictly, or remove them from the file"
         )
     modules, others = _modules(adapter)
     tensors: dict[str, Stored] = {}
     for module, roles in modules.items():
         write = _to_kohya if naming == "kohya" else _to_diffusers
         tensors |= write(adapter, module, roles)
-    for tensor in others:  # bundled words; other programs find them under these very names
+    for tensor in others:  # bundled words; other programs find them under exactly these names
         if naming == "diffusers":
             raise AdapterError(_cannot(adapter, tensor, naming))
         tensors[tensor.name] = _same(tensor)
     made_by = {"tool": "convert", "naming": naming, "inputs": [{"name": adapter.name, "sha256": adapter.sha256}]}
     metadata = rewritten_metadata(adapter.metadata, None, None, made_by)
     write_file(out, tensors, with_hashes(metadata, tensors))
-    used = {tensor.name for roles in modules.values() for tensor in roles.values()} | {one.name for one in others}
+    used = {tensor.name for roles in modules.values() for tensor in roles.values()}
+    used |= {tensor.name for tensor in others}
     return RenameReport(out, len(tensors), tuple(name for name in adapter.file.tensors if name not in used))
 
 
 def _modules(adapter: Adapter) -> tuple[dict[Module, dict[str, Tensor]], list[Tensor]]:
-    """The tensors by module and role, of the modules that are changed; and those that belong to no module."""
+    """Return the tensors of all changed modules, by module and role, and those that belong to no module."""
     changed = adapter.deltas.keys() | adapter.biases.keys()
     modules: dict[Module, dict[str, Tensor]] = {}
     others: list[Tensor] = []
@@ -106,7 +120,7 @@ def _modules(adapter: Adapter) -> tuple[dict[Module, dict[str, Tensor]], list[Te
             others.append(tensor)
         if key.path is None:
             continue
-        # A name that leaves the text encoder open means the one that the reading has found.
+        # A name that does not say which text encoder it means belongs to the one that the reading has chosen.
         components = (key.component,) if key.component else ("text_encoder", "text_encoder_2")
         for component in components:
             if (component, key.path) in changed:
@@ -122,10 +136,10 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
     for role, tensor in roles.items():
         if role not in _KOHYA:
             raise AdapterError(_cannot(adapter, tensor, "kohya"))
-        if role in _NUMBERS and alpha is not None:
+        if role in NUMBERS and alpha is not None:
             continue
         kind, values = _shaped(adapter, module, role, tensor)
-        if role == "magnitude":  # one number for each output channel, as LyCORIS has it
+        if role == "magnitude":  # one number for each output channel, as in LyCORIS
             values = values.reshape(-1, *(1,) * (max(2, len(roles["down"].shape)) - 1))
         tensors[name + _KOHYA[role]] = kind, values
     if alpha is not None:
@@ -134,23 +148,23 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
 
 
 def _alpha(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> float | None:
-    """The alpha that says what the module's tensors alone do not say; None where they say it all."""
+    """Return the alpha to write for a module; None if the module's own tensors give the right scale."""
     delta = adapter.deltas.get(module)
     if delta is None or (delta.rank is None and delta.scale == 1):
         return None
     if delta.rank is None:
         raise AdapterError(
             f"{shown(adapter.name)}: {' '.join(module)} is multiplied by {delta.scale:g}, which kohya's names cannot "
-            f"say of {delta.algorithm} without a rank"
+            f"express for {delta.algorithm} without a rank"
         )
-    said = scale_of(" ".join(module), module[1], roles, delta.rank, ScaleSettings()).factor
-    return None if said == delta.scale else delta.scale * delta.rank
+    own_scale = scale_of(" ".join(module), module[1], roles, delta.rank, ScaleSettings()).factor
+    return None if own_scale == delta.scale else delta.scale * delta.rank
 
 
 def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> dict[str, Stored]:
     delta = adapter.deltas.get(module)
     for role, tensor in roles.items():
-        if role not in _DIFFUSERS and role not in _NUMBERS:
+        if role not in _DIFFUSERS and role not in NUMBERS:
             raise AdapterError(_cannot(adapter, tensor, "diffusers"))
     if delta is None or delta.algorithm not in ("lora", "dora") or ".embeddings." in module[1]:
         raise AdapterError(_cannot(adapter, next(iter(roles.values())), "diffusers"))
@@ -159,7 +173,7 @@ def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor])
     name = module_name(*module, adapter.base_model, "diffusers")
     tensors: dict[str, Stored] = {}
     for role, tensor in roles.items():
-        if role in _NUMBERS:
+        if role in NUMBERS:
             continue
         kind, values = _shaped(adapter, module, role, tensor)
         if role in ("up", "up_bias") and delta.scale != 1:
@@ -172,7 +186,7 @@ def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor])
 
 
 def _shaped(adapter: Adapter, module: Module, role: str, tensor: Tensor) -> Stored:
-    """The tensor as it is; the factors of a 1×1 convolution with the dimensions of its kernel, and only these."""
+    """Return a tensor as it is; but factors get the dimensions of a 1×1 kernel if, and only if, the module has one."""
     kind, values = _same(tensor)
     if role in ("down", "up") and values.shape[2:] in ((), (1, 1)):
         flat = module[0] != "unet" or not is_convolution(module[1], adapter.base_model)
@@ -185,7 +199,7 @@ def _same(tensor: Tensor) -> Stored:
 
 
 def _scaled(tensor: Tensor, scale: float, shape: tuple[int, ...]) -> Stored:
-    """Times `scale`, in the tensor's own type where it holds every product exactly, else in float32."""
+    """Return the tensor times `scale`, in its own type if that represents every product exactly, else in float32."""
     product = (tensor.float32() * np.float32(scale)).reshape(shape)
     if tensor.dtype == "F16":
         with np.errstate(over="ignore"):
@@ -198,8 +212,8 @@ def _scaled(tensor: Tensor, scale: float, shape: tuple[int, ...]) -> Stored:
 
 
 def _cannot(adapter: Adapter, tensor: Tensor, naming: Naming) -> str:
-    names = "kohya's names" if naming == "kohya" else "the names of diffusers"
+    names = "kohya's names" if naming == "kohya" else "diffusers' names"
     return (
         f"{shown(adapter.name)}: {names} cannot express tensor {shown(tensor.name)}; "
-        "make a LoRA of it with lorablend adapters resize"
+        "convert it to a LoRA with lorablend adapters resize"
     )

@@ -1,4 +1,4 @@
-"""An adapter as a LoRA of a smaller rank, or of any algorithm as a LoRA."""
+"""Convert an adapter of any algorithm to a LoRA, or to a smaller rank."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.files.provenance import rewritten_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.naming import NAMINGS, Naming
-from lorablend.adapters.tools.changes import Module, Weights, dense_change, factors_of, require_lora
+from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of, require_lora
 from lorablend.adapters.tools.lora_file import (
     LARGEST_RANK,
     LoraReport,
@@ -29,13 +29,24 @@ def resize(
     keep: float | None = None,
     naming: Naming = "kohya",
     dtype: str | None = None,
-    weights: Weights | None = None,
+    weights: WeightReader | None = None,
 ) -> LoraReport:
-    """Write the best approximation of every change by factors of a smaller rank to `out`, a new file.
+    """Write the best approximation of every change by factors of a smaller rank.
 
-    rank: of each module, at most. keep: above 0 to 1; each module gets the smallest rank that keeps this part of ‖ΔW‖²
-    (the squared Frobenius norm), so 0.99 leaves an error of 10 % of the norm at most. One of them, or both, has to be
-    given. `dtype` and `weights` as in `merge`. Raises as `merge` does.
+    Args:
+        adapter: The adapter.
+        out: The file to write, which must be new.
+        rank: The largest rank of a module. Either this or `keep` must be given.
+        keep: The part of ‖ΔW‖² (the squared Frobenius norm) to keep, above 0 and at most 1; each module gets the
+            smallest rank that does. 0.99 leaves an error of at most 10 % of the norm.
+        naming: The names of the tensors, "kohya" or "diffusers".
+        dtype: "f32", "f16" or "bf16"; None for the type of the input.
+        weights: Reads the base model's weights; needed for changes without factors.
+
+    Raises:
+        AdapterError: The file cannot contain a change.
+        RequestError: A setting is out of range.
+        InputError: `out` exists.
     """
     check_size(rank, keep)
     check_choice("naming", naming, NAMINGS)
@@ -46,10 +57,10 @@ def resize(
         module: _resized(adapter, module, rank or LARGEST_RANK, keep or 1.0, weights) for module in adapter.deltas
     }
 
-    wanted = {"rank": rank, "keep": keep}
+    settings = {"rank": rank, "keep": keep}
     made_by: dict[str, Any] = {
         "tool": "resize",
-        **{name: value for name, value in wanted.items() if value is not None},
+        **{name: value for name, value in settings.items() if value is not None},
         "inputs": [{"name": adapter.name, "sha256": adapter.sha256}],
     }
     before = adapter.metadata.get("ss_network_dim", "None")
@@ -59,7 +70,7 @@ def resize(
     return write_lora(out, factors, adapter.base_model, naming, dtype or common_dtype([adapter]), metadata)
 
 
-def _resized(adapter: Adapter, module: Module, rank: int, keep: float, weights: Weights | None) -> LowRank:
+def _resized(adapter: Adapter, module: Module, rank: int, keep: float, weights: WeightReader | None) -> LowRank:
     if pair := factors_of(adapter, module):
         return recompress([pair], rank, keep)
     return factorise(dense_change(adapter, module, weights), rank, keep)

@@ -1,4 +1,4 @@
-"""Two ways to add up changes so that they disturb each other less, on dense changes of one weight.
+"""Two ways to add up dense changes of a weight so that they interfere less.
 
 ties: trim, elect sign and merge (https://arxiv.org/abs/2306.01708). dare: drop and rescale
 (https://arxiv.org/abs/2311.03099). Both are applied weight by weight, not to a whole model at once.
@@ -12,8 +12,9 @@ __all__ = ["dare", "ties"]
 
 
 def ties(changes: Sequence[np.ndarray], density: float) -> np.ndarray:
-    """Keep the largest entries of each change, a part `density` of them; at each place take the sign that the sum of
-    these has, and the mean of those that have this sign.
+    """Trim each change to its largest entries, a part `density` of them, and merge by sign.
+
+    Each entry of the result has the sign of the sum of the trimmed entries, and is the mean of those with this sign.
     """
     total, agreeing, count = (np.zeros_like(changes[0]) for _ in range(3))
     trimmed = [_trim(change, density) for change in changes]
@@ -37,9 +38,9 @@ def _trim(change: np.ndarray, density: float) -> np.ndarray:
 
 
 def dare(changes: Sequence[np.ndarray], density: float, seeds: Sequence[Sequence[int]]) -> np.ndarray:
-    """Keep entries of each change by chance, a part `density` of them, divided by `density`; and add up.
+    """Keep a random part `density` of each change's entries, divide them by `density`, and add up.
 
-    `seeds`: numbers that decide the draw, for each change.
+    `seeds`: the numbers that seed the random choice, for each change.
     """
     total = np.zeros_like(changes[0])
     for change, seed in zip(changes, seeds, strict=True):

@@ -1,9 +1,11 @@
-"""From the options of the command line to arguments of the library: read once, for all commands that draw."""
+"""Turn options of the command line into arguments of the library, for all commands that draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorablend.adapters.errors import BlendError, RequestError
+from lorablend.engine.settings import SETTINGS
 
 if TYPE_CHECKING:
     from lorablend.engine import Pipeline, Result
@@ -14,10 +16,8 @@ __all__ = [
     "host",
     "notes",
     "open_pipeline",
-    "parse_size",
-    "parse_timesteps",
-    "said",
     "served_model",
+    "settings_of",
     "with_preset",
 ]
 
@@ -39,7 +39,7 @@ def open_pipeline(
 
 
 def notes(result: "Result") -> list[str]:
-    """What the user should know of a picture, beside the picture: warnings, and what --max-rank cost."""
+    """What the user should know about a picture: its warnings, and the cost of --max-rank."""
     lines = [f"warning: {warning}" for warning in result.warnings]
     if errors := result.rank_errors:
         worst = max(errors, key=lambda path: errors[path])
@@ -50,13 +50,19 @@ def notes(result: "Result") -> list[str]:
     return lines
 
 
-def said(**options: Any) -> dict[str, Any]:
-    """What the user said; for the rest the library has its own defaults."""
-    return {name: value for name, value in options.items() if value is not None}
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the user gave, as `Pipeline.generate` takes them. options: see `options.with_settings`."""
+    settings = {name: value for name, value in options.items() if value is not None}
+    if "size" in settings:
+        settings["width"], settings["height"] = _parse_size(settings.pop("size"))
+    for name, value in settings.items():
+        if SETTINGS[name].kind is tuple:
+            settings[name] = _parse_numbers(name, value)
+    return settings
 
 
 def with_preset(name: str | None, own: dict[str, Any]) -> dict[str, Any]:
-    """What --preset says, and what the user said himself."""
+    """The settings of --preset, replaced by the user's own."""
     if name is None:
         return own
     from lorablend.engine.presets import find_preset
@@ -65,24 +71,24 @@ def with_preset(name: str | None, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries(lora: list[str] | None, blend: Path | None, mode: str | None = None) -> list[Any]:
-    """What --blend, --lora and --blend-mode say, for `resolve_blend`."""
+    """The blend of --blend, --lora and --blend-mode, for `resolve_blend`."""
     from lorablend.adapters import parse_lora_option, read_blend_json
 
-    found: list[Any] = []
+    entries: list[Any] = []
     if blend is not None:
         try:
-            found.append(read_blend_json(blend.read_text(encoding="utf-8")))
+            entries.append(read_blend_json(blend.read_text(encoding="utf-8")))
         except (BlendError, UnicodeDecodeError) as error:
             reason = error if isinstance(error, BlendError) else "not text in UTF-8"
             raise BlendError(f"{blend}: {reason}") from error
         if mode is not None:
-            found[0] = {"items": found[0]["items"]}  # what the command line says wins
-    found += [parse_lora_option(text) for text in lora or ()]
-    return found if mode is None else [*found, {"mode": mode, "items": []}]
+            entries[0] = {"items": entries[0]["items"]}  # the option wins
+    entries += [parse_lora_option(text) for text in lora or ()]
+    return entries if mode is None else [*entries, {"mode": mode, "items": []}]
 
 
 def folders(model: str, lora_dir: Path | None) -> tuple[Path, Path | None]:
-    """The model's folder and the adapters': the word demo resolved, the library where no folder is given."""
+    """The folders of the model ("demo" is the shipped one) and of the adapters (the library if none is given)."""
     if model == "demo":
         from lorablend.shipped import adapters_dir, model_dir
 
@@ -94,20 +100,20 @@ def folders(model: str, lora_dir: Path | None) -> tuple[Path, Path | None]:
 
 
 def served_model(model: str | None, named: str | None) -> str:
-    """What MODEL or --model says, else the word demo."""
+    """The model of MODEL or --model, else "demo"."""
     if model is not None and named is not None and model != named:
         raise RequestError(f"the model is {model} and --model {named}; give one of the two")
     return model or named or "demo"
 
 
 def host(address: str | None, listen: bool) -> str:
-    """What --host or --listen says, else this machine alone."""
+    """The address of --host or --listen, else this machine's own."""
     if address not in (None, "0.0.0.0") and listen:
         raise RequestError(f"--host {address} and --listen are both given; --listen means --host 0.0.0.0, give one")
     return "0.0.0.0" if listen else address or "127.0.0.1"
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def _parse_size(text: str) -> tuple[int, int]:
     """Width and height in pixels."""
     width, x, height = text.lower().partition("x")
     if not (x and width.isdecimal() and height.isdecimal()):
@@ -115,9 +121,10 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def parse_timesteps(text: str) -> list[float]:
+def _parse_numbers(name: str, text: str) -> list[float]:
     """Numbers with commas between them."""
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise RequestError(f"timesteps is {text!r}; write numbers with commas, such as 999,749,499,249") from None
+        example = SETTINGS[name].placeholder.replace(" ", "")
+        raise RequestError(f"{name} is {text!r}; write numbers with commas, such as {example}") from None

@@ -9,20 +9,33 @@ import threading
 
 from filelock import FileLock
 
+from lorablend.adapters.errors import LorablendError
+from lorablend.app.jobs.channel import Failure, open_channel, tell
+
 __all__ = ["main"]
 
 
 def main() -> None:
-    """The child: waits for its turn, works, and stops when it is told to, or when the server is gone."""
+    """Wait for the lock, work, and stop when the server closes stdin, or is gone.
+
+    The arguments: the descriptor for messages, the lock, and a command line.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from lorablend.app.cli.commands import run
 
-    threading.Thread(target=_outlive_nobody, daemon=True).start()
-    lock, *arguments = sys.argv[1:]
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    descriptor, lock, *arguments = sys.argv[1:]
+    os.set_inheritable(int(descriptor), False)
+    open_channel(int(descriptor))
     with FileLock(lock):
-        sys.exit(run(arguments))
+        sys.exit(run(arguments, failed=_tell_failure))
 
 
-def _outlive_nobody() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written; past Python's own buffer, whose lock outlives a thread
+def _tell_failure(error: Exception) -> None:
+    if isinstance(error, LorablendError | OSError):
+        tell(Failure.of(error))
+
+
+def _end_with_the_server() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written; not through Python's buffer, whose lock outlives a thread
     os.kill(os.getpid(), signal.SIGINT)

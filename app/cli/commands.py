@@ -1,13 +1,13 @@
-"""The command line: each command reads its options, makes one call, and says what came of it. Help is the reference.
+"""The command line: each command reads its options, makes one call, and reports the result. The help is the reference.
 
-What is heavy to import (OpenVINO, Gradio, torch) is imported by the command that needs it, so that the help is quick.
+Heavy packages (OpenVINO, Gradio, torch) are imported by the commands that need them, so that the help is quick.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,12 +34,15 @@ app.add_typer(dataset_app, name="dataset")
 
 def main() -> None:
     """The program `lorablend`."""
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # else it tells which of optimum's packages it has found
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # else it reports which of optimum's packages it found
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; the exit code: 0, 1 after an error (one line on stderr), 130 after Ctrl-C."""
+def run(arguments: Sequence[str], failed: Callable[[Exception], object] = lambda error: None) -> int:
+    """Run one command line; the exit code: 0, 1 after an error (one line on stderr), 130 after Ctrl-C.
+
+    failed: called with the error.
+    """
     try:
         code = app(list(arguments), prog_name="lorablend", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -49,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         if message is None:
             raise
         typer.echo(f"error: {message}", err=True)
+        failed(error)
         return 1
     if code == 130:
         typer.echo("stopped", err=True)
@@ -56,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _message(error: Exception) -> str | None:
-    """One line for a mistake of the user's or a trouble of the machine's; None for a bug of ours."""
+    """One line for a user's mistake or a failure of the machine; None for a bug."""
     if isinstance(error, LorablendError):
         return str(error)
     if isinstance(error, OSError):
@@ -106,8 +110,8 @@ def convert(
 ) -> None:
     """Convert a model to OpenVINO. Needs lorablend[convert].
 
-    SOURCE is a Hugging Face id (owner/name), a diffusers folder, or a .safetensors checkpoint of SDXL or SD 1.x; OUT a
-    folder that is new or empty. One network after the other is exported, so the memory needed is about the largest's.
+    SOURCE is a Hugging Face id (owner/name), a diffusers folder, or a .safetensors checkpoint of SDXL or SD 1.x; OUT is
+    a new or empty folder. The networks are exported one after the other, so memory is needed for the largest one only.
 
     \b
     Example:
@@ -125,6 +129,7 @@ def convert(
 
 
 @app.command()
+@options.with_settings
 def generate(
     model: options.Model,
     prompt: options.Prompt,
@@ -134,30 +139,22 @@ def generate(
     blend_mode: options.BlendMode = None,
     max_rank: options.MaxRank = None,
     lenient: options.Lenient = False,
-    negative: options.Negative = None,
-    size: options.Size = None,
     preset: options.Preset = None,
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    seed: options.Seed = None,
-    scheduler: options.Scheduler = None,
-    spacing: options.Spacing = None,
-    timesteps: options.Timesteps = None,
     count: options.Count = 1,
     image: options.Image = None,
-    strength: options.Strength = None,
     mask: options.Mask = None,
     device: options.Device = "CPU",
     runtime: options.Runtime = "auto",
     precision: options.Precision = None,
     out: options.Out = Path("pictures"),
+    **settings: Any,
 ) -> None:
     """Draw pictures, and print their paths.
 
-    MODEL is a folder written by "lorablend convert", or the word demo for the small model that is shipped: it
+    MODEL is a folder written by "lorablend convert", or the word demo for the small model that is shipped, which
     draws simple scenes of twelve objects. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir;
-    they know the weights per block, the steps and the rest that A1111 and its extensions know. Each PNG holds its
-    settings, as text that other programs read and as JSON.
+    they may have weights per block, steps and everything else that A1111 and its extensions support. Each PNG holds
+    its settings, as text that other programs read and as JSON.
 
     \b
     Example:
@@ -169,29 +166,15 @@ def generate(
     from lorablend.app.library.use import note_used
     from lorablend.app.pictures.png import open_picture, save_result
 
-    width, height = arguments.parse_size(size) if size else (None, None)
+    drawn = arguments.with_preset(preset, arguments.settings_of(settings))
+    drawn |= {"image": open_picture(image) if image else None, "mask": open_picture(mask) if mask else None}
     check_folder(out)
-    own = arguments.said(
-        steps=steps,
-        guidance_scale=guidance,
-        scheduler=scheduler,
-        spacing=spacing,
-        timesteps=arguments.parse_timesteps(timesteps) if timesteps else None,
-    )
-    settings: dict[str, Any] = {
-        "blend": arguments.entries(lora, blend, blend_mode),
-        "width": width,
-        "height": height,
-        "image": open_picture(image) if image else None,
-        "strength": strength,
-        "mask": open_picture(mask) if mask else None,
-        **arguments.with_preset(preset, own),
-    }
+    first_seed, entries = drawn.pop("seed", None), arguments.entries(lora, blend, blend_mode)
     folder, lora_dir = arguments.folders(model, lora_dir)
     pipe = arguments.open_pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
-    for index, one_seed in enumerate(seeds(seed, count)):
+    for index, seed in enumerate(seeds(first_seed, count)):
         with step_bar(f"picture {index + 1} of {count}") as callback:
-            result = pipe.generate(prompt, negative, seed=one_seed, callback=callback, **settings)
+            result = pipe.generate(prompt, blend=entries, seed=seed, callback=callback, **drawn)
         if index == 0:
             for line in arguments.notes(result):
                 typer.echo(line, err=True)
@@ -217,8 +200,8 @@ def bake(
 ) -> None:
     """Write a copy of a model with adapters added to its weights.
 
-    MODEL is a folder written by "lorablend convert", or the word demo; OUT a folder that is new or empty. Any OpenVINO
-    GenAI program runs the copy, without lorablend. 8-bit models stay 8-bit.
+    MODEL is a folder written by "lorablend convert", or the word demo; OUT is a new or empty folder. Any OpenVINO GenAI
+    program runs the copy, without lorablend. 8-bit models stay 8-bit.
 
     \b
     Example:
@@ -227,6 +210,7 @@ def bake(
     from functools import partial
 
     from lorablend.adapters import load_adapter, resolve_blend
+    from lorablend.app.jobs.channel import Note, tell
     from lorablend.engine.bake import bake as bake_model
 
     if not (lora or blend):
@@ -238,6 +222,7 @@ def bake(
     for item in resolved:
         for warning in item.adapter.warnings:
             typer.echo(f"warning: {item.adapter.name}: {warning}", err=True)
+            tell(Note(text=f"{item.adapter.name}: {warning}"))
     typer.echo(f"baked in {time.perf_counter() - started:.1f} s", err=True)
     typer.echo(out)
 
@@ -260,8 +245,8 @@ def devices() -> None:
 def demo(out: options.Out = Path("demo")) -> None:
     """Draw one prompt with the demo model, without an adapter, with each, and with two at a time.
 
-    The demo model has SDXL's architecture at a small size; it was trained on drawn scenes of twelve objects. Each
-    picture is written, and one sheet with all of them, sheet.png.
+    The demo model has SDXL's architecture at a small size; it was trained on drawn scenes of twelve objects. Writes
+    each picture, and a sheet with all of them, sheet.png.
 
     \b
     Example:
@@ -295,11 +280,11 @@ def ui(
     users: options.Users = None,
     offline: options.Offline = False,
 ) -> None:
-    """Serve the web page, and all that "lorablend serve" serves, until Ctrl-C.
+    """Serve the web page, and everything that "lorablend serve" serves, until Ctrl-C.
 
-    MODEL is a folder written by "lorablend convert"; without it, or with the word demo, the small model that
-    is shipped. Pictures and the queue are kept in the --data folder. Only this machine's browsers are let in, unless
-    --listen says otherwise.
+    MODEL is a folder written by "lorablend convert"; without it, or with the word demo, it is the small model that is
+    shipped. Pictures and the queue are kept in the --data folder. Only browsers on this machine can connect, unless
+    --listen is given.
 
     \b
     Example:
@@ -328,9 +313,9 @@ def serve(
 ) -> None:
     """Serve REST to programs, until Ctrl-C.
 
-    OpenAI's /v1/images, AUTOMATIC1111's /sdapi/v1, and /api, which /openapi.json describes. MODEL is a folder written
-    by "lorablend convert"; without it, or with the word demo, the small model that is shipped. Pictures and the queue
-    are kept in the --data folder. Only this machine's programs are let in, unless --listen says otherwise.
+    OpenAI's /v1/images, AUTOMATIC1111's /sdapi/v1, and /api, all described by /openapi.json. MODEL is a folder written
+    by "lorablend convert"; without it, or with the word demo, it is the small model that is shipped. Pictures and the
+    queue are kept in the --data folder. Only programs on this machine can connect, unless --listen is given.
 
     \b
     Example:
@@ -354,26 +339,26 @@ def _serve(
     users: Path | None,
     offline: bool,
 ) -> None:
-    """What ui and serve have in common."""
+    """Serve, with or without the page."""
     if offline:
         from lorablend.app.library.download import OFFLINE
 
         os.environ.update({OFFLINE: "1", "HF_HUB_OFFLINE": "1"})  # before the Hub's library is imported
     own = model == "demo" and lora_dir is None
     folder, lora_dir = arguments.folders(model, lora_dir)
-    from lorablend.app import server  # after the quick checks: what it imports takes a second
+    from lorablend.app import server  # after the quick checks: its imports take a second
     from lorablend.app.library.folder import adapter_files
     from lorablend.app.pictures.record import model_name
     from lorablend.app.service import Service
     from lorablend.engine import ModelFolder
 
-    ModelFolder(folder)  # what is wrong is said before anything is written
+    ModelFolder(folder)  # to fail before anything is written
     adapter_files(lora_dir)
     server.check_login(host, token, users)
     socket = server.listen(host, port)
     data = data or server.default_data()
     with server.hold(data):
-        if own:  # the shipped ones are not to be changed, and what is added or trained needs a place
+        if own:  # the shipped ones must not change, and new ones need a place
             lora_dir = server.own_adapters(data)
         service = Service(data, {model_name(folder): folder}, lora_dir, **device_options)
         page: dict[str, Any] = {}

@@ -7,6 +7,7 @@ import typer
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.cli import options
+from lorablend.app.cli.train import setting_option
 
 if TYPE_CHECKING:
     from lorablend.train.plan import Machine
@@ -16,44 +17,25 @@ __all__ = ["dataset_app"]
 dataset_app = typer.Typer(help="Look at a data set before training, and make it ready.", rich_markup_mode=None)
 
 Data = Annotated[Path, options.argument("DATA")]
-Trigger = Annotated[
-    str | None,
-    options.option("--trigger", "WORD", "Put before captions that lack it. Default: what the folders' names say."),
-]
+Trigger = Annotated[str | None, setting_option("trigger")]
 Resolution = Annotated[
-    int, options.option("--resolution", "N", "Pixels: pictures get about N×N of them.", min=64, max=8192)
+    int, options.option("--resolution", "N", "Pixels; each picture is scaled to about N×N of them.", min=64, max=8192)
 ]
-Square = Annotated[bool, options.option("--square", None, "Cut all to squares, instead of the nearest shape.")]
+Square = Annotated[bool, options.option("--square", None, "Crop all pictures to squares instead of the nearest shape.")]
 Captions = Annotated[
     str | None,
     options.option(
         "--captions",
         "files|folders",
-        "Caption pictures that have no text by their file's or their folder's name. Default: whichever tells more.",
+        "Caption pictures without text by the name of their file or folder. Default: whichever tells more.",
     ),
 ]
-SkipBad = Annotated[bool, options.option("--skip-bad", None, "Leave out, and list, what is damaged; no error.")]
-ModelName = Annotated[
-    str,
-    options.option(
-        "--model",
-        "MODEL",
-        "What is to be trained: a diffusers folder, a Hugging Face id, a .safetensors checkpoint, or the word demo.",
-    ),
-]
-Repeats = Annotated[
-    int | None,
-    options.option("--repeats", "N", "Of every picture per epoch. Default: what the folders' names say.", min=1),
-]
-OwnResolution = Annotated[
-    int | None, options.option("--resolution", "N", "Pixels. Default: the model's own.", min=64, max=8192)
-]
-Batch = Annotated[
-    int | None, options.option("--batch", "N", "Pictures at once. Default: as many of 4 as fit the memory.", min=1)
-]
-Steps = Annotated[
-    int | None, options.option("--steps", "N", "Of the training. Default: by the number of pictures.", min=1)
-]
+SkipBad = Annotated[bool, options.option("--skip-bad", None, "Leave out and list damaged pictures instead of failing.")]
+ModelName = Annotated[str, setting_option("model")]
+Repeats = Annotated[int | None, setting_option("repeats", min=1)]
+OwnResolution = Annotated[int | None, setting_option("resolution", min=64, max=8192)]
+Batch = Annotated[int | None, setting_option("batch", min=1)]
+Steps = Annotated[int | None, setting_option("steps", min=1)]
 
 
 @dataset_app.callback(invoke_without_command=True)
@@ -72,11 +54,11 @@ def prepare(
     captions: Captions = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Write a data set anew: cut to sizes for training, without near-duplicates, each picture with its caption.
+    """Write a copy of a data set: cropped for training, without near-duplicates, each picture with its caption.
 
-    DATA is a folder of pictures in any common layout, a .zip or .tar file, or a file that lists pictures; it stays as
-    it is. OUT is a folder that is new or empty. Contact sheets to look at are written beside it. Where there is a
-    trigger, repeats or regularization, the pictures lie in kohya's folders, which carry these to the training.
+    DATA is a folder of pictures in any common layout, a .zip or .tar archive, or a file that lists pictures; it does
+    not change. OUT is a folder that is new or empty. Contact sheets are written next to it. If the data set has a
+    trigger, repeats or regularization pictures, OUT has kohya's folders, whose names pass them on to the training.
 
     \b
     Example:
@@ -114,10 +96,10 @@ def check(
     batch: Batch = None,
     steps: Steps = None,
 ) -> None:
-    """Say what a training would do with a data set, or what has to be mended first; nothing heavy is loaded.
+    """Print what a training would do with a data set, or what has to be fixed first; no model is loaded.
 
-    DATA is what "lorablend train" takes: a folder of pictures in any common layout, a .zip or .tar file, or a file that
-    lists pictures.
+    DATA is what "lorablend train" takes: a folder of pictures in any common layout, a .zip or .tar archive, or a file
+    that lists pictures.
 
     \b
     Example:
@@ -132,7 +114,7 @@ def check(
     from lorablend.train.preflight import check_captions, check_files, preflight
 
     dataset = find_examples(data, trigger=trigger, repeats=repeats)
-    check_files(dataset)  # before the model: it may have to be fetched
+    check_files(dataset)  # before the model, which may have to be downloaded
     check_captions(dataset)
     given: dict[str, Any] = {"resolution": resolution, "batch": batch, "steps": steps}
     config = TrainConfig(data=data, model=model, out=Path("adapter.safetensors"), **given)
@@ -154,7 +136,7 @@ def check(
 
 
 def _machine() -> "Machine":
-    """The device that would train; without torch, this computer's memory."""
+    """The device that would train; without torch, a CPU with this computer's memory."""
     import psutil
 
     from lorablend.train.plan import Machine, find_machine

@@ -7,22 +7,20 @@ import typer
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.cli import options
+from lorablend.engine.settings import SETTINGS
 
 __all__ = ["register"]
 
 _VALUES = (
-    "Names and forms: weight:ink=0,0.5,1 (an adapter's) or weight=0..1:5 (all, times so much; five values), "
-    "guidance=2,5,8, steps=4,8,20, strength=0.3,0.6 (with --image), scheduler=euler,ddim, seed=1..4, "
+    "Names and forms: weight:ink=0,0.5,1 (an adapter's) or weight=0..1:5 (a factor for all; five values), "
+    f"{', '.join(f'{setting.axis}={setting.sweep}' for setting in SETTINGS.values() if setting.sweep)}, "
     "checkpoint=run/*.safetensors (adapter files, or names in --lora-dir; weight:checkpoint is theirs), "
     "prompt=fox|wolf|bear (words to replace)."
 )
-_Columns = Annotated[str, options.option("-x", "NAME=VALUES", f"What the columns sweep. {_VALUES}")]
-_Rows = Annotated[str | None, options.option("-y", "NAME=VALUES", "What the rows sweep. Default: nothing.")]
-_Tables = Annotated[str | None, options.option("-z", "NAME=VALUES", "What the tables sweep. Default: nothing.")]
-_Seed = Annotated[
-    int | None, options.option("--seed", "N", "Of all pictures, 0 or more. Default: drawn by chance, once.")
-]
-_OutFile = Annotated[Path, options.option("--out", "FILE", "The .png file to write; it must not be there yet.")]
+_Columns = Annotated[str, options.option("-x", "NAME=VALUES", f"The setting the columns sweep. {_VALUES}")]
+_Rows = Annotated[str | None, options.option("-y", "NAME=VALUES", "The setting the rows sweep. Default: none.")]
+_Tables = Annotated[str | None, options.option("-z", "NAME=VALUES", "The setting the tables sweep. Default: none.")]
+_OutFile = Annotated[Path, options.option("--out", "FILE", "The .png file to write; it must not exist yet.")]
 _Pictures = Annotated[
     Path | None,
     options.option(
@@ -36,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command()(grid)
 
 
+@options.with_settings
 def grid(
     model: options.Model,
     prompt: options.Prompt,
@@ -51,41 +50,24 @@ def grid(
     blend_mode: options.BlendMode = None,
     max_rank: options.MaxRank = None,
     lenient: options.Lenient = False,
-    negative: options.Negative = None,
-    size: options.Size = None,
     preset: options.Preset = None,
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    seed: _Seed = None,
-    scheduler: options.Scheduler = None,
-    spacing: options.Spacing = None,
-    timesteps: options.Timesteps = None,
     image: options.Image = None,
-    strength: options.Strength = None,
     mask: options.Mask = None,
     device: options.Device = "CPU",
     runtime: options.Runtime = "auto",
     precision: options.Precision = None,
+    **settings: Any,
 ) -> None:
     """Draw one labelled sheet of pictures that differ in up to three settings.
 
-    MODEL and PROMPT are those of "lorablend generate", and so are the options; the seed is one for all pictures. At
-    most 100 pictures. The sheet keeps the settings of each.
+    MODEL, PROMPT and the options are those of "lorablend generate"; all pictures have one seed. At most 100 pictures.
+    The sheet keeps the settings of each.
 
     \b
     Example:
       lorablend grid demo "a red boat" -x weight:watercolour=0,0.5,1 -y steps=4,8,20 --seed 7 --out sheet.png
     """
-    from lorablend.app.cli.arguments import (
-        entries,
-        folders,
-        notes,
-        open_pipeline,
-        parse_size,
-        parse_timesteps,
-        said,
-        with_preset,
-    )
+    from lorablend.app.cli.arguments import entries, folders, notes, open_pipeline, settings_of, with_preset
     from lorablend.app.cli.progress import stage_bar
     from lorablend.app.files import check_folder
     from lorablend.app.grid.axes import parse_axis
@@ -94,7 +76,7 @@ def grid(
     from lorablend.app.pictures.png import open_picture, save_png, text_chunks
 
     if out.suffix.lower() != ".png":
-        raise RequestError(f"{out} is no name for a PNG; give one that ends in .png")
+        raise RequestError(f"{out} is not the name of a PNG; give one that ends in .png")
     if out.exists():
         raise RequestError(f"{out} is already there; choose another name or delete it")
     check_folder(out.parent)
@@ -102,24 +84,10 @@ def grid(
         check_folder(pictures)
     folder, lora_dir = folders(model, lora_dir)
     axes = [parse_axis(text, lora_dir) for text in (x, y, z) if text]
-    own = said(
-        steps=steps,
-        guidance_scale=guidance,
-        scheduler=scheduler,
-        spacing=spacing,
-        seed=seed,
-        strength=strength,
-        timesteps=parse_timesteps(timesteps) if timesteps else None,
-    )
-    own |= {axis.argument: axis.values[0] for axis in axes if axis.argument}  # as if said: a preset leaves them alone
-    width, height = parse_size(size) if size else (None, None)
-    settings: dict[str, Any] = {
-        "width": width,
-        "height": height,
-        "image": open_picture(image) if image else None,
-        "mask": open_picture(mask) if mask else None,
-        **with_preset(preset, own),
-    }
+    # The axes count as given, so that a preset leaves them alone.
+    own = settings_of(settings) | {axis.argument: axis.values[0] for axis in axes if axis.argument}
+    drawn = with_preset(preset, own)
+    drawn |= {"image": open_picture(image) if image else None, "mask": open_picture(mask) if mask else None}
     pipe = open_pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
     noted: set[str] = set()
 
@@ -133,18 +101,17 @@ def grid(
             typer.echo(save_png(cell.result.images[0], pictures, cell.stem, chunks))
 
     with stage_bar() as progress:
-        drawn = draw_grid(
+        sheet = draw_grid(
             pipe,
             prompt,
-            negative,
             axes=axes,
             blend=entries(lora, blend, blend_mode),
             lora_dir=lora_dir,
             progress=progress,
             each=keep,
-            **settings,
+            **drawn,
         )
-    typer.echo(save_png(drawn.sheet, out.parent, out.stem, {"lorablend-grid": drawn.to_json(pipe)}))
-    different = {tuple(item.adapter.path for item in cell.result.blend): cell.result.blend for cell in drawn.cells}
-    for used in different.values():
+    typer.echo(save_png(sheet.sheet, out.parent, out.stem, {"lorablend-grid": sheet.to_json(pipe)}))
+    blends = {tuple(item.adapter.path for item in cell.result.blend): cell.result.blend for cell in sheet.cells}
+    for used in blends.values():
         note_used(lora_dir, used)

@@ -1,22 +1,65 @@
-"""The options of the command line: type, name, unit, range and meaning of each, once for all commands.
+"""The options of the command line: type, name, unit, range and help of each, shared by all commands.
 
-Arguments are described in the text of their command: Typer before 0.26 with Click from 8.5 on loses an argument's help.
+The options for settings of a picture are built from `lorablend.engine.settings`. Arguments are described in the text of
+their command, because Typer before 0.26 with Click from 8.5 on loses an argument's help.
 """
 
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from lorablend.app.cli.seeds import MAX_COUNT
+from lorablend.engine.presets import PRESETS
+from lorablend.engine.settings import SETTINGS, Setting
+
+_SIZE = SETTINGS["width"].flag  # one option for width and height
+
 
 def argument(name: str) -> Any:
-    """An argument, whose help is in its command's text."""
+    """An argument; the command's text explains it."""
     return typer.Argument(metavar=name, hidden=True)
 
 
 def option(flag: str, metavar: str | None, text: str, **more: Any) -> Any:
-    """An option; metavar None is a switch."""
+    """An option; without a metavar it is a switch."""
     return typer.Option(flag, metavar=metavar, help=text, **more)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the `**settings` of a command by one option for each setting, after --preset.
+
+    The command gets those that were not given as None; see `lorablend.app.cli.arguments.settings_of`.
+    """
+    signature = inspect.signature(command)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))  # as Typer calls it
+        if parameter.name == "preset":
+            parameters += _setting_parameters()
+    command.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    return command
+
+
+def _setting_parameters() -> Iterator[inspect.Parameter]:
+    for setting in SETTINGS.values():
+        if "command line" in setting.absent or setting.name == "height":
+            continue
+        name, kind = setting.name, str if setting.kind is tuple else setting.kind
+        metavar, help_text = _metavar(setting), setting.summary
+        if setting.flag == _SIZE:
+            name, kind, metavar = "size", str, "WxH"
+            help_text = f"Width and height of the picture{setting.summary.removeprefix('Width of the picture')}"
+        annotation = Annotated[kind | None, option(setting.flag, metavar, help_text)]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _metavar(setting: Setting) -> str:
+    names = {int: "N", float: "X", tuple: "N,N,…"}
+    return names.get(setting.kind, "NAME" if setting.choices else "TEXT")
 
 
 Model = Annotated[str, argument("MODEL")]
@@ -26,7 +69,7 @@ Source = Annotated[str, argument("SOURCE")]
 NewFolder = Annotated[Path, argument("OUT")]
 AdapterFile = Annotated[Path, argument("FILE")]
 
-Weights = Annotated[str, option("--weights", "fp16|int8|fp32", "What the files hold: 2, 1 or 4 bytes per weight.")]
+Weights = Annotated[str, option("--weights", "fp16|int8|fp32", "Number format of the weights: 2, 1 or 4 bytes each.")]
 Config = Annotated[
     Path | None,
     option(
@@ -43,20 +86,20 @@ Lora = Annotated[
         "--lora",
         "FILE[:WEIGHT]",
         "Adapter file, or its name in --lora-dir; the weight is any number, 1 if left out. Or a whole tag, such as "
-        "<lora:ink:0.8:lbw=OUTALL:step=3-10>. Once for each adapter.",
+        "<lora:ink:0.8:lbw=OUTALL:step=3-10>. Repeat it for more adapters.",
     ),
 ]
 Blend = Annotated[
     Path | None,
-    option("--blend", "FILE", "Blend as JSON, as the pictures keep it; adds to --lora and the prompt. Default: none."),
+    option("--blend", "FILE", "Blend as JSON, as stored in pictures; adds to --lora and the prompt. Default: none."),
 ]
 BlendMode = Annotated[
     str | None,
     option(
         "--blend-mode",
         "sum|switch|composite",
-        "All adapters at once; one in turn, step by step; or the average of what the model says with each. "
-        "Default: what --blend or the prompt says, else sum.",
+        "All adapters at once; one after the other, step by step; or the average of the model's outputs with each. "
+        "Default: the mode in --blend or the prompt, else sum.",
     ),
 ]
 MaxRank = Annotated[
@@ -65,94 +108,39 @@ MaxRank = Annotated[
 ]
 Lenient = Annotated[
     bool,
-    option("--lenient", None, "Use what is understood of an adapter file; leave out, with a warning, what is not."),
+    option("--lenient", None, "Use adapters with tensors that are not understood, without those tensors; warns."),
 ]
 LoraDir = Annotated[
     Path | None,
     option(
         "--lora-dir",
         "DIR",
-        'Folder where adapters are found by name. Default: the library of "lorablend adapters", $LORABLEND_ADAPTERS or '
-        "else a folder of your own data, if it is there; for the model demo, its own.",
+        'Folder where adapters are found by name. Default: the library of "lorablend adapters" if it exists, which is '
+        "$LORABLEND_ADAPTERS or a folder of your own data; for the model demo, its own adapters.",
     ),
-]
-Negative = Annotated[
-    str | None,
-    option("--negative", "TEXT", "What to keep out; without effect at a guidance of 1 or less. Default: none."),
-]
-Size = Annotated[
-    str | None,
-    option("--size", "WxH", "Pixels, each a multiple of 8 from 64 to 4096. Default: the model's own, or --image's."),
 ]
 Preset = Annotated[
     str | None,
     option(
         "--preset",
         "NAME",
-        "Steps, guidance, scheduler and spacing as the authors of an adapter for few steps say: lcm, tcd, hyper-1, "
-        "hyper-2, hyper-4, hyper-8, lightning-2, lightning-4, lightning-8, dmd2, turbo; or quality, for none. "
-        "Adds no adapter; options of your own win. Default: none.",
+        "Steps, guidance, scheduler and spacing that the authors of an adapter for few steps recommend; quality is for "
+        f"no such adapter. {', '.join(PRESETS)}. Adds no adapter; your own options win. Default: none.",
     ),
 ]
-Steps = Annotated[int | None, option("--steps", "N", "Denoising steps, 1 to 1000. Default: 20.")]
-Guidance = Annotated[
-    float | None,
-    option(
-        "--guidance",
-        "X",
-        "How closely to follow the prompt, 0 or more; 1 or less is not at all, and twice as fast. Default: 5.",
-    ),
-]
-Seed = Annotated[
-    int | None,
-    option("--seed", "N", "Of the first picture, 0 or more; the next one has N + 1. Default: drawn by chance."),
-]
-Scheduler = Annotated[
-    str | None,
-    option(
-        "--scheduler",
-        "NAME",
-        "euler, euler_a, dpmpp_2m, dpmpp_2m_sde, unipc, ddim, lcm or tcd. Default: the model's own.",
-    ),
-]
-Spacing = Annotated[
-    str | None,
-    option(
-        "--spacing",
-        "NAME",
-        "Of the noise levels: leading, trailing, linspace, karras or exponential. Default: the model's own.",
-    ),
-]
-Timesteps = Annotated[
-    str | None,
-    option(
-        "--timesteps",
-        "N,N,…",
-        "What the model is told in each step, falling, such as 999,749,499,249; in place of --steps and --spacing. "
-        "Default: none.",
-    ),
-]
-Count = Annotated[int, option("--count", "N", "Pictures, 1 to 10000; each is saved as soon as it is done.")]
+Count = Annotated[int, option("--count", "N", f"Pictures, 1 to {MAX_COUNT}; each is saved as soon as it is done.")]
 Image = Annotated[
     Path | None, option("--image", "FILE", "Picture to start from, scaled to the size. Default: none, only noise.")
 ]
-Strength = Annotated[
-    float | None,
-    option(
-        "--strength",
-        "X",
-        "With --image: how much to change it, above 0 (hardly) to 1 (all). Default: 0.65.",
-    ),
-]
 Mask = Annotated[
     Path | None,
-    option("--mask", "FILE", "With --image: what is white is drawn anew, what is black stays. Default: all anew."),
+    option("--mask", "FILE", "With --image: white parts are repainted, black parts stay. Default: all is repainted."),
 ]
 Out = Annotated[
-    Path, option("--out", "DIR", "Folder for the pictures; made if it is not there. Nothing in it is ever replaced.")
+    Path, option("--out", "DIR", "Folder for the pictures, created if needed. No file in it is ever replaced.")
 ]
 
-Device = Annotated[str, option("--device", "NAME", 'What computes, as "lorablend devices" lists it.')]
+Device = Annotated[str, option("--device", "NAME", 'The device that computes, as "lorablend devices" lists it.')]
 Runtime = Annotated[
     str,
     option(
@@ -164,31 +152,31 @@ Runtime = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    option("--precision", "f32|f16|bf16", "What the device computes in. Default: the device's own choice."),
+    option("--precision", "f32|f16|bf16", "Number format of the computation. Default: the device's own choice."),
 ]
-AsJson = Annotated[bool, option("--json", None, "Print all there is to know as JSON, module names included.")]
+AsJson = Annotated[bool, option("--json", None, "Print everything as JSON, module names included.")]
 Host = Annotated[
     str | None,
     option(
         "--host",
         "ADDRESS",
-        "Where to listen. Any but this machine's own needs --token or --users. Default: 127.0.0.1.",
+        "Address to listen on. Any but this machine's own needs --token or --users. Default: 127.0.0.1.",
     ),
 ]
 Port = Annotated[
     int | None, option("--port", "N", "1 to 65535. Default: the first free one from 7860 on.", min=1, max=65535)
 ]
 ServedModel = Annotated[
-    str | None, option("--model", "MODEL", "Folder of the model, or the word demo; the same as MODEL alone.")
+    str | None, option("--model", "MODEL", "Folder of the model, or the word demo; the same as MODEL.")
 ]
-Listen = Annotated[bool, option("--listen", None, "Let in the network: --host 0.0.0.0. Needs --token or --users.")]
+Listen = Annotated[bool, option("--listen", None, "Accept connections from the network. Needs --token or --users.")]
 Token = Annotated[
     str | None,
     option(
         "--token",
         "TEXT",
-        "What everybody has to send: as a bearer's token, as the password, or as ?token= once. Default: "
-        "$LORABLEND_TOKEN, else none is asked for.",
+        "Every client must send it: as a bearer token, as the password, or once as ?token=. Default: "
+        "$LORABLEND_TOKEN, else none is required.",
         envvar="LORABLEND_TOKEN",
         show_envvar=False,
     ),
@@ -198,8 +186,8 @@ Users = Annotated[
     option(
         "--users",
         "FILE",
-        'Who is let in: one name:salt:hash in each line, as "python -m lorablend.app.auth NAME" writes it. '
-        "Default: none is asked for.",
+        'Users who may log in: one name:salt:hash per line, as "python -m lorablend.app.auth NAME" writes it. '
+        "Default: no login is required.",
     ),
 ]
 Data = Annotated[
@@ -208,4 +196,4 @@ Data = Annotated[
         "--data", "DIR", "Folder for pictures, queue and uploads. Default: $LORABLEND_DATA, else one of your own data."
     ),
 ]
-Offline = Annotated[bool, option("--offline", None, "Call no other machine, whatever is asked for.")]
+Offline = Annotated[bool, option("--offline", None, "Never connect to another machine.")]

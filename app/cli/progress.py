@@ -19,6 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from lorablend.app.jobs.channel import Stage, tell
 from lorablend.engine.request import Step
 
 __all__ = ["byte_bar", "file_bar", "stage_bar", "step_bar"]
@@ -52,6 +53,7 @@ def stage_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def callback(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total)
+            tell(Stage(stage=stage, done=done, stages=total))
             if not bar.console.is_terminal:
                 typer.echo(f"{done} of {total}: {stage}", err=True)
 

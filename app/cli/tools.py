@@ -11,7 +11,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.cli.options import AdapterFile
 
 if TYPE_CHECKING:
-    from lorablend.adapters.tools.changes import Weights
+    from lorablend.adapters.tools.changes import WeightReader
     from lorablend.adapters.tools.compare import Comparison
     from lorablend.adapters.tools.lora_file import LoraReport
 
@@ -244,7 +244,7 @@ def _weighted(text: str) -> tuple[str, float]:
     return entry
 
 
-def _weights(model: str | None) -> "Weights | None":
+def _weights(model: str | None) -> "WeightReader | None":
     """Read the weights of a model folder, or of the demo model."""
     if model is None:
         return None

@@ -1,1 +1,1 @@
-"""Grids: what is swept, what will be drawn, the sheet."""
+"""Grids: the axes that are swept, the pictures that are planned, and the sheet."""

@@ -1,14 +1,12 @@
-"""What a grid sweeps, and how it is written.
+"""The axes of a grid, and how they are written.
 
-    weight:ink=0,0.5,1                 of one adapter of the blend, which is added to it where it is not in it
+    weight:ink=0,0.5,1                 the weight of one adapter, which joins the blend if it is not in it
     weight=0..1:5                      all weights of the blend, times 0, 0.25, 0.5, 0.75, 1
-    steps=4,8,20   seed=1..4           whole numbers; a range of them needs no count
-    guidance=2,5   strength=0.3,0.6    as in `Pipeline.generate`
-    scheduler=euler,ddim
+    steps=4,8,20   guidance=2,5        a setting; the names are those of the command line's options
     checkpoint=run/*.safetensors       adapter files, or names in the folder of adapters; weight:checkpoint is theirs
-    prompt=fox|wolf|bear               the first one is searched in the prompt, and the others take its place
+    prompt=fox|wolf|bear               the first word is searched in the prompt, and the others replace it
 
-The last two take text as it is; numbers may also be ranges, first..last:count.
+Numbers may also be ranges: first..last:count, or first..last for whole numbers.
 """
 
 import glob
@@ -25,16 +23,15 @@ from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.adapters.files.find import find_adapter
 from lorablend.adapters.forms import NUMBER, did_you_mean, to_number
 from lorablend.adapters.wording import shown
+from lorablend.engine.settings import SETTINGS, Setting
 
 __all__ = ["AXES", "MAX_PICTURES", "Axis", "Value", "parse_axis"]
 
+_SWEPT: Mapping[str, Setting] = {setting.axis: setting for setting in SETTINGS.values() if setting.sweep}
+
 AXES: Mapping[str, str] = {
     "weight": "weight:ink=0,0.5,1",
-    "guidance": "guidance=2,5,8",
-    "steps": "steps=4,8,20",
-    "strength": "strength=0.3,0.6,0.9",
-    "scheduler": "scheduler=euler,dpmpp_2m",
-    "seed": "seed=1..4",
+    **{axis: f"{axis}={setting.sweep}" for axis, setting in _SWEPT.items()},
     "checkpoint": "checkpoint=run/*.safetensors",
     "prompt": "prompt=fox|wolf|bear",
 }
@@ -44,7 +41,8 @@ MAX_PICTURES = 100
 
 Value: TypeAlias = int | float | str | Path
 
-_WHOLE = ("steps", "seed")
+_WHOLE = {axis for axis, setting in _SWEPT.items() if setting.kind is int}
+_NUMBERS = {axis for axis, setting in _SWEPT.items() if setting.kind is float} | {"weight"}
 _RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(?::(\d{{1,9}}))?", re.ASCII)
 
 
@@ -52,8 +50,13 @@ _RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(?::(\d{{1,9}}))?", re.ASCII)
 class Axis:
     """One thing that a grid sweeps, and its values, all different.
 
-    adapter: for a weight, whose it is: an adapter's name or file, or "checkpoint"; None is all weights of the blend,
-    and the values are then factors. Raises RequestError for an unknown name, and for no values.
+    Attributes:
+        name: One of `AXES`.
+        adapter: The adapter whose weight is swept: its name or file, or "checkpoint". None is all weights of the blend,
+            and the values are then factors.
+
+    Raises:
+        RequestError: the name is unknown, or there are no values.
     """
 
     name: str
@@ -74,19 +77,17 @@ class Axis:
 
     @property
     def key(self) -> str:
-        """What is written before the equals sign."""
+        """The text before the equals sign."""
         return self.name if self.adapter is None else f"{self.name}:{shown(self.adapter)}"
 
     @property
     def argument(self) -> str | None:
-        """The argument of `Pipeline.generate` that takes the values; None for what goes into the blend or a prompt."""
-        if self.name in ("weight", "checkpoint", "prompt"):
-            return None
-        return "guidance_scale" if self.name == "guidance" else self.name
+        """The argument of `Pipeline.generate` that takes the values; None where they change the blend or a prompt."""
+        return _SWEPT[self.name].name if self.name in _SWEPT else None
 
     @property
     def title(self) -> str:
-        """What the labels are values of, in words."""
+        """The swept thing in words."""
         if self.name == "prompt":
             return f"in place of “{self.values[0]}”"
         if self.name != "weight":
@@ -97,7 +98,7 @@ class Axis:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The values as text; files by their names, with their folder where that alone tells them apart."""
+        """The values as text; files by their names, with their folders where two names are the same."""
         if self.name == "checkpoint":
             paths = [Path(str(value)) for value in self.values]
             stems = {path.stem for path in paths}
@@ -108,25 +109,31 @@ class Axis:
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """The labels with what they are values of: "weight of ink 0.5", "seed 7", "wolf"."""
+        """The labels with the title: "weight of ink 0.5", "seed 7", "wolf"."""
         return self.labels if self.name == "prompt" else tuple(f"{self.title} {label}" for label in self.labels)
 
 
 def parse_axis(text: str, lora_dir: Path | None = None) -> Axis:
-    """Read "steps=4,8,20" and the other forms above. lora_dir: where checkpoints are found by name.
+    """Read "steps=4,8,20" and the other forms above.
 
-    Raises RequestError for what cannot be read, BlendError for a checkpoint that does not exist.
+    Args:
+        text: One axis.
+        lora_dir: Where checkpoints are found by name.
+
+    Raises:
+        RequestError: the text is not an axis.
+        BlendError: a checkpoint does not exist.
     """
-    # The name of an adapter may have an equals sign in it, its weights have none.
+    # An adapter's name may contain an equals sign, its weights do not.
     head, equals, rest = text.rpartition("=") if text.startswith("weight:") else text.partition("=")
     name, colon, adapter = head.partition(":")
     name = name.strip()
     if not equals or (colon and (name != "weight" or not adapter.strip())):
-        raise RequestError(f'"{shown(text)}" is no axis; write {AXES.get(name, AXES["steps"])}')
+        raise RequestError(f'"{shown(text)}" is not an axis; write {AXES.get(name, AXES["steps"])}')
     values: Iterable[Value]
     if name in _WHOLE:
         values = [_whole(name, number) for number in _numbers(name, rest)]
-    elif name in ("weight", "guidance", "strength"):
+    elif name in _NUMBERS:
         values = _numbers(name, rest)
     elif name == "prompt":
         values = rest.split("|")
@@ -144,17 +151,17 @@ def _items(text: str) -> list[str]:
 def _numbers(name: str, text: str) -> Iterator[float]:
     """Numbers, and ranges of them: "0..1:5" is five from 0 to 1, "1..4" four whole ones."""
     for item in _items(text):
-        found = _RANGE.fullmatch(item)
-        if not found:
+        ends = _RANGE.fullmatch(item)
+        if not ends:
             try:
                 yield to_number(item, name)
             except BlendError as error:
                 raise RequestError(f"{error}; write {AXES[name]}") from None
             continue
-        first, last = float(found[1]), float(found[2])
-        if not found[3] and name not in _WHOLE:
+        first, last = float(ends[1]), float(ends[2])
+        if not ends[3] and name not in _WHOLE:
             raise RequestError(f'{name} "{item}" does not say how many; write {item}:5 for five values')
-        count = int(found[3] or abs(last - first) + 1)
+        count = int(ends[3] or abs(last - first) + 1)
         if not 2 <= count <= MAX_PICTURES:
             raise RequestError(f'{name} "{item}" has {shown(count)} values; give 2 to {MAX_PICTURES}')
         yield from (round(float(number), 9) for number in np.linspace(first, last, count))  # 0.3, not 0.300…004
@@ -173,11 +180,11 @@ def _files(item: str, lora_dir: Path | None) -> Iterable[Path]:
         return [find_adapter(item, lora_dir)]
     paths = [Path(path) for path in glob.glob(item, recursive=True) if path.lower().endswith(".safetensors")]
     if not paths:
-        raise BlendError(f"{shown(item)} fits no .safetensors file; give another pattern, or names with commas")
+        raise BlendError(f"{shown(item)} matches no .safetensors file; give another pattern, or names with commas")
     return sorted(paths, key=_counted)
 
 
 def _counted(path: Path) -> list[str | int]:
-    """For an order in which 10 comes after 2."""
+    """A sorting key that puts 10 after 2."""
     parts = re.split(r"(\d+)", path.as_posix().casefold())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]

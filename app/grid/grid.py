@@ -19,14 +19,19 @@ from lorablend.app.pictures.record import model_name, record_of
 from lorablend.app.pictures.sheet import Table, draw_sheet
 from lorablend.engine import Pipeline, Result
 from lorablend.engine.request import Callback
-from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.settings import SETTINGS, Settings
 
 __all__ = ["Cell", "Grid", "draw_grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One picture of a grid. number: from 1, in the order of the sheet; phrases: one for each axis, see `Axis`."""
+    """One picture of a grid.
+
+    Attributes:
+        number: From 1, in the order of the sheet.
+        phrases: One for each axis, see `Axis`.
+    """
 
     number: int
     phrases: tuple[str, ...]
@@ -34,21 +39,21 @@ class Cell:
 
     @property
     def stem(self) -> str:
-        """A name for its file."""
+        """The name of its file, without the suffix."""
         words = re.sub(r"[^A-Za-z0-9_.+-]+", "-", " ".join(self.phrases)).strip("-.")
         return f"{self.number:03d}-{words}"[:100]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """cells are in the order of the sheet: the first axis, the columns, runs fastest."""
+    """A drawn grid. The cells are in the order of the sheet: the first axis, the columns, runs fastest."""
 
     sheet: Image.Image
     axes: tuple[Axis, ...]
     cells: tuple[Cell, ...]
 
     def to_json(self, pipe: Pipeline) -> str:
-        """What the sheet shows, with the record of every picture, see `lorablend.app.pictures.record`."""
+        """The sheet's contents, with the record of every picture, see `lorablend.app.pictures.record`."""
         axes = [{"name": axis.key, "labels": axis.labels} for axis in self.axes]
         cells = [
             {
@@ -77,16 +82,21 @@ def draw_grid(
 ) -> Grid:
     """Draw every combination of the axes' values, and the sheet.
 
-    axes: one to three, as `Axis` or as text, see `lorablend.app.grid.axes`; columns, rows, and tables. blend, seed and
-    settings are those of `Pipeline.generate`; an axis wins over them. The seed is one for all pictures; None draws it.
-    lora_dir: where adapters are found by name. callback: called after every step, its `picture` counts those of the
-    grid. progress: called before each picture with (what it is, pictures done, pictures in all). each: called with each
-    picture when it is done; they come in the order that costs the engine least. there: gives the picture of a number
-    that was drawn before, with the same arguments, and is not drawn again; None where there is none.
+    Args:
+        pipe: Draws the pictures.
+        prompt, negative_prompt, blend, settings: As in `Pipeline.generate`; the axes' values replace them.
+        axes: One to three, as `Axis` or as text, see `lorablend.app.grid.axes`: columns, rows, and tables.
+        seed: One for all pictures; None draws it by chance.
+        lora_dir: Where adapters are found by name.
+        callback: Called after every step, with the number of the picture in the grid as its `picture`.
+        progress: Called before each picture with (phrase, pictures done, pictures in all).
+        each: Called with each picture when it is done, in the order that costs the engine least.
+        there: Returns the picture of a number that was drawn before with the same arguments, or None. Such a picture is
+            not drawn again.
 
     Raises:
-        RequestError, BlendError, AdapterError: a value of an axis or a combination of them makes no sense, or there are
-            more than 100 pictures. Nothing is drawn then.
+        RequestError, BlendError, AdapterError: a value of an axis or a combination of values is not allowed, or there
+            are more than 100 pictures. Nothing is drawn then.
         Cancelled: the callback returned False.
     """
     sweeps = [axis if isinstance(axis, Axis) else parse_axis(axis, lora_dir) for axis in axes]
@@ -94,19 +104,19 @@ def draw_grid(
     planned = plan_grid(pipe, prompt, negative_prompt, sweeps, blend, lora_dir, settings)
     drawn: dict[int, Cell] = {}
     for index in _order(planned):
-        one, done = planned[index], len(drawn)
+        picture, done = planned[index], len(drawn)
         if progress:
-            progress(", ".join(one.phrases), done, len(planned))
-        result = there and _result(pipe, one, there(one.number))
+            progress(", ".join(picture.phrases), done, len(planned))
+        result = there and _result(pipe, picture, there(picture.number))
         if not result:
             result = pipe.generate(
-                one.prompt,
-                one.negative_prompt,
-                blend=one.blend,
+                picture.prompt,
+                picture.negative_prompt,
+                blend=picture.blend,
                 callback=callback and partial(_report, callback, done, len(planned)),
-                **one.settings,
+                **picture.settings,
             )
-        drawn[index] = Cell(number=one.number, phrases=one.phrases, result=result)
+        drawn[index] = Cell(number=picture.number, phrases=picture.phrases, result=result)
         if each:
             each(drawn[index])
     if progress:
@@ -117,7 +127,7 @@ def draw_grid(
 
 
 def _result(pipe: Pipeline, planned: Planned, picture: Image.Image | None) -> Result | None:
-    """What drawing it brought."""
+    """The result of an earlier drawing, made from its picture."""
     if picture is None:
         return None
     request = pipe.check(planned.prompt, planned.negative_prompt, blend=planned.blend, **planned.settings)
@@ -125,18 +135,19 @@ def _result(pipe: Pipeline, planned: Planned, picture: Image.Image | None) -> Re
 
 
 def _order(planned: Sequence[Planned]) -> list[int]:
-    """Equal adapters together, among them equal weights, among them with and without guidance, else as on the sheet.
+    """Group pictures by adapters, then by weights, then by guidance on or off; otherwise keep the sheet's order.
 
-    Another adapter may have to be read, rounded and even baked, another weight is multiplied in or baked, and the genai
-    runtime compiles for guidance.
+    A change of adapter may mean reading, rounding and even baking; a change of weight means multiplying or baking; and
+    the genai runtime compiles again when guidance is turned on or off.
     """
     first: dict[Any, int] = {}
 
     def rank(index: int) -> tuple[int, ...]:
-        one = planned[index]
-        adapters = tuple(id(item.adapter) for item in one.blend)
-        blend = (adapters, tuple(item.static_key for item in one.blend))
-        keys = (adapters, blend, (*blend, one.settings.get("guidance_scale", 2) > 1))
+        picture = planned[index]
+        adapters = tuple(id(item.adapter) for item in picture.blend)
+        blend = (adapters, tuple(item.static_key for item in picture.blend))
+        guidance = picture.settings.get("guidance_scale", Settings.guidance_scale)
+        keys = (adapters, blend, (*blend, guidance > 1))
         return tuple(first.setdefault(key, index) for key in keys)
 
     return sorted(range(len(planned)), key=rank)
@@ -165,7 +176,7 @@ def _tables(axes: Sequence[Axis], cells: Sequence[Cell]) -> list[Table]:
 
 
 def _caption(prompt: str, negative_prompt: str | None, cells: Sequence[Cell], pipe: Pipeline) -> list[str]:
-    """The prompts, and below them all settings that are the same in every picture."""
+    """The prompts, and below them the settings that are the same in all pictures."""
     settings = [_settings(cell.result) for cell in cells]
     common = [text for text in settings[0] if all(text in others for others in settings)]
     lines = [f"“{parse_prompt(prompt)[0]}”", f"without “{negative_prompt}”" if negative_prompt else ""]
@@ -173,18 +184,9 @@ def _caption(prompt: str, negative_prompt: str | None, cells: Sequence[Cell], pi
 
 
 def _settings(result: Result) -> list[str]:
-    """Each in words. The tags of the prompt are in the blend."""
+    """The settings in words. The tags of the prompt are in the blend."""
     request = result.request
-    texts = [
-        *write_tags(result.blend),
-        f"{request.width}×{request.height}",
-        f"{request.steps} steps",
-        f"guidance {request.guidance_scale:g}",
-        SCHEDULERS[request.scheduler].label,
-        f"{request.spacing} spacing"
-        if request.spacing
-        else f"timesteps {', '.join(map(str, request.timesteps or ()))}",
-        "" if request.strength is None else f"strength {request.strength:g}",
-        f"seed {request.seed}",
-    ]
-    return [text for text in texts if text]
+    values = {name: getattr(request, name) for name in SETTINGS if name not in ("prompt", "negative_prompt", "batch")}
+    size = f"{values.pop('width')}×{values.pop('height')}"
+    phrases = [SETTINGS[name].phrase(value) for name, value in values.items() if SETTINGS[name].is_worth_telling(value)]
+    return [*write_tags(result.blend), size, *phrases]

@@ -1,4 +1,4 @@
-"""What a grid's pictures are, all checked before the first one is drawn."""
+"""Plan the pictures of a grid, and check all of them before the first one is drawn."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from lorablend.app.grid.axes import MAX_PICTURES, Axis, Value
 from lorablend.engine import Pipeline
 from lorablend.engine.attach import check_attach
 from lorablend.engine.mask import open_mask
-from lorablend.engine.pipeline import DEFAULT_STEPS, DEFAULT_STRENGTH
-from lorablend.engine.request import Request
-from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
+from lorablend.engine.settings import SETTINGS, Settings
 
 __all__ = ["Planned", "check_axes", "plan_grid"]
 
@@ -28,7 +26,7 @@ _CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A picture to be drawn: the arguments for `Pipeline.generate`. number, phrases: as in a grid's `Cell`."""
+    """A picture to be drawn, as arguments for `Pipeline.generate`. For number and phrases see `Cell`."""
 
     number: int
     phrases: tuple[str, ...]
@@ -47,14 +45,17 @@ def plan_grid(
     lora_dir: Path | None,
     settings: dict[str, Any],
 ) -> list[Planned]:
-    """The pictures in the order of the sheet. Arguments and errors are those of `draw_grid`; settings has the seed."""
+    """Plan the pictures, in the order of the sheet.
+
+    Arguments and errors are those of `draw_grid`; settings must include the seed.
+    """
     check_axes(axes)
     entries = [blend] if isinstance(blend, Blend | Mapping) else list(blend)
     return _Planner(pipe, axes, prompt, negative_prompt, entries, lora_dir).cells(settings)
 
 
 class _Planner:
-    """From the axes to the pictures, all checked. An adapter is read once, however many pictures have it."""
+    """Turns axes into checked pictures. Each adapter is read once, however many pictures use it."""
 
     def __init__(
         self,
@@ -70,13 +71,12 @@ class _Planner:
         self._prompt, self._negative = prompt, negative_prompt
         self._entries = entries
         self._lora_dir = lora_dir
-        self._schedule = NoiseSchedule.from_config(dict(pipe.model.scheduler_config))
         self._adapters: dict[Path, Adapter] = {}
 
     def cells(self, settings: dict[str, Any]) -> list[Planned]:
         """In the order of the sheet: the last axis runs slowest."""
-        turned = [list(zip(axis.values, axis.phrases, strict=True)) for axis in reversed(self._axes)]
-        combinations = enumerate(itertools.product(*turned), 1)
+        slowest_first = [list(zip(axis.values, axis.phrases, strict=True)) for axis in reversed(self._axes)]
+        combinations = enumerate(itertools.product(*slowest_first), 1)
         return [self._cell(number, list(reversed(combination)), settings) for number, combination in combinations]
 
     def _cell(self, number: int, combination: list[tuple[Value, str]], settings: dict[str, Any]) -> Planned:
@@ -107,19 +107,19 @@ class _Planner:
         return planned
 
     def _load(self, path: Path) -> Adapter:
-        key = path.absolute()  # not where a link leads: an adapter goes by its name
+        key = path.absolute()  # links stay: an adapter is known by its own name
         if key not in self._adapters:
             self._adapters[key] = load_adapter(path, lenient=self._pipe.lenient)
         return self._adapters[key]
 
     def _replaced(self, word: str, by: str, prompt: str, negative: str | None) -> tuple[str, str | None]:
-        """As AUTOMATIC1111's Prompt S/R: everywhere, in both prompts."""
+        """Replace a word everywhere in both prompts, like AUTOMATIC1111's Prompt S/R."""
         if word not in self._prompt and word not in (self._negative or ""):
             raise RequestError(f'"{word}" is neither in the prompt nor in the negative prompt; nothing to replace')
         return prompt.replace(word, by), None if negative is None else negative.replace(word, by)
 
     def _weighed(self, blend: Blend, weights: Sequence[tuple[str | None, Any]], checkpoint: Adapter | None) -> Blend:
-        """The blend with adapters' own weights set; a weight of nobody's multiplies all, those included."""
+        """The blend with the swept weights: named adapters' are set, then a weight without a name multiplies all."""
         items = list(blend.items)
         swept: list[Adapter] = []
         for name, weight in weights:
@@ -127,7 +127,7 @@ class _Planner:
                 continue
             adapter = checkpoint if name == _CHECKPOINT and checkpoint else self._named(name, blend)
             if any(adapter is other for other in swept):
-                raise RequestError(f"the weight of {adapter.name} is on two axes; give each its own")
+                raise RequestError(f"the weight of {adapter.name} is on two axes; give it one")
             swept.append(adapter)
             _set_weight(items, adapter, weight)
         for name, factor in weights:
@@ -139,46 +139,27 @@ class _Planner:
 
     def _named(self, name: str, blend: Blend) -> Adapter:
         """The blend's adapter of this name, else the one that `find_adapter` finds."""
-        found = next((item.adapter for item in blend if item.adapter.name == name), None)
-        return found or self._load(find_adapter(name, self._lora_dir))
+        adapter = next((item.adapter for item in blend if item.adapter.name == name), None)
+        return adapter or self._load(find_adapter(name, self._lora_dir))
 
     def _check(self, planned: Planned) -> None:
-        """Raise for what an axis can bring to a picture. What is the same in all, the first picture tells."""
-        model, settings = self._pipe.model, planned.settings
-        timesteps = settings.get("timesteps")
-        steps = settings.get("steps")
-        width, height = model.default_size
-        with_image = settings.get("image") is not None
-        strength = settings.get("strength")
-        request = Request(
-            prompt=planned.prompt,
-            negative_prompt=planned.negative_prompt,
-            blend=planned.blend.to_dict(),
-            width=width,
-            height=height,
-            steps=steps if steps is not None else DEFAULT_STEPS if timesteps is None else len(timesteps),
-            guidance_scale=settings.get("guidance_scale", 1.0),
-            seed=settings["seed"],
-            scheduler=settings.get("scheduler")
-            or from_diffusers_class(model.scheduler_class, dict(model.scheduler_config)),
-            spacing=settings.get("spacing"),
-            batch=1,
-            strength=DEFAULT_STRENGTH if strength is None and with_image else strength,
-            timesteps=None if timesteps is None else tuple(timesteps),
-        )
-        plan(request.scheduler, request.steps, self._schedule, request.spacing, request.strength, request.timesteps)
-        check_attach(planned.blend, model.parameters, model.family)
+        """Raise what drawing the picture would raise before it begins."""
+        own = {name: planned.settings[name] for name in SETTINGS if name in planned.settings}
+        settings = Settings(prompt=planned.prompt, negative_prompt=planned.negative_prompt, **own)
+        pictures = {name: planned.settings.get(name) for name in ("image", "mask")}
+        self._pipe.resolve(settings, planned.blend, **pictures)
+        check_attach(planned.blend, self._pipe.model.parameters, self._pipe.model.family)
 
 
 def check_axes(axes: Sequence[Axis]) -> int:
-    """How many pictures a grid of these axes has. Raises RequestError for too many, and for one thing on two axes."""
+    """The number of pictures of a grid. Raises RequestError for too many, and for two axes that sweep the same."""
     if not 1 <= len(axes) <= 3:
         raise RequestError(f"the grid has {len(axes)} axes; give 1 to 3")
-    # Several words can be replaced; every other thing has one value at a time.
+    # Several words can be replaced; anything else has one value at a time.
     keys = [f"prompt {axis.values[0]}" if axis.name == "prompt" else axis.key for axis in axes]
     for key, axis in zip(keys, axes, strict=True):
         if keys.count(key) > 1:
-            raise RequestError(f"{axis.key} is on two axes; give each its own")
+            raise RequestError(f"{axis.key} is on two axes; give it one")
     counts = [len(axis.values) for axis in axes]
     if math.prod(counts) > MAX_PICTURES:
         raise RequestError(
@@ -188,19 +169,19 @@ def check_axes(axes: Sequence[Axis]) -> int:
 
 
 def _set_weight(items: list[BlendItem], adapter: Adapter, weight: float) -> None:
-    """Of the one item that has the adapter, or of a new one."""
+    """Set the weight of the one item that has the adapter, or add an item for it."""
     places = [index for index, item in enumerate(items) if item.adapter is adapter]
     if not places:
         items.append(BlendItem(adapter, weight))
         return
     if len(places) > 1:
         raise BlendError(
-            f"{adapter.name} is in the blend {len(places)} times; its weight can be swept if it is there once"
+            f"{adapter.name} is in the blend {len(places)} times; its weight can only be swept if it is there once"
         )
     item = items[places[0]]
     if item.unet is not None or item.text_encoder is not None:
         raise BlendError(
-            f"{adapter.name} has a weight of its own for the UNet or the text encoders; give it one to sweep it"
+            f"{adapter.name} has separate weights for UNet and text encoders; give it a single weight to sweep it"
         )
     items[places[0]] = dataclasses.replace(item, weight=weight)
 

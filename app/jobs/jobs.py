@@ -1,8 +1,8 @@
-"""Jobs: what clients ask for, kept in SQLite until it is done, and handed to a worker one at a time.
+"""Jobs: requests of clients, kept in SQLite until they are done, and handed to a worker one at a time.
 
-A job is queued, running, and then done, failed or cancelled. The database has all that must outlive the process; how
-far a running job is, and its preview, is in memory. After a kill the queued jobs are still queued, and one that was
-running is queued again, at most twice, unless it was cancelled.
+A job is queued, then running, then done, failed or cancelled. The database holds everything that must outlive the
+process; the progress of a running job and its preview are in memory. After a kill the queued jobs are still queued. A
+job that was running is queued again, at most twice, unless it was cancelled.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorablend.adapters.errors import LorablendError, RequestError
+from lorablend.adapters.errors import FaultError, ForbiddenError, NotFoundError, QueueFullError, RequestError
 from lorablend.adapters.wording import shown
 from lorablend.app.database import open_database
 
-__all__ = ["ENDED", "STATES", "Job", "Jobs", "Progress", "QueueFullError"]
+__all__ = ["ENDED", "STATES", "Job", "JobProgress", "Jobs"]
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 ENDED = ("done", "failed", "cancelled")
-_ATTEMPTS = 3  # a job that takes the process down with it must not do so for ever
-_VERSION = 1
-# A running job that was cancelled has `ended` already: a worker that is killed before it stops must not revive it.
+_ATTEMPTS = 3  # a job that takes the process down with it must not do so forever
+_VERSION = 2
+# A running job that was cancelled has `ended` set already: if its worker is killed before it stops, it stays cancelled.
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -41,11 +41,13 @@ CREATE TABLE jobs (
     started REAL,
     ended REAL,
     reason TEXT NOT NULL DEFAULT '',
-    result TEXT NOT NULL DEFAULT 'null'
+    result TEXT NOT NULL DEFAULT 'null',
+    error TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX by_state ON jobs (state, number);
 """
-# Of the clients that wait, the one whose last turn is longest ago; of its jobs, the oldest.
+_UPGRADES = ("ALTER TABLE jobs ADD COLUMN error TEXT NOT NULL DEFAULT '';",)
+# Of the waiting clients, the one whose last turn was longest ago; of its jobs, the oldest.
 _NEXT = """
 SELECT number FROM jobs AS waiting WHERE state = 'queued' AND kind IN (SELECT value FROM json_each(?)) ORDER BY
     (SELECT coalesce(max(started), 0) FROM jobs WHERE jobs.client = waiting.client), number
@@ -53,17 +55,17 @@ LIMIT 1
 """
 
 
-class QueueFullError(LorablendError):
-    """As many jobs wait as may wait. retry_after: seconds after which one more is likely to fit."""
-
-    def __init__(self, limit: int, retry_after: int) -> None:
-        super().__init__(f"{limit} jobs are waiting, which is the limit; try again in {retry_after} s")
-        self.retry_after = retry_after
-
-
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """step: done so far, of `steps` in the whole job. eta: seconds to the end. preview: a small PNG or JPEG."""
+class JobProgress:
+    """The progress of a running job.
+
+    Attributes:
+        step: Steps done so far.
+        steps: Steps of the whole job.
+        eta: Seconds to the end, if known.
+        preview: The picture so far, as a small PNG or JPEG.
+        text: The present stage, for a person.
+    """
 
     step: int
     steps: int
@@ -74,9 +76,15 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job as it was when it was asked for. Times are seconds since 1970. reason: why it failed, one line.
+    """A snapshot of one job. Times are seconds since 1970.
 
-    request and result are what JSON can say; result is None until the job is done. number counts all jobs.
+    Attributes:
+        number: Counts all jobs.
+        request: What was ordered, as JSON; `lorablend.app.orders` has its types.
+        reason: Why the job failed, in one line.
+        result: What came of it, as JSON; None until the job is done.
+        error: The class in `lorablend.adapters.errors` that the job failed with; "" for one that failed before
+            version 2 of the database.
     """
 
     number: int
@@ -91,40 +99,53 @@ class Job:
     ended: float | None
     reason: str
     result: Any
-    progress: Progress | None = None
+    error: str = ""
+    progress: JobProgress | None = None
 
     def is_stoppable(self, user: str) -> bool:
-        """By that user, named as they logged in; "", who has the token or did not log in, may stop all."""
+        """Whether that user may stop the job; "", who has the token or did not log in, may stop all jobs."""
         return user in ("", self.client)
 
 
 class Jobs:
-    """The jobs in the database `path`, which is made if it is not there; `limit` of them may wait.
+    """The jobs in a database, for any number of threads of one process.
 
-    For any number of threads of one process. Jobs that an earlier process left running are queued again, or failed if
-    that was their third time. Raises RequestError for a damaged database.
+    Jobs that an earlier process left running are queued again, or fail if that was their third attempt.
+
+    Args:
+        path: The database; it is made if it does not exist.
+        limit: How many jobs may wait.
+
+    Raises:
+        RequestError: The database is damaged.
     """
 
     def __init__(self, path: Path, limit: int = 64) -> None:
         self._limit = limit
         self._changed = threading.Condition(threading.RLock())
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, JobProgress] = {}
         try:
-            self._db = open_database(path, _SCHEMA, _VERSION)
+            self._db = open_database(path, _SCHEMA, _VERSION, _UPGRADES)
             self._take_over()
         except sqlite3.OperationalError:  # a full disk, most likely; the queue may be whole
             raise
         except sqlite3.DatabaseError as error:
             raise RequestError(
-                f"{shown(path)} is damaged ({error}); move it away, and the queue begins anew: no picture is lost"
+                f"{shown(path)} is damaged ({error}); move it away to start with an empty queue: no picture is lost"
             ) from error
 
     def _take_over(self) -> None:
-        """What an earlier process left running."""
+        """Deal with the jobs that an earlier process left running."""
         self._db.execute("UPDATE jobs SET state = 'cancelled' WHERE state = 'running' AND ended IS NOT NULL")
         self._db.execute(
-            "UPDATE jobs SET state = 'failed', ended = ?, reason = ? WHERE state = 'running' AND attempts >= ?",
-            (time.time(), f"the program ended while it ran, {_ATTEMPTS} times; look at the log", _ATTEMPTS),
+            "UPDATE jobs SET state = 'failed', ended = ?, reason = ?, error = ? "
+            "WHERE state = 'running' AND attempts >= ?",
+            (
+                time.time(),
+                f"the program ended while this job ran, {_ATTEMPTS} times; look at the log",
+                FaultError.__name__,
+                _ATTEMPTS,
+            ),
         )
         self._db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
 
@@ -135,9 +156,16 @@ class Jobs:
     # Clients
 
     def submit(self, kind: str, request: Any, client: str = "") -> Job:
-        """Queue a job. client: any word that tells one from another, so that all have their turn.
+        """Queue a job.
 
-        Raises QueueFullError, and RequestError for what is no JSON.
+        Args:
+            kind: What selects the runner.
+            request: The order, as JSON.
+            client: Any word that tells clients apart, so that each of them gets its turn.
+
+        Raises:
+            QueueFullError: As many jobs are waiting as may wait.
+            RequestError: The request is not JSON.
         """
         try:
             text = json.dumps(request, ensure_ascii=False, allow_nan=False)
@@ -145,7 +173,10 @@ class Jobs:
             raise RequestError(f"the request cannot be kept ({error}); give numbers, text and lists") from error
         with self._changed:
             if not self.room:
-                raise QueueFullError(self._limit, self._retry_after(kind))
+                seconds = self._retry_after(kind)
+                raise QueueFullError(
+                    f"{self._limit} jobs are waiting, which is the limit; try again in {seconds} s", seconds
+                )
             name = uuid.uuid4().hex
             self._db.execute(
                 "INSERT INTO jobs (id, kind, client, request, submitted) VALUES (?, ?, ?, ?, ?)",
@@ -155,11 +186,11 @@ class Jobs:
             return self.get(name)
 
     def get(self, job: str) -> Job:
-        """Raises RequestError if there is no such job."""
+        """The job with that id. Raises NotFoundError if it does not exist."""
         with self._changed:
             row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
             if row is None:
-                raise RequestError(f"there is no job {job[:40]!r}; ask for the list")
+                raise NotFoundError(f"there is no job {job[:40]!r}; /api/jobs lists all jobs")
             return self._job(row)
 
     def find(
@@ -171,19 +202,19 @@ class Jobs:
         limit: int = 100,
         before: int = 0,
     ) -> list[Job]:
-        """The newest first. before: only jobs of smaller numbers, 0 for all."""
+        """The newest jobs first. before: only jobs with smaller numbers, 0 for all."""
         conditions = {"kind = ?": kind, "state = ?": state, "client = ?": client, "number < ?": before or None}
-        asked = {text: value for text, value in conditions.items() if value is not None}
-        where = f"WHERE {' AND '.join(asked)}" if asked else ""
+        given = {text: value for text, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(given)}" if given else ""
         with self._changed:
             rows = self._db.execute(
                 f"SELECT * FROM jobs {where} ORDER BY number DESC LIMIT ?",
-                (*asked.values(), limit),
+                (*given.values(), limit),
             ).fetchall()
             return [self._job(row) for row in rows]
 
     def active(self, *kinds: str) -> list[Job]:
-        """Those of these kinds that run, then those that wait, the oldest first."""
+        """The running jobs of these kinds, then the waiting ones, the oldest first."""
         with self._changed:
             rows = self._db.execute(
                 "SELECT * FROM jobs WHERE state IN ('running', 'queued') AND kind IN (SELECT value FROM json_each(?)) "
@@ -193,7 +224,7 @@ class Jobs:
             return [self._job(row) for row in rows]
 
     def current(self, *kinds: str) -> tuple[Job | None, int]:
-        """The first of `active`, else the last job of these kinds that ended; and how many wait behind it."""
+        """The first of `active`, or else the last job of these kinds that ended; and how many jobs wait behind it."""
         with self._changed:
             if active := self.active(*kinds):
                 return active[0], len(active) - 1
@@ -201,7 +232,7 @@ class Jobs:
             return max(last, key=lambda job: job.number, default=None), 0
 
     def stoppable(self, user: str, *kinds: str) -> Job | None:
-        """The first of `active` that the user may stop: behind another's job, the next of their own that waits."""
+        """The first of `active` that the user may stop: while another user's job runs, their own next waiting job."""
         return next((job for job in self.active(*kinds) if job.is_stoppable(user)), None)
 
     @property
@@ -215,43 +246,49 @@ class Jobs:
             return self._db.execute("SELECT count(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0]
 
     def kinds(self) -> list[str]:
-        """Of all jobs."""
+        """The kinds of all jobs in the database."""
         with self._changed:
             return [row["kind"] for row in self._db.execute("SELECT DISTINCT kind FROM jobs ORDER BY kind")]
 
     def cancel(self, job: str, user: str = "") -> Job:
-        """A queued job ends at once; of a running one the worker is told, and ends it after the present step.
+        """Cancel a job: a queued one ends at once, a running one after its present step.
 
-        user: who asks, as `Job.is_stoppable`; RequestError where the job is another's.
+        Args:
+            job: The job's id. Cancelling a job that has ended changes nothing.
+            user: Who cancels it, as in `Job.is_stoppable`.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ForbiddenError: The job is another user's.
         """
         with self._changed:
-            found = self.get(job)
-            if not found.is_stoppable(user):
-                raise RequestError(f"job {found.number} is not {user}'s; ask who submitted it to stop it")
-            if found.state == "queued":
+            before = self.get(job)
+            if not before.is_stoppable(user):
+                raise ForbiddenError(f"job {before.number} is not {user}'s; ask who submitted it to stop it")
+            if before.state == "queued":
                 return self._end(job, "cancelled")
-            if found.state == "running":
+            if before.state == "running":
                 self._db.execute("UPDATE jobs SET ended = ? WHERE id = ?", (time.time(), job))
-            return found
+            return before
 
     def watch(self, job: str, every: float = 15.0) -> Iterator[Job]:
-        """The job now, then whenever it changed, until it has ended; unchanged again after `every` seconds.
+        """Yield the job now and after every change, until it has ended; after `every` seconds, also without a change.
 
-        Who reads slowly sees fewer changes, never late ones.
+        A slow reader sees fewer changes, never stale ones.
         """
         while True:
             with self._changed:
-                seen = self.get(job)
-            yield seen
-            if seen.state in ENDED:
+                now = self.get(job)
+            yield now
+            if now.state in ENDED:
                 return
             with self._changed:
-                self._changed.wait_for(lambda before=seen: self.get(job) != before, every)
+                self._changed.wait_for(lambda before=now: self.get(job) != before, every)
 
     # The workers
 
     def refuse_others(self, kinds: Iterable[str]) -> None:
-        """Queued jobs of other kinds, which a newer lorablend left, fail: nobody would ever take them."""
+        """Fail the queued jobs of other kinds, which a newer lorablend left: no worker would ever take them."""
         with self._changed:
             self._db.execute(
                 "UPDATE jobs SET state = 'failed', ended = ?, reason = ? "
@@ -260,23 +297,23 @@ class Jobs:
             )
 
     def take(self, kinds: Iterable[str], timeout: float | None = None) -> Job | None:
-        """The next job of these kinds, which runs from now on; None if there was none for `timeout` seconds."""
+        """Start the next job of these kinds; None if there was none for `timeout` seconds."""
         wanted = json.dumps(list(kinds))
         with self._changed:
-            found = self._changed.wait_for(lambda: self._db.execute(_NEXT, (wanted,)).fetchone(), timeout)
-            if found is None:
+            row = self._changed.wait_for(lambda: self._db.execute(_NEXT, (wanted,)).fetchone(), timeout)
+            if row is None:
                 return None
             self._db.execute(
-                # Not before the last one: who had a turn before the clock was set back would wait until it caught up.
+                # Never before the last start: after the clock is set back, a client would wait until it caught up.
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, "
                 "started = max(?, (SELECT coalesce(max(started), 0) FROM jobs)) WHERE number = ?",
-                (time.time(), found["number"]),
+                (time.time(), row["number"]),
             )
             self._changed.notify_all()
-            return self._job(self._db.execute("SELECT * FROM jobs WHERE number = ?", (found["number"],)).fetchone())
+            return self._job(self._db.execute("SELECT * FROM jobs WHERE number = ?", (row["number"],)).fetchone())
 
-    def report(self, job: str, progress: Progress) -> bool:
-        """How far a running job is. False: it is to end now."""
+    def report(self, job: str, progress: JobProgress) -> bool:
+        """Keep the progress of a running job. Returns False if the job should end now."""
         with self._changed:
             self._progress[job] = progress
             self._changed.notify_all()
@@ -284,15 +321,17 @@ class Jobs:
             return row is not None and bool(row[0])
 
     def finish(self, job: str, result: Mapping[str, Any]) -> Job:
+        """End a job that is done."""
         return self._end(job, "done", result=dict(result))
 
-    def fail(self, job: str, reason: str) -> Job:
-        return self._end(job, "failed", reason=reason)
+    def fail(self, job: str, reason: str, error: str = FaultError.__name__) -> Job:
+        """End a job that failed, with a reason for people and the class of its error in `adapters.errors`."""
+        return self._end(job, "failed", reason=reason, error=error)
 
     def put_back(self, job: str) -> Job:
-        """The worker ends in good order, and the job was not at fault: it is queued again as if it had never begun.
+        """Queue a running job again as if it had never begun, because its worker shuts down.
 
-        One that was cancelled meanwhile is not.
+        A job that was cancelled meanwhile ends as cancelled.
         """
         with self._changed:
             self._db.execute(
@@ -305,21 +344,22 @@ class Jobs:
             return self.get(job)
 
     def stop(self, job: str) -> Job:
-        """The running job was cancelled, and has ended."""
+        """End a running job that was cancelled."""
         return self._end(job, "cancelled")
 
-    def _end(self, job: str, state: str, *, reason: str = "", result: Any = None) -> Job:
+    def _end(self, job: str, state: str, *, reason: str = "", error: str = "", result: Any = None) -> Job:
         with self._changed:
             self._db.execute(
-                "UPDATE jobs SET state = ?, ended = max(?, coalesce(started, 0)), reason = ?, result = ? WHERE id = ?",
-                (state, time.time(), reason, json.dumps(result, ensure_ascii=False), job),
+                "UPDATE jobs SET state = ?, ended = max(?, coalesce(started, 0)), reason = ?, error = ?, result = ? "
+                "WHERE id = ?",
+                (state, time.time(), reason, error, json.dumps(result, ensure_ascii=False), job),
             )
             self._progress.pop(job, None)
             self._changed.notify_all()
             return self.get(job)
 
     def _retry_after(self, kind: str) -> int:
-        """Seconds that a job of this kind took lately, at least one."""
+        """The mean seconds that recent jobs of this kind took, at least one."""
         times = self._db.execute(
             "SELECT avg(ended - started) FROM "
             "(SELECT * FROM jobs WHERE state = 'done' AND kind = ? ORDER BY number DESC LIMIT 10)",
@@ -330,7 +370,7 @@ class Jobs:
     def _job(self, row: sqlite3.Row) -> Job:
         values: dict[str, Any] = dict(row)
         values |= {"request": json.loads(values["request"]), "result": json.loads(values["result"])}
-        if values["state"] not in ENDED:  # cancelled, but the worker has not seen it yet
+        if values["state"] not in ENDED:  # cancelled, but the worker does not know it yet
             values["ended"] = None
         job = Job(**values)
         return replace(job, progress=self._progress.get(job.id))

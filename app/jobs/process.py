@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -11,83 +13,122 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
-from lorablend.adapters.errors import Cancelled, LorablendError
-from lorablend.app.jobs.jobs import Progress
+from lorablend.adapters.errors import Cancelled, FaultError
+from lorablend.app.jobs.channel import Failure, Note, Stage, TrainStep, read_message
+from lorablend.app.jobs.jobs import JobProgress
 from lorablend.app.jobs.worker import Report
 
 __all__ = ["run_child"]
 
-_EVERY = 0.3  # seconds between two looks
-_REMEMBERED = 200  # lines of what it says
+_LOG = logging.getLogger(__name__)
+_EVERY = 0.3  # seconds between two reports
+_REMEMBERED = 200  # lines of its stderr, for the log if it crashes
 _PATIENCE = 120.0  # seconds in which a child that is told to stop writes its checkpoint
 _PROGRAM = "from lorablend.app.cli.child import main; main()"
 
+Follow = Callable[[Stage | TrainStep], JobProgress]
 
-def run_child(
-    arguments: Sequence[str], lock: Path, report: Report, look: Callable[[Sequence[str]], Progress]
-) -> list[str]:
+
+def run_child(arguments: Sequence[str], lock: Path, report: Report, begin: JobProgress, follow: Follow) -> list[str]:
     """Run `lorablend` with these arguments to its end, and return the lines that it printed.
 
-    lock: a file; of children with the same one, one at a time works, also where the server that started the other was
-    killed. look: from the last lines that the child said on stderr to how far it is.
+    Args:
+        arguments: The command line.
+        lock: A file. Of all children with the same lock one works at a time, even if the server that started another
+            was killed.
+        report: Takes the progress, several times a second.
+        begin: The progress before the child has told anything.
+        follow: From what the child tells to the progress of the job.
 
-    Raises Cancelled where `report` says that the job shall end; the child has then ended as after Ctrl-C.
-    LorablendError, with the child's own words, where it failed.
+    Raises:
+        Cancelled: `report` said that the job should end; the child has then ended as after Ctrl-C.
+        LorablendError: What the child raised, as the same class; FaultError if it crashed.
+        OSError: What the child raised.
     """
-    said: deque[str] = deque(maxlen=_REMEMBERED)
-    printed: list[str] = []
-    child = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(lock), *arguments],
-        stdin=subprocess.PIPE,  # its end is the end of this process, however that comes
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,  # Ctrl-C in the server's terminal is the server's
-    )
+    readable, writable = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(writable), str(lock), *arguments],
+            stdin=subprocess.PIPE,  # closed when this process ends, however that happens
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[writable],
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C in the server's terminal is for the server
+        )
+    except BaseException:
+        os.close(readable)
+        raise
+    finally:
+        os.close(writable)
     assert child.stdout
     assert child.stderr
+    heard = _Heard(arguments[0], begin, follow)
+    printed: list[str] = []
+    errors: deque[str] = deque(maxlen=_REMEMBERED)
+    streams = (os.fdopen(readable, encoding="utf-8", errors="replace"), child.stdout, child.stderr)
     readers = [
-        threading.Thread(target=_read, args=(stream, lines), daemon=True)
-        for stream, lines in ((child.stderr, said), (child.stdout, printed))
+        threading.Thread(target=_read, args=(stream, take), daemon=True)
+        for stream, take in zip(streams, (heard.take, printed.append, errors.append), strict=True)
     ]
     for reader in readers:
         reader.start()
     try:
-        stopped = _watch(child, said, report, look)
+        stopped = _watch(child, heard, report)
     finally:
         _end(child)
         for reader in readers:
             reader.join()
-        child.stdout.close()
-        child.stderr.close()
+        for stream in streams:
+            stream.close()
     if child.returncode == 0:
         return printed
     if stopped:
         raise Cancelled("stopped")
-    errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
-    last = said[-1] if said else "it said nothing"
-    raise LorablendError(errors[-1] if errors else f"{arguments[0]} ended with code {child.returncode}: {last}")
+    if heard.failure is not None:
+        raise heard.failure.exception()
+    _LOG.error("%s ended with code %d:\n%s", arguments[0], child.returncode, "\n".join(errors))
+    last = errors[-1] if errors else "it printed nothing"
+    raise FaultError(f"{arguments[0]} ended with code {child.returncode}: {last}")
 
 
-def _watch(
-    child: subprocess.Popen[str], said: deque[str], report: Report, look: Callable[[Sequence[str]], Progress]
-) -> bool:
-    """Report until the child ends; True if it was told to."""
+class _Heard:
+    """What the child has told so far: its progress, and the error that ended it."""
+
+    def __init__(self, command: str, begin: JobProgress, follow: Follow) -> None:
+        self._command, self.progress, self._follow = command, begin, follow
+        self.failure: Failure | None = None
+
+    def take(self, line: str) -> None:
+        try:
+            message = read_message(line)
+        except ValueError:  # half a line of a child that was killed
+            return
+        if isinstance(message, Failure):
+            self.failure = message
+        elif isinstance(message, Note):
+            _LOG.info("%s: %s", self._command, message.text)
+        else:
+            self.progress = self._follow(message)
+
+
+def _watch(child: subprocess.Popen[str], heard: _Heard, report: Report) -> bool:
+    """Report until the child ends; True if it was told to end."""
     while child.poll() is None:
-        if not report(look(tuple(said))):
+        if not report(heard.progress):
             return True
         time.sleep(_EVERY)
     return False
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """As Ctrl-C does, which the child does to itself: a signal that is sent while it starts would be lost.
+    """End the child as Ctrl-C does; by signals, if that is not enough.
 
-    For good, if that is not enough.
+    It sends itself the Ctrl-C when its stdin is closed: a signal sent while it starts would be lost.
     """
     assert child.stdin
     with suppress(OSError):
@@ -102,7 +143,7 @@ def _end(child: subprocess.Popen[str]) -> None:
             continue
 
 
-def _read(stream: IO[str], lines: deque[str] | list[str]) -> None:
+def _read(stream: TextIO, take: Callable[[str], object]) -> None:
     for line in stream:
         if line.strip():
-            lines.append(line.rstrip())
+            take(line.rstrip())

@@ -1,4 +1,4 @@
-"""A worker: takes one job after the other, of some kinds, in a thread of its own."""
+"""A worker: a thread that takes one job after another, of some kinds."""
 
 import logging
 import sqlite3
@@ -9,26 +9,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorablend.adapters.errors import Cancelled, LorablendError
+from lorablend.adapters.errors import Cancelled, FaultError, LorablendError
 from lorablend.app.files import without_folders
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 
 __all__ = ["Report", "Runner", "Worker"]
 
 _LOG = logging.getLogger(__name__)
 
-Report = Callable[[Progress], bool]
-"""How far the job is; False means that it shall end, by raising Cancelled."""
+Report = Callable[[JobProgress], bool]
+"""Takes the progress of a job. False means that the job should end, by raising Cancelled."""
 Runner = Callable[[Job, Report], Mapping[str, Any]]
-"""Does a job, and returns its result, as JSON can say it."""
+"""Does a job and returns its result, as JSON."""
 
-_PAUSE = 2.0  # seconds until the queue is asked again that could not be written
+_PAUSE = 2.0  # seconds between two attempts to write to the queue
 
 
 class Worker:
-    """runners: what to do for each kind of job that it takes.
+    """Takes jobs of the kinds in `runners` until it is stopped.
 
-    hide: folders that no reason may name, for clients read it.
+    Args:
+        jobs: The queue.
+        runners: What does each kind of job.
+        hide: Folders that no reason of a failure may name, because clients read it.
     """
 
     def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
@@ -40,11 +43,11 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the present step; the job that was running is queued again."""
+        """End after the present step; the running job is queued again."""
         self._ending.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for that end, `timeout` seconds at most."""
+        """Wait for the thread to end, at most `timeout` seconds."""
         if self.alive:
             self._thread.join(timeout)
 
@@ -59,19 +62,22 @@ class Worker:
                 self._do(job)
 
     def _insist(self, act: Callable[[], Job | None]) -> Job | None:
-        """A full disk neither ends the worker nor leaves a job that runs for ever; None where the worker ends first."""
+        """Call `act` until the queue can be written to; None if the worker is stopped first.
+
+        So a full disk neither ends the worker nor leaves a job that runs forever.
+        """
         while True:
             try:
                 return act()
             except sqlite3.Error as error:
-                _LOG.error("the queue cannot be written to (%s); make room on the disk, it is tried again", error)
+                _LOG.error("the queue cannot be written to (%s); make room on the disk, this is tried again", error)
                 if self._ending.wait(_PAUSE):
                     return None
 
     def _do(self, job: Job) -> None:
         started = time.perf_counter()
 
-        def report(progress: Progress) -> bool:
+        def report(progress: JobProgress) -> bool:
             return self._jobs.report(job.id, progress) and not self._ending.is_set()
 
         try:
@@ -79,10 +85,13 @@ class Worker:
         except Cancelled:
             end = partial(self._jobs.put_back if self._ending.is_set() else self._jobs.stop, job.id)
         except LorablendError as error:
-            end = partial(self._jobs.fail, job.id, without_folders(str(error), self._hide))
+            if isinstance(error, FaultError):
+                _LOG.error("job %d: %s", job.number, error)
+            reason = without_folders(error.message, self._hide)
+            end = partial(self._jobs.fail, job.id, reason, type(error).__name__)
         except Exception as error:
             _LOG.exception("job %d", job.number)
-            text = f"an error that is lorablend's own fault ({type(error).__name__}); the server's log says more"
+            text = f"a bug in lorablend ({type(error).__name__}); the server's log says more"
             if isinstance(error, OSError) and error.strerror:  # a full disk, most likely
                 text = f"a file could not be read or written: {error.strerror}; the server's log says which"
             end = partial(self._jobs.fail, job.id, text)

@@ -194,7 +194,7 @@ class Library:
         nearest = difflib.get_close_matches(name.casefold(), known, n=1)
         hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
         where = shown(self._folder)
-        raise BlendError(f"{shown(name)}: no adapter of that name among the {len(entries)} in {where}{hint}")
+        raise BlendError(f"{shown(name)}: no adapter with that name among the {len(entries)} in {where}{hint}")
 
     def preview(self, name: str) -> Preview | None:
         """The adapter's picture: the file next to it, else the one in its metadata, else None."""

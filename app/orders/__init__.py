@@ -1,1 +1,1 @@
-"""What a job can be asked for."""
+"""The orders of jobs: validated forms that are kept as JSON in the queue."""

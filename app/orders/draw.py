@@ -1,4 +1,4 @@
-"""What a drawing job asks for: the form that page, REST and MCP fill in, kept as JSON in the queue."""
+"""The order of a drawing job: filled in by the page, REST and MCP, and kept as JSON in the queue."""
 
 from __future__ import annotations
 
@@ -6,60 +6,57 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from lorablend.adapters import parse_prompt
 from lorablend.adapters.blends.tags import checked_name
 from lorablend.adapters.errors import BlendError
 from lorablend.adapters.wording import shown
 from lorablend.app.pictures.uploads import Uploads
-from lorablend.engine.request import MAX_BATCH, MAX_SEED
+from lorablend.engine.settings import BATCH, SETTINGS, Settings
 
-__all__ = ["Draw"]
+__all__ = ["Count", "Draw", "Seed", "Text"]
 
-Text = Annotated[str, Field(max_length=20_000)]
+# What has to hold before the engine sees an order: the queue stores the texts and counts on from the seed.
+Text = Annotated[str, Field(max_length=SETTINGS["prompt"].longest)]
+Seed = Annotated[int, Field(ge=SETTINGS["seed"].low, le=SETTINGS["seed"].high)]
+Count = Annotated[int, Field(ge=BATCH.low, le=BATCH.high)]
 
 
-class Draw(BaseModel):
-    """Fields of `Pipeline.generate`, whose defaults hold for what is left out.
+class Draw(BaseModel, Settings, frozen=True, extra="forbid", protected_namespaces=()):
+    """The settings of a picture, which `Pipeline.generate` checks, and what else a drawing needs.
 
-    blend: a blend's JSON form, or a list of its items, of [name, weight], or of texts of tags. Adapters are names in
-    the library, never paths; a mask is a box, or the name of an upload. seed: None draws one when the job is submitted.
-    count: pictures with the seeds from there on. image, mask: names of uploads. model: a name of the server's models,
-    None for the first one.
+    Attributes:
+        blend: A blend's JSON form, or a list of its items, of [name, weight], or of texts of tags. Adapters are names
+            in the library, never paths; a mask is a box, or the name of an upload.
+        seed: None draws one when the job is submitted.
+        count: How many pictures to draw, with the seeds from the first one on.
+        image, mask: Names of uploads.
+        model: A name of the server's models, None for the first one.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    prompt: Text
-    negative_prompt: Text | None = None
+    prompt: Annotated[Text, SETTINGS["prompt"]]
+    negative_prompt: Annotated[Text | None, SETTINGS["negative_prompt"]] = None
     blend: dict[str, Any] | list[Any] = Field(default_factory=list)
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    guidance_scale: float = 5.0
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_BATCH)] | None = None
-    scheduler: str | None = None
-    spacing: str | None = None
-    timesteps: list[float] | None = None
-    count: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 1
+    seed: Annotated[Seed | None, SETTINGS["seed"]] = None
+    count: Annotated[Count, BATCH] = BATCH.default
     image: str | None = None
-    strength: float | None = None
     mask: str | None = None
     model: str | None = None
     format: Literal["png", "jpeg", "webp"] = "png"
 
     def with_seed(self) -> Draw:
-        """The same with a seed, so that a job that is begun again draws the same pictures."""
+        """The same with a seed, so that a job that is started again draws the same pictures."""
         return self if self.seed is not None else self.model_copy(update={"seed": secrets.randbelow(2**32)})
 
     def settings(self, uploads: Uploads) -> dict[str, Any]:
         """The arguments for `Pipeline.generate`, for the first picture.
 
-        Raises BlendError for a blend with paths in it, RequestError for an upload that is not there.
+        Raises:
+            BlendError: the blend has paths in it.
+            RequestError: an upload does not exist.
         """
-        own = self.model_dump(exclude={"blend", "count", "model", "format", "image", "mask"})
-        return own | {
+        return self.model_dump(include=set(SETTINGS)) | {
             "blend": _named(self.blend, uploads),
             "image": None if self.image is None else uploads.open(self.image).convert("RGB"),
             "mask": None if self.mask is None else uploads.open(self.mask).convert("L"),
@@ -71,7 +68,7 @@ def _named(blend: dict[str, Any] | list[Any], uploads: Uploads) -> dict[str, Any
     if isinstance(blend, dict):
         items = blend.get("items", [])
         if not isinstance(items, list):
-            raise BlendError("the blend's items are no list; give a list of adapters")
+            raise BlendError("the blend's items are not a list; give a list of adapters")
         return blend | {"items": _named_items(items, uploads)}
     return _named_items(blend, uploads)
 
@@ -79,7 +76,7 @@ def _named(blend: dict[str, Any] | list[Any], uploads: Uploads) -> dict[str, Any
 def _named_items(items: list[Any], uploads: Uploads) -> list[Any]:
     named: list[Any] = []
     for item in items:
-        if isinstance(item, str):  # a stranger's, like the prompt: as there, a tag has no paths
+        if isinstance(item, str):  # untrusted like the prompt, so its tags have no paths either
             rest, entries = parse_prompt(item)
             if rest or not entries:
                 raise BlendError(f'"{shown(item)}" is more than tags; write <lora:ink:0.8>, one after the other')
@@ -96,4 +93,4 @@ def _named_item(item: Any, uploads: Uploads) -> Any:
         mask = item.get("mask")
         named = {**item, "adapter": checked_name(item["adapter"])}
         return named | {"mask": uploads.path(mask)} if isinstance(mask, str) else named
-    raise BlendError(f"{str(item)[:80]!r} is no entry of a blend; give a name and a weight")
+    raise BlendError(f"{str(item)[:80]!r} is not an entry of a blend; give a name and a weight")

@@ -19,10 +19,19 @@ from lorablend.app.page.board import FOCUS_FOLLOWS, Card, make_card, trouble_of
 from lorablend.app.page.client import client_of
 from lorablend.app.page.compare import compare
 from lorablend.app.page.complete import make_completion
-from lorablend.app.page.form import Form, Start, Values, known_model, make_settings, new_seed, preset_updates
+from lorablend.app.page.form import (
+    Form,
+    Start,
+    Values,
+    known_model,
+    make_settings,
+    new_seed,
+    preset_boxes,
+    preset_updates,
+)
 from lorablend.app.page.pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page.results import Results, make_results, wire_results
-from lorablend.app.page.reuse import Found, reuse
+from lorablend.app.page.reuse import ReusedDrawing, reuse
 from lorablend.app.page.say import AT_ONCE, CHANGING, saying
 from lorablend.app.page.start import StartBoxes, kept_mask, make_start
 from lorablend.app.page.styles import Styles
@@ -63,7 +72,7 @@ class Create:
         """The components that `filled` updates."""
         return [*self.form.boxes(), self.note]
 
-    def filled(self, found: Found) -> Values:
+    def filled(self, found: ReusedDrawing) -> Values:
         """Updates that fill the form with the settings of a picture."""
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
         note = f'<p>Differences from the original:</p><ul role="alert">{lines}</ul>' if lines else ""
@@ -138,8 +147,8 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
             names = shelf.names()
             with gr.Row():
                 add = gr.Dropdown(names, value=None, label="Add an adapter", min_width=140)
-                tag = gr.Dropdown(names, value=None, label="Write its tag into the prompt", min_width=140)
-            with gr.Accordion("Styles: boards with a name", open=False):
+                tag = gr.Dropdown(names, value=None, label="Add a tag to the prompt", min_width=140)
+            with gr.Accordion("Styles (saved boards)", open=False):
                 style = gr.Dropdown(styles.names(), value=None, label="Load a style")
                 with gr.Row(elem_classes="end"):
                     style_name = gr.Textbox(label="Name", max_length=60, min_width=120, scale=3)
@@ -147,7 +156,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
                     delete = gr.Button("Delete", size="sm", min_width=70, scale=1)
             gr.HTML("<h2>Settings</h2>")
             settings = make_settings(service)
-            start_boxes = make_start(service, start, settings["width"], settings["height"])
+            start_boxes = make_start(service, start, settings["settings"])
     dice, last_seed, preset = settings.pop("dice"), settings.pop("last"), settings.pop("preset")
     form = Form(
         prompt=prompt,
@@ -155,7 +164,6 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         board=board,
         start=start,
         empty=empty,
-        strength=start_boxes.strength,
         **settings,
     )
     controls = _Controls(
@@ -338,7 +346,7 @@ def _wire_form(create: Create, controls: _Controls, styles: Styles, page: gr.Blo
     gr.on(changes, remember, form.boxes(), controls.last, **_REMEMBERING)
     controls.dice.click(new_seed, None, form.seed, **AT_ONCE)
     controls.last_seed.click(take_last, None, form.seed, **AT_ONCE)
-    boxes = [form.steps, form.guidance, form.scheduler, form.spacing, form.timesteps, controls.preset]
+    boxes = [*preset_boxes(form), controls.preset]
     controls.preset.change(take_preset, controls.preset, boxes, **AT_ONCE)
     create.add.change(take_adapter, create.add, [controls.added, create.add], **CHANGING)
     create.tag.change(take_tag, [form.prompt, create.tag], [form.prompt, create.tag], **AT_ONCE)

@@ -1,4 +1,4 @@
-"""The form on the page: its boxes, what they say as a `Draw`, and how they are filled from one."""
+"""The form on the page: its boxes, how they become a `Draw`, and how they are filled from one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from lorablend.app.orders.draw import Draw
 from lorablend.app.page.pedal import Board, blend_of, board_of
 from lorablend.app.service import Service
 from lorablend.engine.presets import PRESETS, find_preset
-from lorablend.engine.request import MAX_BATCH
-from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
+from lorablend.engine.settings import SETTINGS, Setting
 
 __all__ = [
     "Form",
@@ -24,24 +23,27 @@ __all__ = [
     "Values",
     "fitting_step",
     "known_model",
+    "make_box",
     "make_settings",
     "model_box",
     "new_seed",
+    "preset_boxes",
     "preset_updates",
+    "read_box",
     "size_of",
 ]
 
 Values = dict[Any, Any]  # component -> value, as Gradio hands them over and takes them
 
-MODEL_DEFAULT = ("the model's own", "")
 _MODE_LABELS = {"sum": "together", "switch": "taking turns", "composite": "averaged"}
-_LOWEST = 64  # pixels: width and height
+_ELSEWHERE = ("prompt", "negative_prompt", "strength")  # settings with boxes in other parts of the page
+_SET_BY_PRESETS = ("steps", "guidance_scale", "scheduler", "spacing", "timesteps")
 _FORMATS = [("PNG", "png"), ("JPEG", "jpeg"), ("WebP", "webp")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The pictures to start from: names of uploads. mask: white is repainted."""
+    """The pictures to start from, as names of uploads. White parts of the mask are repainted."""
 
     image: str | None = None
     mask: str | None = None
@@ -49,8 +51,14 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """The boxes. board: the pedals as they were at the last change of their number or order; what their knobs say is
-    known to the board's own listeners. empty: a negative prompt that is empty and counts, which a box cannot say."""
+    """The boxes.
+
+    Attributes:
+        board: The pedals as of the last change of their number or order; only the board's own listeners know the
+            positions of their knobs.
+        empty: Whether an empty negative prompt counts as one, which its box cannot tell.
+        settings: By the names of `lorablend.engine.settings`, all but the prompts.
+    """
 
     prompt: gr.Textbox
     negative: gr.Textbox
@@ -58,43 +66,42 @@ class Form:
     start: gr.State
     empty: gr.State
     model: gr.Dropdown
-    width: gr.Slider
-    height: gr.Slider
-    steps: gr.Slider
-    guidance: gr.Slider
-    scheduler: gr.Dropdown
-    spacing: gr.Dropdown
-    timesteps: gr.Textbox
-    count: gr.Slider
-    seed: gr.Textbox
     kind: gr.Dropdown
     mode: gr.Dropdown
     switch_steps: gr.Slider
-    strength: gr.Slider
+    settings: Mapping[str, Any]
+
+    @property
+    def width(self) -> gr.Slider:
+        return self.settings["width"]
+
+    @property
+    def height(self) -> gr.Slider:
+        return self.settings["height"]
+
+    @property
+    def seed(self) -> gr.Textbox:
+        return self.settings["seed"]
 
     def boxes(self) -> set[Any]:
-        return {getattr(self, field.name) for field in fields(self)}
+        own = {getattr(self, field.name) for field in fields(self) if field.name != "settings"}
+        return own | set(self.settings.values())
 
     def draw(self, values: Values, board: Board) -> Draw:
-        """What the boxes say. Raises BlendError, RequestError and pydantic's ValidationError."""
+        """The drawing that the boxes describe. Raises BlendError, RequestError and pydantic's ValidationError."""
         start: Start = values[self.start]
-        timesteps = _timesteps(values[self.timesteps])
+        read = {SETTINGS[name].order: read_box(SETTINGS[name], values[box]) for name, box in self.settings.items()}
+        if read["timesteps"]:
+            read |= {"steps": None, "spacing": None}
+        if start.image is None:
+            read |= {name: SETTINGS[name].neutral for name in self.settings if SETTINGS[name].needs == "image"}
         return Draw.model_validate(
-            {
+            read
+            | {
                 "prompt": values[self.prompt],
                 "negative_prompt": values[self.negative] or ("" if values[self.empty] else None),
                 "blend": blend_of(board, values[self.mode], int(values[self.switch_steps])),
-                "width": int(values[self.width]),
-                "height": int(values[self.height]),
-                "steps": None if timesteps else int(values[self.steps]),
-                "guidance_scale": values[self.guidance],
-                "seed": _seed(values[self.seed]),
-                "scheduler": values[self.scheduler] or None,
-                "spacing": None if timesteps else values[self.spacing] or None,
-                "timesteps": timesteps,
-                "count": int(values[self.count]),
                 "image": start.image,
-                "strength": values[self.strength] if start.image else None,
                 "mask": start.mask,
                 "model": values[self.model] or None,
                 "format": values[self.kind],
@@ -102,9 +109,9 @@ class Form:
         )
 
     def filled(self, draw: Draw, models: Sequence[str]) -> Values:
-        """All boxes as the drawing says; what it does not say stays as it is. models: the names of those there are."""
+        """All boxes as the drawing has them; sliders stay where it has no value. models: names that exist."""
         blend: Mapping[str, Any] = draw.blend if isinstance(draw.blend, dict) else {"items": draw.blend}
-        said: Values = {
+        values: Values = {
             self.prompt: draw.prompt,
             self.negative: draw.negative_prompt or "",
             self.empty: draw.negative_prompt == "",
@@ -112,94 +119,84 @@ class Form:
             self.mode: blend.get("mode", "sum"),
             self.switch_steps: blend.get("switch_steps", 1),
             self.start: Start(image=draw.image, mask=draw.mask),
-            self.guidance: _reaching(draw.guidance_scale, 0, 20, 0.1),
-            self.scheduler: draw.scheduler or "",
-            self.spacing: draw.spacing or "",
-            self.timesteps: ", ".join(f"{value:.12g}" for value in draw.timesteps or ()),
-            self.count: draw.count,
-            self.seed: "" if draw.seed is None else str(draw.seed),
             self.kind: draw.format,
+            self.model: model_box(models, draw.model),
         }
-        for box, value, high in (
-            (self.width, draw.width, 2048),
-            (self.height, draw.height, 2048),
-            (self.steps, draw.steps, 100),
-        ):
-            if value is not None:
-                said[box] = _reaching(value, 1 if box is self.steps else _LOWEST, high, 1 if box is self.steps else 8)
-        if draw.strength is not None:
-            said[self.strength] = _reaching(draw.strength, 0.05, 1, 0.05)
-        said[self.model] = model_box(models, draw.model)
-        return said
+        for name, box in self.settings.items():
+            values[box] = shown_in_box(SETTINGS[name], getattr(draw, SETTINGS[name].order))
+        return values
 
 
 def make_settings(service: Service) -> dict[str, Any]:
-    """The boxes below the board, in their rows; by the names of `Form`, and `preset`, `dice` and `last`."""
-    pipe = service.models.get()
-    width, height = pipe.model.default_size
+    """Lay out the boxes below the board. Returns them by the names of `Form`, and `preset`, `dice` and `last`."""
+    width, height = service.models.get().model.default_size
     names = service.models.names
-    schedulers = [MODEL_DEFAULT, *((info.label, name) for name, info in SCHEDULERS.items())]
-    # All of them with every scheduler: one that does not have the spacing says so, before anything waits.
-    spacings = [MODEL_DEFAULT, *((name, name) for name in SPACINGS)]
     made: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+
+    def make(name: str, value: Any = None) -> None:
+        settings[name] = make_box(SETTINGS[name], value)
+
     with gr.Group(elem_classes="settings"):
         with gr.Row():
-            made["width"] = gr.Slider(_LOWEST, max(2048, width), width, step=8, label="Width (pixels)")
-            made["height"] = gr.Slider(_LOWEST, max(2048, height), height, step=8, label="Height (pixels)")
+            make("width", width)
+            make("height", height)
         with gr.Row():
-            made["steps"] = gr.Slider(1, 100, 20, step=1, label="Steps")
-            made["guidance"] = gr.Slider(0, 20, 5, step=0.1, label="Guidance")
+            make("steps")
+            make("guidance_scale")
         with gr.Row(elem_classes="seed"):
-            made["seed"] = gr.Textbox("", label="Seed", placeholder="empty: a new one each time", max_length=20)
+            make("seed")
             made["dice"] = gr.Button("Dice", size="sm", min_width=60, scale=0)
             made["last"] = gr.Button("Last seed", size="sm", min_width=90, scale=0)
         with gr.Row():
-            made["count"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Pictures")
+            make("batch")
             made["preset"] = gr.Dropdown(list(PRESETS), value=None, label="Preset (steps, guidance, scheduler)")
     with gr.Accordion("Scheduler, format, model", open=False):
         with gr.Row():
-            made["scheduler"] = gr.Dropdown(schedulers, value="", label="Scheduler")
-            made["spacing"] = gr.Dropdown(spacings, value="", label="Spacing of noise levels")
+            make("scheduler")
+            make("spacing")  # all of them with every scheduler: the order is refused where they do not go together
         with gr.Row():
-            made["timesteps"] = gr.Textbox(
-                "", label="Timesteps, in place of steps and spacing", placeholder="999, 749, 499, 249"
-            )
+            make("timesteps")
             made["kind"] = gr.Dropdown(_FORMATS, value="png", label="File format")
         with gr.Row():
             made["mode"] = gr.Dropdown(
                 [(_MODE_LABELS[mode], mode) for mode in MODES], value="sum", label="Adapters act"
             )
             made["switch_steps"] = gr.Slider(1, 20, 1, step=1, label="Steps of a turn")
+        for name, setting in SETTINGS.items():
+            if name not in settings and name not in _ELSEWHERE and "page" not in setting.absent:
+                make(name)
         made["model"] = gr.Dropdown(names, value=names[0], label="Model")
-    return made
+    return made | {"settings": settings}
+
+
+def preset_boxes(form: Form) -> list[Any]:
+    """The boxes that a preset sets."""
+    return [form.settings[name] for name in _SET_BY_PRESETS]
 
 
 def preset_updates(form: Form, name: str) -> Values:
-    """The boxes that a preset sets."""
+    """The values of `preset_boxes` for a preset."""
     preset = find_preset(name)
-    return {
-        form.steps: preset.steps,
-        form.guidance: preset.guidance_scale,
-        form.scheduler: preset.scheduler,
-        form.spacing: "" if preset.timesteps else preset.spacing,
-        form.timesteps: ", ".join(map(str, preset.timesteps or ())),
-    }
+    values = {"steps": preset.steps, "spacing": None, "timesteps": None} | preset.settings()
+    return {form.settings[name]: shown_in_box(SETTINGS[name], value) for name, value in values.items()}
 
 
 def known_model(service: Service, model: str | None) -> str:
-    """The model, or the first one in place of one that was removed meanwhile."""
+    """The model, or the first one if it has been removed meanwhile."""
     return model if model and model in service.models.names else service.models.names[0]
 
 
 def model_box(names: Sequence[str], chosen: str | None) -> gr.Dropdown:
-    """The list of models as it is now; the first one is chosen where `chosen` is none of them."""
+    """The current list of models; the first one is chosen if `chosen` is not in it."""
     return gr.Dropdown(list(names), value=chosen if chosen in names else names[0])
 
 
 def size_of(picture: tuple[int, int], highest: int) -> tuple[int, int]:
-    """Width and height to draw at, of a picture's shape: multiples of 8, and none above `highest`."""
-    scale = max(min(1.0, highest / max(picture)), _LOWEST / min(picture))
-    width, height = (min(max(int(side * scale) // 8 * 8, _LOWEST), highest) for side in picture)
+    """Width and height for drawing in a picture's shape: multiples of 8, at most `highest`."""
+    lowest = int(SETTINGS["width"].low or 0)
+    scale = max(min(1.0, highest / max(picture)), lowest / min(picture))
+    width, height = (min(max(int(side * scale) // 8 * 8, lowest), highest) for side in picture)
     return width, height
 
 
@@ -207,26 +204,56 @@ def new_seed() -> str:
     return str(secrets.randbelow(2**32))
 
 
-def _reaching(value: float, low: float, high: float, step: float) -> gr.Slider:
-    """The slider's new value; it grows where the value lies outside, and gets finer where it lies between steps."""
-    return gr.Slider(minimum=min(low, value), maximum=max(high, value), step=fitting_step(value, step), value=value)
+def make_box(setting: Setting, value: Any = None) -> Any:
+    """A list for choices, a slider where the declaration has one, else a text box. value: None for the default."""
+    value = setting.default if value is None else value
+    if setting.choices:
+        choices = [(label, name) for name, label in setting.choices.items()]
+        default = [(setting.default_text, "")] if setting.default is None else []
+        return gr.Dropdown([*default, *choices], value=value or "", label=setting.label)
+    if setting.slider:
+        low, high, step = setting.slider
+        return gr.Slider(low, max(high, value), value, step=step, label=setting.label)
+    longest = 20 if setting.kind is int else None
+    text = setting.text(value)
+    return gr.Textbox(text, label=setting.label, placeholder=setting.placeholder or None, max_length=longest)
+
+
+def read_box(setting: Setting, value: Any) -> Any:
+    """The setting's value from the value of its box. Raises RequestError for text that cannot be read."""
+    if setting.choices or setting.kind is str:
+        return value or setting.neutral
+    if not isinstance(value, str) and value is not None:
+        return int(value) if setting.kind is int else value
+    text = (value or "").strip()
+    if not text:
+        return setting.neutral
+    if setting.kind is int:
+        if text.isdecimal():
+            return int(text)
+        raise RequestError(f'{setting.name} is "{text[:40]}"; give a whole number of 0 or more, or nothing')
+    try:
+        numbers = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        message = f'{setting.name} is "{text[:40]}"; give numbers with commas between them, or nothing'
+        raise RequestError(message) from None
+    return numbers if setting.kind is tuple else numbers[0]
+
+
+def shown_in_box(setting: Setting, value: Any) -> Any:
+    """The update of the box that shows a value; None leaves a slider where it is, and empties any other box."""
+    if setting.choices:
+        return value or ""
+    if setting.slider is None:
+        return setting.text(value)
+    if value is None:
+        return gr.skip()
+    low, high, step = setting.slider
+    step = fitting_step(value, step)
+    return gr.Slider(minimum=min(low, value), maximum=max(high, value), step=step, value=value)
 
 
 def fitting_step(value: float, step: float) -> float:
-    """The slider's step, or a finer one that the value is a multiple of: large enough for the arrow keys to move it."""
+    """The slider's step, or a finer one that divides the value: large enough for the arrow keys to move the slider."""
     steps = (step, *(finer for finer in (1, 0.01, 0.001) if finer < step))
-    return next((one for one in steps if abs(value / one - round(value / one)) < 1e-9), 0.000001)
-
-
-def _seed(text: str) -> int | None:
-    text = (text or "").strip()
-    if text and not text.isdecimal():
-        raise RequestError(f'seed is "{text[:40]}"; give a whole number of 0 or more, or nothing for a new one')
-    return int(text) if text else None
-
-
-def _timesteps(text: str) -> list[float] | None:
-    try:
-        return [float(part) for part in (text or "").split(",") if part.strip()] or None
-    except ValueError:
-        raise RequestError(f'timesteps are "{text[:40]}"; give numbers with commas between them') from None
+    return next((finer for finer in steps if abs(value / finer - round(value / finer)) < 1e-9), 0.000001)

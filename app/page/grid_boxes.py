@@ -1,4 +1,4 @@
-"""The boxes of the tab of grids: what they say as a `DrawGrid`, and how they are filled from a drawing."""
+"""The boxes of the grid tab: how they become a `DrawGrid`, and how they are filled from a drawing."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from lorablend.app.grid.axes import AXES
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
-from lorablend.app.page.form import Values
+from lorablend.app.page.form import Values, read_box
 from lorablend.app.page.stage import text_stage
 from lorablend.app.service import Service
+from lorablend.engine.settings import SETTINGS
 
 __all__ = ["IDLE", "NOTHING", "GridBoxes", "asked_of", "choices", "example", "fillable", "filled", "make_boxes"]
 
 _PLACES = ("Columns", "Rows", "Tables")
+_FROM_PICTURE = {"": "", "image": " (from a picture)"}  # by what a setting needs
 _SWEEPS = (
     ("all weights, times", "weight"),
-    ("guidance", "guidance"),
-    ("steps", "steps"),
-    ("seed", "seed"),
-    ("scheduler", "scheduler"),
+    *(
+        (f"{setting.axis}{_FROM_PICTURE[setting.needs]}", setting.axis)
+        for setting in SETTINGS.values()
+        if setting.sweep
+    ),
     ("words of the prompt", "prompt"),
-    ("strength (from a picture)", "strength"),
     ("adapters, one after the other", "checkpoint"),
     ("weight of those adapters", "weight:checkpoint"),
 )
+_WITH_BOX = ("prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "seed", "batch")
 IDLE = 3.0  # seconds between two looks at the jobs
 NOTHING = "Your sheet appears here."
 _SURE = "Delete this sheet? It cannot be brought back. Its pictures stay in the gallery."
@@ -39,10 +42,13 @@ _SURE = "Delete this sheet? It cannot be brought back. Its pictures stay in the 
 
 @dataclass(frozen=True, kw_only=True)
 class GridBoxes:
-    """base: the drawing whose other settings, the blend among them, are everybody's. seen: what the last look found.
+    """The boxes.
 
-    chosen: the file of the sheet that is large. sure: the question before it is deleted, answered by `really` or
-    `keep`.
+    Attributes:
+        base: The drawing whose other settings, including the blend, all pictures share.
+        seen: The state at the last tick of the timer.
+        chosen: The file of the sheet that is shown large.
+        sure: The question before it is deleted, answered by `really` or `keep`.
     """
 
     prompt: gr.Textbox
@@ -74,7 +80,7 @@ class GridBoxes:
     timer: gr.Timer
 
     def asked(self) -> set[Any]:
-        """Those that say what is to be drawn."""
+        """The boxes that describe the grid."""
         names = ("prompt", "negative", "base", "width", "height", "steps", "guidance", "seed")
         return {getattr(self, name) for name in names} | {*self.what, *self.values}
 
@@ -98,8 +104,12 @@ def make_boxes(service: Service, shelf: Shelf) -> GridBoxes:
                     made["height"] = gr.Number(height, label="Height", precision=0, step=8, min_width=90)
                     made["seed"] = gr.Textbox("", label="Seed of all", placeholder="any", max_length=20, min_width=90)
                 with gr.Row():
-                    made["steps"] = gr.Number(20, label="Steps of each", precision=0, min_width=120)
-                    made["guidance"] = gr.Number(5, label="Guidance of each", step=0.5, min_width=120)
+                    made["steps"] = gr.Number(
+                        SETTINGS["steps"].default, label="Steps of each", precision=0, min_width=120
+                    )
+                    made["guidance"] = gr.Number(
+                        SETTINGS["guidance_scale"].default, label="Guidance of each", step=0.5, min_width=120
+                    )
             what, values = [], []
             for index, place in enumerate(_PLACES):
                 first = index == 0
@@ -146,7 +156,7 @@ def make_boxes(service: Service, shelf: Shelf) -> GridBoxes:
 
 
 def choices(shelf: Shelf, first: bool) -> list[tuple[str, str]]:
-    """What an axis can sweep; all but the first one may be left out."""
+    """The things that an axis can sweep; all axes but the first one may sweep nothing."""
     weights = [(f"weight of {name}", f"weight:{name}") for name in shelf.names()]
     return [*([] if first else [("nothing", "")]), *weights, *_SWEEPS]
 
@@ -159,7 +169,7 @@ def example(what: str) -> str:
 
 
 def asked_of(boxes: GridBoxes, values: Values) -> DrawGrid:
-    """What the boxes say. Raises RequestError and pydantic's ValidationError."""
+    """The grid that the boxes describe. Raises RequestError and pydantic's ValidationError."""
     base: Draw = values[boxes.base]
     axes = _axes([values[box] for box in boxes.what], [values[box] for box in boxes.values])
     own = {
@@ -169,18 +179,11 @@ def asked_of(boxes: GridBoxes, values: Values) -> DrawGrid:
         "height": values[boxes.height] or None,
         "steps": None if base.timesteps else values[boxes.steps],
         "guidance_scale": values[boxes.guidance] or 0,
-        "seed": _seed(values[boxes.seed]),
+        "seed": read_box(SETTINGS["seed"], values[boxes.seed]),
         "count": 1,
         "axes": axes,
     }
     return DrawGrid.model_validate(base.model_dump() | own)
-
-
-def _seed(text: str | None) -> int | None:
-    text = (text or "").strip()
-    if text and not text.isdecimal():
-        raise RequestError(f'seed is "{text[:40]}"; give a whole number of 0 or more, or nothing for a new one')
-    return int(text) if text else None
 
 
 def _axes(whats: Sequence[str], texts: Sequence[str]) -> list[str]:
@@ -208,7 +211,7 @@ def filled(service: Service, boxes: GridBoxes, draw: Draw) -> Values:
         boxes.others: _others(known),
         boxes.width: draw.width or width,
         boxes.height: draw.height or height,
-        boxes.steps: draw.steps or 20,
+        boxes.steps: draw.steps or SETTINGS["steps"].default,
         boxes.guidance: draw.guidance_scale,
         boxes.seed: "" if draw.seed is None else str(draw.seed),
     }
@@ -217,13 +220,12 @@ def filled(service: Service, boxes: GridBoxes, draw: Draw) -> Values:
 def _others(draw: Draw) -> str:
     """The settings that have no box here, in words."""
     blend = draw.blend.get("items", []) if isinstance(draw.blend, dict) else draw.blend
-    names = [f"{one['adapter']} {one.get('weight', 1):g}" for one in blend if isinstance(one, dict)]
-    names += [f"{one[0]} {one[1]:g}" for one in blend if isinstance(one, list | tuple)]
+    names = [f"{item['adapter']} {item.get('weight', 1):g}" for item in blend if isinstance(item, dict)]
+    names += [f"{item[0]} {item[1]:g}" for item in blend if isinstance(item, list | tuple)]
+    settings = {name: getattr(draw, setting.order) for name, setting in SETTINGS.items() if name not in _WITH_BOX}
     words = [
         f"adapters: {', '.join(names)}" if names else "no adapters but those of the prompt",
-        draw.scheduler or "",
-        f"{draw.spacing} spacing" if draw.spacing else "",
-        f"{len(draw.timesteps)} timesteps" if draw.timesteps else "",
+        *(SETTINGS[name].phrase(value) for name, value in settings.items() if SETTINGS[name].is_worth_telling(value)),
         "from a picture" if draw.image else "",
         "with a mask" if draw.mask else "",
         f"model {draw.model}" if draw.model else "",

@@ -1,4 +1,4 @@
-"""From a picture back to the form: what it was drawn with, and what of that is missing here."""
+"""From a picture back to the form: the settings it was drawn with, and those that are missing here."""
 
 from __future__ import annotations
 
@@ -15,37 +15,30 @@ from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.comfy import read_comfy
-from lorablend.app.pictures.infotext import parse_infotext
+from lorablend.app.pictures.infotext import parse_infotext, read_settings
 from lorablend.app.pictures.png import texts_of
 from lorablend.app.pictures.record import Record, model_name
 from lorablend.app.service import Service
 from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.settings import SETTINGS
 
-__all__ = ["Found", "read_picture", "reuse"]
+__all__ = ["ReusedDrawing", "read_picture", "reuse"]
 
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{6})-(\d+)-(\d+)\.\w+")  # as `Drawing` names them: day/time-job-seed
-_LABELS = {info.label.casefold(): name for name, info in SCHEDULERS.items()}
-_SCHEDULE_TYPES = {
-    "ddim": "leading",
-    "sgm uniform": "trailing",
-    "normal": "linspace",
-    "karras": "karras",
-    "exponential": "exponential",
-}
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a picture says: the drawing, and what of it is not here, one line each."""
+class ReusedDrawing:
+    """A picture's drawing. missing: one line for each part of it that does not exist here."""
 
     draw: Draw
     missing: tuple[str, ...]
 
 
-def reuse(service: Service, shelf: Shelf, file: str) -> Found:
-    """Of a picture in the gallery; the pictures that its job started from are found again by the job.
+def reuse(service: Service, shelf: Shelf, file: str) -> ReusedDrawing:
+    """The drawing of a picture in the gallery; its job tells which pictures it started from.
 
-    Raises RequestError if it says nothing.
+    Raises RequestError if the picture has no settings in it.
     """
     path = service.gallery.path(file)
     with Image.open(path) as picture:
@@ -55,8 +48,11 @@ def reuse(service: Service, shelf: Shelf, file: str) -> Found:
     return _from_record(service, shelf, texts.record, _request(service, file), path.suffix)
 
 
-def read_picture(service: Service, shelf: Shelf, path: Path) -> Found:
-    """Of any picture file of A1111, ComfyUI and their kin, or ours. Raises RequestError if it says nothing."""
+def read_picture(service: Service, shelf: Shelf, path: Path) -> ReusedDrawing:
+    """The drawing of a picture file of lorablend, A1111, ComfyUI or a similar program.
+
+    Raises RequestError if the picture has no settings in it.
+    """
     try:
         with Image.open(path) as picture:
             texts, comfy = texts_of(picture, path.name), picture.info.get("prompt")
@@ -68,12 +64,12 @@ def read_picture(service: Service, shelf: Shelf, path: Path) -> Found:
         return _from_infotext(service, shelf, texts.parameters)
     if isinstance(comfy, str):
         fields, missing = read_comfy(comfy)
-        return _found(service, shelf, fields, missing, {})
+        return _named_here(service, shelf, fields, missing, {})
     raise RequestError(f"{path.name} says nothing about how it was made; give a picture as the program saved it")
 
 
 def _request(service: Service, file: str) -> dict[str, Any]:
-    """What the job that drew a picture of the gallery was asked for; {} if it is not known any more."""
+    """The order of the job that drew a picture of the gallery; {} if the job is gone."""
     name = _FILE.fullmatch(file)
     if name is None:
         return {}
@@ -84,32 +80,25 @@ def _request(service: Service, file: str) -> dict[str, Any]:
     return jobs[0].request if same else {}
 
 
-def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, Any], suffix: str) -> Found:
+def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, Any], suffix: str) -> ReusedDrawing:
     request, missing = record.request, list[str]()
     items = [dict(item) for item in request.blend["items"]]
-    asked = job.get("blend", [])
-    asked = asked.get("items", []) if isinstance(asked, dict) else asked
+    ordered = job.get("blend", [])
+    ordered = ordered.get("items", []) if isinstance(ordered, dict) else ordered
     for index, item in enumerate(items):
         mask = item.get("mask")
-        if isinstance(mask, str):  # a picture, of which the record has the name alone
-            known = asked[index].get("mask") if index < len(asked) and isinstance(asked[index], dict) else None
+        if isinstance(mask, str):  # a picture, of which the record has only the name
+            known = ordered[index].get("mask") if index < len(ordered) and isinstance(ordered[index], dict) else None
             if isinstance(known, str) and _has_upload(service, known):
                 item["mask"] = known
             else:
                 missing.append(f"the mask of {item['adapter']} is not in the file")
                 del item["mask"]
-    fields: dict[str, Any] = {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
+    fields: dict[str, Any] = {name: getattr(request, name) for name in SETTINGS if name != "batch"} | {
         "blend": request.blend | {"items": items},
-        "width": request.width,
-        "height": request.height,
         "steps": None if request.timesteps else request.steps,
-        "timesteps": None if request.timesteps is None else list(request.timesteps),
-        "guidance_scale": request.guidance_scale,
         "seed": record.seed,
-        "scheduler": request.scheduler,
-        "spacing": request.spacing,
+        "strength": None,
         "model": record.model,
         "format": {".png": "png", ".webp": "webp"}.get(suffix.lower(), "jpeg"),
     }
@@ -119,8 +108,8 @@ def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, 
     elif request.strength is not None:
         missing.append("the picture that it started from is not in the file")
     hashes = {used.name: used.sha256 for used in record.adapters}
-    found = _found(service, shelf, fields, missing, hashes)
-    pipe = service.models.get(found.draw.model)
+    reused = _named_here(service, shelf, fields, missing, hashes)
+    pipe = service.models.get(reused.draw.model)
     differing = [
         f"it was drawn with {name} {was or 'by default'}, here it is {now or 'by default'}"
         for name, was, now in (
@@ -131,20 +120,20 @@ def _from_record(service: Service, shelf: Shelf, record: Record, job: dict[str, 
         )
         if was != now
     ]
-    return Found(found.draw, (*found.missing, *differing))
+    return ReusedDrawing(reused.draw, (*reused.missing, *differing))
 
 
-def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> Found:
-    said = parse_infotext(parameters)
-    settings, missing = said.settings, list[str]()
-    fields: dict[str, Any] = {"prompt": said.prompt, "negative_prompt": said.negative_prompt or None}
-    with_tags: list[Any] = []
+def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> ReusedDrawing:
+    text = parse_infotext(parameters)
+    fields, missing = read_settings(text.settings)
+    fields |= {"prompt": text.prompt, "negative_prompt": text.negative_prompt or None}
+    tags: list[Any] = []
     try:
-        fields["prompt"], with_tags = parse_prompt(said.prompt)
+        fields["prompt"], tags = parse_prompt(text.prompt)
     except BlendError as error:
-        missing.append(str(error))
+        missing.insert(0, str(error))
     items: list[Any] = []
-    for entry in with_tags:
+    for entry in tags:
         if isinstance(entry, tuple):
             items.append({"adapter": str(entry[0]), "weight": entry[1]})
         elif "items" in entry:
@@ -152,42 +141,18 @@ def _from_infotext(service: Service, shelf: Shelf, parameters: str) -> Found:
         else:
             items.append({key: value if _plain(value) else value.to_json() for key, value in entry.items()})
     fields["blend"] = fields.get("blend", {}) | {"items": items}
-    for key, name in (("seed", "Seed"), ("steps", "Steps")):
-        if settings.get(name, "").isdecimal():
-            fields[key] = int(settings[name])
-    for key, name in (("guidance_scale", "CFG scale"),):
-        if re.fullmatch(r"\d+(\.\d+)?", settings.get(name, "")):
-            fields[key] = float(settings[name])
-    if size := re.fullmatch(r"(\d+)x(\d+)", settings.get("Size", "")):
-        fields |= {"width": int(size[1]), "height": int(size[2])}
-    if "Timesteps" in settings:
-        try:
-            fields["timesteps"] = [float(part) for part in settings["Timesteps"].split(",")]
-            fields.pop("steps", None)
-        except ValueError:
-            missing.append(f'the timesteps "{settings["Timesteps"][:40]}" are no numbers; they are left out')
-    sampler, spacing = settings.get("Sampler", "").casefold(), settings.get("Schedule type", "").casefold()
-    for ending in _SCHEDULE_TYPES:  # before A1111 1.9 one name had both, "DPM++ 2M Karras"
-        if not spacing and sampler.endswith(f" {ending}"):
-            sampler, spacing = sampler.removesuffix(f" {ending}"), ending
-    if sampler in _LABELS:
-        fields["scheduler"] = _LABELS[sampler]
-    elif sampler:
-        missing.append(f"the sampler {settings['Sampler']} is not here; the model's own is taken")
-    if spacing in _SCHEDULE_TYPES:
-        fields["spacing"] = _SCHEDULE_TYPES[spacing]
-    elif spacing not in ("", "automatic"):
-        missing.append(f"the schedule type {settings['Schedule type']} is not here; the model's own is taken")
-    if "Denoising strength" in settings:
+    if SETTINGS["strength"].infotext in text.settings:
         missing.append("the picture that it started from is not in the file")
-    if settings.get("Model"):
-        fields["model"] = settings["Model"]
-    pairs = (part.partition(":") for part in settings.get("Lora hashes", "").split(","))
-    return _found(service, shelf, fields, missing, {name.strip(): digest.strip() for name, _, digest in pairs})
+    if text.settings.get("Model"):
+        fields["model"] = text.settings["Model"]
+    pairs = (part.partition(":") for part in text.settings.get("Lora hashes", "").split(","))
+    return _named_here(service, shelf, fields, missing, {name.strip(): digest.strip() for name, _, digest in pairs})
 
 
-def _found(service: Service, shelf: Shelf, fields: dict[str, Any], missing: list[str], hashes: dict[str, str]) -> Found:
-    """With the names of adapters and model that they have here; what is not here is left out and listed."""
+def _named_here(
+    service: Service, shelf: Shelf, fields: dict[str, Any], missing: list[str], hashes: dict[str, str]
+) -> ReusedDrawing:
+    """Replace the names of adapters and model by those they have here; list and leave out what does not exist here."""
     blend = fields.get("blend", {})
     blend = blend if isinstance(blend, dict) else {"items": blend}
     items = []
@@ -199,12 +164,14 @@ def _found(service: Service, shelf: Shelf, fields: dict[str, Any], missing: list
     known = {name: model_name(service.models.folder(name)) for name in service.models.names}
     fields["model"] = next((name for name, folder in known.items() if model in (name, folder)), None)
     if model and fields["model"] is None:
-        missing.append(f"the model {model} is not here; {service.models.names[0]} is taken")
+        missing.append(f"the model {model} is not here; {service.models.names[0]} is used")
     scheduler, spacing = fields.get("scheduler"), fields.get("spacing")
     if scheduler and spacing and spacing not in SCHEDULERS[scheduler].spacings:
-        missing.append(f"the scheduler {scheduler} has no spacing {spacing} here; the model's own is taken")
+        missing.append(f"the scheduler {scheduler} has no spacing {spacing} here; the model's own is used")
         fields["spacing"] = None
-    return Found(Draw.model_validate(fields | {"blend": blend | {"items": items}}), tuple(dict.fromkeys(missing)))
+    return ReusedDrawing(
+        Draw.model_validate(fields | {"blend": blend | {"items": items}}), tuple(dict.fromkeys(missing))
+    )
 
 
 def _has_upload(service: Service, name: str) -> bool:

@@ -12,10 +12,11 @@ from gradio.processing_utils import save_file_to_cache
 from PIL import Image, ImageChops
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.page.form import Start, Values, size_of
+from lorablend.app.page.form import Start, Values, make_box, size_of
 from lorablend.app.page.say import CHANGING, saying
 from lorablend.app.pictures.png import encode
 from lorablend.app.service import Service
+from lorablend.engine.settings import SETTINGS
 
 __all__ = ["StartBoxes", "kept_background", "kept_mask", "make_start", "start_html"]
 
@@ -24,28 +25,27 @@ _THUMBNAIL = 160  # pixels
 
 @dataclass(frozen=True)
 class StartBoxes:
-    """start, width, height: those of the form that `begun` fills."""
+    """The boxes. start, width and height are the form's."""
 
     start: gr.State
     width: gr.Slider
     height: gr.Slider
     editor: gr.ImageEditor
     shown: gr.HTML
-    strength: gr.Slider
     newest: gr.Button
     whole: gr.Button
     repaint: gr.Button
     clear: gr.Button
 
     def begun(self, service: Service, start: Start) -> Values:
-        """To start from it, at its own size: at any other shape it would be stretched."""
+        """Start from the pictures, at their own size, for in any other shape they would be stretched."""
         assert start.image is not None
         width, height = size_of(service.uploads.open(start.image).size, int(self.width.maximum))
         return {self.start: start, self.width: width, self.height: height}
 
 
-def make_start(service: Service, start: gr.State, width: gr.Slider, height: gr.Slider) -> StartBoxes:
-    """Lay it out, and wire what needs no pedal."""
+def make_start(service: Service, start: gr.State, settings: dict[str, Any]) -> StartBoxes:
+    """Lay out the boxes, and wire those that need no pedal. settings: those of the form, to which strength is added."""
     with gr.Accordion("Start from a picture, paint masks", open=False, elem_id="start"):
         newest = gr.Button("Take the newest picture", size="sm")
         editor = gr.ImageEditor(
@@ -63,11 +63,11 @@ def make_start(service: Service, start: gr.State, width: gr.Slider, height: gr.S
         with gr.Row():
             whole = gr.Button("Start from it", size="sm")
             repaint = gr.Button("Repaint what is painted", size="sm")
-        strength = gr.Slider(0.05, 1, 0.65, step=0.05, label="Strength (1: nothing is kept)")
+        settings["strength"] = make_box(SETTINGS["strength"])
     with gr.Row(elem_classes="started"):
         shown = gr.HTML("", elem_id="started")
         clear = gr.Button("Start from noise again", size="sm", visible=False, min_width=120, scale=0)
-    boxes = StartBoxes(start, width, height, editor, shown, strength, newest, whole, repaint, clear)
+    boxes = StartBoxes(start, settings["width"], settings["height"], editor, shown, newest, whole, repaint, clear)
     _wire(service, boxes)
     return boxes
 
@@ -101,10 +101,10 @@ def _wire(service: Service, boxes: StartBoxes) -> None:
 
 
 def kept_mask(service: Service, value: dict[str, Any] | None) -> str:
-    """What was painted, as an upload: white on black, of the picture's size. Raises RequestError for nothing."""
+    """The painted parts as an upload, white on black, of the picture's size. Raises RequestError if there are none."""
     layers = [layer.getchannel("A") for layer in (value or {}).get("layers") or () if layer is not None]
     if not layers or not any(layer.getbbox() for layer in layers):
-        raise RequestError("nothing is painted; paint over the part that is meant")
+        raise RequestError("nothing is painted; paint over the part to change")
     mask = layers[0]
     for layer in layers[1:]:
         mask = ImageChops.lighter(mask, layer)
@@ -112,7 +112,7 @@ def kept_mask(service: Service, value: dict[str, Any] | None) -> str:
 
 
 def kept_background(service: Service, value: dict[str, Any] | None) -> str:
-    """The picture that was painted over, as an upload. Raises RequestError for none."""
+    """The picture below the paint, as an upload. Raises RequestError if there is none."""
     background: Image.Image | None = (value or {}).get("background")
     # An empty canvas comes as a white picture: a file that the browser could not read, or painting without a picture.
     if background is None or ImageChops.invert(background.convert("RGB")).getbbox() is None:
@@ -121,7 +121,7 @@ def kept_background(service: Service, value: dict[str, Any] | None) -> str:
 
 
 def start_html(service: Service, start: Start) -> str:
-    """The pictures to start from, small; "" if there is none."""
+    """Thumbnails of the pictures to start from; "" if there are none."""
     if start.image is None:
         return ""
     image = _thumbnail(service, start.image, "The picture to start from")

@@ -16,6 +16,7 @@ from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.page.say import saying
 from lorablend.app.service import Service
+from lorablend.engine.settings import Settings
 
 __all__ = ["make_tools"]
 
@@ -34,7 +35,7 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
-        guidance_scale: float = 5.0,
+        guidance_scale: float = Settings.guidance_scale,
         seed: int = -1,
         model: str = "",
     ) -> tuple[dict, str]:

@@ -27,15 +27,23 @@ _SPACINGS = {
     "sgm_uniform": "trailing",
     "ddim_uniform": "leading",
 }
-_HOLDING = ("value", "seed", "int", "float", "string")  # inputs of nodes that hold one value
+_HOLDING = ("value", "seed", "int", "float", "string")  # inputs of nodes that hold a single value
 _ZERO = "ConditioningZeroOut"
-_DEEPEST = 200  # nodes from the sampler to where a text or a model is; a graph may be a circle
+_DEEPEST = 200  # nodes between the sampler and a text or a model; a graph may have cycles
 
 
 def read_comfy(text: str) -> tuple[dict[str, Any], list[str]]:
-    """(fields of a `Draw` with adapters by their names there, what has no counterpart here).
+    """Read the first sampler of a graph that has both prompts.
 
-    Of several samplers the first one that has both prompts counts. Raises RequestError if there is none.
+    Args:
+        text: The graph as JSON.
+
+    Returns:
+        Fields of a `Draw`, with adapters by their names in the graph, and one line for each part that has no
+        counterpart here.
+
+    Raises:
+        RequestError: the graph cannot be read, or has no sampler.
     """
     try:
         graph = json.loads(text)
@@ -48,8 +56,8 @@ def read_comfy(text: str) -> tuple[dict[str, Any], list[str]]:
         raise RequestError("the picture's ComfyUI graph has no sampler with a prompt; drop another picture")
     inputs, missing = sampler["inputs"], list[str]()
 
-    def said(own: Mapping[str, Any], key: str, what: str, kind: Any) -> Any:
-        """The value of a node's input, where it is of that kind."""
+    def read(own: Mapping[str, Any], key: str, what: str, kind: Any) -> Any:
+        """The value of a node's input, if it has that type."""
         value = _constant(nodes, own.get(key), key)
         if isinstance(value, list):
             missing.append(f"{what} is computed in the graph")
@@ -62,33 +70,33 @@ def read_comfy(text: str) -> tuple[dict[str, Any], list[str]]:
     fields: dict[str, Any] = {
         "prompt": prompt or "",
         "negative_prompt": negative,
-        "seed": said(inputs, "seed" if "seed" in inputs else "noise_seed", "the seed", int),
-        "steps": said(inputs, "steps", "the number of steps", int),
-        "guidance_scale": said(inputs, "cfg", "the guidance", int | float),
+        "seed": read(inputs, "seed" if "seed" in inputs else "noise_seed", "the seed", int),
+        "steps": read(inputs, "steps", "the number of steps", int),
+        "guidance_scale": read(inputs, "cfg", "the guidance", int | float),
     }
     for key, names, what in (("sampler_name", _SAMPLERS, "sampler"), ("scheduler", _SPACINGS, "spacing")):
-        name = said(inputs, key, f"the {what}", str)
+        name = read(inputs, key, f"the {what}", str)
         if name in names:
             fields["scheduler" if what == "sampler" else "spacing"] = names[name]
         elif name:
-            missing.append(f"the {what} {name} is not here; the model's own is taken")
+            missing.append(f"the {what} {name} is not here; the model's own is used")
     items: list[dict[str, Any]] = []
     for node in _upwards(nodes, inputs.get("model"), "model"):
         own, kind = node["inputs"], str(node.get("class_type"))
         if "lora_name" in own:
-            if name := said(own, "lora_name", "the name of an adapter", str):
-                unet = said(own, "strength_model", f"the weight of {_stem(name)}", int | float)
-                text_encoder = said(own, "strength_clip", f"the text encoder weight of {_stem(name)}", int | float)
+            if name := read(own, "lora_name", "the name of an adapter", str):
+                unet = read(own, "strength_model", f"the weight of {_stem(name)}", int | float)
+                text_encoder = read(own, "strength_clip", f"the text encoder weight of {_stem(name)}", int | float)
                 items.insert(0, {"adapter": _stem(name), "weight": unet, "text_encoder": text_encoder})
         elif "ckpt_name" in own:
-            name = said(own, "ckpt_name", "the name of the model", str)
+            name = read(own, "ckpt_name", "the name of the model", str)
             fields["model"] = _stem(name) if name else None
         elif own.get("model") is not None:
             missing.append(f"the node {kind} between model and sampler has no counterpart here")
     fields["blend"] = [{key: value for key, value in item.items() if value is not None} for item in items]
     latent = _node(nodes, inputs.get("latent_image"))
     if latent and {"width", "height"} <= latent["inputs"].keys():
-        fields |= {key: said(latent["inputs"], key, f"the {key}", int) for key in ("width", "height")}
+        fields |= {key: read(latent["inputs"], key, f"the {key}", int) for key in ("width", "height")}
     elif latent:
         missing.append("the picture that it started from is not in the file")
     return {key: value for key, value in fields.items() if value is not None}, missing
@@ -100,32 +108,36 @@ def _node(nodes: Mapping[str, Any], link: Any) -> dict[str, Any] | None:
 
 def _upwards(nodes: Mapping[str, Any], link: Any, name: str) -> list[dict[str, Any]]:
     """The nodes from a link on, along their inputs of that name."""
-    found: list[dict[str, Any]] = []
-    while (node := _node(nodes, link)) is not None and len(found) < _DEEPEST:
-        found.append(node)
+    path: list[dict[str, Any]] = []
+    while (node := _node(nodes, link)) is not None and len(path) < _DEEPEST:
+        path.append(node)
         link = node["inputs"].get(name)
-    return found
+    return path
 
 
 def _constant(nodes: Mapping[str, Any], value: Any, key: str) -> Any:
-    """What a link to a node that holds one value leads to, through nodes that hand it on; else the link."""
-    found = value
+    """The single value that a link leads to, through nodes that pass it on; otherwise the link itself."""
+    end = value
     for _ in range(_DEEPEST):
-        if (node := _node(nodes, found)) is None:
+        if (node := _node(nodes, end)) is None:
             break
-        found = next((node["inputs"][name] for name in (key, *_HOLDING) if name in node["inputs"]), None)
-    return value if found is None or isinstance(found, list) else found
+        end = next((node["inputs"][name] for name in (key, *_HOLDING) if name in node["inputs"]), None)
+    return value if end is None or isinstance(end, list) else end
 
 
 def _text(nodes: Mapping[str, Any], link: Any, side: str, seen: set[str] | None = None) -> str | None:
-    """The text that a link leads to, through nodes that hand it on; None where there is none.
+    """The text that a link leads to, through nodes that pass it on; None if there is none.
 
-    side: positive or negative; nodes such as ControlNetApplyAdvanced hand on both. seen: nodes, each looked at once.
+    Args:
+        nodes: The graph.
+        link: Where to begin.
+        side: "positive" or "negative"; nodes such as ControlNetApplyAdvanced pass on both.
+        seen: The nodes on the way so far, none of which is visited again.
     """
     node, seen = _node(nodes, link), set() if seen is None else seen
     if node is None:
         return link if isinstance(link, str) else None
-    # Of what goes into zeros, the text counts no more.
+    # Zeroed conditioning ignores its text.
     if node.get("class_type") == _ZERO or str(link[0]) in seen or len(seen) > _DEEPEST:
         return None
     seen.add(str(link[0]))
@@ -139,7 +151,7 @@ def _text(nodes: Mapping[str, Any], link: Any, side: str, seen: set[str] | None 
 
 
 def _is_zeroed(nodes: Mapping[str, Any], link: Any) -> bool:
-    """Does the negative prompt come from embeddings of zeros, as without a negative prompt here?"""
+    """Whether the negative prompt is embeddings of zeros, which is the same as no negative prompt here."""
     for _ in range(_DEEPEST):
         node = _node(nodes, link)
         if node is None or node.get("class_type") == _ZERO:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lorablend.adapters import parse_prompt
-from lorablend.adapters.errors import BlendError, RequestError
+from lorablend.adapters.errors import BlendError, NotFoundError, RequestError
 from lorablend.app.database import open_database
 from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import look
@@ -127,15 +127,15 @@ class Gallery:
             return self.get(name)
 
     def get(self, file: str) -> GalleryPicture:
-        """The picture of this name. Raises RequestError if there is none."""
+        """The picture of this name. Raises NotFoundError if there is none."""
         with self._lock:
             row = self._db.execute("SELECT * FROM pictures WHERE file = ?", (file,)).fetchone()
         if row is None:
-            raise RequestError(f"the gallery has no picture {file[:80]!r}")
+            raise NotFoundError(f"the gallery has no picture {file[:80]!r}")
         return _picture(row)
 
     def path(self, file: str) -> Path:
-        """The path of a picture. Raises RequestError like `get`, so a name outside the index never becomes a path."""
+        """The path of a picture. Raises NotFoundError like `get`, so a name outside the index never becomes a path."""
         return self._folder / self.get(file).file
 
     def find(
@@ -206,10 +206,10 @@ class Gallery:
             return {row["file"] for row in self._db.execute("SELECT file FROM pictures")} | set(self.bin())
 
     def restore(self, file: str) -> GalleryPicture:
-        """Move a picture back from the bin. Raises RequestError if it is not there."""
+        """Move a picture back from the bin. Raises NotFoundError if it is not there."""
         with self._lock:
             if file not in self.bin():
-                raise RequestError(f"the bin has no picture {file[:80]!r}")
+                raise NotFoundError(f"the bin has no picture {file[:80]!r}")
             self._move(self._folder / _BIN / file, self._folder / file)
             self._index(file)
             return self.get(file)

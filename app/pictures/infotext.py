@@ -4,39 +4,39 @@
     Negative prompt: blurry
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5, Seed: 7, Size: 1024x1024, Model: sdxl, …
 
-The settings are one line, the last, and begin with "Steps: ". The tags are those of
-`lorablend.adapters.blends.tags`, with names that every reader takes; the record beside it
-(`lorablend.app.pictures.record`) has the adapters' own.
+The settings are the last line, which begins with "Steps: "; `lorablend.engine.settings` declares their keys. The tags
+are those of `lorablend.adapters.blends.tags`, with names that every reader accepts; the record in the same file
+(`lorablend.app.pictures.record`) has the adapters' real names.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
+from typing import Any
 
 from lorablend.adapters import Blend, write_tags
+from lorablend.adapters.errors import BlendError
+from lorablend.adapters.forms import to_number
 from lorablend.engine.request import Request
-from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type, schedule_type_of
+from lorablend.engine.settings import SETTINGS, Setting
 
-__all__ = ["Infotext", "parse_infotext", "write_infotext"]
+__all__ = ["Infotext", "parse_infotext", "read_settings", "write_infotext"]
 
-# AUTOMATIC1111's names for the same spacings: its "DDIM" takes every n-th timestep from 1, which is leading.
-_SCHEDULE_TYPES = {
-    "leading": "DDIM",
-    "trailing": "SGM Uniform",
-    "linspace": "Normal",
-    "karras": "Karras",
-    "exponential": "Exponential",
-}
-# AUTOMATIC1111's own reader, and Civitai's, but never slower than the text is long: whoever made the picture chose it.
+# Those that share a key are neighbours.
+_BY_KEY = {key: list(settings) for key, settings in groupby(SETTINGS.values(), lambda setting: setting.infotext) if key}
+# AUTOMATIC1111's own reader, and Civitai's, but in linear time: the text is untrusted.
 _SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _HASHES = re.compile(r", Hashes:\s*({[^{}]+})")
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # what Civitai's reader does not take in an adapter's name
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # characters of an adapter's name that Civitai's reader does not accept
 
 
 @dataclass(frozen=True)
 class Infotext:
-    """What `parse_infotext` found; settings are text as written, quotes removed."""
+    """A parsed text. The settings are strings as written, without their quotes."""
 
     prompt: str
     negative_prompt: str
@@ -44,28 +44,24 @@ class Infotext:
 
 
 def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str:
-    """The text for the picture of one seed. model: the name of the model's folder.
+    """The text for the picture of one seed.
 
-    Each adapter is hashed once; that reads its whole file.
+    Each adapter is hashed once, which reads its whole file.
+
+    Args:
+        request: The settings.
+        blend: The adapters.
+        seed: The picture's own.
+        model: The name of the model's folder.
     """
     names = _tag_names(blend)
     adapters = {name: item.adapter for name, item in zip(names, blend, strict=True)}
-    settings: dict[str, object] = {
-        "Steps": request.steps,
-        "Sampler": SCHEDULERS[request.scheduler].label,
-        **_schedule(request),
-        "CFG scale": f"{request.guidance_scale:g}",
-        "Seed": seed,
-        "Size": f"{request.width}x{request.height}",
-        "Model": model,
-    }
-    if request.strength is not None:
-        settings["Denoising strength"] = f"{request.strength:g}"
+    settings = {**_texts(request, seed, True), "Model": model, **_texts(request, seed, False)}
     if adapters:
         settings["Lora hashes"] = ", ".join(f"{name}: {adapter.autov3}" for name, adapter in adapters.items())
     settings["Version"] = f"lorablend {version('lorablend')}"
-    pairs = [f"{name}: {_quote(str(value))}" for name, value in settings.items()]
-    if adapters:  # not quoted, for Civitai; at the end, where its commas and colons mislead no other reader
+    pairs = [f"{name}: {_quote(value)}" for name, value in settings.items()]
+    if adapters:  # not quoted, for Civitai; last, so that its commas and colons do not confuse other readers
         pairs.append("Hashes: " + json.dumps({f"lora:{name}": adapter.autov2 for name, adapter in adapters.items()}))
     lines = [" ".join(part for part in (request.prompt, *write_tags(blend, names)) if part)]
     if request.negative_prompt:
@@ -74,7 +70,7 @@ def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str
 
 
 def parse_infotext(text: str) -> Infotext:
-    """Read text in this form, whoever wrote it; text without settings is a prompt."""
+    """Parse text in this form by any program; text without settings is a prompt."""
     *lines, last = text.strip().split("\n")
     plain, hashes = _HASHES.sub("", last), _HASHES.search(last)
     settings = {name: _unquote(value) for name, value in _SETTING.findall(plain)}
@@ -86,14 +82,76 @@ def parse_infotext(text: str) -> Infotext:
     return Infotext(prompt.strip(), negative.strip(), settings)
 
 
-def _schedule(request: Request) -> dict[str, str]:
-    if request.timesteps is not None:  # which AUTOMATIC1111 has no word for
-        return {"Timesteps": ", ".join(f"{timestep:g}" for timestep in request.timesteps)}
-    return {"Schedule type": _SCHEDULE_TYPES[str(request.spacing)]}
+def read_settings(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Read the settings of a parsed text.
+
+    Args:
+        texts: `Infotext.settings`.
+
+    Returns:
+        Keywords of `Pipeline.generate`, and one line for each setting that cannot be read.
+    """
+    values, missing = _read_sampler(texts)
+    for key, settings in _BY_KEY.items():
+        if key not in texts or settings[0].name in values or "infotext" in settings[0].absent:
+            continue
+        parts = texts[key].split("x") if len(settings) > 1 else [texts[key]]
+        read = {setting.name: _read(setting, part) for setting, part in zip(settings, parts, strict=False)}
+        if len(parts) != len(settings) or None in read.values():
+            missing.append(f'{key.lower()} "{texts[key][:40]}" cannot be read; it is left out')
+        else:
+            values |= read
+    if "timesteps" in values:
+        values.pop("steps", None)
+    return values, missing
+
+
+def _read_sampler(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Scheduler and spacing, whose names are A1111's; some programs write both in one."""
+    missing: list[str] = []
+    scheduler, spacing = read_sampler(texts.get("Sampler", ""))
+    if texts.get("Sampler") and scheduler is None:
+        missing.append(f"the sampler {texts['Sampler']} is not here; the model's own is used")
+    if name := texts.get("Schedule type"):
+        schedule_type = read_schedule_type(name)
+        if schedule_type is None:
+            missing.append(f"the schedule type {name} is not here; the model's own is used")
+        elif schedule_type.spacing is not None:
+            spacing = schedule_type.spacing
+    return {"scheduler": scheduler, "spacing": spacing}, missing
+
+
+def _read(setting: Setting, text: str) -> Any:
+    """The value that a text spells, or None."""
+    if setting.kind is str:
+        return text if not setting.choices or text in setting.choices else None
+    if setting.kind is int:
+        return int(text) if text.isdecimal() else None  # not by way of a float, which would round a seed
+    try:
+        numbers = tuple(to_number(part, setting.name) for part in text.split(","))
+    except BlendError:
+        return None
+    return numbers if setting.kind is tuple else numbers[0] if len(numbers) == 1 else None
+
+
+def _texts(request: Request, seed: int, in_every: bool) -> dict[str, str]:
+    """The settings by their keys: those that are in every text, or the others."""
+    texts: dict[str, str] = {}
+    for key, settings in _BY_KEY.items():
+        values = [seed if setting.name == "seed" else getattr(request, setting.name) for setting in settings]
+        if settings[0].in_every_infotext is in_every and settings[0].is_worth_telling(values[0]):
+            texts[key] = "x".join(map(_write, settings, values))
+    return texts
+
+
+def _write(setting: Setting, value: Any) -> str:
+    if setting.name == "scheduler":
+        return setting.choices[value]
+    return schedule_type_of(value) if setting.name == "spacing" else setting.text(value)
 
 
 def _tag_names(blend: Blend) -> list[str]:
-    """One name per item that every reader takes; two files that would get the same name are told apart by hash."""
+    """One name per item that every reader accepts; two files with the same name are distinguished by their hashes."""
     owners: dict[str, str] = {}
     names = []
     for item in blend:

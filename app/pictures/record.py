@@ -1,4 +1,4 @@
-"""Everything that a picture was made from, without loss, as JSON inside the picture."""
+"""The record of a picture: how it was made, without loss, as JSON inside the file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ __all__ = ["Record", "UsedAdapter", "model_name", "record_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class UsedAdapter:
-    """One adapter of the blend; sha256 is of the whole file."""
+    """One adapter of the blend. sha256 is the hash of the whole file."""
 
     name: str
     weight: float
@@ -26,11 +26,17 @@ class UsedAdapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """`Record.from_json(record.to_json()) == record`.
+    """How one picture was made; `Record.from_json(record.to_json()) == record`.
 
-    seed is this picture's own, which is not the request's in a batch. adapters has one entry for each item of the
-    request's blend. model is what `model_name` says; device to lenient are the pipeline's; versions are those of the
-    packages that drew it. Pictures that went in, masks included, are not kept.
+    Input pictures and masks are not kept.
+
+    Attributes:
+        request: The settings.
+        seed: The picture's own, which in a batch differs from the request's.
+        adapters: One for each item of the request's blend.
+        model: Its name, see `model_name`.
+        device, runtime, precision, max_rank, lenient: The pipeline's.
+        versions: Versions of the packages that drew it.
     """
 
     request: Request
@@ -45,12 +51,12 @@ class Record:
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        """In ASCII: EXIF, where JPEG and WebP keep it, has no other text."""
+        """As ASCII, for EXIF, where JPEG and WebP keep it, has no other text."""
         return json.dumps(asdict(self) | {"request": json.loads(self.request.to_json())})
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        """Raises RequestError for what is no record, or one of a newer lorablend."""
+        """Parse a record of this or an older lorablend. Raises RequestError if it is not one."""
         try:
             fields: dict[str, Any] = json.loads(text)
             fields["request"] = Request.from_json(json.dumps(fields["request"]))
@@ -63,7 +69,7 @@ class Record:
 
 
 def model_name(folder: Path) -> str:
-    """What pictures call a model: its folder's name; "demo" for the one that is shipped."""
+    """The name of a model in pictures: its folder's, or "demo" for the shipped one."""
     folder = folder.resolve()
     return "demo" if folder == model_dir() else folder.name
 

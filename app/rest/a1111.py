@@ -34,6 +34,7 @@ from lorablend.app.rest.shared import (
 )
 from lorablend.app.service import Service
 from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.settings import Settings
 
 __all__ = ["A1111", "router", "state_of"]
 
@@ -185,7 +186,7 @@ def _info(form: TextToImage, job: Job, service: Service) -> dict[str, Any]:
         "width": found[0].width if found else form.width,
         "height": found[0].height if found else form.height,
         "sampler_name": settings.get("Sampler", _label(request.get("scheduler"))),
-        "cfg_scale": request.get("guidance_scale", 5.0),
+        "cfg_scale": request.get("guidance_scale", Settings.guidance_scale),
         "steps": request.get("steps"),
         "batch_size": form.batch_size or 1,
         "restore_faces": False,

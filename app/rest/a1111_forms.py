@@ -1,8 +1,9 @@
-"""What clients of A1111's API send, and how it becomes a `Draw`.
+"""The requests of A1111's clients, and how they become a `Draw`.
 
-Any field may be null, which means its default; unknown ones are ignored, and so is what every client sends with its
-default. What cannot be drawn (hires fix, a refiner, tiling, face restoration, scripts, styles of prompts, variations of
-seeds) is refused when it is asked for. Where no size is given it is the model's own, or the start picture's.
+`lorablend.engine.settings` declares the names and A1111's defaults of settings. Any field may be null, which means its
+default. Unknown fields are ignored, and so are unsupported ones with their default value, which every client sends.
+Requests for something unsupported (hires fix, a refiner, tiling, face restoration, scripts, prompt styles, seed
+variations) are refused. Without a size it is the model's own, or the input picture's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,33 +21,31 @@ from PIL import Image, ImageFilter, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorablend.adapters import parse_prompt
-from lorablend.app.orders.draw import Draw
+from lorablend.adapters.errors import RequestError
+from lorablend.app.orders.draw import Draw, Text
 from lorablend.app.rest.errors import ParameterError, draw_of
+from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.service import Service
-from lorablend.engine.request import MAX_BATCH, MAX_SEED
-from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type
+from lorablend.engine.settings import BATCH, SETTINGS
 
-__all__ = ["SCHEDULE_TYPES", "ImageToImage", "TextToImage", "decode", "model_named", "sampler_of", "start_of"]
+__all__ = ["ImageToImage", "TextToImage", "decode", "model_named", "sampler_of", "start_of"]
 
-Text = Annotated[str, Field(max_length=20_000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
-# A1111's name of a schedule -> (its label, our spacing); the same as in the settings of pictures, see `infotext`.
-SCHEDULE_TYPES: dict[str, tuple[str, str | None]] = {
-    "automatic": ("Automatic", None),
-    "karras": ("Karras", "karras"),
-    "exponential": ("Exponential", "exponential"),
-    "sgm_uniform": ("SGM Uniform", "trailing"),
-    "normal": ("Normal", "linspace"),
-    "ddim": ("DDIM", "leading"),
-}
 # A backslash makes a bracket plain text in A1111 too.
 _WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
 _CROP, _FILL = 1, 2  # values of resize_mode; the others stretch
 
 
-class TextToImage(BaseModel):
-    """The fields that change something, and those that are refused."""
+# Settings whose values A1111 writes in its own way; the others are passed on as they are.
+_CONVERTED = ("prompt", "negative_prompt", "seed", "scheduler", "spacing", "batch")
+_PASSED_ON = {s.sdapi: s for s in SETTINGS.values() if s.sdapi and s.name not in _CONVERTED}
+_PassedOn: type[BaseModel] = body_of("_PassedOn", _PASSED_ON)
+
+
+class TextToImage(_PassedOn):
+    """The fields that have an effect, and those that are refused."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -57,12 +57,9 @@ class TextToImage(BaseModel):
     scheduler: str | None = None
     batch_size: int | None = None
     n_iter: int | None = None
-    steps: int | None = None
-    cfg_scale: Number | None = None
     width: int | None = None
     height: int | None = None
     clip_skip: Number | None = None
-    denoising_strength: Number | None = None
     override_settings: dict[str, Any] | None = None
     send_images: bool | None = None
 
@@ -82,47 +79,51 @@ class TextToImage(BaseModel):
         return (self.batch_size or 1) * (self.n_iter or 1)
 
     def draw(self, service: Service, chosen: str | None) -> Draw:
-        """chosen: the model that the client chose before. Raises ParameterError for what cannot be drawn."""
+        """The drawing; `chosen` is the model that the client chose before. Raises ParameterError."""
         return draw_of(self.settings(service, chosen))
 
     def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
         """The fields of a `Draw`."""
         self._refuse()
-        if not 1 <= self.count <= MAX_BATCH:
-            text = f"batch_size × n_iter is {self.count}; give 1 to {MAX_BATCH}"
-            raise ParameterError("batch_size", text)
-        if self.seed is not None and self.seed > MAX_SEED - MAX_BATCH:
-            raise ParameterError("seed", f"seed is {self.seed}; give at most {MAX_SEED - MAX_BATCH}")
+        try:
+            BATCH.checked(self.count)
+        except RequestError:
+            text = f"batch_size × n_iter is {self.count}; give {BATCH.range}"
+            raise ParameterError("batch_size", text) from None
+        largest = SETTINGS["seed"].high
+        if self.seed is not None and largest is not None and self.seed > largest:
+            raise ParameterError("seed", f"seed is {self.seed}; give at most {largest}")
         overrides = self.override_settings or {}
-        asked = overrides.get("sd_model_checkpoint")
+        checkpoint = overrides.get("sd_model_checkpoint")
         chosen = chosen if chosen in service.models.names else None  # it may have been removed since
-        model = model_named(service, asked) if isinstance(asked, str) and asked else chosen
+        model = model_named(service, checkpoint) if isinstance(checkpoint, str) and checkpoint else chosen
         self._check_clip_skip(service, model, overrides)
         sampler, of_name = sampler_of(self.sampler_name or self.sampler_index)
-        given = {
+        fields = self._passed_on() | {
             "negative_prompt": self.negative_prompt or None,
-            "steps": 50 if self.steps is None else self.steps,
-            "guidance_scale": 7.0 if self.cfg_scale is None else self.cfg_scale,
             "seed": None if self.seed is None or self.seed < 0 else self.seed,
             "scheduler": sampler,
             "spacing": _spacing_of(self.scheduler) or of_name,
-            "width": self.width,
-            "height": self.height,
             "model": model,
         }
-        own = {name: value for name, value in given.items() if value is not None}
-        return {"prompt": self.prompt or "", "count": self.count, **own}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {"prompt": self.prompt or "", "count": self.count, **given}
+
+    def _passed_on(self, needs: str = "") -> dict[str, Any]:
+        """The settings that are passed on, with A1111's defaults. needs: only those that need this input."""
+        values = {s: getattr(self, field) for field, s in _PASSED_ON.items() if s.needs == needs}
+        return {s.name: s.sdapi_default if value is None else value for s, value in values.items()}
 
     @property
     def warnings(self) -> list[str]:
-        """What A1111 reads in a prompt, and is drawn as plain text here."""
+        """Syntax of A1111's prompts that is drawn as plain text here."""
         found = _WEIGHTS.search(f"{parse_prompt(self.prompt or '')[0]}\n{self.negative_prompt or ''}")
         text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
         return [f"{found[0][:80]!r} {text}"] if found else []
 
     def _refuse(self) -> None:
-        """Raise ParameterError for what is asked for and cannot be done; a picture without it would be another one."""
-        asked = {
+        """Raise ParameterError for a request that cannot be met; without it the picture would be a different one."""
+        unsupported = {
             "enable_hr": self.enable_hr,
             "refiner_checkpoint": self.refiner_checkpoint not in (None, "", "None"),
             "tiling": self.tiling,
@@ -132,8 +133,8 @@ class TextToImage(BaseModel):
             "seed_resize_from_w": (self.seed_resize_from_w or 0) > 0,
             "styles": bool(self.styles),
         }
-        for name, is_asked in asked.items():
-            if is_asked:
+        for name, is_requested in unsupported.items():
+            if is_requested:
                 raise ParameterError(name, f"{name} is not supported here; leave it out")
         if self.script_name and self.script_name != "None":
             raise ParameterError("script_name", f"script {self.script_name[:80]!r} not found; leave it out", 422)
@@ -143,7 +144,7 @@ class TextToImage(BaseModel):
                 raise ParameterError("alwayson_scripts", text, 422)
 
     def _check_clip_skip(self, service: Service, model: str | None, overrides: Mapping[str, Any]) -> None:
-        """A1111 ignores it for SDXL, whose own it is to skip one layer; with other models it is another picture."""
+        """A1111 ignores clip_skip for SDXL, which always skips a layer; with other models it changes the picture."""
         skips = [skip for skip in (self.clip_skip, overrides.get("CLIP_stop_at_last_layers")) if skip is not None]
         for skip in skips:
             if skip not in (0, 1) and service.models.get(model).model.family != "sdxl":
@@ -151,7 +152,7 @@ class TextToImage(BaseModel):
 
 
 class ImageToImage(TextToImage):
-    """init_images: base64 or data URLs. mask: white is drawn anew."""
+    """A picture from a picture. init_images: base64 or data URLs. mask: white parts are repainted."""
 
     init_images: list[str] | None = None
     resize_mode: int | None = None
@@ -163,9 +164,7 @@ class ImageToImage(TextToImage):
 
     def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
         """As for pictures from text, with the uploads."""
-        own = super().settings(service, chosen)
-        strength = 0.75 if self.denoising_strength is None else self.denoising_strength
-        return {**own, "strength": strength, **start_of(self, service)}
+        return {**super().settings(service, chosen), **self._passed_on("image"), **start_of(self, service)}
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class _Blur:
 
 
 def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
-    """The picture to start from and the mask, as uploads. Raises ParameterError."""
+    """The input picture and the mask, as uploads. Raises ParameterError."""
     if not form.init_images:
         raise ParameterError("init_images", "Init image not found", 404)
     if len(form.init_images) > 1:
@@ -184,7 +183,7 @@ def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
     image = open_(keep(decode("init_images", form.init_images[0])))
     own = image.size
     size = (form.width or own[0], form.height or own[1])
-    found = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
+    uploads = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
     if form.mask:
         mask = _grey(open_(keep(decode("mask", form.mask))))
         if form.inpainting_mask_invert:
@@ -193,12 +192,12 @@ def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
         blur = _blur(form)
         if blur.x or blur.y:
             mask = mask.filter(ImageFilter.GaussianBlur((blur.x, blur.y)))
-        found["mask"] = keep(_png(mask))
-    return found
+        uploads["mask"] = keep(_png(mask))
+    return uploads
 
 
 def _blur(form: ImageToImage) -> _Blur:
-    """Pixels; mask_blur is for both ways."""
+    """In pixels; mask_blur sets both directions."""
     both = form.mask_blur
     x, y = (4.0 if one is None else one for one in (form.mask_blur_x, form.mask_blur_y))
     blur = _Blur(x, y) if both is None else _Blur(both, both)
@@ -208,7 +207,7 @@ def _blur(form: ImageToImage) -> _Blur:
 
 
 def _grey(mask: Image.Image) -> Image.Image:
-    """White is drawn anew. Some clients paint the mask into the alpha of a picture of one colour."""
+    """The mask, white where to repaint. Some clients send it as the alpha channel of a plain picture."""
     if mask.mode in ("RGBA", "LA"):
         alpha = mask.getchannel("A")
         if alpha.getextrema() != (255, 255):
@@ -218,9 +217,10 @@ def _grey(mask: Image.Image) -> Image.Image:
 
 
 def _fitted(picture: Image.Image, size: tuple[int, int], mode: int | None) -> Image.Image:
-    """The engine stretches what has another size; here it is cropped or filled up where that is asked for."""
-    if not all(64 <= side <= 4096 for side in size):
-        return picture  # the engine says what is wrong
+    """The picture cropped or filled up if the mode says so; otherwise the engine stretches it."""
+    low, high = SETTINGS["width"].low or 0, SETTINGS["width"].high or math.inf
+    if not all(low <= side <= high for side in size):
+        return picture  # the engine refuses it
     if mode == _CROP:
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if mode == _FILL:
@@ -240,7 +240,7 @@ def decode(name: str, text: str) -> bytes:
     try:
         return base64.b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise ParameterError(name, f"{name} is no base64; send a picture's file so, or as a data URL") from None
+        raise ParameterError(name, f"{name} is not base64; send a file's content in base64, or as a data URL") from None
 
 
 def sampler_of(name: str | None) -> tuple[str | None, str | None]:
@@ -250,31 +250,19 @@ def sampler_of(name: str | None) -> tuple[str | None, str | None]:
     """
     if not name or name.casefold() == "automatic":
         return None, None
-    known = _samplers()
-    folded = " ".join(name.casefold().split())
-    for label, spacing in (("", None), *SCHEDULE_TYPES.values()):
-        ending = f" {label.casefold()}" if label else ""
-        if folded.endswith(ending) and (found := known.get(folded[: len(folded) - len(ending)])):
-            return found, spacing
-    raise ParameterError("sampler_name", "Sampler not found")
-
-
-def _samplers() -> dict[str, str]:
-    names: dict[str, str] = {}
-    for name, info in SCHEDULERS.items():
-        for alias in (name, f"k_{name}", info.label.casefold()):
-            names[alias] = name
-    return names
+    scheduler, spacing = read_sampler(name)
+    if scheduler is None:
+        raise ParameterError("sampler_name", "Sampler not found")
+    return scheduler, spacing
 
 
 def _spacing_of(name: str | None) -> str | None:
     if not name:
         return None
-    folded = name.casefold()
-    for own, (label, spacing) in SCHEDULE_TYPES.items():
-        if folded in (own, label.casefold()):
-            return spacing
-    raise ParameterError("scheduler", "Scheduler not found")
+    schedule_type = read_schedule_type(name)
+    if schedule_type is None:
+        raise ParameterError("scheduler", "Scheduler not found")
+    return schedule_type.spacing
 
 
 def model_named(service: Service, name: str) -> str:
@@ -289,7 +277,7 @@ def model_named(service: Service, name: str) -> str:
 
 
 def _does_something(arguments: Any) -> bool:
-    """Clients send the units of ControlNet and others switched off, or with nothing in them."""
+    """Whether a script would act: clients send the units of ControlNet and others switched off, or empty."""
     given = arguments.get("args") if isinstance(arguments, Mapping) else arguments
     if isinstance(given, Mapping):
         given = [given]

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from lorablend.app.rest.a1111 import state_of
-from lorablend.app.rest.a1111_forms import SCHEDULE_TYPES, model_named
+from lorablend.app.rest.a1111_forms import model_named
 from lorablend.app.rest.adapters import adapter_entries
 from lorablend.app.rest.errors import Refusal
 from lorablend.app.rest.shared import Client, Served, reply
 from lorablend.app.service import Service
 from lorablend.engine.schedulers import SCHEDULERS
+from lorablend.engine.schedulers.a1111 import SCHEDULE_TYPES
 
 __all__ = ["router"]
 
@@ -56,14 +57,14 @@ def refresh() -> Response:
 @router.get("/samplers")
 def samplers() -> Response:
     return reply(
-        [{"name": info.label, "aliases": [name, f"k_{name}"], "options": {}} for name, info in SCHEDULERS.items()]
+        [{"name": info.label, "aliases": [name, *info.aliases], "options": {}} for name, info in SCHEDULERS.items()]
     )
 
 
 @router.get("/schedulers")
 def schedulers() -> Response:
     more = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
-    return reply([{"name": name, "label": label, **more} for name, (label, _) in SCHEDULE_TYPES.items()])
+    return reply([{"name": kind.name, "label": kind.label, **more} for kind in SCHEDULE_TYPES])
 
 
 @router.get("/sd-models")

@@ -13,10 +13,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.library.library import Entry, Library
 from lorablend.app.library.shelf import Shelf
-from lorablend.app.rest.errors import NotFoundError, ParameterError, Refusal
+from lorablend.app.rest.errors import ParameterError, Refusal
 from lorablend.app.rest.jobs import job_form
 from lorablend.app.rest.shared import Client, Served, in_thread, reply
 from lorablend.app.service import RECEIVING, Service
@@ -128,7 +128,7 @@ def adapter_entries(service: Service) -> list[Entry]:
 def _entry(service: Service, name: str) -> Entry:
     entry = Shelf(service.models.lora_dir).get(name)
     if entry is None:
-        raise NotFoundError(f"there is no adapter {name[:80]!r}; /api/adapters lists what is")
+        raise NotFoundError(f"there is no adapter {name[:80]!r}; /api/adapters lists them all")
     return entry
 
 

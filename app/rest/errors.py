@@ -8,23 +8,35 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from lorablend.adapters.errors import InputError, LorablendError, MissingExtraError, RequestError, ResourceError
-from lorablend.app.jobs.jobs import QueueFullError
+from lorablend.adapters.errors import (
+    FaultError,
+    ForbiddenError,
+    InputError,
+    LorablendError,
+    MissingExtraError,
+    NotFoundError,
+    QueueFullError,
+    RequestError,
+    ResourceError,
+)
+from lorablend.app.jobs.jobs import Job
 from lorablend.app.orders.draw import Draw
 from lorablend.app.rest.shared import ClientGoneError, JobFailedError, reply
 
 __all__ = [
-    "NotFoundError",
+    "ModelNotFoundError",
     "OpenAIRefusal",
     "ParameterError",
     "Refusal",
@@ -32,23 +44,53 @@ __all__ = [
     "draw_of",
     "handle_errors",
     "refusal",
+    "refusals",
+    "status_of",
 ]
 
 _LOG = logging.getLogger(__name__)
+# The status of each kind of error; that of its nearest ancestor here for any other kind.
+_STATUSES: dict[type[Exception], int] = {
+    InputError: 400,
+    ForbiddenError: 403,
+    NotFoundError: 404,
+    QueueFullError: 429,
+    LorablendError: 500,
+    FaultError: 500,
+    MissingExtraError: 501,
+    ResourceError: 507,
+}
+_DESCRIPTIONS = {
+    400: "The request makes no sense",
+    403: "The job belongs to another user",
+    404: "Nothing of that name",
+    409: "The job was cancelled, or a job that waits or runs needs this",
+    413: "The body is too large",
+    422: "A field of the request is wrong, or the job failed",
+    429: "The queue is full; Retry-After says when to try again",
+    500: "A bug in lorablend, or a failing disk",
+    501: "An optional dependency is not installed on the server",
+    507: "Not enough disk or memory on the server",
+}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 413: "request_too_large", 429: "rate_limit_exceeded"}
+_SQLITE_FULL = 13  # of its error codes, which Python has from 3.11 on
+_ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
 
-class NotFoundError(RequestError):
-    """Something of that name is not there. code: OpenAI's word for it."""
+class ModelNotFoundError(NotFoundError):
+    """No base model of that name. OpenAI's clients expect a code of its own for it."""
 
-    def __init__(self, text: str, code: str = "not_found") -> None:
-        super().__init__(text)
-        self.code = code
+    code = "model_not_found"
 
 
 class ParameterError(RequestError):
-    """One field of the request makes no sense. param: its name. status: what HTTP calls it."""
+    """One field of the request makes no sense.
+
+    Attributes:
+        param: The field's name.
+        status: The HTTP status that clients of this face expect.
+    """
 
     def __init__(self, param: str, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -56,12 +98,14 @@ class ParameterError(RequestError):
 
 
 class Refusal(BaseModel):
-    """Why a request was refused, in one line."""
+    """Why a request was refused."""
 
-    detail: str
+    detail: str = Field(description="One line for a person.")
 
 
-class _OpenAIError(BaseModel):
+class OpenAIError(BaseModel):
+    """Why a request was refused, with OpenAI's words for the kind of error."""
+
     message: str
     type: str
     param: str | None
@@ -71,7 +115,17 @@ class _OpenAIError(BaseModel):
 class OpenAIRefusal(BaseModel):
     """Why a request was refused, in OpenAI's form."""
 
-    error: _OpenAIError
+    error: OpenAIError
+
+
+def refusals(*statuses: int, model: type[BaseModel] = Refusal) -> dict[int | str, dict[str, Any]]:
+    """The error replies of a router or route, for openapi.json."""
+    return {status: {"model": model, "description": _DESCRIPTIONS[status]} for status in statuses}
+
+
+def status_of(kind: type[Exception]) -> int:
+    """The HTTP status of a kind of error."""
+    return next(_STATUSES[ancestor] for ancestor in kind.__mro__ if ancestor in _STATUSES)
 
 
 def describe(status: int, text: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -90,14 +144,14 @@ def refusal(
     param: str | None = None,
     code: str | None = None,
 ) -> Response:
-    """The answer that says no, in the form of the face that `path` belongs to."""
+    """The reply to a refused request, in the form of the face that `path` belongs to."""
     text = " ".join(text.split())
     form = describe(status, text, param, code) if path.startswith("/v1/") else {"detail": text}
     return reply(form, status, headers)
 
 
 def draw_of(fields: Mapping[str, Any]) -> Draw:
-    """The drawing that another face's form asks for. Raises RequestValidationError, which names the field."""
+    """The drawing that another face's form orders. Raises RequestValidationError, which names the field."""
     try:
         return Draw.model_validate(fields)
     except ValidationError as error:
@@ -105,67 +159,60 @@ def draw_of(fields: Mapping[str, Any]) -> Draw:
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Every error of the app becomes an answer; what is none of the client's fault goes to the log too."""
+    """Turn every error of the app into a reply; errors that are not the client's fault are logged too."""
 
     def wrong(request: Request, error: Exception) -> Response:
         assert isinstance(error, LorablendError)
-        text, path = request.app.state.service.public(str(error)), request.url.path
-        if isinstance(error, QueueFullError):
-            return refusal(path, 429, text, {"Retry-After": str(error.retry_after)})
-        if isinstance(error, NotFoundError):
-            return refusal(path, 404, text, code=error.code)
+        text, path = request.app.state.service.public(error.message), request.url.path
         if isinstance(error, ParameterError):
             return refusal(path, error.status, text, param=error.param)
-        if isinstance(error, InputError):
-            return refusal(path, 400, text)
-        if isinstance(error, MissingExtraError):
-            return refusal(path, 501, text)
-        _LOG.error("%s %s: %s", request.method, path, error)
-        return refusal(path, 507 if isinstance(error, ResourceError) else 500, text)
+        status = status_of(type(error))
+        if status in (500, 507):
+            _LOG.error("%s %s: %s", request.method, path, error)
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, QueueFullError) else None
+        code = error.code if isinstance(error, ModelNotFoundError) else None
+        return refusal(path, status, text, headers, code=code)
 
     def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         param, text = _first(error.errors())
         path = request.url.path
-        if isinstance(error.body, bytes):  # as curl -d alone sends it
-            text = "the body is not said to be JSON; send the header Content-Type: application/json too"
+        if isinstance(error.body, bytes):  # as `curl -d` alone sends it
+            text = "the body is not declared as JSON; send the header Content-Type: application/json too"
         return refusal(path, 400 if path.startswith("/v1/") else 422, text, param=param)
 
     def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        text = str(error.detail)
-        if text in ("Not Found", "Method Not Allowed"):  # Starlette's own, without a name
-            there = "is not there" if error.status_code == 404 else f"does not take {request.method}"
-            text = f"{request.url.path[:200]} {there}; /openapi.json lists what is"
-        return refusal(request.url.path, error.status_code, text, dict(error.headers or {}))
+        text, status = str(error.detail), error.status_code
+        if status in (404, 405) and text == HTTPStatus(status).phrase:  # Starlette's own, which names nothing
+            reason = "does not exist" if status == 404 else f"does not take {request.method}"
+            text = f"{request.url.path[:200]} {reason}; /openapi.json lists all paths"
+        return refusal(request.url.path, status, text, dict(error.headers or {}))
 
     def failed(request: Request, error: Exception) -> Response:
         assert isinstance(error, JobFailedError)
-        # A job that failed for a reason of its own fails again; a fault of ours or of the disk is another matter.
-        status = 409 if error.job.state == "cancelled" else 500 if "the server's log says" in str(error) else 422
-        # OpenAI's client would ask twice more, and have drawn anew what somebody has stopped.
-        return refusal(request.url.path, status, str(error), {"x-should-retry": "false"})
+        # OpenAI's client would try twice more, and so draw again what somebody has stopped.
+        return refusal(request.url.path, _status_of_job(error.job), str(error), {"x-should-retry": "false"})
 
     def gone(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # never read: the client is gone
 
     def trouble(request: Request, error: Exception) -> Response:
         assert isinstance(error, (OSError, sqlite3.OperationalError))
         if isinstance(error, OSError):
             reason, is_full = error.strerror, error.errno in (errno.ENOSPC, errno.EDQUOT)
-        else:  # of the queue or the gallery, whose errors have numbers from Python 3.11 on only
-            reason, is_full = str(error), "full" in str(error)
+        else:
+            reason, is_full = str(error), _is_full(request, error)
         if not reason:
             raise error
         _LOG.error("%s %s: %s", request.method, request.url.path, error)
-        more = "make room on the server's disk" if is_full else "the server's log says which"
-        return refusal(
-            request.url.path, 507 if is_full else 500, f"a file could not be read or written: {reason}; {more}"
-        )
+        advice = "make room on the server's disk" if is_full else "the server's log says which"
+        status = status_of(ResourceError if is_full else FaultError)
+        return refusal(request.url.path, status, f"a file could not be read or written: {reason}; {advice}")
 
     def broken(request: Request, error: Exception) -> Response:
-        text = f"an error that is lorablend's own fault ({type(error).__name__}); the server's log says more"
-        return refusal(request.url.path, 500, text)
+        text = f"a bug in lorablend ({type(error).__name__}); the server's log says more"
+        return refusal(request.url.path, status_of(FaultError), text)
 
     handlers: dict[type[Exception], Any] = {
         LorablendError: wrong,
@@ -181,11 +228,26 @@ def handle_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
+def _status_of_job(job: Job) -> int:
+    """422 for a job that would fail again for the same reason; a fault of ours or of the disk is another matter."""
+    if job.state == "cancelled":
+        return 409
+    return status_of(FaultError) if job.error == FaultError.__name__ else 422
+
+
+def _is_full(request: Request, error: sqlite3.OperationalError) -> bool:
+    """Whether the disk of the queue and the gallery is full."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python 3.10
+        return shutil.disk_usage(request.app.state.service.data).free < _ROOM
+    return code & 0xFF == _SQLITE_FULL
+
+
 def _first(errors: Sequence[Any]) -> tuple[str | None, str]:
-    """The field that is wrong, and a line about it. What was sent is repeated only in short."""
+    """The first wrong field, and a line about it that repeats only the beginning of its value."""
     first = errors[0]
     if first["type"] == "json_invalid":
-        return None, f"the body is no JSON ({first.get('ctx', {}).get('error', '')})"
+        return None, f"the body is not valid JSON ({first.get('ctx', {}).get('error', '')})"
     place = [str(part)[:80] for part in first["loc"] if part not in ("body", "query", "path")]
     field = ".".join(place)
     reason = first["msg"].removeprefix("Value error, ")

@@ -16,10 +16,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters.errors import NotFoundError
 from lorablend.app.pictures.gallery import GalleryPicture
 from lorablend.app.pictures.png import read_png
-from lorablend.app.rest.errors import NotFoundError, Refusal
+from lorablend.app.rest.errors import Refusal
 from lorablend.app.rest.shared import MEDIA_TYPES, Served, reply
 from lorablend.app.service import Service
 
@@ -47,7 +47,7 @@ def find(
 ) -> Response:
     """The newest first. search: words that are all in the prompt. after: the last picture of the page before."""
     if after is not None:
-        _known(service, after)
+        service.gallery.get(after)
     found = service.gallery.find(search, adapter=adapter, seed=seed, favourite=favourite, limit=limit, after=after)
     return reply({"pictures": [_form(picture) for picture in found]})
 
@@ -100,8 +100,6 @@ def mark(file: str, mark: Mark, service: Served) -> Response:
 @router.post("/{file:path}/restore")
 def restore(file: str, service: Served) -> Response:
     """Take it out of the bin."""
-    if file not in service.gallery.bin():
-        raise NotFoundError(f"the bin has no picture {file[:80]!r}")
     return reply(_form(service.gallery.restore(file)))
 
 
@@ -128,14 +126,7 @@ def _form(picture: GalleryPicture) -> dict[str, Any]:
 
 def _picture(service: Service, file: str) -> GalleryPicture:
     """One whose file is there; somebody may have deleted it on the disk since the gallery last looked."""
-    found = _known(service, file)
+    found = service.gallery.get(file)
     if not service.gallery.path(file).is_file():
         raise NotFoundError(f"the picture {file[:80]!r} is gone from the disk; POST /api/gallery/scan takes it out")
     return found
-
-
-def _known(service: Service, file: str) -> GalleryPicture:
-    try:
-        return service.gallery.get(file)
-    except RequestError as error:
-        raise NotFoundError(str(error)) from error

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from lorablend.adapters.errors import RequestError
 from lorablend.app.orders.grid import DrawGrid
-from lorablend.app.rest.errors import NotFoundError, Refusal
+from lorablend.app.rest.errors import Refusal
 from lorablend.app.rest.jobs import job_form
 from lorablend.app.rest.shared import Client, Served, in_thread, reply
-from lorablend.app.service import Service
 
 __all__ = ["router"]
 
@@ -41,7 +38,7 @@ def list_sheets(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 1
 @router.get("/sheets/{file:path}")
 def get_sheet(file: str, service: Served) -> Response:
     """The sheet as a PNG, with the settings of its pictures in the text chunk `lorablend-grid`."""
-    path = _path(service, file)
+    path = service.grids.sheet(file)
     headers = {
         "Cache-Control": "private, max-age=3600",
         "Content-Disposition": f'inline; filename="{path.name}"',
@@ -53,13 +50,5 @@ def get_sheet(file: str, service: Served) -> Response:
 @router.delete("/sheets/{file:path}")
 def delete_sheet(file: str, service: Served) -> Response:
     """Delete a sheet for good; its pictures stay in the gallery."""
-    _path(service, file)
     service.grids.delete(file)
     return reply({})
-
-
-def _path(service: Service, file: str) -> Path:
-    try:
-        return service.grids.sheet(file)
-    except RequestError as error:
-        raise NotFoundError(str(error)) from error

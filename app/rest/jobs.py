@@ -10,11 +10,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs.jobs import ENDED, Job
 from lorablend.app.orders.draw import Draw
 from lorablend.app.rest import shared
-from lorablend.app.rest.errors import NotFoundError, ParameterError, Refusal
+from lorablend.app.rest.errors import ParameterError, Refusal
 from lorablend.app.rest.shared import (
     Client,
     Served,
@@ -68,7 +67,7 @@ def list_jobs(
 
 @router.get("/jobs/{job}")
 def get_job(job: str, service: Served) -> Response:
-    return reply(job_form(_job(service, job)))
+    return reply(job_form(service.jobs.get(job)))
 
 
 @router.get("/jobs/{job}/events")
@@ -77,7 +76,7 @@ async def job_events(job: str, request: Request, service: Served) -> Response:
 
     An event's id is the job's state; who comes back with the last one's as Last-Event-ID gets 204, and need not again.
     """
-    _job(service, job)
+    service.jobs.get(job)
     if request.headers.get("last-event-id") in ENDED:
         return Response(status_code=204)  # a browser's EventSource comes back after every end, until it is told so
     events = _events(request, service, job)
@@ -91,11 +90,7 @@ def cancel_job(job: str, service: Served, user: User) -> Response:
 
     Users of a file stop their own jobs only.
     """
-    _job(service, job)
-    try:
-        return reply(job_form(service.jobs.cancel(job, user)))
-    except RequestError as error:
-        raise ParameterError("job", str(error), 403) from error
+    return reply(job_form(service.jobs.cancel(job, user)))
 
 
 @router.post(
@@ -155,10 +150,3 @@ async def _events(request: Request, service: Service, job: str) -> AsyncIterator
         elif now() - said > shared.KEEP_ALIVE:
             yield shared.STILL_HERE
             said = now()
-
-
-def _job(service: Service, job: str) -> Job:
-    try:
-        return service.jobs.get(job)
-    except RequestError as error:
-        raise NotFoundError(str(error)) from error

@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from lorablend.adapters.errors import NotFoundError
 from lorablend.app.orders.build import Bake, Compress, Convert
-from lorablend.app.rest.errors import NotFoundError, Refusal
+from lorablend.app.rest.errors import Refusal
 from lorablend.app.rest.jobs import job_form
 from lorablend.app.rest.shared import Client, Served, in_thread, reply
 from lorablend.app.service import Service
@@ -61,7 +62,7 @@ async def bake(asked: Bake, service: Served, client: Client) -> Response:
 def remove(name: str, service: Served) -> Response:
     """Delete a model that was made here, for good."""
     if not any(form["name"] == name for form in service.building.models()):
-        raise NotFoundError(f"there is no model {name[:80]!r}; /api/models lists what is")
+        raise NotFoundError(f"there is no model {name[:80]!r}; /api/models lists them all")
     service.building.remove(name)
     return reply({})
 

@@ -17,7 +17,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs.jobs import Job
 from lorablend.app.orders.draw import Draw
 from lorablend.app.rest import shared
-from lorablend.app.rest.errors import NotFoundError, OpenAIRefusal, ParameterError, describe
+from lorablend.app.rest.errors import ModelNotFoundError, OpenAIRefusal, ParameterError, describe
 from lorablend.app.rest.openai_forms import ImageForm, edit_schema, fields_of, mask_of
 from lorablend.app.rest.shared import (
     Client,
@@ -59,7 +59,7 @@ def models(service: Served) -> Response:
 def model(name: str, service: Served) -> Response:
     if name not in service.models.names:
         text = f"there is no model {name[:80]!r}; there are {', '.join(service.models.names)}"
-        raise NotFoundError(text, "model_not_found")
+        raise ModelNotFoundError(text)
     return reply(_model(service, name))
 
 

@@ -1,8 +1,8 @@
-"""What clients of OpenAI's image API send, and how it becomes a `Draw`.
+"""The requests of OpenAI's image API, and how they become a `Draw`.
 
-Beside OpenAI's own fields there are ours, at the top level, which `extra_body` of its client fills in; those of
-OpenVINO Model Server (width, height, num_images_per_prompt, rng_seed, lora_alphas) are taken too. Fields that change
-nothing here, such as quality, are ignored.
+Besides OpenAI's own fields there are lorablend's, at the top level, where `extra_body` of OpenAI's client puts them,
+and those of OpenVINO Model Server (width, height, num_images_per_prompt, rng_seed, lora_alphas). Fields without effect
+here, such as quality, are ignored.
 """
 
 from __future__ import annotations
@@ -16,29 +16,36 @@ from typing import Annotated, Any, Literal
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from lorablend.app.orders.draw import Draw
+from lorablend.app.orders.draw import Draw, Seed, Text
 from lorablend.app.pictures.uploads import Uploads
-from lorablend.app.rest.errors import NotFoundError, ParameterError, draw_of
+from lorablend.app.rest.errors import ModelNotFoundError, ParameterError, draw_of
+from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.work.models import Models
-from lorablend.engine.request import MAX_BATCH, MAX_SEED
+from lorablend.engine.settings import SETTINGS
 
 __all__ = ["ImageForm", "edit_schema", "fields_of", "mask_of"]
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-_AS_JSON = ("loras", "lora_alphas", "timesteps")  # where a form has only text
+# Settings that other fields say too, or that depend on the mask; the others are passed on as they are.
+_CONVERTED = ("prompt", "seed", "width", "height", "strength", "batch")
+_PASSED_ON = {s.openai: s for s in SETTINGS.values() if s.name not in _CONVERTED and "openai" not in s.absent}
+_PassedOn: type[BaseModel] = body_of("_PassedOn", _PASSED_ON)
+_AS_JSON = ("loras", "lora_alphas", *(name for name, setting in _PASSED_ON.items() if setting.kind is tuple))
 _WORDS = ("name", "adapter", "mask")  # of an entry of loras; never numbers, whatever they look like
 Count = Annotated[int, Field(ge=1, le=10)]
 
 
-class ImageForm(BaseModel):
-    """The fields of both requests. loras: [{name, weight}], {name: weight}, or items of a blend, and `<lora:…>` tags.
+class ImageForm(_PassedOn):
+    """The fields of both requests, besides the settings that are passed on.
 
-    strength: of an edit, how much to change; 1 where a mask is given, else 0.65.
+    Attributes:
+        loras: [{name, weight}], {name: weight}, or items of a blend, and `<lora:…>` tags.
+        strength: Of an edit; 1 if there is a mask and none is given.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
-    prompt: Annotated[str, Field(max_length=20_000)]
+    prompt: Text
     model: str | None = None
     n: Count | None = None
     size: str | None = None
@@ -52,14 +59,8 @@ class ImageForm(BaseModel):
     width: int | None = None
     height: int | None = None
     num_images_per_prompt: Count | None = None
-    negative_prompt: Annotated[str, Field(max_length=20_000)] | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_BATCH)] | None = None
-    rng_seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_BATCH)] | None = None
-    scheduler: str | None = None
-    spacing: str | None = None
-    timesteps: list[float] | None = None
+    seed: Seed | None = None
+    rng_seed: Seed | None = None
     strength: float | None = None
     loras: list[Any] | dict[str, Any] | None = None
     lora_alphas: dict[str, Any] | None = None
@@ -67,7 +68,7 @@ class ImageForm(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _empty(cls, value: Any, field: ValidationInfo) -> Any:
-        """Forms, and some clients, send "" for what they leave out; a prompt may be empty."""
+        """Forms and some clients send "" for fields they leave out; only a prompt may be empty."""
         return None if value == "" and field.field_name != "prompt" else value
 
     @field_validator(*_AS_JSON, mode="before")
@@ -81,21 +82,15 @@ class ImageForm(BaseModel):
             raise ValueError("write it as JSON") from None
 
     def draw(self, models: Models, image: str | None = None, mask: str | None = None) -> Draw:
-        """image, mask: names of uploads. Raises NotFoundError for an unknown model, ParameterError."""
+        """The drawing; `image` and `mask` are names of uploads. Raises ModelNotFoundError and ParameterError."""
         if self.model is not None and self.model not in models.names:
             text = f"there is no model {self.model[:80]!r}; there are {', '.join(models.names)}"
-            raise NotFoundError(text, "model_not_found")
+            raise ModelNotFoundError(text)
         if self.background == "transparent":
             raise ParameterError("background", "transparent backgrounds cannot be drawn; leave background out")
         width, height = self._size()
-        given = {
-            "negative_prompt": self.negative_prompt,
-            "steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
+        fields = {setting.name: getattr(self, field) for field, setting in _PASSED_ON.items()} | {
             "seed": self.rng_seed if self.seed is None else self.seed,
-            "scheduler": self.scheduler,
-            "spacing": self.spacing,
-            "timesteps": self.timesteps,
             "strength": self.strength if self.strength is not None or mask is None else 1.0,
             "width": width,
             "height": height,
@@ -105,39 +100,41 @@ class ImageForm(BaseModel):
             "model": self.model,
             "format": self.output_format,
         }
-        own = {name: value for name, value in given.items() if value is not None}
-        return draw_of({"prompt": self.prompt, "blend": self._blend(), **own})
+        given = {name: value for name, value in fields.items() if value is not None}
+        return draw_of({"prompt": self.prompt, "blend": self._blend(), **given})
 
     def _size(self) -> tuple[int | None, int | None]:
         if self.size in (None, "auto"):
             return self.width, self.height
-        found = _SIZE.fullmatch(str(self.size))
-        if not found:
+        sides = _SIZE.fullmatch(str(self.size))
+        if not sides:
             raise ParameterError(
                 "size", f"size is {str(self.size)[:40]!r}; write WIDTHxHEIGHT, such as 1024x1024, or auto"
             )
-        said = f"size is {self.size}"
-        return _one("width", self.width, said, int(found[1])), _one("height", self.height, said, int(found[2]))
+        origin = f"size is {self.size}"
+        return _one("width", self.width, origin, int(sides[1])), _one("height", self.height, origin, int(sides[2]))
 
     def _blend(self) -> list[Any]:
-        asked = self.loras or []
-        entries = [[name, weight] for name, weight in asked.items()] if isinstance(asked, dict) else list(asked)
+        loras = self.loras or []
+        entries = [[name, weight] for name, weight in loras.items()] if isinstance(loras, dict) else list(loras)
         entries += [[name, weight] for name, weight in (self.lora_alphas or {}).items()]
         return [_entry(entry) for entry in entries]
 
 
-def _one(name: str, value: int | None, said: str, other: int | None) -> int | None:
-    """What two fields say alike. Raises ParameterError where they differ."""
+def _one(name: str, value: int | None, origin: str, other: int | None) -> int | None:
+    """The value of two fields for the same thing. Raises ParameterError if they differ."""
     if value is not None and other is not None and value != other:
-        raise ParameterError(name, f"{name} is {value}, but {said}; give one of the two")
+        raise ParameterError(name, f"{name} is {value}, but {origin}; give one of the two")
     return other if value is None else value
 
 
 def fields_of(sent: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The fields of a multipart form for `ImageForm`.
 
-    OpenAI's client spells lists and dicts with brackets: timesteps[]=999, loras[ink]=0.8, loras[][name]=ink. Raises
-    ParameterError where that cannot be read back.
+    OpenAI's client spells lists and dicts with brackets: timesteps[]=999, loras[ink]=0.8, loras[][name]=ink.
+
+    Raises:
+        ParameterError: the brackets cannot be read back.
     """
     fields: dict[str, Any] = {}
     spelled: dict[str, dict[str, list[str]]] = {}
@@ -151,7 +148,7 @@ def fields_of(sent: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _from_brackets(name: str, columns: Mapping[str, list[str]]) -> Any:
-    """columns: the values, in their order, by what follows the field's name."""
+    """The list or dict of a field. columns: its values in their order, by the brackets after its name."""
     lengths = {len(values) for values in columns.values()}
     if list(columns) == ["[]"]:
         return columns["[]"]
@@ -159,7 +156,7 @@ def _from_brackets(name: str, columns: Mapping[str, list[str]]) -> Any:
         return columns[""][0]
     if lengths == {1} and all(re.fullmatch(r"\[[^\[\]]+\]", key) for key in columns):
         return {key[1:-1]: _number(values[0]) for key, values in columns.items()}
-    # Entries come apart into columns, which fit together again only where every entry has the same keys.
+    # Entries are split into columns, which can be joined again only if every entry has the same keys.
     if len(lengths) == 1 and all(re.fullmatch(r"\[\]\[\w+\]", key) for key in columns):
         keys = [key[3:-1] for key in columns]
         rows = [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -171,7 +168,7 @@ def _number(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return text  # the blend's reader says what is wrong with it
+        return text  # the blend's reader refuses it
 
 
 def _entry(entry: Any) -> Any:
@@ -184,10 +181,10 @@ def _entry(entry: Any) -> Any:
 
 
 def mask_of(uploads: Uploads, name: str, *, of_image: bool = False) -> str | None:
-    """The upload to use as a mask, white where to draw anew.
+    """The upload to use as a mask, white where to repaint.
 
-    OpenAI's rule is that transparent pixels are drawn anew; of a picture without any, white ones are. of_image: the
-    upload is the picture itself, which is a mask too only if something of it is transparent; else None.
+    OpenAI's rule is that transparent pixels are repainted; in a picture without any, white ones are. With of_image the
+    upload is the input picture itself, which is a mask only if a part of it is transparent; otherwise None.
     """
     picture = uploads.open(name)
     if picture.mode in ("RGBA", "LA"):

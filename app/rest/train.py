@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,9 +15,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.orders.train import Train
-from lorablend.app.rest.errors import NotFoundError, ParameterError, Refusal
+from lorablend.app.rest.errors import ParameterError, Refusal
 from lorablend.app.rest.jobs import job_form
 from lorablend.app.rest.shared import MEDIA_TYPES, Client, Served, in_thread, reply
 from lorablend.app.service import Service
@@ -156,7 +155,6 @@ def get_set(name: str, service: Served) -> Response:
 @router.delete("/sets/{name}")
 def remove(name: str, service: Served) -> Response:
     """Delete a data set with its bin, for good."""
-    _facts(service, name)
     service.training.remove_set(name)
     return reply({})
 
@@ -171,13 +169,12 @@ def mosaic(name: str, service: Served, sheet: Annotated[int, Query(ge=0, lt=100_
 @router.get("/sets/{name}/pictures/{file}")
 def picture(name: str, file: str, service: Served) -> Response:
     """The picture as it was sent."""
-    path = _picture(service, name, file)
+    path = service.sets.path(name, file)
     return Response(path.read_bytes(), headers=_HEADERS, media_type=MEDIA_TYPES[path.suffix])
 
 
 @router.put("/sets/{name}/pictures/{file}/caption")
 def caption(name: str, file: str, caption: Caption, service: Served) -> Response:
-    _picture(service, name, file)
     service.sets.set_caption(name, file, caption.caption)
     (now,) = [one for one in service.sets.pictures(name) if one.file == file]
     return reply(asdict(now))
@@ -186,7 +183,6 @@ def caption(name: str, file: str, caption: Caption, service: Served) -> Response
 @router.delete("/sets/{name}/pictures/{file}")
 def drop(name: str, file: str, service: Served) -> Response:
     """Move it to the set's bin."""
-    _picture(service, name, file)
     service.sets.drop(name, file)
     return reply(_facts(service, name))
 
@@ -194,9 +190,6 @@ def drop(name: str, file: str, service: Served) -> Response:
 @router.post("/sets/{name}/pictures/{file}/restore")
 def restore(name: str, file: str, service: Served) -> Response:
     """Take it out of the bin."""
-    _facts(service, name)
-    if file not in service.sets.dropped(name):
-        raise NotFoundError(f"the bin of the data set {name} has no picture {file[:80]!r}")
     service.sets.restore(name, file)
     return reply(_facts(service, name))
 
@@ -218,17 +211,7 @@ def _known(service: Service, name: str) -> None:
 
 
 def _facts(service: Service, name: str) -> dict[str, Any]:
-    try:
-        return asdict(service.sets.facts(name))
-    except RequestError as error:
-        raise NotFoundError(str(error)) from error
-
-
-def _picture(service: Service, name: str, file: str) -> Path:
-    try:
-        return service.sets.path(name, file)
-    except RequestError as error:
-        raise NotFoundError(str(error)) from error
+    return asdict(service.sets.facts(name))
 
 
 def _url(name: str, file: str) -> str:

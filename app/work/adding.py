@@ -6,11 +6,13 @@ from typing import Any
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.files import check_name
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.add import read_hub_name
 from lorablend.app.library.download import check_online, shown_address
 from lorablend.app.library.library import Library
+from lorablend.app.orders.add import Add
+from lorablend.app.orders.kinds import submit_order
 from lorablend.app.work.models import Models
 
 __all__ = ["Adding"]
@@ -40,21 +42,23 @@ class Adding:
             read_hub_name(source)
         seen = source if source.startswith("hf:") else shown_address(source)
         self._whole[seen] = source
-        form = {"source": seen, "name": check_name(name) if name else "", "whole": seen == source}
-        return self._jobs.submit("add", form, client)
+        order = Add(source=seen, name=check_name(name) if name else "", whole=seen == source)
+        return submit_order(self._jobs, order, client)
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: adapter, its name."""
-        seen: str = job.request["source"]
-        source = self._whole.get(seen, seen)
-        if source == seen and not job.request["whole"]:
-            raise RequestError(f"{seen}: the server was started anew, and keeps no token of an address; add it again")
+        order = Add.model_validate(job.request)
+        source = self._whole.get(order.source, order.source)
+        if source == order.source and not order.whole:
+            raise RequestError(
+                f"{order.source}: the server was restarted, and keeps no token of an address; add it again"
+            )
 
         def tell(done: int, total: int | None) -> bool:
             text = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-            return report(Progress(step=done if total else 0, steps=total or 1, text=text))
+            return report(JobProgress(step=done if total else 0, steps=total or 1, text=text))
 
-        return {"adapter": self._library().add(source, name=job.request["name"] or None, progress=tell).name}
+        return {"adapter": self._library().add(source, name=order.name or None, progress=tell).name}
 
     def _library(self) -> Library:
         if self._models.lora_dir is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,13 @@ from lorablend.adapters import Blend, resolve_blend
 from lorablend.adapters.errors import LorablendError, RequestError, ResourceError
 from lorablend.adapters.wording import shown
 from lorablend.app.files import clean_name
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.channel import Stage, TrainStep
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.process import run_child
 from lorablend.app.jobs.worker import Report, Runner
 from lorablend.app.orders.build import Bake, Compress, Convert
 from lorablend.app.orders.draw import Draw
+from lorablend.app.orders.kinds import order_of, submit_order
 from lorablend.app.pictures.uploads import Uploads
 from lorablend.app.work.models import Models
 from lorablend.app.work.sources import Sources
@@ -39,7 +40,6 @@ __all__ = ["KINDS", "Bake", "Building", "Compress", "Convert"]
 _LOG = logging.getLogger(__name__)
 
 KINDS = ("convert", "compress", "bake")
-_STAGE = re.compile(r"(\d+) of (\d+): (.+)")
 _STAGES = {"download": "downloading", "done": "almost done"}
 _SPARE = 64 << 20  # bytes left free on the disk
 
@@ -113,7 +113,7 @@ class Building:
         self._check_name(asked.name)
         require_extra("convert")
         self._check_space(asked.name, self.sources.needed(asked.source, asked.weights, asked.config))
-        return self._jobs.submit("convert", asked.model_dump(exclude_defaults=True), client)
+        return submit_order(self._jobs, asked, client)
 
     def compress(self, asked: Compress, client: str = "") -> Job:
         """Queue a copy of a model with its weights in 8 bits. Raises at once what is wrong: RequestError,
@@ -125,7 +125,7 @@ class Building:
         if is_compressed(ModelFolder(folder)):
             raise RequestError(f"{asked.model or self._models.names[0]} has its weights in 8 bits already")
         self._check_space(asked.name, round(1.5 * _size(folder)))
-        return self._jobs.submit("compress", asked.model_dump(exclude_defaults=True), client)
+        return submit_order(self._jobs, asked, client)
 
     def bake(self, asked: Bake, client: str = "") -> Job:
         """Queue a copy of a model with a blend in its weights. Raises at once what is wrong: RequestError, BlendError,
@@ -134,7 +134,7 @@ class Building:
         self._check_name(asked.name)
         self._blend(asked)
         self._check_space(asked.name, _size(self._models.folder(asked.model)))
-        return self._jobs.submit("bake", asked.model_dump(exclude_defaults=True), client)
+        return submit_order(self._jobs, asked, client)
 
     def remove(self, name: str) -> None:
         """Delete a model that was made here. Raises RequestError for another, and for one that a job needs."""
@@ -144,7 +144,7 @@ class Building:
             raise RequestError(f"the model {name} was not made here; delete its folder when no server uses it")
         for state in ("running", "queued"):
             for job in self._jobs.find(state=state, limit=1000):
-                if isinstance(job.request, dict) and job.request.get("model") == name:
+                if getattr(order_of(job), "model", None) == name:
                     raise RequestError(f"job {job.number} needs the model {name}; wait for it, or cancel it")
         self._models.remove(name)
         self._broken.pop(name, None)
@@ -167,13 +167,14 @@ class Building:
         arguments = ["convert", str(source), str(self._folder / asked.name), "--weights", asked.weights]
         if asked.config is not None:
             arguments += ["--config", str(self.sources.local(asked.config))]
-        return self._run(job, arguments, report, "getting ready")
+        return self._run(job, asked.name, arguments, report, "getting ready")
 
     def run_compress(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: model, its name."""
         asked = Compress.model_validate(job.request)
         model = self._models.folder(asked.model).absolute()
-        return self._run(job, ["compress", str(model), str(self._folder / asked.name)], report, "getting ready")
+        arguments = ["compress", str(model), str(self._folder / asked.name)]
+        return self._run(job, asked.name, arguments, report, "getting ready")
 
     def run_bake(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: model, its name."""
@@ -183,25 +184,17 @@ class Building:
         form.write_text(json.dumps(_with_paths(self._blend(asked))), encoding="utf-8")
         model, out = self._models.folder(asked.model).absolute(), self._folder / asked.name
         try:
-            return self._run(job, ["bake", str(model), str(out), "--blend", str(form)], report, "baking")
+            return self._run(job, asked.name, ["bake", str(model), str(out), "--blend", str(form)], report, "baking")
         finally:
             form.unlink(missing_ok=True)
 
-    def _run(self, job: Job, arguments: Sequence[str], report: Report, text: str) -> dict[str, Any]:
-        name: str = job.request["name"]
+    def _run(self, job: Job, name: str, arguments: Sequence[str], report: Report, text: str) -> dict[str, Any]:
         if job.attempts > 1 and name in self._models.names:  # the server was killed right after it was made
             return {"model": name}
         self._check_name(name, but=job)
         self._folder.mkdir(parents=True, exist_ok=True)
 
-        def look(said: Sequence[str]) -> Progress:
-            for line in reversed(said):
-                if found := _STAGE.fullmatch(line):
-                    stage = _STAGES.get(found[3], f"working on {found[3].replace('_', ' ')}")
-                    return Progress(step=int(found[1]), steps=int(found[2]), text=stage)
-            return Progress(step=0, steps=1, text=text)
-
-        run_child(arguments, self._lock, report, look)
+        run_child(arguments, self._lock, report, JobProgress(step=0, steps=1, text=text), _progress_of)
         self._models.add(name, self._folder / name)
         return {"model": name}
 
@@ -216,14 +209,11 @@ class Building:
         there = {path.name.casefold() for path in self._folder.glob("*")}
         if name.casefold() in there | {known.casefold() for known in self._models.names}:
             raise RequestError(f"there is a model {name} already; choose another name, or remove that one")
-        for state in ("running", "queued"):
-            for job in self._jobs.find(state=state, limit=1000):
-                if (
-                    job.kind in KINDS
-                    and job.request["name"].casefold() == name.casefold()
-                    and (but is None or job.id != but.id)
-                ):
-                    raise RequestError(f"job {job.number} makes a model {name}; choose another name")
+        for job in self._jobs.active(*KINDS):
+            order = order_of(job)
+            assert isinstance(order, (Convert, Compress, Bake))
+            if order.name.casefold() == name.casefold() and (but is None or job.id != but.id):
+                raise RequestError(f"job {job.number} makes a model {name}; choose another name")
 
     def _check_space(self, name: str, needed: int) -> None:
         if needed + _SPARE > self.free():
@@ -271,6 +261,12 @@ class Building:
                         left.unlink(missing_ok=True)
         except Timeout:
             _LOG.warning("a job of an earlier server still works in %s", self._folder.name)
+
+
+def _progress_of(message: Stage | TrainStep) -> JobProgress:
+    assert isinstance(message, Stage)
+    text = _STAGES.get(message.stage, f"working on {message.stage.replace('_', ' ')}")
+    return JobProgress(step=message.done, steps=message.stages, text=text)
 
 
 def _with_paths(blend: Blend) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from lorablend.adapters.errors import Cancelled
-from lorablend.app.jobs.jobs import Job, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.use import note_used
+from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.gallery import Gallery
 from lorablend.app.pictures.png import check_texts, save_picture, text_chunks
@@ -25,7 +26,7 @@ _SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 class Drawing:
-    """The runner of jobs of the kind "draw", whose request is a `Draw`; `comparison` beside it is the page's own."""
+    """The runner of jobs of the kind "draw", whose order is a `DrawOrder`."""
 
     def __init__(self, models: Models, gallery: Gallery, uploads: Uploads) -> None:
         self._models, self._gallery, self._uploads = models, gallery, uploads
@@ -38,7 +39,7 @@ class Drawing:
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: pictures (file in the gallery, seed, seconds), warnings."""
-        draw = Draw.model_validate({key: value for key, value in job.request.items() if key != "comparison"})
+        draw = DrawOrder.model_validate(job.request)
         assert draw.seed is not None  # given when it was submitted
         pipeline = self._models.take(draw.model)
         settings = draw.settings(self._uploads)
@@ -75,7 +76,7 @@ class _Follow:
     def begin(self) -> None:
         """Raises Cancelled if the job shall end."""
         self._started = time.perf_counter()
-        if not self._report(Progress(step=self._index, steps=self._count, text="getting ready")):
+        if not self._report(JobProgress(step=self._index, steps=self._count, text="getting ready")):
             raise Cancelled("stopped before the first step")
 
     def step(self, step: Step) -> bool:
@@ -85,7 +86,7 @@ class _Follow:
         eta = None
         if step.index:
             eta = (time.perf_counter() - self._first) / step.index * (steps - done)
-        return self._report(Progress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
+        return self._report(JobProgress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -16,22 +16,24 @@ from typing import Any
 from PIL import Image
 
 from lorablend.adapters.blends.tags import checked_name
-from lorablend.adapters.errors import Cancelled, LorablendError, RequestError
+from lorablend.adapters.errors import Cancelled, LorablendError, NotFoundError, RequestError
 from lorablend.adapters.files.find import find_adapter
 from lorablend.app.grid.axes import Axis, parse_axis
 from lorablend.app.grid.grid import Cell, draw_grid
 from lorablend.app.grid.plan import check_axes, plan_grid
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.use import note_used
+from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
+from lorablend.app.orders.kinds import submit_order
 from lorablend.app.pictures.gallery import Gallery
 from lorablend.app.pictures.png import check_texts, open_picture, save_picture, text_chunks
 from lorablend.app.pictures.uploads import Uploads
 from lorablend.app.work.models import Models
 from lorablend.engine import Step
-from lorablend.engine.pipeline import DEFAULT_STEPS, DEFAULT_STRENGTH
+from lorablend.engine.settings import SETTINGS
 
 __all__ = ["Grids", "named_axis"]
 
@@ -54,7 +56,7 @@ class Grids:
         seeded = asked.with_seed()
         assert isinstance(seeded, DrawGrid)
         self.check(seeded)
-        return self._jobs.submit("grid", seeded.model_dump(exclude_defaults=True), client)
+        return submit_order(self._jobs, seeded, client)
 
     def check(self, asked: DrawGrid) -> int:
         """How many pictures it has. Raises what drawing any of them would raise: see `draw_grid`, `Pipeline.check`."""
@@ -93,7 +95,7 @@ class Grids:
     def _rate(self, job: Job, model: str | None) -> float:
         """Seconds for each step and pixel; 0 where it says nothing of this model."""
         try:
-            asked = DrawGrid.model_validate(job.request) if job.kind == "grid" else Draw.model_validate(job.request)
+            asked: Draw = (DrawGrid if job.kind == "grid" else DrawOrder).model_validate(job.request)
             axes = self.axes(asked) if isinstance(asked, DrawGrid) else []
         except (LorablendError, ValueError):  # an adapter that is gone, a job of another version
             return 0.0
@@ -151,10 +153,10 @@ class Grids:
         return sorted(names, key=lambda name: (name[:17], int(name[18:-4])), reverse=True)[:limit]
 
     def sheet(self, file: str) -> Path:
-        """Where a sheet lies. Raises RequestError if there is none of that name, which is never a path."""
+        """The path of a sheet. Raises NotFoundError if there is no sheet of that name, which is never a path."""
         path = self._folder / file if _SHEET.fullmatch(file) else None
         if path is None or not path.is_file():
-            raise RequestError(f"there is no sheet {file[:80]!r}; ask for the list")
+            raise NotFoundError(f"there is no sheet {file[:80]!r}; /api/sheets lists them all")
         return path
 
     def delete(self, file: str) -> None:
@@ -188,8 +190,8 @@ def _swept(draw: Draw, axes: Sequence[Axis], *, guidance: bool = True) -> float:
     """Steps of all pictures of a grid; guidance: those with guidance count twice."""
     values = {axis.argument or str(index): axis.values for index, axis in enumerate(axes)}
     own = {
-        "steps": draw.steps or (len(draw.timesteps) if draw.timesteps else DEFAULT_STEPS),
-        "strength": 1.0 if draw.image is None else DEFAULT_STRENGTH if draw.strength is None else draw.strength,
+        "steps": draw.steps or (len(draw.timesteps) if draw.timesteps else SETTINGS["steps"].default),
+        "strength": 1.0 if draw.image is None else draw.strength or SETTINGS["strength"].default,
         "guidance_scale": draw.guidance_scale,
     }
     steps, strengths, scales = ([float(str(one)) for one in values.pop(name, (own[name],))] for name in own)
@@ -226,7 +228,7 @@ class _Follow:
         eta = None
         if self._first is not None and self._drawn > 1:
             eta = (time.perf_counter() - self._first) / (self._drawn - 1) * (self._steps - now)
-        return self._report(Progress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text))
+        return self._report(JobProgress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text))
 
 
 def _png(picture: Image.Image) -> bytes:

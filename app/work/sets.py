@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from lorablend.adapters.errors import DataError, RequestError
+from lorablend.adapters.errors import DataError, NotFoundError, RequestError
 from lorablend.adapters.wording import shown
 from lorablend.app.files import clean_name
 from lorablend.app.work.sets_add import KEPT, TEXT, keep, notes_of, read, receive, stem_of, write_text
 from lorablend.train.data.archives import unpack
 from lorablend.train.data.captions import read_captions
-from lorablend.train.data.found import MASK
+from lorablend.train.data.draft import MASK
 from lorablend.train.data.manifests import read_text
 from lorablend.train.data.mosaic import PER_SHEET, draw_sheet
 from lorablend.train.data.pictures import SUFFIXES, load_upright
@@ -85,7 +85,7 @@ class Sets:
         """Where a set lies."""
         names = self.names()
         if name not in names:
-            raise RequestError(f"there is no data set {shown(name)!r}; there are {', '.join(names) or 'none yet'}")
+            raise NotFoundError(f"there is no data set {shown(name)!r}; there are {', '.join(names) or 'none yet'}")
         return self._folder / name
 
     def facts(self, name: str) -> SetFacts:
@@ -260,7 +260,7 @@ def _find(folder: Path, file: str, where: str) -> Path:
     for path in _files(folder):
         if path.name == file:
             return path
-    raise RequestError(f"{where} has no picture {shown(file)!r}")
+    raise NotFoundError(f"{where} has no picture {shown(file)!r}")
 
 
 def _move(path: Path, folder: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,13 +20,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lorablend.adapters.errors import Cancelled, LorablendError, RequestError, TrainError
+from lorablend.adapters.errors import Cancelled, NotFoundError, RequestError, ResumeError, TrainError
 from lorablend.adapters.files.atomic import part_of
 from lorablend.adapters.wording import shown
 from lorablend.app.files import check_name, drop_parts, move_in, place_of
-from lorablend.app.jobs.jobs import Job, Jobs, Progress
+from lorablend.app.jobs.channel import Stage, TrainStep
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.process import run_child
 from lorablend.app.jobs.worker import Report
+from lorablend.app.orders.kinds import order_of, submit_order
 from lorablend.app.orders.train import Train
 from lorablend.app.work.models import Models
 from lorablend.app.work.sets import Sets
@@ -44,7 +45,6 @@ __all__ = ["Loss", "Training"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SAMPLES = re.compile(r"samples-(\d+)\.png")
-_STEP = re.compile(r"(?:step|resumed from step) \d+ of (\d+)")
 _WAIT = 0.3  # seconds between two looks at the lock
 _POINTS = 500  # of a curve, at most
 
@@ -76,13 +76,13 @@ class Training:
 
         Raises what `prepare_run` raises, and RequestError for a name that is taken and a model that is not known here.
         """
-        config = self._config(train, self._sets.folder(train.set))
+        config = self._config(train, self._set(train.set))
         self._check_name(config.out.stem)
         if not self._sets.pictures(train.set):
             raise RequestError(f"the data set {train.set} has no pictures; add some")
         if config.out.exists() and not train.anew:  # only its way into the library failed
             if self._settings(config).read_text(encoding="utf-8") != _with_own_data(config, train).to_toml():
-                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or begin anew")
+                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or start over")
             return (f"{config.out.stem} is trained already, and goes into the library as it is",)
         self._folder.mkdir(parents=True, exist_ok=True)
         found = [] if train.anew else find_checkpoints(config.folder)
@@ -92,8 +92,8 @@ class Training:
             return self._check_data(config)
         try:
             run = prepare_run(config, resume=bool(found))
-        except TrainError as error:
-            raise TrainError(str(error).replace("start again without --resume", "begin anew")) from error
+        except ResumeError as error:
+            raise TrainError(f"{error.message}, or start over") from error
         goes_on = [f"goes on after step {_step(found[-1])}, where it was stopped"] if found else []
         return (*run.preflight.lines, *goes_on)
 
@@ -108,16 +108,15 @@ class Training:
             config = self._config(train, self._folder)
             self._check_idle(config.out.stem)
             asked = train.model_copy(update={"name": config.out.stem, "anew": False})
-            form = asked.model_dump(exclude_defaults=True)
             if not train.anew:
-                return self._jobs.submit("train", form, client)
+                return submit_order(self._jobs, asked, client)
             with _put_aside((config.folder, config.out), self._folder / f".{uuid.uuid4().hex}"):
-                return self._jobs.submit("train", form, client)
+                return submit_order(self._jobs, asked, client)
 
     def remove_set(self, name: str) -> None:
         """Delete a data set for good. Raises RequestError where there is none, and where a training waits for it."""
-        for job in self._jobs.find(kind="train", state="queued", limit=1000):
-            if job.request.get("set") == name:
+        for job, order in self._active():
+            if job.state == "queued" and order.set == name:
                 raise RequestError(f"job {job.number} waits for the data set {name}; stop it first")
         self._sets.remove(name)
 
@@ -129,7 +128,7 @@ class Training:
         """
         with self._submitting:
             if name not in self.names():
-                raise RequestError(f"there is no training {name[:80]!r}")
+                raise NotFoundError(f"there is no training {name[:80]!r}")
             self._check_idle(name)
             left = (self._place(name), self._folder / f"{name}.toml", self._folder / f"{name}.safetensors")
             with _put_aside(left, self._folder / f".{uuid.uuid4().hex}"):
@@ -142,7 +141,7 @@ class Training:
     def names(self) -> list[str]:
         """Of all trainings that wait, or have begun, whatever became of them."""
         begun = {path.stem for path in self._folder.glob("*.training") if not path.name.startswith(".")}
-        return sorted(begun.union(job.request["name"] for job in self._jobs.active("train")))
+        return sorted(begun.union(order.name for _, order in self._active()))
 
     def resumable(self, name: str) -> int | None:
         """The step from which a training that was stopped would go on; None where there is nothing to go on from."""
@@ -195,22 +194,25 @@ class Training:
         part.write_text(config.to_toml(), encoding="utf-8")
         os.replace(part, settings)
         arguments = ["train", "--config", str(settings), *(["--resume"] if resume else [])]
-        try:
-            run_child(arguments, lock, report, _Follow(config.folder).look)
-        except Cancelled:
-            raise
-        except LorablendError as error:  # without the command for a terminal: here one asks again
-            raise LorablendError(re.sub(r"[;,] go on with: [^;]*", "", str(error))) from error
+        run_child(arguments, lock, report, JobProgress(step=0, steps=0, text="getting ready"), _progress_of)
 
     # Names
 
     def _config(self, train: Train, data: Path) -> TrainConfig:
-        own = train.model_dump(exclude_none=True, include=set(TrainConfig.model_fields))
-        if train.trigger is not None and not train.trigger.isprintable():
-            raise RequestError(f"the trigger is {shown(train.trigger)!r}; give words in one line")
-        own["trigger"] = (train.trigger or "").strip() or None
+        own = train.settings()
+        trigger = own.get("trigger", "")
+        if not trigger.isprintable():
+            raise RequestError(f"the trigger is {shown(trigger)!r}; give words in one line")
+        own["trigger"] = trigger.strip() or None
         out = self._folder / f"{check_name(train.name)}.safetensors"
         return TrainConfig.model_validate({**own, "data": data, "model": self._base(train.model), "out": out})
+
+    def _set(self, name: str) -> Path:
+        """The folder of the data set that a training names; its name is part of the request, which is what is wrong."""
+        try:
+            return self._sets.folder(name)
+        except NotFoundError as error:
+            raise RequestError(error.message) from error
 
     def _base(self, model: str | None) -> str:
         """What the trainer calls the base model. No client names a path of this machine."""
@@ -233,10 +235,16 @@ class Training:
 
     def _check_idle(self, name: str) -> None:
         """Raise RequestError where a training of that name waits or runs."""
-        for state in ("queued", "running"):
-            for job in self._jobs.find(kind="train", state=state, limit=1000):
-                if job.request.get("name") == name:
-                    raise RequestError(f"{name} is being trained by job {job.number}; stop it first")
+        for job, order in self._active():
+            if order.name == name:
+                raise RequestError(f"{name} is being trained by job {job.number}; stop it first")
+
+    def _active(self) -> Iterator[tuple[Job, Train]]:
+        """The trainings that run or wait, with their orders."""
+        for job in self._jobs.active("train"):
+            order = order_of(job)
+            assert isinstance(order, Train)
+            yield job, order
 
     def _library(self) -> Path:
         folder = self._models.lora_dir
@@ -262,36 +270,12 @@ class Training:
         return self._folder / f"{check_name(name)}.training"
 
 
-class _Follow:
-    """From what a training says and writes down to the progress of its job."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._size, self._step, self._loss = -1, 0, 0.0
-        self._first: tuple[int, float] | None = None
-
-    def look(self, said: Sequence[str]) -> Progress:
-        totals = [int(match[1]) for line in said if (match := _STEP.match(line))]
-        if not totals:
-            return Progress(step=0, steps=0, text="getting ready")
-        self._read()
-        left = None
-        if self._first is None:
-            self._first = self._step, time.monotonic()
-        elif self._step > self._first[0]:
-            left = (time.monotonic() - self._first[1]) / (self._step - self._first[0]) * (totals[-1] - self._step)
-        text = f"step {self._step} of {totals[-1]} · loss {self._loss:.4f}"
-        if self._step == totals[-1]:
-            text = "the last step is done; samples and the file are written"
-        return Progress(step=self._step, steps=totals[-1], eta=left, text=text)
-
-    def _read(self) -> None:
-        size = (self._folder / "log.jsonl").stat().st_size
-        if size != self._size:
-            self._size = size
-            for line in read_log(self._folder):
-                if "loss" in line:
-                    self._step, self._loss = line["step"], float(line["loss_smoothed"])
+def _progress_of(message: Stage | TrainStep) -> JobProgress:
+    assert isinstance(message, TrainStep)
+    text = f"step {message.step} of {message.steps} · loss {message.loss:.4f}"
+    if message.step == message.steps:
+        text = "the last step is done; samples and the file are written"
+    return JobProgress(step=message.step, steps=message.steps, eta=message.eta, text=text)
 
 
 @contextmanager
@@ -318,7 +302,7 @@ def _wait_for(lock: Path, report: Report) -> None:
             FileLock(lock).acquire(timeout=_WAIT).lock.release()
             return
         except Timeout:
-            if not report(Progress(step=0, steps=0, text="another training is just ending")):
+            if not report(JobProgress(step=0, steps=0, text="another training is just ending")):
                 raise Cancelled("stopped before it began") from None
 
 

@@ -1,1 +1,1 @@
-"""Edits of OpenVINO graphs: sockets, masks, variants."""
+"""Edits of OpenVINO graphs: sockets, steering, weights."""

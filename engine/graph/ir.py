@@ -1,7 +1,6 @@
-"""OpenVINO IR files read and changed as files: .xml with the graph, .bin with the constants. No OpenVINO needed.
+"""Read and change OpenVINO IR files (.xml with the graph, .bin with the constants) without OpenVINO.
 
-A parameter of a module stands behind an input of a layer, in one of these forms, each with a Convert to f32 where it
-needs one:
+A parameter of a module is behind an input of a layer in one of these forms, with a Convert to f32 if it needs one:
 
     plain        Const (f32, f16 or bf16)
     int8_sym     Const (i8) × scale                       scale: one per output channel
@@ -27,12 +26,12 @@ __all__ = ["Constant", "Ir", "Weight", "rewrite_weights"]
 
 _DTYPES = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "i8": "|i1", "u8": "|u1"}
 _LAYER_TYPES = ("MatMul", "Convolution", "Add", "Multiply", "GroupNormalization", "Gather")
-_ALIGNMENT = 64  # bytes, of constants added at the end of a .bin
+_ALIGNMENT = 64  # bytes; for constants added at the end of a .bin
 
 
 @dataclass(frozen=True)
 class Constant:
-    """One Const layer: `size` bytes at `offset` of the .bin."""
+    """One Const layer, whose value is `size` bytes at `offset` of the .bin."""
 
     layer: str
     element_type: str
@@ -43,9 +42,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter, "module path.weight" or "….bias", and how it is stored.
+    """A parameter and how it is stored.
 
-    `shape` is torch's: [out, in] or [out, in, height, width] of a layer, [channels] of a bias or a norm.
+    Attributes:
+        name: "module path.weight" or "….bias".
+        shape: Its shape in torch: [out, in] or [out, in, height, width] of a layer, [channels] of a bias or a norm.
+        values: The stored numbers.
+        scale: For 8 bits, one number per output channel.
+        zero_point: The same, for the asymmetric form.
     """
 
     name: str
@@ -62,7 +66,7 @@ class Weight:
         return "int8_sym" if self.zero_point is None else "int8_asym"
 
     def decode(self, read: Callable[[Constant], bytes]) -> np.ndarray:
-        """The weight as f32; `read` gives a constant's bytes."""
+        """The weight as f32; `read` returns a constant's bytes."""
         array = _to_f32(self.values, read(self.values))
         if self.zero_point is not None:
             array -= _to_f32(self.zero_point, read(self.zero_point))
@@ -71,7 +75,11 @@ class Weight:
         return array.reshape(self.shape)
 
     def encode(self, array: np.ndarray) -> dict[Constant, bytes]:
-        """The new bytes of each constant. ModelError if a number does not fit the constant's type."""
+        """The new bytes of each constant.
+
+        Raises:
+            ModelError: a number does not fit the constant's type.
+        """
         values, scale, zero_point = array.astype(np.float32, copy=False).reshape(self.values.shape), None, None
         if self.kind == "int8_sym":
             values, scale = _quantize_sym(values)
@@ -86,7 +94,15 @@ class Weight:
 
 
 class Ir:
-    """The parameters of one IR. `shapes`: "module path.weight" or "….bias" -> its shape in torch."""
+    """The parameters of one IR.
+
+    Attributes:
+        xml: The file.
+        shapes: "module path.weight" or "….bias" -> its shape in torch.
+
+    Raises:
+        ModelError: the file is not an OpenVINO IR.
+    """
 
     def __init__(self, xml: Path) -> None:
         self.xml = xml
@@ -106,13 +122,17 @@ class Ir:
         for number, layer in self._layers.items():
             if layer.get("type") in _LAYER_TYPES:
                 for port, name in parameters_of(layer.get("name", "")):
-                    # An Add or Multiply of that name may take something that is computed.
+                    # An Add or Multiply of that name may take a computed value instead of a parameter.
                     if self._is_matrix(number) or self._parts(number, port) is not None:
                         self._places[name] = (number, port)
         self.shapes: Mapping[str, tuple[int, ...]] = {name: self._shape(*place) for name, place in self._places.items()}
 
     def weight(self, name: str) -> Weight:
-        """How a parameter is stored. ModelError if in none of the three forms above."""
+        """How a parameter is stored.
+
+        Raises:
+            ModelError: it has none of the three forms above.
+        """
         layer, port = self._places[name]
         parts = self._parts(layer, port)
         if parts is not None and _data(self._layers[layer]).get("transpose_b", "true") == "true":
@@ -137,7 +157,7 @@ class Ir:
             return self.weight(name).decode(lambda constant: _read(file, constant))
 
     def _shape(self, layer: str, port: str) -> tuple[int, ...]:
-        """A layer's weight has the port's shape; all else has one axis, among others of length 1."""
+        """A matrix has the port's shape; all other parameters have one axis, among others of length 1."""
         shape = _port_shape(self._layers[layer], port)
         return shape if self._is_matrix(layer) else (math.prod(shape),)
 
@@ -145,7 +165,7 @@ class Ir:
         return self._type(layer) in ("MatMul", "Convolution", "Gather")
 
     def _parts(self, layer: str, port: str) -> tuple[str, str | None, str | None] | None:
-        """The Const layers (values, scale, zero point) behind a layer's input; None in an unknown form."""
+        """The Const layers (values, scale, zero point) behind a layer's input; None for an unknown form."""
         node = self._behind_converts(layer, port)
         scale = zero_point = None
         if self._type(node) == "Multiply":
@@ -180,7 +200,7 @@ class Ir:
         return (self._constant(number) for number in self._layers if self._type(number) == "Const")
 
     def own_weight(self, name: str) -> bool:
-        """Give a parameter its own copy of its layers if another layer uses any of them; True if it did."""
+        """Give a parameter a copy of its layers if another layer uses any of them; return whether it did."""
         layer, port = self._places[name]
         edge = self._inputs[layer][port]
         source = edge.get("from-layer", "")
@@ -197,13 +217,13 @@ class Ir:
         self._tree.write(xml, encoding="utf-8", xml_declaration=True)
 
     def _chain(self, layer: str) -> Iterator[str]:
-        """A layer and all that it depends on."""
+        """A layer and everything that it depends on."""
         yield layer
         for edge in self._inputs.get(layer, {}).values():
             yield from self._chain(edge.get("from-layer", ""))
 
     def _copy(self, layer: str) -> str:
-        """A copy of a layer and of all that it depends on, used once; returns its id."""
+        """Copy a layer and everything that it depends on, for one user; return the copy's id."""
         number = str(max(map(int, self._layers)) + 1)
         twin = copy.deepcopy(self._layers[layer])
         twin.set("id", number)
@@ -221,10 +241,18 @@ class Ir:
 
 
 def rewrite_weights(xml: Path, out_xml: Path, changes: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-    """Write `xml` and its .bin to `out_xml` and its .bin, each parameter W of `changes` replaced by changes[name](W).
+    """Write a copy of an IR in which each parameter W of `changes` is replaced by changes[name](W).
 
-    W is f32. All other bytes of the .bin stay, and memory holds one weight at a time. OpenVINO stores equal constants
-    once: where the bytes of a changed weight serve others too, the new ones are added at the end.
+    All other bytes of the .bin are unchanged, and memory holds one weight at a time. OpenVINO stores equal constants
+    once: if other layers share the bytes of a changed weight, the new bytes are added at the end.
+
+    Args:
+        xml: The IR to read; its .bin is next to it.
+        out_xml: The IR to write.
+        changes: Parameter -> its new value as a function of the old one, both f32.
+
+    Raises:
+        ModelError: a weight is stored in an unknown form, or a new value does not fit its type.
     """
     ir = Ir(xml)
     out_bin = out_xml.with_suffix(".bin")
@@ -305,12 +333,12 @@ def _from_f32(name: str, constant: Constant, array: np.ndarray) -> bytes:
 
 
 # NNCF's rules for 8 bits per output channel (nncf 3.4, quantization/algorithms/weight_compression/weight_lowering.py),
-# so that a changed weight is stored as NNCF itself would store it. It rounds with the f32 scale and stores that as f16.
+# so that a changed weight is stored as NNCF would store it. NNCF rounds with the f32 scale and stores the scale as f16.
 _EPSILON = np.finfo(np.float32).eps
 
 
 def _quantize_sym(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Signed scale: the value of largest magnitude becomes exactly -128."""
+    """Quantize with a signed scale: the value of largest magnitude becomes exactly -128."""
     axes = tuple(range(1, weight.ndim))
     low, high = np.abs(weight.min(axes, keepdims=True)), weight.max(axes, keepdims=True)
     scale = np.where(low >= high, low, -high) / np.float32(128)
@@ -319,7 +347,7 @@ def _quantize_sym(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _quantize_asym(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The range of the values, zero always inside, becomes 0..255."""
+    """Quantize the range of the values, extended to contain zero, to 0..255."""
     axes = tuple(range(1, weight.ndim))
     low = np.minimum(weight.min(axes, keepdims=True), np.float32(0))
     high = np.maximum(weight.max(axes, keepdims=True), np.float32(0))

@@ -1,6 +1,6 @@
-"""From the name of an IR's node to the diffusers name of the module it came from.
+"""From the name of an IR's node to the diffusers name of its module.
 
-Optimum Intel traces the torch model, and every node keeps the path of the module that made it:
+Optimum Intel traces the torch model, and each node keeps the path of the module that made it:
 
     __module.model.down_blocks.1.attentions.0.proj_in/aten::linear/MatMul      SDXL's UNet, in a wrapper named "model"
     __module.down_blocks.0.attentions.0.proj_in/aten::_convolution/Convolution  SD 1.5's UNet, no wrapper
@@ -13,7 +13,7 @@ import re
 
 __all__ = ["module_path", "parameters_of"]
 
-# The whole name, so that a layer never answers for another one whose name contains its own.
+# Matches the whole name, so that no layer is taken for another one whose name contains its own.
 _NODE = re.compile(r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/(?P<operation>\w+::\w+/[A-Za-z]+)(?:_\d+)?")
 _LAYERS = ("aten::linear/MatMul", "ov_ext::linear/MatMul", "aten::_convolution/Convolution")
 _BARE_TEXT_ENCODER = re.compile(r"(?:encoder\.layers\.\d+|embeddings)\..+|final_layer_norm")
@@ -41,10 +41,11 @@ def module_path(friendly_name: str) -> str | None:
 
 
 def parameters_of(friendly_name: str) -> list[tuple[str, str]]:
-    """(input, "module path.weight" or "….bias") for every input of a node that is a parameter of its module."""
+    """The (input, "module path.weight" or "….bias") of each input of a node that is a parameter of its module."""
     match = _NODE.fullmatch(friendly_name)
-    found = _PARAMETERS.get(match["operation"], ()) if match else ()
-    return [(port, f"{_path(match)}.{name}") for port, name in found] if match else []
+    if match is None:
+        return []
+    return [(port, f"{_path(match)}.{name}") for port, name in _PARAMETERS.get(match["operation"], ())]
 
 
 def _path(match: re.Match[str]) -> str:

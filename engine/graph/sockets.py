@@ -1,20 +1,20 @@
 """Sockets: places in a compiled graph where an adapter's low-rank factors plug in as inputs.
 
-The IR is edited with OpenVINO's own operations before it is compiled, once; a change of blend then only binds other
+The IR is edited with OpenVINO's operations once, before it is compiled; a change of blend then only binds other
 tensors. Next to every linear layer and every convolution
 
     y = W x + b      becomes      y = W x + b + up · (down · x)        down [rank, in, …], up [out, rank], rank dynamic
 
 and in a graph compiled with gates, for algorithms that scale whole output channels (DoRA, IA3),
 
-    y = W x + gate ∘ (W x) + b + up · (down · x)                       gate [out], 0 for "as it is"
+    y = W x + gate ∘ (W x) + b + up · (down · x)                       gate [out], 0 for no change
 
-Three choices keep a step near the bare graph's time (measured in bench/RESULTS.md): the update is added after the bias,
-so that the plugin still fuses the bias into the layer; behind a GEGLU projection it is added to each half after the
-split, where it fuses with the activation; and whatever depends on the prompt alone moves to a graph of its own
+Three choices keep a step's time near the bare graph's (measured in bench/RESULTS.md). The update is added after the
+bias, so that the plugin still fuses the bias into the layer. Behind a GEGLU projection it is added to each half after
+the split, where it fuses with the activation. Everything that depends only on the prompt moves to a graph of its own
 (`split_context`).
 
-In a steered graph (`steering.Steering`) every update also has a weight for each place of the picture.
+In a steered graph (`steering.Steering`) each update also has a weight for each place of the picture.
 """
 
 from dataclasses import dataclass
@@ -24,29 +24,35 @@ import openvino as ov
 from openvino import opset13 as op
 
 from lorablend.engine.graph.names import module_path
-from lorablend.engine.graph.operations import Inputs, add_after
+from lorablend.engine.graph.operations import GraphInputs, add_after
 from lorablend.engine.graph.split_context import sees_prompt_only
 from lorablend.engine.graph.steering import Places, Steering
-from lorablend.engine.graph.updates import Layer, conv_update, linear_update, time_rows
+from lorablend.engine.graph.updates import PlugLayer, conv_update, linear_update, time_rows
 
 __all__ = ["Socket", "add_sockets"]
 
-_SPATIAL_FROM_TIME = "time_emb_proj"  # its output is added to every place of a picture
+_SPATIAL_FROM_TIME = "time_emb_proj"  # its output is added at every place of a picture
 
 
 @dataclass(frozen=True)
 class Socket:
     """One module's inputs.
 
-    `down` [rank, in_features], of a k×k convolution [k·k, rank, in_features]; `ups` [out_features / len(ups), rank]
-    each, top rows first; `gate` [out_features], or None in a graph without gates. In a steered graph, a socket with a
-    `select` input [columns, rank] has a row of `gate` [columns, out_features] for each column.
+    Attributes:
+        path: The module path.
+        in_features: Input channels.
+        out_features: Output channels.
+        kernel: () for a linear layer. It and (1, 1) are treated as a matrix.
+        down: The input [rank, in_features]; of a k×k convolution [k·k, rank, in_features].
+        ups: The inputs [out_features / len(ups), rank], top rows first.
+        gate: The input [out_features], or None in a graph without gates; [columns, out_features] if there is `select`.
+        select: In a steered graph, the input [columns, rank] that assigns ranks to columns; otherwise None.
     """
 
     path: str
     in_features: int
     out_features: int
-    kernel: tuple[int, ...]  # () or (1, 1): taken as a matrix
+    kernel: tuple[int, ...]
     down: str
     ups: tuple[str, ...]
     gate: str | None
@@ -54,21 +60,28 @@ class Socket:
 
     @property
     def taps(self) -> int:
-        """Places that the convolution looks at; 1 for a linear layer."""
+        """The number of places that the convolution reads; 1 for a linear layer."""
         return int(np.prod(self.kernel, dtype=int))
 
 
 def add_sockets(
     model: ov.Model, element_type: ov.Type, *, gates: bool = False, steering: Steering | None = None
 ) -> dict[str, Socket]:
-    """Give every linear layer and convolution of `model` a socket; returns them by module path.
+    """Give every linear layer and convolution of `model` a socket.
 
-    Shapes must be static for convolutions, and should be elsewhere: where the graph computes them, a GEGLU's split is
-    not recognised. The inputs are of `element_type`: the precision that the graph computes in, else the plugin converts
-    all of them at every inference.
+    Args:
+        model: The graph, which is changed. Convolutions need static shapes. Other layers should have them: a GEGLU's
+            split is not recognised if its shape is computed in the graph.
+        element_type: The inputs' type. It should be the precision that the graph computes in, or else the plugin
+            converts all inputs in every inference.
+        gates: Whether sockets have gates.
+        steering: The steering inputs, for a steered graph.
+
+    Returns:
+        The sockets by module path.
     """
     sockets: dict[str, Socket] = {}
-    inputs = Inputs(model, element_type)
+    inputs = GraphInputs(model, element_type)
     prompt_only = sees_prompt_only(model)
     for node in model.get_ordered_ops():
         path = module_path(node.get_friendly_name())
@@ -96,7 +109,7 @@ def add_sockets(
             if places is not None and places.size is None:
                 places.steering.placeless.add(path)
             _add_update(node, socket, layer, halves or [bias_out], inputs, places)
-            if socket.gate is not None:  # second: without a bias, both are added to the same output
+            if socket.gate is not None:  # after the update: without a bias, both are added to the same output
                 _add_gate(node, inputs.new(socket.gate, _gate_shape(socket)), places)
         sockets[path] = socket
     inputs.add_to_model()
@@ -104,7 +117,7 @@ def add_sockets(
 
 
 def _add_update(
-    node: ov.Node, socket: Socket, layer: Layer, outs: list[ov.Output], inputs: Inputs, places: Places | None
+    node: ov.Node, socket: Socket, layer: PlugLayer, outs: list[ov.Output], inputs: GraphInputs, places: Places | None
 ) -> None:
     down, ups = _factors(socket, inputs)
     weights = None
@@ -115,14 +128,14 @@ def _add_update(
         add_after(out, update)
 
 
-def _factors(socket: Socket, inputs: Inputs) -> tuple[ov.Output, list[ov.Output]]:
+def _factors(socket: Socket, inputs: GraphInputs) -> tuple[ov.Output, list[ov.Output]]:
     columns = [-1, socket.in_features]
     down = inputs.new(socket.down, columns if socket.taps == 1 else [socket.taps, *columns])
     return down, [inputs.new(name, [socket.out_features // len(socket.ups), -1]) for name in socket.ups]
 
 
-def _add_to_picture(node: ov.Node, socket: Socket, out: ov.Output, inputs: Inputs, steering: Steering) -> None:
-    """A layer of the time embedding in a steered graph: what it says is added to a feature map, place by place."""
+def _add_to_picture(node: ov.Node, socket: Socket, out: ov.Output, inputs: GraphInputs, steering: Steering) -> None:
+    """Steer a layer of the time embedding: its update is added to a feature map, place by place."""
     while out.get_partial_shape().rank.get_length() != 4 or out.get_node().get_type_name() != "Add":
         (target,) = out.get_target_inputs()
         out = target.get_node().output(0)
@@ -138,7 +151,7 @@ def _gate_shape(socket: Socket) -> list[int]:
 
 
 def _add_gate(node: ov.Node, gate: ov.Output, places: Places | None) -> None:
-    """y + gate ∘ y: as a difference, a gate near 1 keeps its digits in 16 bits."""
+    """Add gate ∘ y to y. Stored as a difference from 1, a factor near 1 keeps its digits in 16 bits."""
     y = node.output(0)
     linear = node.get_type_name() == "MatMul"
     if places is not None:
@@ -148,23 +161,23 @@ def _add_gate(node: ov.Node, gate: ov.Output, places: Places | None) -> None:
     add_after(y, lambda: op.multiply(y, gate).output(0))
 
 
-def _layer(node: ov.Node) -> Layer | None:
-    """A linear layer or a plain convolution with constant weights, else None."""
+def _layer(node: ov.Node) -> PlugLayer | None:
+    """The sizes of a linear layer or a plain convolution with constant weights; None for any other node."""
     kind = node.get_type_name()
     if kind not in ("MatMul", "Convolution") or not _is_constant(node.input_value(1)):
         return None
     sizes = [dimension.get_length() for dimension in node.input_value(1).get_partial_shape()]
     attributes = node.get_attributes()
     if kind == "MatMul":
-        return Layer(sizes[1], sizes[0], (), 1, 0) if len(sizes) == 2 and attributes["transpose_b"] else None
+        return PlugLayer(sizes[1], sizes[0], (), 1, 0) if len(sizes) == 2 and attributes["transpose_b"] else None
     strides, pads = set(attributes["strides"]), {*attributes["pads_begin"], *attributes["pads_end"]}
     if len(sizes) != 4 or len(strides) > 1 or len(pads) > 1 or set(attributes["dilations"]) != {1}:
         return None
-    return Layer(sizes[1], sizes[0], tuple(sizes[2:]), strides.pop(), pads.pop())
+    return PlugLayer(sizes[1], sizes[0], tuple(sizes[2:]), strides.pop(), pads.pop())
 
 
 def _is_constant(value: ov.Output) -> bool:
-    """Compressed weights are Constant → Convert → (Subtract) → Multiply → …"""
+    """Whether a value is a constant; compressed weights are Constant → Convert → (Subtract) → Multiply → …"""
     node = value.get_node()
     if node.get_type_name() == "Constant":
         return True
@@ -182,7 +195,7 @@ def _after_bias(node: ov.Node) -> ov.Output:
 
 
 def _halves(out: ov.Output) -> list[ov.Output] | None:
-    """The two equal outputs of a GEGLU's split behind `out`, if that is where it goes."""
+    """The two equal outputs of the GEGLU's split that reads `out`, or None if nothing splits it."""
     targets = list(out.get_target_inputs())
     if len(targets) != 1 or targets[0].get_node().get_type_name() != "VariadicSplit":
         return None

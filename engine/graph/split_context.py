@@ -1,4 +1,4 @@
-"""What a UNet computes from the prompt alone, cut out of it: cross-attention's keys and values."""
+"""Cut out the part of a UNet that depends only on the prompt: cross-attention's keys and values."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from lorablend.adapters.errors import ModelError
-from lorablend.engine.graph.operations import Inputs, new_model
+from lorablend.engine.graph.operations import GraphInputs, new_model
 from lorablend.engine.graph.steering import Steering
 
 __all__ = ["sees_prompt_only", "split_context"]
@@ -19,18 +19,27 @@ _NEUTRAL, _CONTEXT, _MAIN = 0, 1, 2
 def split_context(
     model: ov.Model, element_type: ov.Type, steering: Steering | None = None
 ) -> tuple[ov.Model, ov.Model, tuple[str, ...]]:
-    """Cut a UNet in two: (the rest, what depends on the prompt alone, the names of the tensors that pass between them).
+    """Cut a UNet in two.
 
-    The second graph holds cross-attention's to_k and to_v with their sockets (140 layers in SDXL): it runs once per
-    prompt instead of once per step. The passed tensors are of `element_type`. In a steered graph the rest takes any
-    number of them, one per region, along the first axis.
+    The graph cut out holds cross-attention's to_k and to_v with their sockets (140 layers in SDXL); it runs once per
+    prompt instead of once per step. In a steered graph, the main graph takes any number of its outputs, one per region,
+    along the first axis.
 
-    Raises ModelError where a steered graph's attention is not one operation.
+    Args:
+        model: The UNet with sockets, which is changed.
+        element_type: The type of the tensors that pass between the two graphs.
+        steering: The steering inputs, for a steered graph.
+
+    Returns:
+        The main graph, the graph that depends only on the prompt, and the names of the tensors that pass between them.
+
+    Raises:
+        ModelError: an attention of a steered graph is not a single operation.
     """
     reach = _reach(model)
     names: list[str] = []
     results: list[ov.Node] = []
-    inputs = Inputs(model, element_type)
+    inputs = GraphInputs(model, element_type)
     attentions: dict[str, ov.Node] = {}
     for node in model.get_ordered_ops():
         if reach[node.get_name()] != _CONTEXT:
@@ -53,8 +62,8 @@ def split_context(
         for attention in attentions.values():
             if attention.get_type_name() != "ScaledDotProductAttention":
                 raise ModelError(
-                    f"the UNet's {attention.get_friendly_name()} is a step of an attention that was taken apart, and "
-                    "masks and ramps need it whole; export the model again with `lorablend convert`"
+                    f"the UNet's {attention.get_friendly_name()} is one step of an attention, but masks and ramps need "
+                    "an attention in one operation; export the model again with `lorablend convert`"
                 )
             steering.join_regions(attention, inputs)
     main = new_model(model.get_results(), _parameters(model.get_results()), "unet")
@@ -63,12 +72,12 @@ def split_context(
 
 
 def sees_prompt_only(model: ov.Model) -> set[str]:
-    """The nodes, by name, that `split_context` would cut out."""
+    """The names of the nodes that `split_context` would cut out."""
     return {name for name, kind in _reach(model).items() if kind == _CONTEXT}
 
 
 def _reach(model: ov.Model) -> dict[str, int]:
-    """For each node: does it see the prompt only (_CONTEXT), anything else that changes (_MAIN), or neither?"""
+    """Whether each node depends only on the prompt (_CONTEXT), on anything else that changes (_MAIN), or on neither."""
     reach: dict[str, int] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Parameter":
@@ -84,14 +93,14 @@ def _reach(model: ov.Model) -> dict[str, int]:
 
 def _parameters(results: Iterable[ov.Node]) -> list[ov.Node]:
     """The parameters that the results depend on."""
-    seen: set[str] = set()
-    stack, found = list(results), []
+    visited: set[str] = set()
+    stack, parameters = list(results), []
     while stack:
         node = stack.pop()
-        if node.get_name() in seen:
+        if node.get_name() in visited:
             continue
-        seen.add(node.get_name())
+        visited.add(node.get_name())
         if node.get_type_name() == "Parameter":
-            found.append(node)
+            parameters.append(node)
         stack.extend(value.get_node() for value in node.input_values())
-    return found
+    return parameters

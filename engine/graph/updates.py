@@ -1,4 +1,4 @@
-"""What a socket adds to a layer's output, as OpenVINO operations: up · (down · x) for each kind of layer."""
+"""The update that a socket adds to a layer's output, up · (down · x), as OpenVINO operations."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-__all__ = ["Layer", "conv_update", "linear_update", "time_rows"]
+__all__ = ["PlugLayer", "conv_update", "linear_update", "time_rows"]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A linear layer (kernel ()) or a convolution of equal strides and pads, whose input is [1, in, height, width]."""
+class PlugLayer:
+    """A layer that adapters plug into: linear (kernel ()), or a convolution with equal strides and equal pads."""
 
     in_features: int
     out_features: int
@@ -21,11 +21,16 @@ class Layer:
 
 
 def linear_update(
-    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: Layer, weights: ov.Output | None
+    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: PlugLayer, weights: ov.Output | None
 ) -> list[ov.Output]:
-    """x [1, …, in], down [rank, in] → one update [1, …, out / n] for each of the n ups.
+    """The updates [1, …, out / n] of a linear layer, one for each of the n ups.
 
-    weights: None, or [tokens or 1, rank], what every place takes of every rank.
+    Args:
+        x: The layer's input, [1, …, in].
+        down: [rank, in].
+        ups: [out / n, rank] each.
+        layer: Its sizes.
+        weights: [tokens or 1, rank], the weight of each rank at each place, or None.
     """
     hidden = op.matmul(x, down, False, True)
     if weights is not None:
@@ -34,13 +39,20 @@ def linear_update(
 
 
 def conv_update(
-    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: Layer, weights: ov.Output | None
+    x: ov.Output, down: ov.Output, ups: list[ov.Output], layer: PlugLayer, weights: ov.Output | None
 ) -> list[ov.Output]:
-    """x [1, in, height, width], down [rank, in] or [taps, rank, in] → [1, out, height', width'].
+    """The updates [1, out / n, height', width'] of a convolution, one for each of the n ups.
 
-    The plugin refuses a convolution whose weights have a dynamic shape. A convolution is a sum over its taps, and the
-    product with `down` is the same at every place, so all taps are one MatMul, and the sum is one of shifted maps with
-    as few channels as the rank. weights: None, or [rank, places or 1].
+    The CPU plugin refuses a convolution whose weights have a dynamic shape. But a convolution is a sum over its taps,
+    and the product with `down` is the same at every place: one MatMul computes all taps, and the sum is over shifted
+    maps with only as many channels as the rank.
+
+    Args:
+        x: The layer's input, [1, in, height, width].
+        down: [rank, in] or [taps, rank, in].
+        ups: [out / n, rank] each.
+        layer: Its sizes.
+        weights: [rank, places or 1], the weight of each rank at each place, or None.
     """
     channels, height, width = (d.get_length() for d in list(x.get_partial_shape())[1:])
     flat = op.reshape(x, op.constant(np.array([channels, height * width])), False).output(0)
@@ -61,9 +73,9 @@ def conv_update(
 
 
 def _sum_of_taps(
-    flat: ov.Output, down: ov.Output, layer: Layer, size: tuple[int, int], out_size: tuple[int, int]
+    flat: ov.Output, down: ov.Output, layer: PlugLayer, size: tuple[int, int], out_size: tuple[int, int]
 ) -> ov.Output:
-    """[rank, height' · width'] from flat [in, height · width] and down [taps, rank, in]."""
+    """The sum over all taps, [rank, height' · width'], of flat [in, height · width] and down [taps, rank, in]."""
     taps = int(np.prod(layer.kernel))
     maps = op.matmul(down, op.unsqueeze(flat, op.constant(np.array([0]))), False, False)
     maps = op.reshape(maps, op.constant(np.array([taps, -1, *size])), False)
@@ -81,6 +93,6 @@ def _sum_of_taps(
 
 
 def time_rows(x: ov.Output, down: ov.Output, up: ov.Output, select: ov.Output) -> ov.Output:
-    """[columns, out]: the update that each column's own ranks make; x [1, in], select [columns, rank]."""
+    """The update of each column's own ranks, [columns, out], from x [1, in] and select [columns, rank]."""
     hidden = op.multiply(op.matmul(x, down, False, True), select)
     return op.matmul(hidden, up, False, True).output(0)

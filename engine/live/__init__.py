@@ -1,1 +1,1 @@
-"""The live runtime: adapters plug into sockets of compiled graphs."""
+"""The live runtime: adapters plug into the sockets of compiled graphs."""

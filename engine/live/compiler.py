@@ -1,4 +1,4 @@
-"""Where graphs are compiled, and what all sockets of one runtime share."""
+"""Compiles graphs, and holds what all sockets of one runtime share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +16,15 @@ __all__ = ["Compiler"]
 
 @dataclass(frozen=True)
 class Compiler:
-    """A device with its options, the type that it computes in, and the tensors made for recent blends.
+    """A device with its options.
 
-    max_rank: see `Plugs`.
+    Attributes:
+        core: OpenVINO.
+        device: The device's name.
+        options: The options for compiling.
+        socket_type: The type that the device computes in, which is the sockets' too.
+        cache: The tensors made for recent blends.
+        max_rank: See `Plugs`.
     """
 
     core: ov.Core
@@ -38,18 +44,25 @@ class Compiler:
         cache: TensorCache,
         max_rank: int | None = None,
     ) -> "Compiler":
-        """With the type that the device really computes in with these options: asked for f16, some CPUs take bf16.
+        """Make a compiler, with the type that the device really computes in: some CPUs use bf16 if f16 is requested.
 
-        compiled: a folder where compiled graphs are kept, each type's in its own: OpenVINO 2026.4 finds a CPU's graph
-        again whatever precision it was compiled for, and one of f32 draws noise or black where bf16 is asked for.
+        Args:
+            core: OpenVINO.
+            device: The device's name.
+            options: The options for compiling.
+            compiled: The folder that caches compiled graphs, in a folder for each type. OpenVINO 2026.4 takes a CPU's
+                graph from its cache whatever precision it was compiled for, and a graph compiled for f32 draws noise or
+                black if bf16 is requested.
+            cache: The tensors made for recent blends.
+            max_rank: See `Plugs`.
         """
         value = op.parameter([1], ov.Type.f32)
         probe = core.compile_model(new_model([op.result(op.relu(value))], [value], "probe"), device, dict(options))
-        found: ov.Type = probe.get_property("INFERENCE_PRECISION_HINT")
-        folder = compiled / found.get_type_name()
+        element_type: ov.Type = probe.get_property("INFERENCE_PRECISION_HINT")
+        folder = compiled / element_type.get_type_name()
         folder.mkdir(parents=True, exist_ok=True)
         make_room(folder)
-        return cls(core, device, {**options, "CACHE_DIR": str(folder)}, found, cache, max_rank)
+        return cls(core, device, {**options, "CACHE_DIR": str(folder)}, element_type, cache, max_rank)
 
     def compile(self, graph: ov.Model) -> ov.InferRequest:
         return self.core.compile_model(graph, self.device, dict(self.options)).create_infer_request()

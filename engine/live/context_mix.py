@@ -1,4 +1,4 @@
-"""Sums of cross-attention's keys and values, for factors that change from step to step."""
+"""Weighted sums of cross-attention's keys and values, with factors that change from step to step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,22 @@ __all__ = ["ContextMix", "Stacked"]
 
 @dataclass(frozen=True)
 class Stacked:
-    """Terms of one prompt: `first` is the first of them as it was, `numbers` [terms, numbers of one] by name."""
+    """The terms of one prompt.
+
+    Attributes:
+        first: The first term, unchanged.
+        numbers: By tensor name, the values of all terms, [terms, size of one].
+    """
 
     first: Prompted
     numbers: dict[str, ov.Tensor]
 
 
 class ContextMix:
-    """Σ coefficient · term of what `Unet.prompt` returned, for each region; compiled once, for any prompt.
-
-    names: `Unet.passed`.
-    """
+    """Computes Σ coefficient · term of what `Unet.prompt` returned, for each region; compiled once, for any prompt."""
 
     def __init__(self, names: Sequence[str]) -> None:
+        """names: the tensors to mix, `Unet.passed`."""
         self._names = names
         self._request: ov.InferRequest | None = None
 
@@ -35,7 +38,7 @@ class ContextMix:
         return Stacked(terms[0], {name: _stacked([term[name] for term in terms]) for name in self._names})
 
     def __call__(self, stacked: Stacked, coefficients: np.ndarray) -> dict[str, ov.Tensor]:
-        """coefficients: f32 [regions, terms]. What the prompt alone decides otherwise is the first term's."""
+        """Mix with coefficients, f32 [regions, terms]; tensors that are not mixed are the first term's."""
         if self._request is None:
             self._request = _compile({name: stacked.first[name] for name in self._names})
         mixed = dict(stacked.first)
@@ -67,7 +70,7 @@ def _compile(like: Prompted) -> ov.InferRequest:
 
 
 def _stacked(tensors: Sequence[ov.Tensor]) -> ov.Tensor:
-    """[terms, numbers of one]"""
+    """The tensors as rows, [terms, size of one]."""
     size = tensors[0].size
     stacked = ov.Tensor(tensors[0].element_type, ov.Shape([len(tensors), size]))
     for row, tensor in enumerate(tensors):

@@ -1,4 +1,4 @@
-"""From the items of a blend to the tensors that go into sockets."""
+"""Turns the items of a blend into the tensors that go into sockets."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ Tensors: TypeAlias = dict[str, ov.Tensor]
 
 @dataclass(frozen=True)
 class _Part:
-    """What one item brings to one socket."""
+    """One item's contribution to one socket."""
 
     raw: RawFactors | None
     gate: np.ndarray | None
@@ -37,13 +37,12 @@ class _Part:
 class Plugs:
     """Makes the tensors of one component's sockets, in the element type of its graph.
 
-    The adapters of a blend are concatenated along the rank: down [Σ rank, in] once per set of adapters, up
-    [out, Σ rank] with each adapter's weight folded in once per blend. Both are kept in the cache, so a blend seen
-    before costs nothing.
+    The adapters of a blend are concatenated along the rank: down [Σ rank, in] once per set of adapters, and up
+    [out, Σ rank], with each adapter's weight folded in, once per blend. Both are cached, so a blend used before costs
+    nothing.
 
-    read_weight: module path -> the base weight in f32, for the algorithms that depend on it. baked: modules that get
-    nothing, because all that the blend changes in them is in their weights. The compiler's max_rank:
-    sockets whose ranks add up to more get the best approximation of that rank.
+    Attributes:
+        errors: What `max_rank` cost in the last blend, see `tensors`.
     """
 
     def __init__(
@@ -54,6 +53,16 @@ class Plugs:
         read_weight: Callable[[str], np.ndarray],
         baked: Collection[str] = (),
     ) -> None:
+        """Prepare for one graph.
+
+        Args:
+            compiler: Its max_rank, if not None, limits the sum of ranks in a socket: if the sum is larger, the best
+                approximation of that rank takes the place of the adapters' factors.
+            component: The graph's name.
+            sockets: The graph's sockets, by module path.
+            read_weight: Module path -> the base weight in f32, for the algorithms that depend on it.
+            baked: Modules that get nothing, because all of the blend's changes are in their weights.
+        """
         self._component = component
         self._sockets = sockets
         self._type = compiler.socket_type
@@ -61,7 +70,7 @@ class Plugs:
         self._read_weight = read_weight
         self._max_rank = compiler.max_rank
         self._stack = Stacker(compiler.core, compiler.socket_type)
-        # Graphs of a kind take the same tensors.
+        # Graphs of the same kind take the same tensors.
         kinds = (any(getattr(socket, name) for socket in sockets.values()) for name in ("gate", "select"))
         self._graph = (*kinds, frozenset(baked))
         self._empty: dict[int, Tensors] = {}
@@ -73,10 +82,14 @@ class Plugs:
         return _reshaped(self._stack([(array.reshape(1, -1), 1.0)], 0), list(array.shape))
 
     def tensors(self, items: Sequence[BlendItem], columns: Sequence[int] | None = None) -> Tensors:
-        """Every socket input's tensor, by name; rank 0 where no adapter has a part.
+        """Every socket input's tensor, by name; rank 0 for a socket that no adapter touches.
 
-        columns: in a steered graph, the column of each item. After it, `errors` holds by module path what `max_rank`
-        cost: the relative error of the compressed change, in the Frobenius norm.
+        Afterwards `errors` holds, by module path, what `max_rank` cost: the relative error of the compressed change in
+        the Frobenius norm.
+
+        Args:
+            items: The adapters that act, with their weights.
+            columns: In a steered graph, the column of each item.
         """
         columns = tuple(columns or [0] * len(items))
         count = max(columns, default=0) + 1
@@ -85,7 +98,7 @@ class Plugs:
         pairs = [(item, column) for item, column in zip(items, columns, strict=True) if self._touches(item)]
         if not pairs:
             return empty
-        # Which ranks there are depends on the weights only where a block may be off, or ranks are cut.
+        # The ranks depend on the weights only if a block may be off, or if ranks are cut.
         adapters = tuple(
             (id(item.adapter), column, item.static_key if item.blocks or self._max_rank else None)
             for item, column in pairs
@@ -104,7 +117,7 @@ class Plugs:
         return empty | downs | ups[0]
 
     def _downs(self, parts: Mapping[str, list[_Part]], columns: int) -> Tensors:
-        """Also `select`, which ranks are whose."""
+        """The tensors of `down`, and of `select`."""
         tensors: Tensors = {}
         for path, of_socket in parts.items():
             socket = self._sockets[path]
@@ -117,12 +130,12 @@ class Plugs:
         return tensors
 
     def _select(self, parts: list[_Part], columns: int) -> ov.Tensor:
-        """[columns, rank]: 1 where the rank is the column's."""
+        """Which ranks belong to which column, [columns, rank] of ones and zeros."""
         ranks = np.repeat([part.column for part in parts], [part.rank for part in parts])
         return self._stack([((ranks[None] == np.arange(columns)[:, None]).astype(np.float32), 1.0)], 0)
 
     def _ups(self, parts: Mapping[str, list[_Part]], columns: int) -> Tensors:
-        """Also gates."""
+        """The tensors of `ups`, and of `gate`."""
         tensors: Tensors = {}
         for path, of_socket in parts.items():
             socket = self._sockets[path]
@@ -146,7 +159,7 @@ class Plugs:
         return any(item.weight_of(*key) != 0 for key in keys)
 
     def _parts(self, pairs: Sequence[tuple[BlendItem, int]]) -> dict[str, list[_Part]]:
-        """The sockets that the adapters touch, each with what goes into it."""
+        """The parts of each socket that the adapters touch."""
         parts: dict[str, list[_Part]] = {}
         for item, column in pairs:
             forms = self._forms(item.adapter)
@@ -159,7 +172,7 @@ class Plugs:
         return parts
 
     def _forms(self, adapter: Adapter) -> dict[str, RawFactors | Gated]:
-        """The live forms of an adapter's deltas, computed once where they do not lie in the file as they are."""
+        """The live forms of an adapter's deltas; those that have to be computed are computed once."""
         key = ("forms", self._component, id(adapter))
         forms = self._cache.get(key)
         if forms is None:
@@ -177,7 +190,7 @@ class Plugs:
         return delta.raw_factors()
 
     def _compressed(self, parts: dict[str, list[_Part]]) -> tuple[dict[str, list[_Part]], dict[str, float]]:
-        """The parts with the ranks of every socket's column cut to max_rank, and the largest errors of those cut."""
+        """The parts with the ranks of each socket's columns cut to max_rank, and the largest error in each socket."""
         if self._max_rank is None:
             return parts, {}
         cut: dict[str, list[_Part]] = {}
@@ -230,13 +243,13 @@ def _float32(array: np.ndarray) -> np.ndarray:
 
 
 def _flat_taps(down: np.ndarray, socket: Socket) -> np.ndarray:
-    """[rank, in], of a k×k convolution [rank, in, taps]."""
+    """The factor as [rank, in], or for a k×k convolution as [rank, in, taps]."""
     flat = down.reshape(*down.shape[:2], -1)
     return flat if socket.taps > 1 else flat[:, :, 0]
 
 
 def _rows(up: ov.Tensor, names: tuple[str, ...]) -> Tensors:
-    """`up` cut into equal blocks of rows, one per name, without a copy."""
+    """Cut `up` into equal blocks of rows, one per name, without copying."""
     if len(names) == 1:
         return {names[0]: up}
     rows, rank = up.shape
@@ -257,7 +270,7 @@ def _bytes(tensors: Tensors) -> int:
 
 
 def _owned_bytes(form: RawFactors | Gated) -> int:
-    """Memory of its own, beside the mapped file."""
+    """The memory that a form takes outside the mapped file, in bytes."""
     return sum(part.nbytes for part in form if isinstance(part, np.ndarray) and not _is_mapped(part))
 
 

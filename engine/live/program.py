@@ -1,9 +1,9 @@
-"""Which adapters act in which step: schedules, one adapter in turn, averaged guidance, masks.
+"""Which adapters act in which step: schedules, adapters that take turns, averaged guidance, masks.
 
-A program has for every step one or more passes. A pass binds its adapters and then asks the UNet; where a step has
-several, their answers are averaged (LoRA Composite, arXiv 2402.16843). What is on or off for whole steps is plugged in
-and out (`PluggedProgram`). Ramps and masks need a steered graph, where the adapters stay plugged in and their weights
-move (`SteeredProgram`).
+A program has one or more passes for each step. A pass binds its adapters and then calls the UNet; the answers of
+several passes are averaged (LoRA Composite, arXiv:2402.16843). Adapters that are on or off for whole steps are plugged
+in and out (`PluggedProgram`). Ramps and masks need a steered graph, in which the adapters stay plugged in and their
+weights move (`SteeredProgram`).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +23,17 @@ from lorablend.engine.live.unet import Prompted, Unet
 __all__ = ["Pass", "PluggedProgram", "Program", "SteeredProgram", "always_on", "needs_steering"]
 
 Encode = Callable[[Sequence[BlendItem]], list[Conditioning]]
-"""The prompt, and the negative prompt if there is guidance, as the text encoders see them with these adapters."""
+"""Encodes the prompt, and with guidance the negative prompt, with these adapters in the text encoders."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """bind makes the UNet ready; prompted is then given to it, for the prompt and for the negative prompt."""
+    """One of the calls of the UNet in a step, or two with guidance.
+
+    Attributes:
+        bind: Makes the UNet ready.
+        prompted: What to call it with, for the prompt and with guidance for the negative prompt.
+    """
 
     bind: Callable[[], None]
     prompted: Sequence[Prompted]
@@ -36,27 +41,31 @@ class Pass:
 
 class Program(Protocol):
     errors: dict[str, float]
-    """What `max_rank` cost in the worst of the passes, see `Plugs.tensors`."""
+    """What `max_rank` cost in the worst pass, see `Plugs.tensors`."""
 
     def passes(self, step: int) -> Sequence[Pass]:
-        """Of step number `step`, from 0."""
+        """The passes of a step, counted from 0."""
         ...
 
 
 def always_on(blend: Blend, index: int, steps: int) -> bool:
-    """Does an item act with its whole weight everywhere in every step?"""
+    """Whether an item acts with its whole weight everywhere in every step."""
     whole = all(blend.factors(step, steps)[index] == 1 for step in range(steps))
     return whole and blend.items[index].mask is None and blend.mode != "composite"
 
 
 def needs_steering(blend: Blend, steps: int) -> bool:
-    """Is there a mask, or a factor other than 0 and 1? BlendError for what cannot be steered."""
-    found = any(item.mask is not None for item in blend.items) or any(
+    """Whether a blend has a mask, or a factor other than 0 and 1.
+
+    Raises:
+        BlendError: it has, in a mode that cannot be steered.
+    """
+    steered = any(item.mask is not None for item in blend.items) or any(
         factor not in (0, 1) for step in range(steps) for factor in blend.factors(step, steps)
     )
-    if found and blend.mode == "composite":
+    if steered and blend.mode == "composite":
         raise BlendError("mode composite takes neither masks nor ramps; use sum, or leave them out")
-    return found
+    return steered
 
 
 class PluggedProgram:
@@ -84,18 +93,19 @@ class PluggedProgram:
 
 
 def _groups(blend: Blend, step: int, steps: int) -> list[tuple[int, ...]]:
-    """The items, by index, that act together, for each pass of a step."""
+    """The indices of the items that act together, for each pass of a step."""
     on = tuple(index for index, factor in enumerate(blend.factors(step, steps)) if factor)
     return [(index,) for index in on] or [()] if blend.mode == "composite" else [on]
 
 
 class SteeredProgram:
-    """All adapters plugged in, those that are steered in a column each; column 0 has the others.
+    """All adapters stay plugged in: each steered one in a column of its own, the others in column 0.
 
-    Cross-attention's keys and values depend on no place, and they do depend on the text encoders: each masked adapter
-    has a region with a pair of its own, made with the prompt as the text encoders see it with this adapter, and region
-    0 has the pair without any of them. The text encoders see whole what acts in a step at all. Beyond that the pairs
-    are linear in the factors, so those of a step are a sum of what was computed once (`ContextMix`).
+    Cross-attention's keys and values do not depend on a place, but they depend on the text encoders. So each masked
+    adapter has a region with a pair of its own, made from the prompt as encoded with that adapter; region 0 has the
+    pair without any masked adapter. In the text encoders an adapter is either off or has its whole weight, depending on
+    whether it acts in the step. Otherwise the pairs are linear in the factors, so the pairs of a step are sums of pairs
+    that were computed once (`ContextMix`).
     """
 
     def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
@@ -134,17 +144,17 @@ class SteeredProgram:
                 if ("unet", path) in item.adapter.deltas and item.weight_of("unet", path):
                     raise BlendError(
                         f"{item.adapter.name} has a mask and changes {path}, which acts everywhere; "
-                        f"set the weight of that block to 0, or leave out the mask"
+                        "set the weight of that block to 0, or leave out the mask"
                     )
 
     def _cells_of_masks(self) -> dict[tuple[int, Size], np.ndarray]:
-        """Every mask, by item, at every resolution of the UNet."""
+        """Each item's mask at each resolution of the UNet."""
         sizes = {size for size in (*self._unet.steer_sizes.values(), *self._unet.region_sizes.values()) if size}
         masks = [(index, mask) for index, item in enumerate(self._items) if (mask := item.mask) is not None]
         return {(index, size): mask.cells(*size) for index, mask in masks for size in sizes}
 
     def _context(self, heard: tuple[int, ...], encode: Encode) -> "_Context":
-        """For the steps in which the text encoders see these items."""
+        """The keys and values for the steps in which the text encoders have the items `heard`."""
         steps = [factors for factors, of_step in zip(self._factors, self._heard, strict=True) if of_step == heard]
         on = [index for index in range(len(self._items)) if any(factors[index] for factors in steps)]
         moving = [index for index in on if any(factors[index] != 1 for factors in steps)]
@@ -170,7 +180,7 @@ class SteeredProgram:
         return self._mixed[1]
 
     def _places(self, step: int) -> dict[str, np.ndarray]:
-        """The inputs of `Unet.steer`."""
+        """The inputs of `Unet.steer` in a step."""
         inputs: dict[str, np.ndarray] = {}
         for name, size in self._unet.steer_sizes.items():
             height, width = size if size is not None and self._masked else (1, 1)
@@ -189,13 +199,21 @@ class SteeredProgram:
 
 @dataclass(frozen=True)
 class _Context:
-    """Keys and values to mix, for each prompt; and for each region its terms: an item, or None for the rest."""
+    """Keys and values to mix.
+
+    Attributes:
+        prompts: The terms of each prompt.
+        terms: For each region, its terms: an item's index, or None for the term without any moving item.
+    """
 
     prompts: list[Stacked]
     terms: list[list[int | None]]
 
     def coefficients(self, factors: Sequence[float]) -> np.ndarray:
-        """f32 [regions, terms]: keys and values with factors f are (1 - Σ f) · those without + Σ f · those with one."""
+        """The weight of each term in each region, f32 [regions, terms].
+
+        With the factors f, keys and values are (1 - Σ f) · those without moving items + Σ f · those with one of them.
+        """
         rows = np.zeros((len(self.terms), sum(map(len, self.terms))), np.float32)
         start = 0
         for row, terms in zip(rows, self.terms, strict=True):

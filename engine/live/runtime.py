@@ -1,8 +1,9 @@
-"""The live runtime: sockets, our own denoising loop, any blend without recompiling."""
+"""The live runtime: sockets and our own denoising loop; a change of blend needs no compilation."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lorablend.engine.live.compiler import Compiler
 from lorablend.engine.live.program import Pass, PluggedProgram, Program, SteeredProgram, always_on, needs_steering
 from lorablend.engine.live.tensor_cache import TensorCache
 from lorablend.engine.live.text import Conditioning, TextEncoders, changes_text
-from lorablend.engine.live.unet import Unet, Variant
+from lorablend.engine.live.unet import GraphVariant, Unet
 from lorablend.engine.live.vae import Vae
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
@@ -30,16 +31,16 @@ from lorablend.engine.schedulers.plans import Denoise
 
 __all__ = ["LiveRuntime"]
 
-_KEPT_PART = 1 / 8  # of the machine's memory, for tensors of blends seen before
-_SMALL = 2**27  # bytes of the UNet's weights
+_CACHE_SHARE = 1 / 8  # of the machine's memory, for the tensors of recent blends
+_SMALL = 2**27  # bytes of a UNet's weights
 
 
 class LiveRuntime:
-    """One model on one device. Not for two threads at once.
+    """One model on one device. Only one thread may use it at a time.
 
-    A blend needs a new compilation only if its adapters change what has no socket (see `parts`), or if it is the first
-    one with a gate, a mask or a ramp (see `unet.Variant`). What is baked is kept on disk by its content, and so is what
-    was compiled from it.
+    A blend needs a new compilation only if its adapters change something that has no socket (see `parts`), or if it is
+    the first one with a gate, a mask or a ramp (see `unet.GraphVariant`). Baked folders are kept on disk by their
+    content, and so are the graphs compiled from them.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class LiveRuntime:
         if precision is not None:
             options["INFERENCE_PRECISION_HINT"] = precision
         if device == "CPU" and model.component("unet").with_suffix(".bin").stat().st_size < _SMALL:
-            # Each graph has an arena of TBB's. On a busy machine a thread stays in one for up to a second without work;
-            # graphs of milliseconds that take turns never see it, and what static_partitioner left for it piles up:
-            # 2 MB a picture of the demo model (OpenVINO 2026.4.1; akin to uxlfoundation/oneTBB#1403; less of it with
-            # TBB_PARTITIONER AUTO or threads for the UNet alone, but not none). Without streams a graph runs on its
-            # caller's thread: 1.05 s in place of 0.82 s a picture on two quiet cores. Large graphs keep their threads.
+            # Each graph has a TBB arena of its own. On a busy machine a thread stays in an arena for up to a second
+            # without work. Graphs that run for milliseconds in turn never get it back in that time, and the tasks that
+            # static_partitioner left for it pile up: 2 MB per picture of the demo model (OpenVINO 2026.4.1; see
+            # uxlfoundation/oneTBB#1403; TBB_PARTITIONER AUTO, or threads for the UNet alone, reduce it but do not end
+            # it). Without streams a graph runs on its caller's thread: 1.05 s instead of 0.82 s per picture on two
+            # quiet cores. Large graphs keep their threads.
             options["NUM_STREAMS"] = "0"
-        cache = TensorCache(int(psutil.virtual_memory().total * _KEPT_PART))
+        cache = TensorCache(int(psutil.virtual_memory().total * _CACHE_SHARE))
         self._compiler = Compiler.of(ov.Core(), device, options, cache_dir / "live", cache, max_rank)
         self._baked = BlendCache(cache_dir / "baked")
         self._schedule = NoiseSchedule.from_config(dict(model.scheduler_config))
@@ -68,15 +70,18 @@ class LiveRuntime:
         """Draw `request.batch` pictures.
 
         Raises:
-            AdapterError, BaseModelError: an adapter does not fit this model. Nothing has been drawn then.
-            BlendError: the blend asks for what it cannot have, such as a mask for a change that has to be baked.
-            RequestError: the scheduler cannot do what is asked.
-            ResourceError: no disk space for what has to be baked.
+            AdapterError: an adapter does not fit this model; this and the next come before anything is drawn.
+            BaseModelError: an adapter is for another base model.
+            BlendError: parts of the blend cannot be combined, such as a mask with a change that has to be baked.
+            ModelError: the model cannot be compiled with sockets, or its numbers overflow.
+            RequestError: the scheduler cannot do what the request needs.
+            ResourceError: the disk has no space for the weights that have to be baked.
             Cancelled: the callback returned False.
         """
         clock = _Clock()
-        asked = request
-        run = plan(asked.scheduler, asked.steps, self._schedule, asked.spacing, asked.strength, asked.timesteps)
+        run = plan(
+            request.scheduler, request.steps, self._schedule, request.spacing, request.strength, request.timesteps
+        )
         if blend:
             check_attach(blend, self._model.parameters, self._model.family)
         steered = needs_steering(blend, len(run))
@@ -102,11 +107,11 @@ class LiveRuntime:
         with clock.phase("encode"):
             start = None if inputs.image is None else self._vae.encode(inputs.image)
             mask = None if inputs.mask is None else masked_cells(inputs.mask, cell).astype(np.float32)[None, None]
+        task = _Task(request, run, unet, program, start, mask, callback)
         pictures = []
-        for index, seed in enumerate(request.seeds):
+        for index in range(request.batch):
             with clock.phase("denoise"):
-                noise = self._noise(request, inputs, index, seed)
-                latent = self._denoise(request, run, unet, program, noise, start, mask, callback, index, seed)
+                latent = self._denoise(task, index, self._noise(request, inputs, index))
             with clock.phase("decode"):
                 picture = self._vae.decode(latent)
                 if inputs.image is not None and inputs.mask is not None:
@@ -116,7 +121,11 @@ class LiveRuntime:
         return Drawn(pictures, clock.seconds, warnings, program.errors)
 
     def _parts_to_bake(self, blend: Blend, steps: int) -> Parts:
-        """BlendError where an adapter that comes and goes, or acts in one place, cannot be live."""
+        """The parts that cannot be live.
+
+        Raises:
+            BlendError: an adapter with such a part has a schedule, a mask or a turn.
+        """
         shapes = self._model.parameters
         parts = parts_to_bake(blend, shapes, self._sockets())
         adapters = {id(part.adapter) for of_parameter in parts.values() for part in of_parameter}
@@ -129,7 +138,7 @@ class LiveRuntime:
         return parts
 
     def _sockets(self) -> set[tuple[str, str]]:
-        """Every linear layer and convolution; embeddings are looked up, not multiplied with."""
+        """The module of every linear layer and convolution; an embedding is looked up, not multiplied with."""
         return {
             (component, name.removesuffix(".weight"))
             for (component, name), shape in self._model.parameters.items()
@@ -137,7 +146,7 @@ class LiveRuntime:
         }
 
     def _load(self, size: tuple[int, int], blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
-        """The networks, compiled when they are first needed, and again for another size or for what must be baked."""
+        """The networks, compiled when first needed, and again for another size or for other baked weights."""
         folder = self._model
         if parts:
             folder = ModelFolder(self._baked.folder(self._model, blend, parts)[0])
@@ -158,12 +167,12 @@ class LiveRuntime:
             text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, text_gates, whole)
             self._text = (changed, text)
 
-        variant = Variant(gates="unet" in gated, steered=steered)
+        variant = GraphVariant(gates="unet" in gated, steered=steered)
         key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
         if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
             if self._unet is not None:
-                variant |= self._unet[1].variant  # who once had a mask will want it again
-            self._unet = None  # gives its memory back before the next one takes as much
+                variant |= self._unet[1].variant  # a user of masks will use them again
+            self._unet = None  # frees its memory before the next one needs as much
             baked = [path for component, path in whole if component == "unet"]
             read = partial(self._read_weight, "unet")
             self._unet = (key, Unet(self._compiler, folder, size, read, variant, baked))
@@ -171,53 +180,43 @@ class LiveRuntime:
         return self._text[1], self._unet[1]
 
     def _refuse_unplugged(self, blend: Blend, parts: Parts, unet: Unet) -> None:
-        """ModelError for a layer of another kind than those of SD, which got no socket where `_sockets` has one."""
+        """Raise ModelError for a layer that `_sockets` counts on, but that got no socket: it is of an unknown kind."""
         for item in blend.items:
             for component, path in item.adapter.deltas:
                 changes = component == "unet" and (component, f"{path}.weight") not in parts
                 if changes and path not in unet.sockets and item.weight_of(component, path):
                     raise ModelError(
-                        f"{item.adapter.name} changes {path}, which in {self._model.path} is no layer that an adapter "
-                        "can be plugged into; use runtime=genai"
+                        f"{item.adapter.name} changes {path}, which in {self._model.path} is not a layer that an "
+                        "adapter can be plugged into; use runtime=genai"
                     )
 
     def _read_weight(self, component: str, path: str) -> np.ndarray:
-        """A module's weight without any adapter."""
+        """A module's weight in the model itself, f32."""
         return self._model.graphs[component].read(f"{path}.weight")
 
-    def _noise(self, request: Request, inputs: Inputs, index: int, seed: int) -> np.ndarray:
+    def _noise(self, request: Request, inputs: Inputs, index: int) -> np.ndarray:
         if inputs.latents is not None:
             return inputs.latents[index : index + 1]
         cell = self._model.vae_scale_factor
-        return picture_noise(seed, (1, self._model.latent_channels, request.height // cell, request.width // cell))
+        shape = (1, self._model.latent_channels, request.height // cell, request.width // cell)
+        return picture_noise(request.seeds[index], shape)
 
-    def _denoise(
-        self,
-        request: Request,
-        run: Plan,
-        unet: Unet,
-        program: Program,
-        noise: np.ndarray,
-        start: np.ndarray | None,
-        mask: np.ndarray | None,
-        callback: Callback | None,
-        index: int,
-        seed: int,
-    ) -> np.ndarray:
-        """f32 [1, 4, h, w]: the clean latent. start: the input picture's latent; mask: [1, 1, h, w], 1 = repaint."""
+    def _denoise(self, task: "_Task", index: int, noise: np.ndarray) -> np.ndarray:
+        """The clean latent of one picture, f32 [1, 4, h, w], from noise of the same shape."""
+        request, run, start, mask, callback = task.request, task.run, task.start, task.mask, task.callback
         guidance = np.float32(request.guidance_scale)
         done = 0
 
         def predict(x: np.ndarray, t: float) -> np.ndarray:
-            passes = program.passes(done)
-            return sum(ask(x, t, one) for one in passes) / np.float32(len(passes))
+            passes = task.program.passes(done)
+            return sum(guided(x, t, one_pass) for one_pass in passes) / np.float32(len(passes))
 
-        def ask(x: np.ndarray, t: float, one: Pass) -> np.ndarray:
-            one.bind()
-            output = unet(x, t, one.prompted[0])
-            if len(one.prompted) == 1:
+        def guided(x: np.ndarray, t: float, one_pass: Pass) -> np.ndarray:
+            one_pass.bind()
+            output = task.unet(x, t, one_pass.prompted[0])
+            if len(one_pass.prompted) == 1:
                 return output
-            negative = unet(x, t, one.prompted[1])  # classifier-free guidance (arXiv 2207.12598)
+            negative = task.unet(x, t, one_pass.prompted[1])  # classifier-free guidance (arXiv:2207.12598)
             return negative + guidance * (output - negative)
 
         denoise = denoiser(predict, self._schedule.prediction_type)
@@ -235,17 +234,33 @@ class LiveRuntime:
             if callback(info) is False:
                 raise Cancelled(f"stopped after step {step + 1} of {len(run)}, picture {index + 1} of {request.batch}")
 
-        # As in diffusers, inpainting at full strength forgets what was there, image to image does not.
+        # As in diffusers, inpainting at full strength starts from noise alone; image to image does not.
         if start is None or (mask is not None and request.strength == 1):
             x = noise * np.float32(run.init_sigma)
         else:
             x = start + noise * np.float32(run.sigmas[0])
-        source = noise_source(seed)
+        source = noise_source(request.seeds[index])
         return sample(run, denoise, x, lambda: source.standard_normal(x.shape, dtype=np.float32), callback=report)
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What all pictures of one request share.
+
+    start: the input picture's latent, f32 [1, 4, h, w]. mask: f32 [1, 1, h, w], 1 = repaint.
+    """
+
+    request: Request
+    run: Plan
+    unet: Unet
+    program: Program
+    start: np.ndarray | None
+    mask: np.ndarray | None
+    callback: Callback | None
+
+
 def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.ndarray) -> Denoise:
-    """Outside the mask, x is the input picture at the step's own noise level, and the answer is the input picture."""
+    """Keep the input picture outside the mask: x is replaced by it there, at the step's noise level, and so is x0."""
 
     def masked(x: np.ndarray, sigma: float, t: float) -> np.ndarray:
         denoised = denoise(x * mask + (start + noise * np.float32(sigma)) * (1 - mask), sigma, t)
@@ -255,7 +270,7 @@ def _repaint(denoise: Denoise, start: np.ndarray, noise: np.ndarray, mask: np.nd
 
 
 def _baked_warning(parts: Parts) -> tuple[str, ...]:
-    """A blend that is baked in part says so."""
+    """The warning that parts of the blend were baked."""
     if not parts:
         return ()
     names = sorted({part.adapter.name for of_parameter in parts.values() for part in of_parameter})
@@ -263,14 +278,14 @@ def _baked_warning(parts: Parts) -> tuple[str, ...]:
 
 
 def _cut_warnings(encoded: Iterable[Sequence[Conditioning]]) -> list[str]:
-    """One of each prompt, whatever adapters it was encoded with."""
+    """One warning for each prompt that was cut, no matter how often it was encoded."""
     cut = {i: one.cut for conditionings in encoded for i, one in enumerate(conditionings) if one.cut}
     names = ("prompt", "negative prompt")
     return [f"the {names[i]} is too long for the model; left out: {words}" for i, words in sorted(cut.items())]
 
 
 class _Clock:
-    """Adds up seconds by phase."""
+    """Adds up the seconds of each phase."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What was made for recent blends, kept within a budget of memory."""
+"""A cache for the tensors of recent blends, within a budget of memory."""
 
 from collections import OrderedDict
 from typing import Any
@@ -7,7 +7,7 @@ __all__ = ["TensorCache"]
 
 
 class TensorCache:
-    """Values by key, those used longest ago thrown out when they take more than `budget` bytes together."""
+    """Values by key. When they take more than `budget` bytes together, those used longest ago are dropped."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -21,7 +21,7 @@ class TensorCache:
         return entry[0]
 
     def put(self, key: object, value: Any, size: int, alive: object) -> None:
-        """size: of the value, in bytes. `alive` is what the key's ids belong to: it must outlive the entry."""
+        """Keep a value of `size` bytes, and `alive`, the objects whose ids are in the key, as long as the entry."""
         self._entries[key] = (value, alive, size)
         while len(self._entries) > 1 and sum(size for _, _, size in self._entries.values()) > self._budget:
             self._entries.popitem(last=False)

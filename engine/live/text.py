@@ -1,4 +1,4 @@
-"""Prompts to what the UNet is conditioned on: tokenizers and text encoders."""
+"""Tokenizers and text encoders: from prompts to what the UNet is conditioned on."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,12 +27,18 @@ _T = TypeVar("_T")
 
 _EMBEDDING_PATH = "text_model.embeddings.token_embedding"
 _TOKEN_EMBEDDING = "token_embedding/aten::embedding/Gather"
-_PLACEHOLDER = 0  # a token that ends no prompt; a vector takes its place
+_PLACEHOLDER = 0  # any token that does not end a prompt; a vector replaces it
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """hidden: f32 [1, 77, width]; pooled: f32 [1, 1280] (SDXL, else None); cut: the words that did not fit."""
+    """An encoded prompt.
+
+    Attributes:
+        hidden: f32 [1, 77, width].
+        pooled: f32 [1, 1280] in SDXL, otherwise None.
+        cut: The words that did not fit.
+    """
 
     hidden: np.ndarray
     pooled: np.ndarray | None
@@ -51,7 +57,16 @@ class TextEncoders:
         gates: bool,
         baked: Collection[tuple[str, str]],
     ) -> None:
-        """graphs: component -> the .xml to compile. read_weight takes a component first; it and baked: see `Plugs`."""
+        """Compile the text encoders.
+
+        Args:
+            compiler: The device.
+            model: The model folder.
+            graphs: Component -> the .xml to compile, which may have baked weights.
+            read_weight: (component, module path) -> the base weight, see `Plugs`.
+            gates: Whether sockets have gates.
+            baked: The (component, module path) of each module whose changes are all baked, see `Plugs`.
+        """
         self.gates = gates
         self._force_zeros = model.force_zeros_for_empty_prompt
         self._xl = model.family == "sdxl"
@@ -64,16 +79,15 @@ class TextEncoders:
                 partial(read_weight, name),
                 gates=gates,
                 baked=[path for component, path in baked if component == name],
-                last_layer=not self._xl,
             )
             for name, xml in graphs.items()
         ]
 
     def encode(self, prompt: str | None, items: Sequence[BlendItem]) -> Conditioning:
-        """The prompt as both encoders see it with the adapters plugged in.
+        """Encode a prompt with the adapters plugged into all text encoders.
 
-        None, an absent negative prompt, gives zeros where the model asks for it (diffusers'
-        `force_zeros_for_empty_prompt`), and else the same as an empty string.
+        An absent negative prompt, None, gives zeros if the model's settings say so (diffusers'
+        `force_zeros_for_empty_prompt`), and otherwise the same as an empty string.
         """
         encoded = [encoder.encode(prompt or "", items) for encoder in self._encoders]
         hidden = np.concatenate([hidden for hidden, _, _ in encoded], axis=-1)
@@ -86,7 +100,7 @@ class TextEncoders:
 class _Encoder:
     """One tokenizer and its text encoder.
 
-    SDXL conditions on the last but one hidden state (before the final layer norm), SD 1.5 on the last one.
+    SDXL conditions on the last hidden state but one (before the final layer norm), SD 1.5 on the last one.
     """
 
     def __init__(
@@ -99,7 +113,6 @@ class _Encoder:
         *,
         gates: bool,
         baked: Collection[str],
-        last_layer: bool,
     ) -> None:
         self.component = component
         self._core = core = compiler.core
@@ -112,7 +125,7 @@ class _Encoder:
         graph = core.read_model(xml)
         graph.reshape([1, self._length])
         layers = sum(1 for output in graph.outputs if any(n.startswith("hidden_states.") for n in output.get_names()))
-        hidden = graph.output("last_hidden_state" if last_layer else f"hidden_states.{layers - 2}")
+        hidden = graph.output(f"hidden_states.{layers - 2}" if model.family == "sdxl" else "last_hidden_state")
         results = [_named_result(hidden, "hidden")]
         if any("text_embeds" in output.get_names() for output in graph.outputs):
             results.append(_named_result(graph.output("text_embeds"), "pooled"))
@@ -142,9 +155,9 @@ class _Encoder:
     def _tokenize(
         self, prompt: str, embeddings: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[int, np.ndarray], str]:
-        """(int64 [1, 77], the vectors that stand in place of tokens, what was cut).
+        """The prompt's tokens, int64 [1, 77]; the vectors that replace tokens, by place; and the words that were cut.
 
-        Cut as diffusers cuts it: the last place keeps the end token.
+        A long prompt is cut as diffusers cuts it: the last place keeps the end token.
         """
         ids, vectors = self._with_embeddings(prompt, embeddings)
         cut = ""
@@ -159,7 +172,7 @@ class _Encoder:
     def _with_embeddings(
         self, prompt: str, embeddings: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """The prompt's tokens, and by place the vectors of the textual inversions (arXiv 2208.01618) named in it."""
+        """The prompt's tokens, and by place the vectors of the textual inversions (arXiv:2208.01618) named in it."""
         parts = split_at_names(prompt, embeddings)
         if len(parts) == 1 and isinstance(parts[0], str):
             return self._ids(prompt), {}
@@ -185,7 +198,7 @@ class _Encoder:
 
 
 def changes_text(item: BlendItem) -> bool:
-    """Do the text encoders see a prompt differently with it?"""
+    """Whether an item changes how the text encoders encode a prompt."""
     adapter = item.adapter
     words = ((component, _EMBEDDING_PATH) for vectors in adapter.embeddings.values() for component in vectors)
     modules = (key for key in (*adapter.deltas, *adapter.biases) if key[0] != "unet")
@@ -193,7 +206,11 @@ def changes_text(item: BlendItem) -> bool:
 
 
 def _words(items: Sequence[BlendItem], component: str) -> dict[str, np.ndarray]:
-    """The vectors of the items' own words for one text encoder. BlendError where a word means two things."""
+    """The vectors of the items' own words for one text encoder.
+
+    Raises:
+        BlendError: two items bring the same word with different vectors.
+    """
     words: dict[str, np.ndarray] = {}
     first: dict[str, tuple[str, np.ndarray]] = {}
     for item in items:
@@ -212,7 +229,7 @@ def _words(items: Sequence[BlendItem], component: str) -> dict[str, np.ndarray]:
 
 
 def _named_result(output: ov.Output, name: str) -> ov.Node:
-    # The old result stands between the value and its name.
+    # The value is behind the old result, which has its name.
     source = output.get_node().input_value(0)
     result = op.result(source)
     result.output(0).set_names({name})
@@ -220,7 +237,7 @@ def _named_result(output: ov.Output, name: str) -> ov.Node:
 
 
 def _take_embeddings(graph: ov.Model) -> int:
-    """Let vectors take the place of tokens' own, where "embedded" is true; returns their width."""
+    """Let vectors replace the tokens' own wherever the new input "embedded" is true; return their width."""
     gather = next(n for n in graph.get_ordered_ops() if _TOKEN_EMBEDDING in n.get_friendly_name())
     out = gather.output(0)
     length, width = (d.get_length() for d in list(out.get_partial_shape())[1:])
@@ -234,21 +251,21 @@ def _take_embeddings(graph: ov.Model) -> int:
 
 
 def split_at_names(text: str, names: Mapping[str, _T]) -> list[str | _T]:
-    """The text with every name in it replaced by what it stands for.
+    """Split a text at every name, and replace the names by their values.
 
-    A name is a whole word in any letter case, as it is or written <name> (diffusers) or embedding:name (ComfyUI).
+    A name is a whole word in any letter case, plain or written <name> (diffusers) or embedding:name (ComfyUI).
     """
     if not names:
         return [text]
 
-    def value_of(found: str) -> _T:  # by the very rule that found it: "ı" is "i" to it, and not to str.casefold
-        return next(value for name, value in names.items() if re.fullmatch(re.escape(name), found, re.IGNORECASE))
+    def value_of(word: str) -> _T:  # the rule that matched the word: to it "ı" is "i", unlike to str.casefold
+        return next(value for name, value in names.items() if re.fullmatch(re.escape(name), word, re.IGNORECASE))
 
-    word = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    parts = re.split(rf"<({word})>|(?:\bembedding:)?(?<!\w)({word})(?!\w)", text, flags=re.IGNORECASE)
-    found: list[str | _T] = []
+    any_name = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    parts = re.split(rf"<({any_name})>|(?:\bembedding:)?(?<!\w)({any_name})(?!\w)", text, flags=re.IGNORECASE)
+    pieces: list[str | _T] = []
     for i in range(0, len(parts), 3):
-        found.append(parts[i])
+        pieces.append(parts[i])
         if i + 1 < len(parts):
-            found.append(value_of(parts[i + 1] or parts[i + 2]))
-    return [part for part in found if not isinstance(part, str) or part] or [""]
+            pieces.append(value_of(parts[i + 1] or parts[i + 2]))
+    return [piece for piece in pieces if not isinstance(piece, str) or piece] or [""]

@@ -18,32 +18,37 @@ from lorablend.engine.live.plugs import Plugs
 from lorablend.engine.live.text import Conditioning
 from lorablend.engine.model_folder import ModelFolder
 
-__all__ = ["Prompted", "Unet", "Variant", "make_static"]
+__all__ = ["GraphVariant", "Prompted", "Unet", "make_static"]
 
 _MOST_REQUESTS = 16
 _INPUTS = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"}
 
 
 Prompted: TypeAlias = Mapping[str, ov.Tensor]
-"""What the UNet is given beside the latent, made once per picture: tensor name -> tensor."""
+"""The UNet's inputs other than the latent and the timestep, made once per picture: tensor name -> tensor."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """Which sockets a graph is compiled with: what few blends need, and costs time in every step."""
+class GraphVariant:
+    """The options that a graph is compiled with. Few blends need them, and each costs time in every step.
+
+    Attributes:
+        gates: Sockets have gates, for DoRA and IA3.
+        steered: Adapters have weights for each place, for masks and ramps.
+    """
 
     gates: bool = False
     steered: bool = False
 
-    def covers(self, other: "Variant") -> bool:
+    def covers(self, other: "GraphVariant") -> bool:
         return self.gates >= other.gates and self.steered >= other.steered
 
-    def __or__(self, other: "Variant") -> "Variant":
-        return Variant(self.gates or other.gates, self.steered or other.steered)
+    def __or__(self, other: "GraphVariant") -> "GraphVariant":
+        return GraphVariant(self.gates or other.gates, self.steered or other.steered)
 
 
 class _Request:
-    """An inference request of each part of the UNet, and what is bound to it."""
+    """An inference request for each of the UNet's two graphs, and the tensors bound to them."""
 
     def __init__(self, main: ov.InferRequest, context: ov.InferRequest) -> None:
         self.main, self.context = main, context
@@ -55,8 +60,19 @@ class _Request:
 
 
 class Unet:
-    """Static shapes, batch 1: guidance is two calls, so turning it on or off, or asking for more pictures, never
-    recompiles, and a picture does not depend on its neighbours in the batch.
+    """A UNet with static shapes and batch 1.
+
+    Guidance takes two calls. So turning it on or off, or drawing more pictures, needs no compilation, and a picture
+    does not depend on its neighbours in the batch.
+
+    Attributes:
+        size: (width, height) in pixels.
+        variant: The options that it was compiled with.
+        sockets: Its sockets, by module path.
+        passed: The names of the tensors that pass from the prompt's graph to the main one.
+        steer_sizes: Steering input -> the feature map's size (height, width), or None; see `steer`.
+        region_sizes: Region input -> the feature map's size; see `steer`.
+        placeless: In a steered graph, the module paths of layers that act everywhere.
     """
 
     def __init__(
@@ -65,10 +81,22 @@ class Unet:
         model: ModelFolder,
         size: tuple[int, int],
         read_weight: Callable[[str], np.ndarray],
-        variant: Variant,
+        variant: GraphVariant,
         baked: Collection[str] = (),
     ) -> None:
-        """size: (width, height) in pixels. read_weight, baked: see `Plugs`."""
+        """Compile the UNet of a model folder.
+
+        Args:
+            compiler: The device.
+            model: The folder, which may have baked weights.
+            size: (width, height) in pixels.
+            read_weight: Module path -> the base weight in f32, see `Plugs`.
+            variant: The options to compile it with.
+            baked: The modules whose changes are all baked, see `Plugs`.
+
+        Raises:
+            ModelError: the UNet is of another kind.
+        """
         self.size = size
         self.variant = variant
         graph = compiler.core.read_model(model.component("unet"))
@@ -88,22 +116,24 @@ class Unet:
 
     @property
     def errors(self) -> Mapping[str, float]:
-        """What `max_rank` cost the blend that is plugged in, see `Plugs.tensors`."""
+        """What `max_rank` cost in the blend that is plugged in, see `Plugs.tensors`."""
         return self._plugs.errors
 
     def reserve(self, count: int) -> None:
-        """Have `count` requests, or the most there may be, for what will be plugged in in turn; forget the others'."""
+        """Have `count` requests for blends that take turns, but not more than the limit, and drop all others."""
         del self._requests[count:]
         self._request = self._requests[0]
         while len(self._requests) < min(count, _MOST_REQUESTS):
             self._requests.append(self._request.another())
 
     def plug(self, items: Sequence[BlendItem], columns: Sequence[int] | None = None, request: int = 0) -> None:
-        """Bind the items' tensors. Nothing is compiled; inputs whose tensor stays the same are left alone.
+        """Bind the items' tensors. Nothing is compiled, and inputs whose tensor stays the same are left alone.
 
-        columns: of a steered graph, which of the columns that `steer` sets is each item's; 0 for all if not given.
-        request: which of those reserved is used from now on. Binding some 2,000 tensors takes 2 % of a step at full
-        size, going back to a request that has them bound takes nothing.
+        Args:
+            items: The adapters that act, with their weights.
+            columns: In a steered graph, the column of each item, see `steer`; 0 for all if not given.
+            request: The reserved request to use from now on. Binding some 2,000 tensors takes 2 % of a step at full
+                size; going back to a request that has them bound takes no time.
         """
         self._request = self._requests[request % len(self._requests)]
         tensors = self._plugs.tensors(items, columns)
@@ -114,11 +144,12 @@ class Unet:
         self._request.bound = tensors
 
     def steer(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """Set what every column counts at every place, and what every region counts in cross-attention, in the request
-        that is used.
+        """Set the weight of each column at each place, and of each region in cross-attention, in the current request.
 
-        f32 arrays [columns, height or 1, width or 1] for the names in `steer_sizes`, [regions, places or 1] for those
-        in `region_sizes`. A name left out is 1 everywhere, for one column or region.
+        Args:
+            inputs: f32 arrays: [columns, height or 1, width or 1] for the names in `steer_sizes`, and
+                [regions, places or 1] for those in `region_sizes`. A missing name is 1 everywhere, for one column or
+                region.
         """
         for name in self.steer_sizes:
             self._request.main.set_tensor(name, self._as_socket(inputs.get(name, np.ones((1, 1, 1), np.float32))))
@@ -129,7 +160,7 @@ class Unet:
         return self._plugs.rounded(array)
 
     def prompt(self, conditioning: Conditioning) -> dict[str, ov.Tensor]:
-        """Run the part that sees the prompt only. It holds for the blend that is plugged in now."""
+        """Run the graph that depends only on the prompt. The result is for the blend that is plugged in now."""
         self._request.context.set_tensor("encoder_hidden_states", ov.Tensor(conditioning.hidden))
         outputs = {}
         for name in self.passed:
@@ -139,14 +170,14 @@ class Unet:
         self._request.context.infer()
         if conditioning.pooled is not None:
             width, height = self.size
-            # SDXL's micro-conditioning (arXiv 2307.01952, 2.2): original size, crop corner, target size, each
-            # (height, width).
+            # SDXL's micro-conditioning (arXiv:2307.01952, section 2.2): original size, crop corner and target size,
+            # each as (height, width).
             outputs["text_embeds"] = ov.Tensor(conditioning.pooled)
             outputs["time_ids"] = ov.Tensor(np.array([[height, width, 0, 0, height, width]], np.float32))
         return outputs
 
     def __call__(self, sample: np.ndarray, timestep: float, prompted: Prompted) -> np.ndarray:
-        """sample: f32 [1, 4, height/8, width/8] of unit variance; the prediction comes back in the same shape."""
+        """Predict from a latent of unit variance, f32 [1, 4, height/8, width/8]; the prediction has the same shape."""
         for name, tensor in prompted.items():
             self._request.main.set_tensor(name, tensor)
         self._request.main.set_tensor("sample", ov.Tensor(sample))
@@ -164,13 +195,13 @@ def _check(graph: ov.Model, model: ModelFolder) -> None:
         )
     if model.in_channels != model.latent_channels:
         raise ModelError(
-            f"the UNet of {model.path} takes {model.in_channels} channels, its VAE gives {model.latent_channels}: "
-            "an inpainting model; use the plain one, which repaints with a mask too, or runtime=genai"
+            f"the UNet of {model.path} takes {model.in_channels} channels, but its VAE has {model.latent_channels}, as "
+            "in an inpainting model; use the plain model, which takes masks too, or runtime=genai"
         )
 
 
 def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> None:
-    """Fix every shape, and let timesteps be fractions, as the karras and exponential spacings need them."""
+    """Make every shape static, and let timesteps be fractions, as the karras and exponential spacings need them."""
     cell = model.vae_scale_factor
     shapes: dict[str, list[int]] = {}
     for port in graph.inputs:
@@ -183,8 +214,8 @@ def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> N
         else:
             shapes[name] = [1, *(_length(model, name, i, d) for i, d in enumerate(shape) if i)]
     graph.reshape(shapes)
-    # Shapes that the graph computes become constants, so that cross-attention's reshapes can move with to_k and to_v.
-    # (OpenVINO's ConstantFolding would do it too, and unpack all fp16 weights to f32 on the way.)
+    # Shapes computed in the graph become constants, so that cross-attention's reshapes can move with to_k and to_v.
+    # (OpenVINO's ConstantFolding would do this too, but would also unpack all fp16 weights to f32.)
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "ShapeOf" and node.input_value(0).get_partial_shape().is_static:
             shape = np.array(list(node.input_value(0).get_shape()), node.get_output_element_type(0).to_dtype())
@@ -198,6 +229,6 @@ def _length(model: ModelFolder, name: str, axis: int, dimension: ov.Dimension) -
     if name == "encoder_hidden_states" and axis == 1:
         return model.tokenizers["tokenizer"].max_length
     raise ModelError(
-        f"the UNet of {model.path} leaves axis {axis} of its input {name} open; "
+        f"the UNet of {model.path} has a dynamic axis {axis} in its input {name}; "
         "export it again with `lorablend convert`"
     )

@@ -1,4 +1,4 @@
-"""The VAE: pictures to latents and back."""
+"""The VAE: from pictures to latents and back."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ __all__ = ["Vae"]
 
 
 class Vae:
-    """Encoder and decoder, each compiled when it is first needed and kept for the last picture size."""
+    """Encoder and decoder. Each is compiled when first needed, and kept for the last picture size."""
 
     def __init__(self, core: ov.Core, model: ModelFolder, device: str, options: Mapping[str, str]) -> None:
         self._core = core
@@ -22,22 +22,26 @@ class Vae:
         self._compiled: dict[str, tuple[list[int], ov.InferRequest]] = {}
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
-        """f32 [1, 4, h, w], in the UNet's scale -> uint8 [8h, 8w, 3].
+        """Turn a latent in the UNet's scale, f32 [1, 4, h, w], into a picture, uint8 [8h, 8w, 3].
 
-        Raises ModelError where numbers have overflowed, which would be a black picture.
+        Raises:
+            ModelError: numbers have overflowed, which would give a black picture.
         """
         sample = latent / self._model.scaling_factor + self._model.shift_factor
         pixels = self._run("vae_decoder", sample.astype(np.float32))[0]
         if not np.isfinite(pixels).all():
             network = "VAE" if np.isfinite(latent).all() else "UNet"
             raise ModelError(
-                f"there is no picture: numbers of the {network} of {self._model.path} overflow; "
-                "give precision f32, or adapters less weight"
+                f"no picture was drawn: numbers in the {network} of {self._model.path} overflow; "
+                "use precision f32, or give adapters less weight"
             )
         return (np.clip(pixels / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
 
     def encode(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 [8h, 8w, 3] -> f32 [1, 4, h, w] in the UNet's scale: the mode of the distribution, not a sample."""
+        """Turn a picture, uint8 [8h, 8w, 3], into a latent in the UNet's scale, f32 [1, 4, h, w].
+
+        The latent is the mode of the encoder's distribution, not a sample.
+        """
         pixels = (picture.astype(np.float32) / 255 * 2 - 1).transpose(2, 0, 1)[None]
         mean, _ = np.split(self._run("vae_encoder", np.ascontiguousarray(pixels)), 2, axis=1)
         return (mean - self._model.shift_factor) * np.float32(self._model.scaling_factor)

@@ -1,8 +1,8 @@
 """Schedulers: the path from noise to a picture, in numpy, with the numbers of diffusers.
 
-One file per sampler, each a loop over noise levels that can be read beside its paper. All of them work on
-variance-exploding latents, x = x0 + sigma * noise; the variance-preserving ones that diffusers gives some schedulers
-are x / sqrt(sigma^2 + 1).
+Each sampler has a file of its own: a loop over noise levels that can be read next to its paper, and what the planner
+has to know about it. All samplers work on variance-exploding latents, x = x0 + sigma * noise. The variance-preserving
+latents of some diffusers schedulers are x / sqrt(sigma^2 + 1).
 
     schedule = NoiseSchedule.from_config(json.loads(config_file.read_text()))
     run = plan("euler", 20, schedule)
@@ -10,12 +10,13 @@ are x / sqrt(sigma^2 + 1).
     latents = sample(run, denoise, run.init_sigma * noise(), noise)
 """
 
-from lorablend.engine.schedulers.catalogue import SCHEDULERS, SchedulerInfo, from_diffusers_class
+from lorablend.engine.schedulers.catalogue import SCHEDULERS, from_diffusers_class
 from lorablend.engine.schedulers.noise_schedule import NoiseSchedule
 from lorablend.engine.schedulers.planner import plan
 from lorablend.engine.schedulers.plans import Plan
 from lorablend.engine.schedulers.prediction import denoiser
 from lorablend.engine.schedulers.sampling import sample
+from lorablend.engine.schedulers.scheduler_info import SchedulerInfo
 from lorablend.engine.schedulers.spacing import SPACINGS
 
 __all__ = [

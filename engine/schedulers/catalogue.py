@@ -1,80 +1,40 @@
-"""The schedulers there are, and which of them stands for a diffusers class."""
+"""All schedulers, and which of them stands for a diffusers class."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from lorablend.adapters.errors import ModelError
-from lorablend.engine.schedulers.ddim import sample_ddim
-from lorablend.engine.schedulers.dpmpp_2m import sample_dpmpp_2m
-from lorablend.engine.schedulers.dpmpp_2m_sde import sample_dpmpp_2m_sde
-from lorablend.engine.schedulers.euler import sample_euler
-from lorablend.engine.schedulers.euler_a import sample_euler_a
-from lorablend.engine.schedulers.lcm import sample_lcm
-from lorablend.engine.schedulers.plans import Array, Denoise, Noise, Plan
-from lorablend.engine.schedulers.spacing import SPACINGS, TIMESTEP_SPACINGS
-from lorablend.engine.schedulers.tcd import sample_tcd
-from lorablend.engine.schedulers.unipc import sample_unipc
+from lorablend.engine.schedulers.ddim import DDIM
+from lorablend.engine.schedulers.dpmpp_2m import DPMPP_2M
+from lorablend.engine.schedulers.dpmpp_2m_sde import DPMPP_2M_SDE
+from lorablend.engine.schedulers.euler import EULER
+from lorablend.engine.schedulers.euler_a import EULER_A
+from lorablend.engine.schedulers.lcm import LCM
+from lorablend.engine.schedulers.scheduler_info import SchedulerInfo
+from lorablend.engine.schedulers.tcd import TCD
+from lorablend.engine.schedulers.unipc import UNIPC
 
-__all__ = ["SCHEDULERS", "SchedulerInfo", "from_diffusers_class"]
-
-Sampler: TypeAlias = Callable[[Denoise, Array, Plan, Noise], Array]
-Family: TypeAlias = Literal["euler", "multistep", "ddim", "distilled"]
-
-_SPACINGS: dict[Family, tuple[str, ...]] = {
-    "euler": SPACINGS,
-    "multistep": SPACINGS,
-    "ddim": TIMESTEP_SPACINGS,
-    "distilled": ("trailing",),
-}
-
-
-@dataclass(frozen=True)
-class SchedulerInfo:
-    """One scheduler.
-
-    Attributes:
-        label: The name that people and other programs' metadata use.
-        sampler: The function that runs it.
-        family: How diffusers lays out its timesteps, see `plan()`.
-        default_spacing: What it uses where neither the caller nor the model's config says.
-    """
-
-    label: str
-    sampler: Sampler
-    family: Family
-    default_spacing: str
-
-    @property
-    def spacings(self) -> tuple[str, ...]:
-        """Those of `SPACINGS` that it takes."""
-        return _SPACINGS[self.family]
-
+__all__ = ["SCHEDULERS", "from_diffusers_class"]
 
 SCHEDULERS: Mapping[str, SchedulerInfo] = MappingProxyType(
     {
-        "euler": SchedulerInfo("Euler", sample_euler, "euler", "linspace"),
-        "euler_a": SchedulerInfo("Euler a", sample_euler_a, "euler", "linspace"),
-        "dpmpp_2m": SchedulerInfo("DPM++ 2M", sample_dpmpp_2m, "multistep", "linspace"),
-        "dpmpp_2m_sde": SchedulerInfo("DPM++ 2M SDE", sample_dpmpp_2m_sde, "multistep", "linspace"),
-        "unipc": SchedulerInfo("UniPC", sample_unipc, "multistep", "linspace"),
-        "ddim": SchedulerInfo("DDIM", sample_ddim, "ddim", "leading"),
-        "lcm": SchedulerInfo("LCM", sample_lcm, "distilled", "trailing"),
-        "tcd": SchedulerInfo("TCD", sample_tcd, "distilled", "trailing"),
+        "euler": EULER,
+        "euler_a": EULER_A,
+        "dpmpp_2m": DPMPP_2M,
+        "dpmpp_2m_sde": DPMPP_2M_SDE,
+        "unipc": UNIPC,
+        "ddim": DDIM,
+        "lcm": LCM,
+        "tcd": TCD,
     }
 )
+"""Every scheduler by the name that requests give it."""
 
-_FROM_DIFFUSERS = {
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "EulerAncestralDiscreteScheduler": "euler_a",
-    "EulerDiscreteScheduler": "euler",
-    "LCMScheduler": "lcm",
-    "TCDScheduler": "tcd",
-    "UniPCMultistepScheduler": "unipc",
-    # Not built; the nearest of its kind stands in. Deterministic solvers follow the same ODE to the same picture, so a
-    # second-order one serves for all. The others add noise, which makes every sampler's picture another one anyway.
+# Classes that are not built here, with the nearest scheduler of their kind. Deterministic solvers follow the same ODE
+# to the same picture, so a second-order one serves for all. The others add noise, so that each draws a picture of its
+# own anyway.
+_STAND_INS = {
     "DEISMultistepScheduler": "dpmpp_2m",
     "DPMSolverSinglestepScheduler": "dpmpp_2m",
     "HeunDiscreteScheduler": "dpmpp_2m",
@@ -85,18 +45,25 @@ _FROM_DIFFUSERS = {
     "KDPM2AncestralDiscreteScheduler": "euler_a",
     "DPMSolverSDEScheduler": "dpmpp_2m_sde",
 }
+_FROM_DIFFUSERS = {
+    **{info.diffusers_class: name for name, info in SCHEDULERS.items() if info.diffusers_class is not None},
+    **_STAND_INS,
+}
 
 
 def from_diffusers_class(class_name: str, config: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """Our scheduler for a diffusers class, which is the nearest one where that class is not built here.
+    """The scheduler for a diffusers class; if that class is not built here, the nearest one.
 
     Args:
         class_name: `_class_name` of a scheduler_config.json.
         config: The rest of it, for `algorithm_type`. `solver_order`, `solver_type`, `predict_x0` and
             `disable_corrector` are not followed: the order is always 2.
 
+    Returns:
+        A key of `SCHEDULERS`.
+
     Raises:
-        ModelError: the class is for another kind of model (flow matching, EDM) or unknown.
+        ModelError: the class is for another kind of model (flow matching, EDM), or is unknown.
     """
     if class_name not in _FROM_DIFFUSERS:
         raise ModelError(f'scheduler class "{class_name}" is not supported: choose one of {", ".join(SCHEDULERS)}')

@@ -1,4 +1,4 @@
-"""How much noise a model was trained with at each timestep, and what else its scheduler_config.json settles."""
+"""The noise that a model was trained with at each timestep, and the other settings of its scheduler_config.json."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from lorablend.adapters.errors import ModelError
 
 __all__ = ["NoiseSchedule"]
 
-# Settings with one supported value: with another one the pictures would be silently different.
+# Settings with one supported value; any other value would silently give different pictures.
 _FIXED: dict[str, Any] = {
     "interpolation_type": "linear",
     "lambda_min_clipped": -math.inf,
@@ -42,20 +42,22 @@ class NoiseSchedule:
     """A scheduler_config.json, checked.
 
     Attributes:
-        alphas_cumprod: Share of the signal's variance left at each training timestep, float32 [T], falling; exactly 0
-            at the end of a zero-SNR schedule.
-        prediction_type: What the UNet answers: "epsilon", "v_prediction" or "sample".
-        timestep_spacing: "leading", "trailing", "linspace", or None where the config says nothing.
-        sigma_spacing: "karras" or "exponential" where the config asks for it ("beta" and "lu", which diffusers has
-            and we have not, are kept here to be refused when they are used).
-        sigma_min, sigma_max: Ends of the karras and exponential spacings; None takes the schedule's own.
+        alphas_cumprod: The share of the signal's variance that is left at each training timestep, float32 [T], falling;
+            exactly 0 at the end of a zero-SNR schedule.
+        prediction_type: What the UNet predicts: "epsilon", "v_prediction" or "sample".
+        timestep_spacing: "leading", "trailing", "linspace", or None if the config does not say.
+        sigma_spacing: "karras" or "exponential" if the config sets it. diffusers' "beta" and "lu" are kept here too,
+            so that they can be refused when a run would use them.
+        sigma_min: The lower end of the karras and exponential spacings; None is the schedule's own.
+        sigma_max: Their upper end.
         steps_offset: Added to the timesteps of the leading spacing.
-        ends_at_zero: The last sigma is 0, not that of timestep 0 (`final_sigmas_type`; not for ddim, lcm, tcd).
+        ends_at_zero: The last sigma is 0, not that of timestep 0 (`final_sigmas_type`; for euler and multistep).
         ddim_ends_at_zero: The same for ddim (`set_alpha_to_one`).
-        lower_order_final, euler_at_final: When a multistep solver makes its last step a first-order one.
-        original_inference_steps: Steps that lcm and tcd were distilled on.
-        clip: Bound of the denoised latents in ddim and lcm, or None. A config that says nothing does not clip
-            (diffusers' DDIMScheduler does, which is meant for pixels, not latents).
+        lower_order_final: A multistep solver takes a last step of first order; DPM++ in short runs only.
+        euler_at_final: DPM++ takes a last step of first order.
+        original_inference_steps: The number of steps that lcm and tcd were distilled on.
+        clip: The bound of the denoised latents in ddim and lcm, or None. Nothing is clipped unless the config says so
+            (diffusers' DDIMScheduler clips by default, which is right for pixels, not for latents).
     """
 
     alphas_cumprod: npt.NDArray[np.float32]
@@ -74,10 +76,10 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
-        """Read the dict of a diffusers scheduler_config.json, of whichever scheduler class.
+        """Read the dict of a diffusers scheduler_config.json of any scheduler class.
 
         Raises:
-            ModelError: a setting has a value that no scheduler here can follow.
+            ModelError: a setting has a value that is not supported here.
         """
         for key, value in _FIXED.items():
             if config.get(key, value) != value:
@@ -103,10 +105,10 @@ class NoiseSchedule:
         )
 
     def sigmas(self, smallest_alpha: float) -> npt.NDArray[np.float32]:
-        """Noise to signal ratio at each training timestep, float32 [T], rising.
+        """The ratio of noise to signal at each training timestep, sqrt((1 - alpha) / alpha), float32 [T], rising.
 
         Args:
-            smallest_alpha: Stands in for an alphas_cumprod of 0, whose sigma would be infinite.
+            smallest_alpha: Replaces an alphas_cumprod of 0, whose sigma would be infinite.
         """
         alphas = np.where(self.alphas_cumprod == 0, np.float32(smallest_alpha), self.alphas_cumprod)
         return np.sqrt((1 - alphas) / alphas)
@@ -120,10 +122,10 @@ def _alphas_cumprod(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 
 
 def _betas(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """Variance added at each training timestep, float32 [T]."""
+    """The variance added at each training timestep, float32 [T]."""
     if config.get("trained_betas") is not None:
         return np.asarray(config["trained_betas"], dtype=np.float32)
-    # Only configs written by hand leave these out; they then mean their own class's defaults.
+    # Only configs written by hand leave these out; the defaults are those of the config's own class.
     distilled = config.get("_class_name") in ("LCMScheduler", "TCDScheduler")
     kind = config.get("beta_schedule") or ("scaled_linear" if distilled else "linear")
     start = config.get("beta_start", 0.00085 if distilled else 0.0001)
@@ -139,7 +141,7 @@ def _betas(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 
 
 def _linspace(start: float, end: float, count: int) -> npt.NDArray[np.float32]:
-    """Evenly spaced float32 numbers, to the bit those of torch: a float32 step, counted from the nearer end."""
+    """Evenly spaced float32 numbers, bit by bit those of torch: a float32 step, counted from the nearer end."""
     start32, end32 = np.float32(start), np.float32(end)
     step = np.float64((end32 - start32) / np.float32(count - 1))
     index = np.arange(count)
@@ -147,12 +149,12 @@ def _linspace(start: float, end: float, count: int) -> npt.NDArray[np.float32]:
 
 
 def _cumprod(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Running product, kept in float64 as torch does."""
+    """The running product, accumulated in float64 as torch does."""
     return np.cumprod(values, dtype=np.float64).astype(np.float32)
 
 
 def _rescale_zero_snr(betas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Shift and scale a schedule so that nothing of the signal is left at its end (arXiv:2305.08891, algorithm 1)."""
+    """Shift and scale a schedule so that no signal is left at its end (arXiv:2305.08891, algorithm 1)."""
     root = np.sqrt(_cumprod(1 - betas))
     first, last = root[0], root[-1]
     root = (root - last) * (first / (first - last))

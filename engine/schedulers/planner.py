@@ -1,4 +1,4 @@
-"""Lay out a run: which timesteps, which noise levels, where it starts and where it ends."""
+"""Lay out a run: which timesteps and noise levels it visits, where it starts and where it ends."""
 
 import math
 from collections.abc import Sequence
@@ -10,28 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from lorablend.adapters.errors import ModelError, RequestError
-from lorablend.engine.schedulers.catalogue import SCHEDULERS, SchedulerInfo
+from lorablend.engine.schedulers.catalogue import SCHEDULERS
 from lorablend.engine.schedulers.noise_schedule import NoiseSchedule
-from lorablend.engine.schedulers.plans import Plan
+from lorablend.engine.schedulers.plans import Array, Levels, Plan
+from lorablend.engine.schedulers.scheduler_info import SchedulerInfo
 from lorablend.engine.schedulers.spacing import SIGMA_SPACINGS, SPACINGS, distilled, timesteps_at, timesteps_of
 
 __all__ = ["plan"]
 
 _MOST_STEPS = 1000
 
-# Stand-ins for an alphas_cumprod of 0, whose sigma would be infinite. diffusers takes 2^-24 in the k-diffusion
+# These replace an alphas_cumprod of 0, whose sigma would be infinite. diffusers uses 2^-24 in the k-diffusion
 # schedulers. It keeps 0 in ddim, lcm and tcd, where 2^-48 is as good: the signal is then 2^-24 of the noise.
 _SMALLEST_ALPHA = {"euler": 2.0**-24, "multistep": 2.0**-24, "ddim": 2.0**-48, "distilled": 2.0**-48}
 _SIGMA_ZERO_SNR = 2.0**24
-
-# How far tcd goes down past the next timestep before fresh noise brings it back: the paper's gamma, and the default
-# eta of diffusers' TCDScheduler.step.
-_TCD_GAMMA = 0.3
-
-# Below this many steps, `lower_order_final` makes DPM++'s last step a first-order one.
-_FEW_STEPS = 15
-
-_Floats = npt.NDArray[np.floating]
 
 
 def plan(
@@ -42,41 +34,42 @@ def plan(
     strength: float | None = None,
     timesteps: Sequence[float] | None = None,
 ) -> Plan:
-    """Plan a run as the matching diffusers class does, made from the same config.
+    """Plan a run with the numbers of the matching diffusers class, made from the same config.
 
     Args:
         name: A key of `SCHEDULERS`.
-        steps: How many times the model is asked, before `strength` shortens the run.
+        steps: How many times the model is called, before `strength` shortens the run.
+        schedule: The model's noise schedule.
         spacing: One of `SPACINGS`. None is the model's own, or the scheduler's default if it does not take that one.
-        strength: For image to image, above 0 and at most 1: the part of the run that is done, counted from its end.
-        timesteps: In place of `spacing`, `steps` of them: what the model is told, falling, within those that it was
-            trained on. The Euler family takes fractions.
+        strength: For image to image: the share of the steps that is run, above 0 and at most 1, counted from the end.
+        timesteps: Instead of `spacing`, one for each of the `steps`: what the model is given, falling, within the
+            timesteps that it was trained on. Only the Euler family takes fractions.
 
     Raises:
-        RequestError: a value is unknown, out of range, or does not go with the others.
-        ModelError: the model's own spacing is one that is not built here.
+        RequestError: a value is unknown, is out of range, or contradicts another one.
+        ModelError: the model's own spacing is not built here.
     """
     info = _find(name)
     table = schedule.sigmas(_SMALLEST_ALPHA[info.family])
     if timesteps is None:
         spacing, timestep_spacing = _resolve_spacing(name, info, schedule, spacing)
-        told, sigmas = _spaced_levels(name, info, spacing, timestep_spacing, steps, schedule, table)
+        _check_steps(name, info, steps, schedule, len(table))
+        told, sigmas = _spaced_levels(info, spacing, timestep_spacing, steps, schedule, table)
+        if np.any(np.diff(sigmas) >= 0):
+            raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two share a timestep")
     else:
         _check_timesteps(name, info, timesteps, steps, spacing, len(table))
         spacing, timestep_spacing = None, _own_spacing(info, schedule)
         told = np.array(timesteps, _timestep_type(info))
         sigmas = np.interp(told, np.arange(len(table)), table)
-    if name == "ddim" and spacing is not None:
-        sigmas_down = _ddim_levels_down(told, steps, schedule, table)
-    else:
-        sigmas_down = _levels_down(name, told, sigmas, schedule, table)
-    sigmas_down = sigmas_down.astype(np.float32)
-    sigmas = np.append(sigmas, sigmas_down[-1]).astype(np.float32)
+    end = 0.0 if info.ends_at_zero(schedule) else float(table[0])
+    levels = Levels(told, sigmas.astype(np.float32), end, table, spaced=spacing is not None)
+    sigmas_down = info.levels_down(levels).astype(np.float32)
 
     skipped = _skipped(steps, strength)
     # Variance-preserving latents start as plain noise, which is noise * sqrt(sigma^2 + 1) here. The Euler family starts
     # so too in the leading spacing, and otherwise at the top of its levels.
-    start = float(sigmas[skipped])
+    start = float(levels.sigmas[skipped])
     if schedule.prediction_type == "epsilon" and start >= _SIGMA_ZERO_SNR:
         raise RequestError(f"{name} cannot start from zero SNR with epsilon prediction: choose euler")
     at_top = info.family == "euler" and timestep_spacing != "leading"
@@ -84,10 +77,10 @@ def plan(
         name=name,
         spacing=spacing,
         timesteps=told[skipped:],
-        sigmas=sigmas[skipped:],
+        sigmas=np.append(levels.sigmas, sigmas_down[-1])[skipped:],
         init_sigma=start if at_top else math.sqrt(start**2 + 1),
         sigmas_down=sigmas_down[skipped:],
-        first_order_end=_first_order_end(name, steps, sigmas, schedule),
+        first_order_end=info.first_order_end(levels, schedule),
         clip=schedule.clip,
     )
 
@@ -100,7 +93,7 @@ def _find(name: str) -> SchedulerInfo:
 
 
 def _resolve_spacing(name: str, info: SchedulerInfo, schedule: NoiseSchedule, spacing: str | None) -> tuple[str, str]:
-    """The spacing to use, and the timestep spacing below it: karras and exponential stand on the model's own."""
+    """The spacing to use, and the timestep spacing below it: karras and exponential build on the model's own."""
     own = _own_spacing(info, schedule)
     if spacing is None and schedule.sigma_spacing is not None and "karras" in info.spacings:
         spacing = schedule.sigma_spacing
@@ -120,6 +113,14 @@ def _own_spacing(info: SchedulerInfo, schedule: NoiseSchedule) -> str:
     return schedule.timestep_spacing if schedule.timestep_spacing in info.spacings else info.default_spacing
 
 
+def _check_steps(name: str, info: SchedulerInfo, steps: int, schedule: NoiseSchedule, train_steps: int) -> None:
+    most = min(_MOST_STEPS, train_steps)
+    if info.family == "distilled":
+        most = min(most, schedule.original_inference_steps)
+    if not 1 <= steps <= most:
+        raise RequestError(f"steps {steps} is out of range for {name}: give 1 to {most}")
+
+
 def _check_timesteps(
     name: str, info: SchedulerInfo, timesteps: Sequence[float], steps: int, spacing: str | None, train_steps: int
 ) -> None:
@@ -132,36 +133,19 @@ def _check_timesteps(
             raise RequestError(f"timesteps must fall, but {after:g} comes after {before:g}: give the largest first")
     for timestep in timesteps:
         if not 0 <= timestep <= train_steps - 1:
-            raise RequestError(f"timestep {timestep:g} is out of range: the model knows 0 to {train_steps - 1}")
+            raise RequestError(
+                f"timestep {timestep:g} is out of range: the model was trained on 0 to {train_steps - 1}"
+            )
         if info.family != "euler" and timestep != int(timestep):
-            raise RequestError(f"timestep {timestep:g} is not whole, as {name} needs it: round it, or choose euler")
+            raise RequestError(
+                f"timestep {timestep:g} is a fraction, which {name} cannot take: round it, or choose euler"
+            )
 
 
 def _spaced_levels(
-    name: str,
-    info: SchedulerInfo,
-    spacing: str,
-    timestep_spacing: str,
-    steps: int,
-    schedule: NoiseSchedule,
-    table: _Floats,
-) -> tuple[npt.NDArray[Any], _Floats]:
-    """Timesteps and sigmas of every step, [steps] each, checked."""
-    most = min(_MOST_STEPS, len(table))
-    if info.family == "distilled":
-        most = min(most, schedule.original_inference_steps)
-    if not 1 <= steps <= most:
-        raise RequestError(f"steps {steps} is out of range for {name}: ask for 1 to {most}")
-    timesteps, sigmas = _levels(info, spacing, timestep_spacing, steps, schedule, table)
-    if np.any(np.diff(sigmas) >= 0):
-        raise RequestError(f"steps {steps} is too many for {name} with {spacing} spacing: two fall on one timestep")
-    return timesteps, sigmas
-
-
-def _levels(
-    info: SchedulerInfo, spacing: str, timestep_spacing: str, steps: int, schedule: NoiseSchedule, table: _Floats
-) -> tuple[npt.NDArray[Any], _Floats]:
-    """Timesteps and sigmas of every step, [steps] each."""
+    info: SchedulerInfo, spacing: str, timestep_spacing: str, steps: int, schedule: NoiseSchedule, table: Array
+) -> tuple[npt.NDArray[Any], Array]:
+    """The timesteps and sigmas at which the steps begin, [steps] each."""
     train_steps = len(table)
     if info.family == "distilled":
         timesteps = distilled(steps, train_steps, schedule.original_inference_steps)
@@ -173,7 +157,7 @@ def _levels(
         timesteps = timesteps.round()
     sigmas = np.interp(timesteps, np.arange(train_steps), table)
     if spacing in SIGMA_SPACINGS:
-        # The Euler family stays between the ends it has; the others take the whole table.
+        # The Euler family stays between the ends that it has; the others span the whole table.
         top, bottom = (sigmas[0], sigmas[-1]) if info.family == "euler" else (table[-1], table[0])
         sigma_max = float(top) if schedule.sigma_max is None else schedule.sigma_max
         sigma_min = float(bottom) if schedule.sigma_min is None else schedule.sigma_min
@@ -188,46 +172,14 @@ def _timestep_type(info: SchedulerInfo) -> type[np.float32] | type[np.int64]:
     return np.float32 if info.family == "euler" else np.int64
 
 
-def _ddim_levels_down(timesteps: npt.NDArray[Any], steps: int, schedule: NoiseSchedule, table: _Floats) -> _Floats:
-    """Where every step of ddim ends, [steps]: a fixed number of timesteps on, wherever the next one begins."""
-    down = timesteps - len(table) // steps
-    return np.where(down >= 0, table[np.maximum(down, 0)], _end("ddim", schedule, table))
-
-
-def _levels_down(
-    name: str, timesteps: npt.NDArray[Any], sigmas: _Floats, schedule: NoiseSchedule, table: _Floats
-) -> _Floats:
-    """Where the deterministic part of every step ends, [steps]; the last of them is where the run ends."""
-    if name == "tcd":
-        # In float32, as torch multiplies integers by a float.
-        following = np.append(timesteps[1:], 0).astype(np.float32)
-        return table[np.floor(np.float32(1 - _TCD_GAMMA) * following).astype(np.int64)]
-    return np.append(sigmas[1:], _end(name, schedule, table))
-
-
-def _end(name: str, schedule: NoiseSchedule, table: _Floats) -> float:
-    """The last sigma."""
-    at_zero = schedule.ddim_ends_at_zero if name == "ddim" else schedule.ends_at_zero or name in ("euler_a", "lcm")
-    return 0.0 if at_zero else float(table[0])
-
-
 def _skipped(steps: int, strength: float | None) -> int:
-    """How many steps of a run image to image leaves out at its start."""
+    """How many steps at its start an image-to-image run leaves out."""
     if strength is None:
         return 0
     if not 0 < strength <= 1:
-        raise RequestError(f"strength {strength} is out of range: ask for more than 0 and at most 1")
+        raise RequestError(f"strength {strength} is out of range: give more than 0 and at most 1")
     skipped = steps - int(steps * strength)
     if skipped == steps:
         least = math.ceil(1000 / steps) / 1000
-        raise RequestError(f"strength {strength} of {steps} steps leaves none to run: ask for {least} or more")
+        raise RequestError(f"strength {strength} of {steps} steps leaves none to run: give {least} or more")
     return skipped
-
-
-def _first_order_end(name: str, steps: int, sigmas: _Floats, schedule: NoiseSchedule) -> bool:
-    """Whether a multistep solver's last step is of first order, as it must be if sigma drops to 0 or not at all."""
-    if sigmas[-1] == 0 or sigmas[-1] >= sigmas[-2]:
-        return True
-    if name == "unipc":
-        return schedule.lower_order_final
-    return schedule.euler_at_final or (schedule.lower_order_final and steps < _FEW_STEPS)

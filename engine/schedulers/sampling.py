@@ -10,13 +10,14 @@ def sample(plan: Plan, denoise: Denoise, x: Array, noise: Noise, callback: Callb
     """Denoise x along the plan.
 
     Args:
+        plan: The noise levels, from `plan()`.
         denoise: `denoise(x, sigma, t) -> x0`, see `denoiser`; called once per step.
-        x: Where to start, float32, any shape: plan.init_sigma * noise, or x0 + plan.sigmas[0] * noise.
-        noise: Called once for each step that adds noise, in their order; only euler_a, dpmpp_2m_sde, lcm and tcd do.
-        callback: Called after each denoising; what it raises ends the run.
+        x: The start, float32, any shape: plan.init_sigma * noise, or x0 + plan.sigmas[0] * noise.
+        noise: Called once for each step that adds noise, in order: those of euler_a, dpmpp_2m_sde, lcm and tcd.
+        callback: Called after each step's denoising; an exception from it ends the run.
 
     Returns:
-        The latents x0, as diffusers scales them.
+        The latents x0 in x's shape, scaled as diffusers scales them.
     """
     index = 0
 
@@ -30,5 +31,6 @@ def sample(plan: Plan, denoise: Denoise, x: Array, noise: Noise, callback: Callb
 
     info = SCHEDULERS[plan.name]
     x = info.sampler(report, x, plan, noise)
-    # Ended above sigma 0, diffusers leaves latents as its scheduler works on them: of unit variance, but for Euler's.
+    # If a run ends above sigma 0, diffusers returns latents as its scheduler works on them: of unit variance, except
+    # in the Euler family.
     return x if info.family == "euler" else x / (float(plan.sigmas[-1]) ** 2 + 1) ** 0.5

@@ -1,4 +1,4 @@
-"""Which timesteps and noise levels a run of n steps visits, with the roundings of diffusers.
+"""The timesteps and noise levels that a run of n steps visits, rounded as diffusers rounds them.
 
 Leading, trailing and linspace choose timesteps (table 2 of arXiv:2305.08891); karras and exponential choose sigmas, and
 the timesteps follow from them.
@@ -17,7 +17,7 @@ def timesteps_at(spacing: str, steps: int, train_steps: int, offset: int, skip: 
 
     Args:
         offset: Added to the timesteps of the leading spacing.
-        skip: How many more points than steps leading and linspace spread, the lowest of which are left out.
+        skip: Leading and linspace spread this many more points than steps, and leave out the lowest ones.
     """
     points = steps + skip
     if spacing == "trailing":
@@ -31,30 +31,31 @@ def timesteps_at(spacing: str, steps: int, train_steps: int, offset: int, skip: 
 
 
 def distilled(steps: int, train_steps: int, original_steps: int) -> npt.NDArray[np.int64]:
-    """Falling timesteps of lcm and tcd, [steps]: a trailing choice among the ones they were distilled on."""
+    """Falling timesteps of lcm and tcd, [steps]: a trailing choice from those that they were distilled on."""
     grid = np.arange(original_steps, 0, -1) * (train_steps // original_steps) - 1
     return grid[np.floor(np.linspace(0, original_steps, steps, endpoint=False)).astype(np.int64)]
 
 
 def _karras(sigma_max: float, sigma_min: float, steps: int) -> npt.NDArray[np.float64]:
-    """Falling sigmas that crowd near sigma_min (arXiv:2206.00364, equation 5, rho 7)."""
+    """Falling sigmas that crowd near sigma_min, [steps] (arXiv:2206.00364, equation 5, rho 7)."""
     return np.linspace(sigma_max ** (1 / 7), sigma_min ** (1 / 7), steps) ** 7
 
 
 def _exponential(sigma_max: float, sigma_min: float, steps: int) -> npt.NDArray[np.float64]:
-    """Falling sigmas, evenly spaced in their logarithm."""
+    """Falling sigmas, evenly spaced in their logarithm, [steps]."""
     return np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), steps))
 
 
 TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
 SIGMA_SPACINGS = {"karras": _karras, "exponential": _exponential}
 SPACINGS = (*TIMESTEP_SPACINGS, *SIGMA_SPACINGS)
+"""Every spacing by the name that requests give it."""
 
 
 def timesteps_of(sigmas: Floats, table: Floats) -> npt.NDArray[np.float64]:
-    """Fractional timestep of each sigma, interpolated in the logarithm of the training table.
+    """The fractional timestep of each sigma, interpolated in the logarithm of the training table.
 
-    Not `np.interp`: some schedulers truncate the result, so its last bit must be that of diffusers.
+    This is not `np.interp`, because some schedulers truncate the result: its last bit must be that of diffusers.
     """
     logs, wanted = np.log(table), np.log(sigmas)
     low = np.clip(np.searchsorted(logs, wanted, side="right") - 1, 0, len(logs) - 2)

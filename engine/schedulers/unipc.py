@@ -2,20 +2,22 @@
 
 from math import expm1, log
 
-from lorablend.engine.schedulers.dpmpp_2m import extrapolate
-from lorablend.engine.schedulers.plans import Array, Denoise, Noise, Plan
+from lorablend.engine.schedulers.dpmpp_2m import ends_flat, extrapolate
+from lorablend.engine.schedulers.noise_schedule import NoiseSchedule
+from lorablend.engine.schedulers.plans import Array, Denoise, Levels, Noise, Plan
+from lorablend.engine.schedulers.scheduler_info import SchedulerInfo
 
-__all__ = ["sample_unipc"]
+__all__ = ["UNIPC"]
 
 
-def sample_unipc(denoise: Denoise, x: Array, plan: Plan, noise: Noise) -> Array:
+def _sample(denoise: Denoise, x: Array, plan: Plan, noise: Noise) -> Array:
     """UniPC-2, arXiv:2302.04867, algorithms 1 and 2: data prediction, B(h) = e^h - 1; draws no noise.
 
-    The corrector costs no denoising: it redoes the last step with what the model then saw at its end. The predictor
+    The corrector costs no call of the model: it redoes the last step with the model's answer at its end. The predictor
     of order 2 is that of DPM-Solver++(2M).
     """
     start = x
-    before: list[tuple[Array, float]] = []  # (denoised, sigma) of the last two steps, or of the only one
+    before: list[tuple[Array, float]] = []  # (denoised, sigma) of the last two steps, or of the first alone
     for i, (t, sigma, sigma_next) in enumerate(plan.steps()):
         denoised = denoise(x, sigma, t)
         if before:
@@ -31,7 +33,7 @@ def sample_unipc(denoise: Denoise, x: Array, plan: Plan, noise: Noise) -> Array:
 
 
 def _correct(start: Array, before: list[tuple[Array, float]], denoised: Array, sigma: float) -> Array:
-    """Redo the step from `start` to sigma, at whose end the model saw `denoised`: UniC, of order 1 or 2."""
+    """Redo the step from `start` to sigma, where the model answered `denoised`: UniC, of order 1 or 2."""
     denoised_0, sigma_0 = before[-1]
     h = log(sigma_0 / sigma)
     phi = expm1(-h)
@@ -46,3 +48,19 @@ def _correct(start: Array, before: list[tuple[Array, float]], denoised: Array, s
         weight = b_1 - rho_1
         bend = rho_1 / r_1 * (denoised_1 - denoised_0)
     return sigma / sigma_0 * start - phi * (denoised_0 + weight * (denoised - denoised_0) + bend)
+
+
+def _first_order_end(levels: Levels, schedule: NoiseSchedule) -> bool:
+    """As diffusers' UniPCMultistepScheduler decides it."""
+    return ends_flat(levels) or schedule.lower_order_final
+
+
+UNIPC = SchedulerInfo(
+    label="UniPC",
+    aliases=("k_unipc",),
+    diffusers_class="UniPCMultistepScheduler",
+    sampler=_sample,
+    family="multistep",
+    default_spacing="linspace",
+    first_order_end=_first_order_end,
+)

@@ -1,6 +1,6 @@
-"""Ways in which an adapter file can be wrong: of its tensors, of what is said about them, of its header, of its bytes.
+"""Ways in which an adapter file can be wrong: in its tensors, its metadata, its header, or its bytes.
 
-Every edit takes the dice and changes what it is given in place. None of them promises that the file is broken.
+Every edit takes a random generator and changes its argument in place. The result is not always a broken file.
 """
 
 import json
@@ -34,12 +34,12 @@ def _one(random: Random, draft: Draft) -> str | None:
 
 
 def _count(shape: Sequence[int]) -> int:
-    """The elements of a shape, but no more than anything here is filled with."""
+    """The number of elements of a shape, up to the most that is filled here."""
     return int(min(math.prod(map(float, shape)), 4096.0))
 
 
 def _filled(random: Random, dtype: str, shape: Sequence[int]) -> bytes:
-    """Numbers for a shape that is small; where it is not, too few bytes."""
+    """Numbers for a small shape; too few bytes for a large one."""
     count = _count(shape)
     if dtype not in _FLOATS:
         return random.randbytes(count * _BITS.get(dtype, 8) // 8)
@@ -76,7 +76,7 @@ def graft(random: Random, draft: Draft, other: Draft) -> None:
 
 
 def rename(random: Random, draft: Draft, _: Draft) -> None:
-    """Of one tensor, or the same in all: another prefix, role or letter."""
+    """Change a prefix, role or letter, in one name or the same in all."""
     if not (name := _one(random, draft)):
         return
     kind = random.randrange(6)
@@ -99,7 +99,7 @@ def rename(random: Random, draft: Draft, _: Draft) -> None:
 
 
 def spell_twice(random: Random, draft: Draft, _: Draft) -> None:
-    """The same tensor under a second name, with the same or other numbers."""
+    """Add a tensor under a second name, with the same or other numbers."""
     if name := _one(random, draft):
         dtype, shape, content = draft.tensors[name]
         dots = name.count(".")
@@ -117,7 +117,7 @@ def revalue(random: Random, draft: Draft, _: Draft) -> None:
 
 
 def retype(random: Random, draft: Draft, _: Draft) -> None:
-    """Another dtype, usually with as many bytes as it needs."""
+    """Change a dtype, usually with as many bytes as it needs."""
     if name := _one(random, draft):
         _dtype, shape, content = draft.tensors[name]
         dtype = random.choice(_FLOATS if random.random() < 0.6 else list(_BITS))
@@ -125,7 +125,7 @@ def retype(random: Random, draft: Draft, _: Draft) -> None:
 
 
 def reshape(random: Random, draft: Draft, _: Draft) -> None:
-    """The same numbers in another shape of the same count."""
+    """Change a shape to another one with the same number of elements."""
     if name := _one(random, draft):
         dtype, shape, content = draft.tensors[name]
         shape = list(shape)
@@ -144,7 +144,7 @@ def reshape(random: Random, draft: Draft, _: Draft) -> None:
 
 
 def resize(random: Random, draft: Draft, _: Draft) -> None:
-    """Another shape, with numbers for it where it is small; in one tensor, or the same size in all."""
+    """Change a shape, with numbers for it if it is small; in one tensor, or the same size in all."""
     if not (name := _one(random, draft)):
         return
     _dtype, shape, _content = draft.tensors[name]
@@ -168,7 +168,7 @@ def add_dimensions(random: Random, draft: Draft, _: Draft) -> None:
 
 
 def number_forms(random: Random, draft: Draft, _: Draft) -> None:
-    """alpha, scale, scalar, on_input in every form."""
+    """Add alpha, scale, scalar or on_input in any form."""
     if name := _one(random, draft):
         role = random.choice([".alpha", ".alpha", ".alpha", ".scale", ".scalar", ".on_input", ".dora_scale"])
         target = random.choice([one for one in draft.tensors if one.endswith(role)] or [name.partition(".")[0] + role])
@@ -178,7 +178,7 @@ def number_forms(random: Random, draft: Draft, _: Draft) -> None:
 
 
 def whole_numbers(random: Random, draft: Draft, _: Draft) -> None:
-    """Indices and sizes of sparse residuals, out of range too."""
+    """Change indices and sizes of sparse residuals, also to values out of range."""
     names = [one for one in draft.tensors if ".bias_" in one] or list(draft.tensors)
     if names:
         name = random.choice(names)
@@ -192,7 +192,7 @@ def whole_numbers(random: Random, draft: Draft, _: Draft) -> None:
         draft.tensors[name] = dtype, shape, values.tobytes()
 
 
-# --- what is said about them -----------------------------------------------------------------------------------------
+# --- metadata and settings -------------------------------------------------------------------------------------------
 
 
 def _any_json(random: Random, depth: int = 0) -> Any:
@@ -219,19 +219,31 @@ def _settings(random: Random) -> str:
 
 
 def describe(random: Random, draft: Draft, _: Draft) -> None:
-    """Metadata, right and wrong."""
+    """Set metadata, valid or not."""
     key = random.choice(
         ["lora_adapter_metadata", "lora_alpha", "network_alpha", "alpha", "ss_network_dim", "ss_base_model_version",
          "ss_tag_frequency", "ss_v2", "modelspec.architecture", "modelspec.trigger_phrase", "ss_output_name"]
     )  # fmt: skip
-    said = ["None", "1e400", "nan", "-0", "True", "sd_v1", "stable-diffusion-v2", "🖋" * 50, "a," * 500, "\ud800", "{}"]
+    values = [
+        "None",
+        "1e400",
+        "nan",
+        "-0",
+        "True",
+        "sd_v1",
+        "stable-diffusion-v2",
+        "🖋" * 50,
+        "a," * 500,
+        "\ud800",
+        "{}",
+    ]
     draft.metadata[key] = (
-        _settings(random) if key == "lora_adapter_metadata" else random.choice([*said, json.dumps(_any_json(random))])
+        _settings(random) if key == "lora_adapter_metadata" else random.choice([*values, json.dumps(_any_json(random))])
     )
 
 
 def configure(random: Random, draft: Draft, _: Draft) -> None:
-    """PEFT's settings beside the file, right and wrong."""
+    """Set PEFT's settings next to the file, valid or not."""
     draft.config = random.choice(
         [_settings(random).encode("utf-8", "replace"), _settings(random).encode("utf-8", "replace"), b"\xff\xfe", b""]
     )
@@ -252,7 +264,7 @@ def _entry(random: Random, header: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _offsets(entry: dict[str, Any] | None) -> list[int] | None:
-    """Unless another edit has made something else of them."""
+    """The offsets, unless another edit has replaced them."""
     offsets = (entry or {}).get("data_offsets")
     return offsets if isinstance(offsets, list) and [type(one) for one in offsets] == [int, int] else None
 
@@ -267,7 +279,7 @@ def move(random: Random, header: dict[str, Any]) -> None:
 
 
 def claim(random: Random, header: dict[str, Any]) -> None:
-    """A shape, with offsets to go with it or not."""
+    """Change a shape, with or without the offsets that go with it."""
     if entry := _entry(random, header):
         shape = [random.choice(_SIZES) for _ in range(random.randint(0, 5))]
         entry["shape"] = shape
@@ -285,7 +297,7 @@ def garble(random: Random, header: dict[str, Any]) -> None:
 
 
 def swap(random: Random, header: dict[str, Any]) -> None:
-    """Two tensors change places."""
+    """Exchange two tensors."""
     first, second = _entry(random, header), _entry(random, header)
     if first and second:
         first["data_offsets"], second["data_offsets"] = second.get("data_offsets"), first.get("data_offsets")
@@ -298,7 +310,7 @@ HEADER_EDITS: tuple[Callable[[Random, dict[str, Any]], None], ...] = (move, clai
 
 
 def flip(random: Random, content: bytearray) -> None:
-    """A few bytes become others, in the header more often than its share."""
+    """Change a few bytes, in the header more often than elsewhere."""
     header = 8 + int.from_bytes(content[:2], "little")
     for _ in range(random.choice([1, 1, 2, 5, 50])):
         if content:
@@ -321,7 +333,7 @@ def erase(random: Random, content: bytearray) -> None:
 
 
 def twice_in_header(random: Random, content: bytearray) -> None:
-    """Text of the header repeated in place, its length set right: names that come twice, braces that do not match."""
+    """Repeat text in the header and correct its length: duplicate names, unmatched braces."""
     size = int.from_bytes(content[:8], "little")
     if 8 < size <= len(content) - 8:
         at, length = 9 + random.randrange(size), random.choice([1, 10, 100, size])
@@ -342,7 +354,7 @@ BYTE_EDITS: tuple[Callable[[Random, bytearray], None], ...] = (
 
 
 def mutated(random: Random, draft: Draft, other: Draft) -> tuple[bytes, Draft]:
-    """The bytes of a file with one to four edits, and the draft as far as it was edited. `draft` stays as it is."""
+    """The bytes of a file with one to four edits, and the edited draft. `draft` itself is not changed."""
     draft = Draft(dict(draft.tensors), dict(draft.metadata), draft.config)
     level = random.choice(["tensors", "tensors", "tensors", "header", "bytes", "all"])
     if level in ("tensors", "all"):

@@ -17,11 +17,11 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Draft:
-    """A file that is not written yet: (dtype, shape, bytes) by name, and what lies beside it."""
+    """A file that is not written yet: (dtype, shape, bytes) by name, and the settings next to it."""
 
     tensors: dict[str, tuple[str, list[int], bytes]]
     metadata: dict[str, str] = field(default_factory=dict)
-    config: bytes | None = None  # adapter_config.json; the file is adapter_model.safetensors then
+    config: bytes | None = None  # adapter_config.json; with it the file is called adapter_model.safetensors
 
     @property
     def file_name(self) -> str:
@@ -40,13 +40,13 @@ class Draft:
 
 
 def write_draft(folder: Path, draft: Draft, content: bytes | None = None) -> Path:
-    """The file, with other content if that is given, and the settings beside it; none of an earlier one stays."""
+    """Write the file (or other content) and the settings next to it; older ones are removed."""
     if content is None:
         header = json.dumps(draft.header()).encode()
         content = len(header).to_bytes(8, "little") + header + draft.data()
     path, config = folder / draft.file_name, folder / "adapter_config.json"
     for old in (path, config):
-        old.unlink(missing_ok=True)  # it may still be mapped, and must not be written into
+        old.unlink(missing_ok=True)  # it may still be mapped, so it must not be overwritten
     path.write_bytes(content)
     if draft.config is not None:
         config.write_bytes(draft.config)
@@ -54,7 +54,7 @@ def write_draft(folder: Path, draft: Draft, content: bytes | None = None) -> Pat
 
 
 def draft_of(path: Path) -> Draft:
-    """A file that some library wrote, with the settings that PEFT puts beside it."""
+    """Read a file that a library wrote, with the settings that PEFT puts next to it."""
     file = read_file(path)
     config = path.with_name("adapter_config.json")
     tensors = {name: (t.dtype, list(t.shape), t.raw_bytes) for name, t in file.tensors.items()}
@@ -68,7 +68,7 @@ NORM = (f"{ATTENTION}.norm1",)
 TEXT = "text_model.encoder.layers.0.self_attn.q_proj", "text_model.encoder.layers.1.mlp.fc1"
 TOKENS = ("text_model.embeddings.token_embedding",)
 
-# algorithm -> (module paths, shapes by what a name has after the module). Linear weights are 4×6, convolutions 4×3×3×3.
+# algorithm -> (module paths, shapes by the end of the name). Linear weights are 4×6, convolutions 4×3×3×3.
 ALGORITHMS: dict[str, tuple[tuple[str, ...], dict[str, Shape]]] = {
     "lora": (LINEAR, {".lora_down.weight": (2, 6), ".lora_up.weight": (4, 2), ".alpha": ()}),
     "lora peft": (LINEAR, {".lora_A.weight": (2, 6), ".lora_B.weight": (4, 2)}),
@@ -215,7 +215,7 @@ def stored_draft(tensors: Mapping[str, Stored], **more: Any) -> Draft:
 
 
 def module_tensors(algorithm: str, family: str, dtype: str, random: np.random.Generator) -> dict[str, Stored]:
-    """The tensors of all the modules that the algorithm is written for here."""
+    """The tensors of all modules that are listed for the algorithm."""
     paths, roles = ALGORITHMS[algorithm]
     tensors: dict[str, Stored] = {}
     for path in paths:
@@ -231,7 +231,7 @@ def module_tensors(algorithm: str, family: str, dtype: str, random: np.random.Ge
 
 
 def plain_drafts() -> Iterator[tuple[str, Draft]]:
-    """Every algorithm in every family, as numpy writes them, and what is not a matter of one module."""
+    """Every algorithm in every family, written with numpy, and files with tensors that belong to no module."""
     random = np.random.default_rng(0)
     for number, algorithm in enumerate(ALGORITHMS):
         for family_number, family in enumerate(FAMILIES):
@@ -265,7 +265,7 @@ def plain_drafts() -> Iterator[tuple[str, Draft]]:
 
 
 def library_drafts(folder: Path) -> Iterator[tuple[str, Draft]]:
-    """What LyCORIS and PEFT write themselves."""
+    """Files that LyCORIS and PEFT write."""
     import peft
 
     from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, lycoris_file, peft_file, small_net

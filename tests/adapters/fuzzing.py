@@ -1,6 +1,6 @@
-"""Broken adapter files by the thousand: none may crash, hang or take much memory, and LorablendError is all they raise.
+"""Thousands of broken adapter files: they must not crash, hang, take much memory, or raise anything but LorablendError.
 
-`fuzz` is for the tests and for `python -m bench.fuzz`. What each file is follows from the seed and its number alone.
+The tests and `python -m bench.fuzz` use `fuzz`. Each file is determined by the seed and its number.
 """
 
 import faulthandler
@@ -33,21 +33,21 @@ from tests.adapters.fuzz_files import DTYPES, Draft, write_draft
 _T = TypeVar("_T")
 
 _SECONDS = 10  # for one file; the slowest of 100,000 takes a hundredth of it
-_MEMORY = 1 << 30  # bytes that a worker may take above what it has when it starts
-_MEASURED = 20  # of so many files one has its allocations measured, which makes it slow
-# What loading may allocate: the file's size times four, as issue 3 asks, and the Python objects that any file needs.
+_MEMORY = 1 << 30  # bytes that a worker may use in addition to those at its start
+_MEASURED = 20  # one of this many files has its allocations measured, which is slow
+# What loading may allocate: four times the file's size, and the Python objects that every file needs.
 _ALLOCATED, _OBJECTS = 4, 200_000
 _LARGEST_WEIGHT = 2**18  # elements of a base weight to try a delta on
 
 
 @dataclass
 class Figures:
-    """What became of the files."""
+    """The outcomes of the files."""
 
     outcomes: Counter[str] = field(default_factory=Counter)  # "loaded", "loaded leniently", "refused", "used"
     algorithms: Counter[str] = field(default_factory=Counter)  # of the deltas that were computed
     slowest: float = 0.0  # seconds, of loading and using one file
-    allocated: float = 0.0  # the most that loading took, as a share of what it may
+    allocated: float = 0.0  # the most that loading allocated, as a share of the limit
 
     def add(self, other: "Figures") -> None:
         self.outcomes += other.outcomes
@@ -57,7 +57,7 @@ class Figures:
 
 
 def fuzz(drafts: Mapping[str, Draft], folder: Path, seed: int, count: int, processes: int = 2) -> Figures:
-    """Make, load and use `count` broken files. Raises AssertionError that names the file, which is left in `folder`."""
+    """Make, load and use `count` broken files. Raises AssertionError, which names a file that stays in `folder`."""
     pickled = folder / "drafts.pickle"
     pickled.write_bytes(pickle.dumps(dict(drafts)))
     parts = [range(start, count, processes) for start in range(processes)]
@@ -70,12 +70,12 @@ def fuzz(drafts: Mapping[str, Draft], folder: Path, seed: int, count: int, proce
 
 
 def _work(pickled: Path, folder: Path, seed: int, numbers: Sequence[int]) -> Figures:
-    """One process. A hang ends it with a traceback, and so does a crash: the pool is broken then."""
+    """Run one process. A hang or a crash ends it with a traceback, and breaks the pool."""
     drafts = pickle.loads(pickled.read_bytes())
     folder.mkdir()
     faulthandler.enable()
     _limit_memory()
-    for draft in drafts.values():  # what is made once, such as the tables of names, is no file's memory
+    for draft in drafts.values():  # so that tables that are made once do not count as a file's memory
         _load(write_draft(folder, draft))
     figures = Figures()
     for number in numbers:
@@ -83,8 +83,8 @@ def _work(pickled: Path, folder: Path, seed: int, numbers: Sequence[int]) -> Fig
         try:
             fuzz_one(drafts, folder, seed, number, figures)
         except BaseException as error:
-            what = f"{type(error).__name__}: {error}"
-            raise AssertionError(f"file {number} of seed {seed}, in {folder}: {what}") from error
+            text = f"{type(error).__name__}: {error}"
+            raise AssertionError(f"file {number} of seed {seed}, in {folder}: {text}") from error
         finally:
             faulthandler.cancel_dump_traceback_later()
     return figures
@@ -128,7 +128,7 @@ def _share_of_memory(path: Path) -> float:
 
 
 def _load(path: Path, **options: bool) -> Adapter | str:
-    """The adapter, or the message."""
+    """Return the adapter, or the message of the error."""
     adapter = result_or_message(LorablendError, lambda: load_adapter(path, **options))
     assert not isinstance(adapter, str) or adapter.startswith(path.name), adapter
     return adapter
@@ -163,7 +163,7 @@ def _load_and_use(path: Path, random: Random, figures: Figures) -> None:
 
 
 def _check_counts(adapter: Adapter) -> None:
-    """Every tensor is counted once, and the report is plain data."""
+    """Assert that every tensor is counted once and that the report is plain data."""
     report = inspect_adapter(adapter)
     json.dumps(report, allow_nan=False)
     assert report["covered"] + len(report["ignored"]) + len(report["refused"]) == len(adapter.file.tensors)
@@ -173,22 +173,22 @@ def _check_counts(adapter: Adapter) -> None:
 
 
 def _shapes(delta: Delta) -> Iterator[tuple[int, ...]]:
-    """Weights that it may fit, of a size that is quick to compute."""
-    said = tuple(map(int, re.findall(r"\d+", delta.made_for)))
-    pairs = product((delta.out_features or 0, *said[:1], 4), (delta.in_features or 0, *said[-1:], 6))
-    for shape in (said, *((*pair, *kernel) for pair in pairs for kernel in ((), (1, 1), (3, 3))), said[:1]):
+    """Shapes of weights that the delta may fit, small enough to be quick."""
+    told = tuple(map(int, re.findall(r"\d+", delta.made_for)))
+    pairs = product((delta.out_features or 0, *told[:1], 4), (delta.in_features or 0, *told[-1:], 6))
+    for shape in (told, *((*pair, *kernel) for pair in pairs for kernel in ((), (1, 1), (3, 3))), told[:1]):
         if 0 < math.prod(shape) <= _LARGEST_WEIGHT and delta.fits(shape):
             yield shape
 
 
 def _computed(compute: Callable[[], _T]) -> _T | None:
-    """What it returns, or None where the values are refused."""
+    """Return what the call returns, or None if the values are refused."""
     result = result_or_message(LorablendError, compute)
     return None if isinstance(result, str) else result
 
 
 def _is_moderate(adapter: Adapter) -> bool:
-    """Whether products of a few of its numbers are neither too large for float32 nor too small for all its digits."""
+    """Return whether products of a few of the numbers neither overflow float32 nor become subnormal."""
     for tensor in adapter.file.tensors.values():
         if tensor.dtype in DTYPES and tensor.is_finite():
             sizes = np.abs(tensor.float32())
@@ -198,9 +198,9 @@ def _is_moderate(adapter: Adapter) -> bool:
 
 
 def _use(delta: Delta, random: Random, moderate: bool) -> bool:
-    """Ask for everything that the engine asks for; whether there was a weight for it.
+    """Use everything that the engine uses; return whether there was a weight that the delta fits.
 
-    moderate: its forms must give the same numbers. They are products in different orders.
+    moderate: all forms must give the same numbers (up to rounding, for the products are in different orders).
     """
     shape = next(_shapes(delta), None)
     if shape is None:
@@ -234,13 +234,13 @@ def _use(delta: Delta, random: Random, moderate: bool) -> bool:
 
 
 def _product(down: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """up · down, and the sum of the terms' magnitudes, which is what rounding errors are relative to."""
+    """Return up · down, and the sum of the terms' magnitudes, to which rounding errors are relative."""
     left, right = up.astype(np.float64), down.reshape(len(down), -1).astype(np.float64)
     return left @ right, np.abs(left) @ np.abs(right)
 
 
 def _assert_alike(change: np.ndarray, other: np.ndarray, bound: np.ndarray) -> None:
-    """1e-4 of the terms: they are few, and computed in float32."""
+    """Assert equality up to 1e-4 of the terms, which are few and computed in float32."""
     difference = np.abs(change - other.reshape(change.shape))
     limit = 1e-4 * np.maximum(bound.reshape(change.shape), np.abs(change)) + 1e-36
-    assert (difference <= limit).all(), f"its forms differ by {(difference / limit).max():g} of what they may"
+    assert (difference <= limit).all(), f"its forms differ by {(difference / limit).max():g} of the tolerance"

@@ -1,5 +1,6 @@
-"""Small torch networks whose layers have SDXL's names, adapters of any algorithm on them that LyCORIS and PEFT write
-themselves, and what those libraries then make of the weights.
+"""Small torch networks whose layers have SDXL's names, with adapters that LyCORIS and PEFT write.
+
+The tests compare our changes of the weights to the weights that those libraries compute.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.adapter import Adapter
+from lorablend.adapters.algorithms.delta import Delta
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ LAYER_NORM = "mid_block.attentions.0.transformer_blocks.0.norm1"
 
 
 class Layer(NamedTuple):
-    """Weight and bias of one layer, float32."""
+    """The weight and the bias of one layer, float32."""
 
     weight: np.ndarray
     bias: np.ndarray | None
@@ -36,7 +38,7 @@ Layers = dict[str, Layer]
 
 
 def small_net(*, norms: bool = False) -> torch.nn.Module:
-    """Two linear layers, two convolutions, square and oblong ones among them, and norms if wanted; random weights."""
+    """A network of linear layers and convolutions, square and oblong, and optionally norms; with random weights."""
     import torch
     from torch import nn
 
@@ -64,7 +66,7 @@ def small_net(*, norms: bool = False) -> torch.nn.Module:
 
 
 def randomize(module: torch.nn.Module, deviation: float, only: str = "", seed: int = 1) -> None:
-    """Normal random numbers into every parameter whose name contains `only`, added to what is there."""
+    """Add normal random numbers to every parameter whose name contains `only`."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -74,7 +76,7 @@ def randomize(module: torch.nn.Module, deviation: float, only: str = "", seed: i
 
 
 def layers_of(net: torch.nn.Module) -> Layers:
-    """Copies of all weights and biases by module path; PEFT's layers under the name of what they wrap."""
+    """Copies of all weights and biases by module path; PEFT's layers have the name of the layer that they wrap."""
     from torch import nn
 
     return {
@@ -90,7 +92,7 @@ def layers_of(net: torch.nn.Module) -> Layers:
 def lycoris_file(
     path: Path, net: torch.nn.Module, *, deviation: float = 0.2, **options: Any
 ) -> tuple[Path, Layers, Layers]:
-    """An adapter with random parameters that LyCORIS saves, and the layers before and after LyCORIS merged it."""
+    """An adapter with random parameters that LyCORIS saves, and the layers before and after LyCORIS merges it."""
     import torch
     from lycoris import create_lycoris
 
@@ -109,7 +111,7 @@ def lycoris_file(
 def peft_file(
     folder: Path, net: torch.nn.Module, config: Any, *, deviation: float = 0.2, only: str
 ) -> tuple[Path, Layers, Layers]:
-    """The same by PEFT: its parameters whose names contain `only` made random, saved and merged."""
+    """The same from PEFT; the parameters whose names contain `only` are random."""
     from peft import get_peft_model
 
     before = layers_of(net)
@@ -127,7 +129,7 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def assert_merges_alike(path: Path, before: Layers, after: Layers, tolerance: float = 1e-5) -> Adapter:
-    """Load the file; its changes of weights and biases must be those between the layers.
+    """Load the file and assert that its changes of weights and biases are the differences between the layers.
 
     Both sides calculate in float32, and the reference's own difference of two weights has lost a digit.
     """
@@ -160,11 +162,36 @@ def assert_merges_alike(path: Path, before: Layers, after: Layers, tolerance: fl
     return adapter
 
 
-def changed(before: Layers, after: Layers, what: str) -> dict[str, np.ndarray]:
-    """after − before of the layers whose weight, or bias, is another one."""
+def changed(before: Layers, after: Layers, attribute: str) -> dict[str, np.ndarray]:
+    """after − before, for the layers whose weight (or bias) differs."""
     changes = {
-        name: getattr(after[name], what) - getattr(layer, what)
+        name: getattr(after[name], attribute) - getattr(layer, attribute)
         for name, layer in before.items()
-        if getattr(layer, what) is not None
+        if getattr(layer, attribute) is not None
     }
     return {name: change for name, change in changes.items() if np.any(change)}
+
+
+def assert_forms_agree(delta: Delta, weight: np.ndarray, change: np.ndarray) -> None:
+    """Assert that the live forms of a delta are what it says they are, and give the same change.
+
+    The tolerance is 1e-5: two float32 sums of the same products in another order.
+    """
+    down_up = delta.factors()
+    if down_up is not None:
+        down, up = down_up
+        assert down.dtype == up.dtype == np.float32
+        assert (len(down), up.shape[1]) == (delta.live_rank, delta.live_rank)
+        assert relative((up @ down.reshape(len(down), -1)).reshape(weight.shape), change) <= 1e-5
+    raw = delta.raw_factors()
+    assert (raw is not None) == (delta.live == "factors")
+    if raw is not None:
+        assert raw.down.shape[1:] == (weight.shape[1:] if set(weight.shape[2:]) - {1} else weight.shape[1:2])
+        product = raw.up.astype(np.float64) @ raw.down.reshape(len(raw.down), -1) * raw.scale
+        assert relative(product.reshape(weight.shape), change) <= 1e-5
+    gated = delta.gated(weight)
+    assert (gated is not None) == (delta.live == "gate")
+    if gated is not None and gated.down is not None and gated.up is not None:
+        assert len(gated.down) == delta.live_rank
+        low_rank = (gated.up @ gated.down.reshape(len(gated.down), -1)).reshape(weight.shape)
+        assert relative(gated.gate.reshape(-1, *[1] * (weight.ndim - 1)) * weight + low_rank, change) <= 1e-5

@@ -1,4 +1,4 @@
-"""From files to deltas: every spelling gives the same change, and what cannot be applied is refused by name."""
+"""From files to deltas: every spelling gives the same change, and messages name what cannot be applied."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def refusal(tmp_path: Path, tensors: dict[str, Stored], error: type[Exception] =
 
 
 def assert_exactly(adapter: Adapter, factors: dict[Module, Factors]) -> None:
-    """The deltas are bit for bit (alpha / rank · up) · down."""
+    """Assert that the deltas are bit for bit (alpha / rank · up) · down."""
     assert set(adapter.deltas) == set(factors)
     for module, delta in adapter.deltas.items():
         lora = factors[module]
@@ -122,10 +122,10 @@ def test_both_spellings_of_one_module(tmp_path: Path) -> None:
 
     twice = loaded(tmp_path, PAIR | {f"{sgm}.lora_up.weight": ("F32", UP)})
     assert len(twice.deltas) == 1
-    assert twice.warnings == (f"given twice, used once: 1 tensor: {sgm}.lora_up.weight",)
+    assert twice.warnings == (f"stored twice, used once: 1 tensor: {sgm}.lora_up.weight",)
 
     assert refusal(tmp_path, PAIR | {f"{sgm}.lora_up.weight": ("F32", 2 * UP)}) == (
-        f"x.safetensors: tensors {Q}.lora_B.weight and {sgm}.lora_up.weight are the same module's, but differ"
+        f"x.safetensors: tensors {Q}.lora_B.weight and {sgm}.lora_up.weight belong to the same module, but differ"
     )
 
 
@@ -143,25 +143,25 @@ def test_a_1x1_convolution_may_be_stored_with_two_or_four_dimensions(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"), [((4, 5), "4×5"), ((6, 4), "6×4"), ((4, 6, 3, 3), "4×6×3×3"), ((24,), "24")]
+    ("shape", "text"), [((4, 5), "4×5"), ((6, 4), "6×4"), ((4, 6, 3, 3), "4×6×3×3"), ((24,), "24")]
 )
-def test_dense_refuses_another_shape(tmp_path: Path, shape: tuple[int, ...], said: str) -> None:
+def test_dense_refuses_another_shape(tmp_path: Path, shape: tuple[int, ...], text: str) -> None:
     (delta,) = loaded(tmp_path, PAIR).deltas.values()
     assert message_of(AdapterError, lambda: delta.dense(np.empty(shape))) == (
         "unet mid_block.attentions.0.transformer_blocks.0.attn1.to_q: "
-        f"the adapter changes a weight of 4×6, the model's is {said}"
+        f"the adapter changes a weight of 4×6, but the model's is {text}"
     )
 
 
-@pytest.mark.parametrize(("dtype", "said"), [("F16", "f16"), ("BF16", "bf16"), ("F32", "f32")])
-def test_raw_factors_are_views_of_the_file(tmp_path: Path, dtype: str, said: str) -> None:
+@pytest.mark.parametrize(("dtype", "name"), [("F16", "f16"), ("BF16", "bf16"), ("F32", "f32")])
+def test_raw_factors_are_views_of_the_file(tmp_path: Path, dtype: str, name: str) -> None:
     factors = random_factors({("unet", "mid_block.attentions.0.proj_in"): (8, 6, 1, 1)}, rank=2, alpha=1)
     adapter = load_adapter(write_kohya(tmp_path / "x", factors, dtype=dtype))
     (delta,) = adapter.deltas.values()
     (lora,) = factors.values()
     raw = delta.raw_factors()
     assert raw is not None
-    assert (delta.dtype, raw.scale) == (said, 0.5)
+    assert (delta.dtype, raw.scale) == (name, 0.5)
     for view, factor in ((raw.down, lora.down), (raw.up, lora.up)):
         assert not view.flags.owndata
         np.testing.assert_array_equal(view, encode(factor, dtype), strict=True)
@@ -176,7 +176,7 @@ def test_raw_factors_of_two_dtypes_are_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(raw.down, DOWN, strict=True)
 
 
-def test_factors_can_be_asked_for_again(tmp_path: Path) -> None:
+def test_factors_can_be_computed_again(tmp_path: Path) -> None:
     for dtype in ("F16", "F32"):
         adapter = load_adapter(write_kohya(tmp_path / "x", random_factors(alpha=1), dtype=dtype))
         for delta in adapter.deltas.values():
@@ -186,7 +186,7 @@ def test_factors_can_be_asked_for_again(tmp_path: Path) -> None:
             np.testing.assert_array_equal(first[1], second[1])
 
 
-def test_what_an_adapter_says_of_itself(tmp_path: Path) -> None:
+def test_the_properties_of_an_adapter(tmp_path: Path) -> None:
     adapter = loaded(tmp_path, PAIR, note="hello")
     assert adapter.name == "x"
     assert adapter.path == tmp_path / "x.safetensors"
@@ -200,7 +200,7 @@ def test_bookkeeping_of_slider_trainers_is_ignored_by_name(tmp_path: Path) -> No
     assert loaded(tmp_path, PAIR | {"_aux.step": f32(1)}).ignored == ("_aux.step",)
 
 
-def test_an_alpha_of_zero_is_followed_and_warned_of(tmp_path: Path) -> None:
+def test_an_alpha_of_zero_is_used_with_a_warning(tmp_path: Path) -> None:
     adapter = loaded(tmp_path, PAIR | {f"{Q}.alpha": ("F32", np.zeros(1, np.float32))})
     (delta,) = adapter.deltas.values()
     assert not delta.dense(np.empty((4, 6))).any()
@@ -222,15 +222,15 @@ def test_modules_of_rank_0_change_nothing(tmp_path: Path) -> None:
         (PAIR | {f"{Q}.lora_A.weight": f32(3, 6)}, f"{Q[:4]} {Q[5:]}: down has rank 3, up has rank 2"),
         (
             PAIR | {f"{Q}.lora_A.weight": f32(6)},
-            f"tensor {Q}.lora_A.weight has shape [6], 2 or 4 dimensions were expected",
+            f"tensor {Q}.lora_A.weight has shape [6]; expected 2 or 4 dimensions",
         ),
         (
             PAIR | {f"{Q}.lora_A.weight": f32(2, 6, 1)},
-            f"tensor {Q}.lora_A.weight has shape [2, 6, 1], 2 or 4 dimensions were expected",
+            f"tensor {Q}.lora_A.weight has shape [2, 6, 1]; expected 2 or 4 dimensions",
         ),
         (
             PAIR | {f"{Q}.lora_B.weight": f32(4, 2, 3, 3)},
-            f"tensor {Q}.lora_B.weight has shape [4, 2, 3, 3], a matrix was expected",
+            f"tensor {Q}.lora_B.weight has shape [4, 2, 3, 3]; expected a matrix",
         ),
         (
             PAIR | {f"{Q}.lora_A.weight": ("F64", DOWN.astype("<f8"))},
@@ -242,29 +242,29 @@ def test_modules_of_rank_0_change_nothing(tmp_path: Path) -> None:
         ),
         (
             PAIR | {f"{Q}.alpha": f32(2)},
-            f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [2], one number was expected",
+            f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [2]; expected one number",
         ),
-        (PAIR | {f"{Q}.alpha": f32(0)}, f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [0], one number was expected"),
+        (PAIR | {f"{Q}.alpha": f32(0)}, f"{Q[:4]} {Q[5:]}: tensor {Q}.alpha has shape [0]; expected one number"),
         (
             PAIR | {f"{Q}.alpha": ("BOOL", np.ones(1, np.uint8))},
             f"tensor {Q}.alpha is BOOL: save it as F16, BF16 or F32",
         ),
         (
             PAIR | {f"{Q}.alpha": ("F16", np.full(1, np.inf, np.float16))},
-            f"tensor {Q}.alpha contains NaN or infinity; the file is of no use",
+            f"tensor {Q}.alpha contains NaN or infinity; the file is unusable",
         ),
         (PAIR | {f"{Q}.alpha": ("F64", np.full(1, 1e300))}, f"{Q[:4]} {Q[5:]}: scale 5e+299 does not fit float32"),
         (
             PAIR | {f"{Q}.lora_B.weight": ("F32", np.full((4, 2), np.nan, np.float32))},
-            f"tensor {Q}.lora_B.weight contains NaN or infinity; the file is of no use",
+            f"tensor {Q}.lora_B.weight contains NaN or infinity; the file is unusable",
         ),
-        (PAIR | {"mystery": f32(1), "unet.what": f32(1)}, "of no known algorithm: 2 tensors: mystery, unet.what"),
+        (PAIR | {"mystery": f32(1), "unet.what": f32(1)}, "unknown algorithm in 2 tensors: mystery, unet.what"),
         (
             PAIR | {f"unet.block{n}.lora_A.weight": f32(2, 6) for n in range(5)},
-            "for no module of SD 1.5, SD 2 or SDXL: 5 tensors: "
+            "no module of SD 1.5, SD 2 or SDXL matches 5 tensors: "
             "unet.block0.lora_A.weight, unet.block1.lora_A.weight, unet.block2.lora_A.weight, …",
         ),
-        ({"_aux.step": f32(1)}, "no adapter tensors in it"),
+        ({"_aux.step": f32(1)}, "the file has no adapter tensors"),
         (
             {"conv_in.weight": f32(1), "conv_in.bias": f32(1)},
             "a full model, not an adapter: its tensors are plain weights",

@@ -1,4 +1,4 @@
-"""Which base model a file is for, one kind of evidence at a time."""
+"""The base model that a file is for, one kind of evidence at a time."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def adapter_of(
 @pytest.mark.parametrize(
     ("names", "base"),
     [
-        # the width of the prompt, where it is a real model's
+        # the width of the prompt, if it is that of a real model
         ({f"{EVERYWHERE}.attn2.to_k": 768}, "sd15"),
         ({f"{EVERYWHERE}.attn2.to_v": 1024}, "sd2"),
         ({f"{EVERYWHERE}.attn2.to_k": 2048}, "sdxl"),
@@ -80,7 +80,7 @@ def ones(*shape: int) -> Stored:
         {f"{TO_K}.diff": ones(8, 2048)},
         {f"{TO_K}.b{n}.weight": ones(*((8, 2), (2, 2048))[n - 1]) for n in (1, 2)}
         | {f"{TO_K}.a{n}.weight": ones(*((2048, 2), (2, 2048))[n - 1]) for n in (1, 2)},
-        # no width in it, but a module that only SDXL has
+        # it has no width, but a module that only SDXL has
         {"unet.add_embedding.linear_1.ia3_l": ones(8, 1)},
         {"unet.add_embedding.linear_1.oft_blocks": ones(2, 4, 4)},
         {"unet.add_embedding.linear_1.diff_b": ones(8)},
@@ -88,11 +88,11 @@ def ones(*shape: int) -> Stored:
     ],
     ids=lambda tensors: next(iter(tensors)),
 )
-def test_every_algorithm_tells(tmp_path: Path, tensors: dict[str, Stored]) -> None:
+def test_every_algorithm_shows_its_base_model(tmp_path: Path, tensors: dict[str, Stored]) -> None:
     assert load_adapter(write_tensors(tmp_path / "x.safetensors", tensors)).base_model == "sdxl"
 
 
-def test_the_blocks_of_a_rotation_are_no_convolution(tmp_path: Path) -> None:
+def test_the_blocks_of_a_rotation_are_not_a_convolution(tmp_path: Path) -> None:
     tensors = {"unet.down_blocks.1.attentions.0.proj_in.oft_blocks": ones(1, 4, 2, 2)}
     assert load_adapter(write_tensors(tmp_path / "x.safetensors", tensors)).base_model == "unknown"
 
@@ -162,8 +162,8 @@ def test_the_refiner_is_refused(tmp_path: Path, names: dict[str, int]) -> None:
 def test_modules_of_different_models_are_refused(tmp_path: Path) -> None:
     names = {"unet.up_blocks.3.attentions.0.proj_in": 8, "unet.up_blocks.0.attentions.0.proj_in": 8}
     assert message_of(BaseModelError, lambda: adapter_of(tmp_path, names)) == (
-        "x.safetensors: modules of different models: unet up_blocks.0.attentions.0.proj_in is of SDXL, "
-        "the ones before it of SD 1.5 or SD 2"
+        "x.safetensors: modules of different models: unet up_blocks.0.attentions.0.proj_in belongs to SDXL, "
+        "those before it to SD 1.5 or SD 2"
     )
 
 

@@ -17,7 +17,7 @@ MODULES = (
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_all_is_sorted_and_true(module: ModuleType) -> None:
+def test_all_is_sorted_and_exists(module: ModuleType) -> None:
     assert module.__all__ == sorted(set(module.__all__), key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert all(hasattr(module, name) for name in module.__all__)
 
@@ -32,7 +32,7 @@ def test_all_names_everything_public_that_the_module_defines(module: ModuleType)
     assert defined <= set(module.__all__)
 
 
-def test_the_package_offers_what_its_modules_offer_to_users() -> None:
+def test_the_package_exports_what_its_modules_have_for_users() -> None:
     assert lorablend.adapters.__all__ == [
         "Adapter",
         "BiasDelta",

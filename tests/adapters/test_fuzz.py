@@ -16,7 +16,7 @@ def drafts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Draft]:
     return dict([*plain_drafts(), *library_drafts(tmp_path_factory.mktemp("libraries"))])
 
 
-def test_the_files_are_right_before_they_are_broken(drafts: dict[str, Draft], tmp_path: Path) -> None:
+def test_the_files_are_valid_before_they_are_broken(drafts: dict[str, Draft], tmp_path: Path) -> None:
     assert len(drafts) > 12 * len(ALGORITHMS)
     for number, (name, draft) in enumerate(drafts.items()):
         (tmp_path / str(number)).mkdir()
@@ -30,7 +30,7 @@ def test_broken_files_are_loaded_or_refused(drafts: dict[str, Draft], tmp_path: 
     figures = fuzz(drafts, tmp_path, SEED, COUNT)
     outcomes = figures.outcomes
     assert outcomes["loaded"] + outcomes["loaded leniently"] + outcomes["refused"] == COUNT
-    # Were nearly all refused at the door, nothing behind it would have been tried.
+    # If nearly all were refused at once, the code behind would not have been tried.
     assert outcomes["loaded"] > COUNT / 10
     assert outcomes["loaded leniently"] > COUNT / 10
     assert outcomes["used"] > COUNT / 4
@@ -39,7 +39,7 @@ def test_broken_files_are_loaded_or_refused(drafts: dict[str, Draft], tmp_path: 
     assert figures.slowest < 5
 
 
-def test_what_a_broken_file_does_follows_from_its_number(drafts: dict[str, Draft], tmp_path: Path) -> None:
+def test_a_broken_file_is_determined_by_its_number(drafts: dict[str, Draft], tmp_path: Path) -> None:
     figures: list[Figures] = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -1,4 +1,4 @@
-"""Files that LyCORIS writes itself, against what its own modules make of the weights: LoCon, LoHa, LoKr and DoRA."""
+"""Files that LyCORIS writes, compared to how its own modules change the weights: LoCon, LoHa, LoKr and DoRA."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 
 from lorablend.adapters import load_adapter
-from lorablend.adapters.algorithms.delta import Delta
-from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, Layers, layers_of, randomize, relative, small_net
+from tests.adapters.references import (
+    CONV,
+    FF,
+    SHORTCUT,
+    TO_K,
+    TO_Q,
+    Layers,
+    assert_forms_agree,
+    layers_of,
+    randomize,
+    relative,
+    small_net,
+)
 
 pytest.importorskip("lycoris")
 
@@ -16,9 +27,9 @@ PATHS = {TO_Q, TO_K, FF, CONV, SHORTCUT}
 
 
 def written(path: Path, **options: Any) -> tuple[Path, Layers, dict[str, np.ndarray]]:
-    """A file that LyCORIS saves, the layers, and the weights that its forward passes take in their place.
+    """Return a file that LyCORIS saves, the layers, and the weights that its forward passes use instead.
 
-    Not those of its `merge_to`, which (4.1.3) multiplies LoHa and LoKr with alpha / rank twice.
+    They are not those of its `merge_to`, which multiplies LoHa and LoKr by alpha / rank twice (4.1.3).
     """
     import torch
     from lycoris import create_lycoris
@@ -40,32 +51,7 @@ def written(path: Path, **options: Any) -> tuple[Path, Layers, dict[str, np.ndar
     return path, layers_of(net), weights
 
 
-def assert_forms_agree(delta: Delta, weight: np.ndarray, change: np.ndarray) -> None:
-    """Whatever the delta says about its live forms is so, and gives the same change.
-
-    1e-5: two float32 sums of the same products in another order.
-    """
-    down_up = delta.factors()
-    if down_up is not None:
-        down, up = down_up
-        assert down.dtype == up.dtype == np.float32
-        assert (len(down), up.shape[1]) == (delta.live_rank, delta.live_rank)
-        assert relative((up @ down.reshape(len(down), -1)).reshape(weight.shape), change) <= 1e-5
-    raw = delta.raw_factors()
-    assert (raw is not None) == (delta.live == "factors")
-    if raw is not None:
-        assert raw.down.shape[1:] == (weight.shape[1:] if set(weight.shape[2:]) - {1} else weight.shape[1:2])
-        product = raw.up.astype(np.float64) @ raw.down.reshape(len(raw.down), -1) * raw.scale
-        assert relative(product.reshape(weight.shape), change) <= 1e-5
-    gated = delta.gated(weight)
-    assert (gated is not None) == (delta.live == "gate")
-    if gated is not None and gated.down is not None and gated.up is not None:
-        assert len(gated.down) == delta.live_rank
-        low_rank = (gated.up @ gated.down.reshape(len(gated.down), -1)).reshape(weight.shape)
-        assert relative(gated.gate.reshape(-1, *[1] * (weight.ndim - 1)) * weight + low_rank, change) <= 1e-5
-
-
-# LyCORIS gives a LoKr's second matrix factors only where the rank is below half its size.
+# LyCORIS factors the second matrix of a LoKr only if the rank is below half its size.
 @pytest.mark.parametrize(
     ("options", "algorithm", "live"),
     [
@@ -100,7 +86,7 @@ def test_what_lycoris_saves(
         weight = layers[name].weight
         change = delta.dense(weight)
         expected = weights[name] - weight
-        # Both are float32; the difference of two weights, which is all that LyCORIS gives, has lost a digit.
+        # Both are float32, and the difference of two weights, which is all that LyCORIS gives, has lost a digit.
         assert relative(change, expected) <= 1e-5, name
         assert delta.algorithm == ("dora" if decompose else algorithm)
         assert delta.out_features == weight.shape[0]

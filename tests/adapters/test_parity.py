@@ -1,4 +1,4 @@
-"""Files that diffusers and PEFT write themselves, against what PEFT itself adds to the weights."""
+"""Files that diffusers and PEFT write, compared to what PEFT adds to the weights."""
 
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def test_a_dora_saved_by_diffusers(sdxl_source: Path, tmp_path: Path) -> None:
     before = {name: weight.detach().numpy().copy() for name, weight in unet.named_parameters()}
     add_random_lora(unet, target_modules=["to_q", "ff.net.2", "conv1", "proj_in"], r=4, lora_alpha=2, use_dora=True)
     for name, parameter in unet.named_parameters():
-        if "lora_magnitude_vector" in name:  # that which add_random_lora left may be negative
+        if "lora_magnitude_vector" in name:  # those that add_random_lora made may be negative
             parameter.data.add_(1)
     adapter = load_adapter(save_diffusers(tmp_path, {"unet": unet}))
     unet.fuse_lora()

@@ -1,4 +1,4 @@
-"""Files that PEFT's `save_pretrained` writes, against what its `merge_and_unload` makes of the weights."""
+"""Files that PEFT's `save_pretrained` writes, compared to how its `merge_and_unload` changes the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from lorablend.adapters import load_adapter
-from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, peft_file, relative, small_net
-from tests.adapters.test_lycoris import assert_forms_agree
+from tests.adapters.references import CONV, FF, SHORTCUT, TO_K, TO_Q, assert_forms_agree, peft_file, relative, small_net
 
 pytest.importorskip("peft")
 
@@ -42,7 +41,7 @@ ENDINGS = ["to_q", "to_k", "ff.net.2", "conv1", "conv_shortcut"]
         ("LoKr", {"r": 2, "alpha": 3, "decompose_factor": 4}, "lokr_", "lokr", 5),
         ("LoKr", {"r": 2, "alpha": 3, "decompose_factor": 2, "use_effective_conv2d": True}, "lokr_", "lokr", 5),
         ("LoKr", {"r": 1, "alpha": 3, "decompose_factor": 4, "decompose_both": True}, "lokr_", "lokr", 5),
-        # two whole matrices: only the settings know the rank that PEFT divides alpha by
+        # two whole matrices: only the settings have the rank by which PEFT divides alpha
         ("LoKr", {"r": 16, "alpha": 3, "decompose_factor": 4}, "lokr_", "lokr", 0),
         (
             "LoKr",
@@ -82,7 +81,7 @@ def test_what_peft_saves(
 
 
 def test_the_adapters_name_may_be_left_in(tmp_path: Path) -> None:
-    """What torch's own `state_dict` of a PEFT model gives, saved as it is."""
+    """A file with the plain `state_dict` of a PEFT model."""
     import torch
     from peft import LoHaConfig, get_peft_model
     from safetensors.torch import save_file

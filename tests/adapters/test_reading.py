@@ -1,4 +1,4 @@
-"""What a file holds beside LoRA, several algorithms in one file, lenient reading, and that every tensor is counted."""
+"""Files with more than LoRA, several algorithms in one file, lenient reading, and the count of every tensor."""
 
 import tracemalloc
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lorablend.adapters import Adapter, inspect_adapter, load_adapter
 from lorablend.adapters.errors import AdapterError, BaseModelError, LorablendError
 from tests.adapter_files import Stored, encode, message_of, write_tensors
-from tests.adapters.algorithms.test_lora import normal
+from tests.adapters.algorithms.deltas import normal
 
 Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 PAIR: dict[str, Stored] = {
@@ -25,7 +25,7 @@ def f32(*shape: int) -> Stored:
 
 
 def loaded(tmp_path: Path, tensors: dict[str, Stored], *, lenient: bool = False, **metadata: str) -> Adapter:
-    """Loaded, and every tensor counted once."""
+    """Load the file, and assert that every tensor is counted once."""
     adapter = load_adapter(write_tensors(tmp_path / "x.safetensors", tensors, metadata), lenient=lenient)
     report = inspect_adapter(adapter)
     assert report["covered"] + len(report["ignored"]) + len(report["refused"]) == report["tensor_count"] == len(tensors)
@@ -89,12 +89,12 @@ def test_a_change_of_a_bias_alone(tmp_path: Path) -> None:
     assert (dict(adapter.deltas), list(adapter.biases)) == ({}, [("unet", f"{RESNET}.conv1")])
 
 
-def test_an_empty_change_of_a_bias_is_none(tmp_path: Path) -> None:
+def test_an_empty_change_of_a_bias_is_ignored(tmp_path: Path) -> None:
     empty = {f"{flat(RESNET)}_conv1.diff_b": f32(0)}
     assert loaded(tmp_path, PAIR | empty).ignored == tuple(empty)
 
 
-def test_a_residual_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_residual_without_a_lora_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, PAIR | {"unet.conv_in.bias_values": f32(2)}) == (
         "unet conv_in: sparse residual is not supported: 1 tensor: unet.conv_in.bias_values"
     )
@@ -109,14 +109,14 @@ def test_the_bias_of_a_lora(tmp_path: Path, spelling: str) -> None:
 
 
 def test_pefts_biases_replace(tmp_path: Path) -> None:
-    """With bias="all" PEFT saves those of wrapped modules under `base_layer`."""
+    """With bias="all", PEFT saves the biases of wrapped modules under `base_layer`."""
     bias = normal(4, seed=5)
     adapter = loaded(tmp_path, PAIR | {f"unet.{Q}.base_layer.bias": ("F32", bias), "unet.conv_in.bias": f32(8)})
     np.testing.assert_array_equal(adapter.biases["unet", Q].dense(np.ones(4, np.float32)), bias - 1)
     assert ("unet", "conv_in") in adapter.biases
 
 
-def test_whole_layers_beside_a_lora_replace(tmp_path: Path) -> None:
+def test_whole_layers_next_to_a_lora_replace(tmp_path: Path) -> None:
     """ai-toolkit's conv_in and conv_out, PEFT's modules_to_save."""
     tensors = PAIR | {
         "unet_conv_in.weight": f32(8, 4, 3, 3),
@@ -131,7 +131,7 @@ def test_whole_layers_beside_a_lora_replace(tmp_path: Path) -> None:
     assert list(adapter.biases) == [("unet", "conv_in")]
 
 
-def test_a_file_of_lone_downs_is_ai_toolkits_fullrank(tmp_path: Path) -> None:
+def test_a_file_with_only_downs_is_ai_toolkits_fullrank(tmp_path: Path) -> None:
     difference = normal(4, 6)
     (delta,) = loaded(tmp_path, {f"{flat(Q)}.lora_down.weight": ("F32", difference)}).deltas.values()
     np.testing.assert_array_equal(delta.dense(np.zeros((4, 6), np.float32)), difference)
@@ -166,7 +166,7 @@ def test_an_alpha_alone_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
+def test_tensors_that_are_not_understood_are_named(tmp_path: Path) -> None:
     assert refusal(tmp_path, PAIR | {"unet.conv_in.reshape_weight": f32(4)}) == (
         "unet conv_in: base reshaping is not supported: 1 tensor: unet.conv_in.reshape_weight"
     )
@@ -175,11 +175,12 @@ def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "left_out", "reason"),
     [
-        ({"mystery": (1,)}, ["mystery"], "of no known algorithm: 1 tensor: mystery"),
+        ({"mystery": (1,)}, ["mystery"], "unknown algorithm in 1 tensor: mystery"),
         (
             {"unet.nowhere.lora_A.weight": (2, 6), "unet.nowhere.lora_B.weight": (4, 2)},
             ["unet.nowhere.lora_A.weight", "unet.nowhere.lora_B.weight"],
-            "for no module of SD 1.5, SD 2 or SDXL: 2 tensors: unet.nowhere.lora_A.weight, unet.nowhere.lora_B.weight",
+            "no module of SD 1.5, SD 2 or SDXL matches 2 tensors: "
+            "unet.nowhere.lora_A.weight, unet.nowhere.lora_B.weight",
         ),
         (
             {"unet.conv_in.lora_A.weight": (2, 6), "unet.conv_in.lora_B.weight": (4, 3)},
@@ -189,7 +190,7 @@ def test_what_no_builder_knows_is_named(tmp_path: Path) -> None:
         (
             {"bundle_emb.ink.clip_l": (2, 5, 1), "bundle_emb.oil.clip_l": (2, 768)},
             ["bundle_emb.ink.clip_l"],
-            "tensor bundle_emb.ink.clip_l has shape [2, 5, 1], [n, width] was expected",
+            "tensor bundle_emb.ink.clip_l has shape [2, 5, 1]; expected [n, width]",
         ),
         ({"bundle_emb.clip_l": (2, 5)}, ["bundle_emb.clip_l"], "tensor bundle_emb.clip_l does not name an embedding"),
     ],
@@ -206,34 +207,34 @@ def test_leniently_a_module_is_left_out_as_a_whole(
     assert adapter.warnings == (f"left out {count}: {', '.join(left_out)}: {reason}",)
 
 
-def test_leniently_a_broken_tensor_takes_its_module_along(tmp_path: Path) -> None:
+def test_leniently_a_broken_tensor_removes_its_module(tmp_path: Path) -> None:
     bad = tensors_of("loha")
     name = next(iter(bad))
     bad[name] = ("F32", np.full((4, 2), np.nan, np.float32))
     adapter = loaded(tmp_path, PAIR | bad, lenient=True)
     assert set(adapter.refused) == set(bad)
-    assert adapter.warnings[0].endswith(f": tensor {name} contains NaN or infinity; the file is of no use")
+    assert adapter.warnings[0].endswith(f": tensor {name} contains NaN or infinity; the file is unusable")
 
 
-def test_leniently_a_strange_tensor_takes_its_module_along(tmp_path: Path) -> None:
+def test_leniently_an_unknown_tensor_removes_its_module(tmp_path: Path) -> None:
     strange = f"{flat(f'{RESNET}.conv1')}.lora_gain"
     adapter = loaded(tmp_path, PAIR | tensors_of("locon") | {strange: f32(4)}, lenient=True)
     assert set(adapter.refused) == {strange, *tensors_of("locon")}
     assert list(adapter.deltas) == [("unet", Q)]
 
 
-def test_leniently_a_name_of_nothing_but_dots_costs_no_more_than_any_other(tmp_path: Path) -> None:
-    """All its beginnings together would be five gigabytes."""
+def test_leniently_a_name_of_only_dots_takes_no_more_memory_than_others(tmp_path: Path) -> None:
+    """All prefixes of the name together would take five gigabytes."""
     path = write_tensors(tmp_path / "x.safetensors", PAIR | tensors_of("locon") | {f"unet.{Q}{'.' * 100_000}x": f32(1)})
     tracemalloc.start()
     adapter = load_adapter(path, lenient=True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(adapter.refused) == 3  # it might belong to the module before the first dot
+    assert len(adapter.refused) == 3  # it may belong to the module before the first dot
     assert peak < 4 * adapter.size + 200_000
 
 
-def test_leniently_a_module_told_in_two_ways_is_left_out(tmp_path: Path) -> None:
+def test_leniently_a_module_with_two_contradicting_tensors_is_left_out(tmp_path: Path) -> None:
     sgm = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight"
     tensors = PAIR | {sgm: ("F32", normal(4, 2, seed=9))} | tensors_of("locon")
     adapter = loaded(tmp_path, tensors, lenient=True)
@@ -242,7 +243,7 @@ def test_leniently_a_module_told_in_two_ways_is_left_out(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("broken", ["alpha", "lora_up.weight"])
-def test_leniently_a_second_name_shares_the_fate_of_its_module(tmp_path: Path, broken: str) -> None:
+def test_leniently_a_duplicate_is_left_out_with_its_module(tmp_path: Path, broken: str) -> None:
     sgm = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.alpha"
     alpha = ("F32", np.full(1, np.nan if broken == "alpha" else 1, np.float32))
     module = tensors_of("lora") | {f"{flat(Q)}.alpha": alpha, sgm: alpha}
@@ -254,8 +255,8 @@ def test_leniently_a_second_name_shares_the_fate_of_its_module(tmp_path: Path, b
 
 
 @pytest.mark.parametrize("algorithm", ["lora", "locon", "loha", "lokr", "dora", "glora", "ia3"])
-def test_a_change_that_leaves_float32_is_refused(tmp_path: Path, algorithm: str) -> None:
-    """Each number is finite, the change is not."""
+def test_a_change_that_overflows_float32_is_refused(tmp_path: Path, algorithm: str) -> None:
+    """Each number is finite, but the change is not."""
     path, roles = EVERYTHING[algorithm]
     huge = {
         f"{flat(path)}.{role}": (dtype, array if role in ("on_input", "alpha") else np.float32(1e25) * array)
@@ -265,7 +266,7 @@ def test_a_change_that_leaves_float32_is_refused(tmp_path: Path, algorithm: str)
     shapes = {"locon": (4, 3, 3, 3), "lokr": (8, 6)}
     weight = np.full(shapes.get(algorithm, (4, 6)), 1e20, np.float32)
     assert message_of(AdapterError, lambda: delta.dense(weight)) == (
-        f"unet {path}: the change does not fit float32; the file is of no use"
+        f"unet {path}: the change does not fit float32; the file is unusable"
     )
 
 
@@ -273,11 +274,11 @@ def test_without_its_values_a_file_is_understood_from_its_header(tmp_path: Path)
     tensors = tensors_of(*EVERYTHING)
     whole = load_adapter(write_tensors(tmp_path / "whole.safetensors", tensors))
     for name, (dtype, array) in tensors.items():
-        if array.ndim:  # but alpha and on_input, which say what the others mean
+        if array.ndim:  # except alpha and on_input, which decide what the others mean
             tensors[name] = dtype, np.full_like(array, np.nan)
     path = write_tensors(tmp_path / "x.safetensors", tensors)
     assert message_of(AdapterError, lambda: load_adapter(path)) == (
-        f"x.safetensors: tensor {flat(Q)}.lora_down.weight contains NaN or infinity; the file is of no use"
+        f"x.safetensors: tensor {flat(Q)}.lora_down.weight contains NaN or infinity; the file is unusable"
     )
     unread = load_adapter(path, check_values=False)
     assert unread.deltas.keys() == whole.deltas.keys()
@@ -285,9 +286,9 @@ def test_without_its_values_a_file_is_understood_from_its_header(tmp_path: Path)
     assert (unread.base_model, unread.covered) == (whole.base_model, whole.covered)
 
 
-def test_leniently_nothing_left_is_still_an_error(tmp_path: Path) -> None:
+def test_leniently_a_file_with_nothing_usable_is_still_an_error(tmp_path: Path) -> None:
     assert refusal(tmp_path, {"mystery": f32(1)}, lenient=True) == (
-        "nothing in it is understood: of no known algorithm: 1 tensor: mystery"
+        "no tensor in it is understood: unknown algorithm in 1 tensor: mystery"
     )
 
 
@@ -301,7 +302,7 @@ def test_leniently_another_kind_of_file_is_still_an_error(tmp_path: Path) -> Non
     )
 
 
-def test_what_changes_nothing_is_ignored_by_name(tmp_path: Path) -> None:
+def test_tensors_that_change_nothing_are_listed_as_ignored(tmp_path: Path) -> None:
     empty = {"unet.conv_in.lora_A.weight": f32(0, 4), "unet.conv_in.lora_B.weight": f32(8, 0)}
     assert loaded(tmp_path, PAIR | empty).ignored == tuple(empty)
     twice = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight"
@@ -324,8 +325,8 @@ WIDE: dict[str, dict[str, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("dtype", ["F16", "F32", "F8_E4M3"])
 @pytest.mark.parametrize("algorithm", WIDE)
-def test_loading_allocates_next_to_nothing(tmp_path: Path, algorithm: str, dtype: str) -> None:
-    """No dense change, no float32 copy; misaligned tensors are copied one at a time to be looked at."""
+def test_loading_allocates_almost_nothing(tmp_path: Path, algorithm: str, dtype: str) -> None:
+    """Loading makes no dense change and no float32 copy; misaligned tensors are copied one at a time to be checked."""
     tensors: dict[str, Stored] = {"_aux.odd": ("U8", np.zeros(1, np.uint8))}
     for module in range(4):
         for role, shape in WIDE[algorithm].items():
@@ -353,8 +354,8 @@ def test_kohyas_and_pefts_spellings_give_the_same_bits(tmp_path: Path, algorithm
     peft = {f"base_model.model.{path}.{peft_roles.get(role, role)}": stored for role, stored in roles.items()}
     if alpha is not None:
         kohya[f"{flat(path)}.alpha"] = ("F16", np.full((), alpha, np.float16))
-        said = "alpha" if algorithm in ("loha", "lokr") else "lora_alpha"
-        (tmp_path / "adapter_config.json").write_text(f'{{"{said}": {alpha}, "r": 99}}')
+        key = "alpha" if algorithm in ("loha", "lokr") else "lora_alpha"
+        (tmp_path / "adapter_config.json").write_text(f'{{"{key}": {alpha}, "r": 99}}')
     (one,) = load_adapter(write_tensors(tmp_path / "x.safetensors", kohya)).deltas.values()
     (other,) = load_adapter(write_tensors(tmp_path / "adapter_model.safetensors", peft)).deltas.values()
     weight = normal(one.out_features or 0, one.in_features or 0, *([3, 3] if algorithm == "locon" else []), seed=8)
@@ -377,7 +378,7 @@ def test_damaged_files_of_every_algorithm_are_loaded_or_refused(
     for position, value in edits:
         content[position % len(content)] = value
     path = tmp_path / "y"
-    path.unlink(missing_ok=True)  # the last one may still be mapped
+    path.unlink(missing_ok=True)  # the previous file may still be mapped
     path.write_bytes(content)
     try:
         adapter = load_adapter(path, lenient=lenient)
@@ -392,7 +393,7 @@ def test_damaged_files_of_every_algorithm_are_loaded_or_refused(
 
 
 def use(delta, weight: np.ndarray) -> None:
-    """Everything that the engine asks for."""
+    """Use everything that the engine uses."""
     try:
         assert delta.dense(weight).shape == weight.shape
         gated, raw = delta.gated(weight), delta.raw_factors()

@@ -14,7 +14,7 @@ import lorablend.demo
 from lorablend.adapters.errors import ModelError
 from lorablend.demo.drawing import draw
 from lorablend.demo.grammar import N_SCENES, scene_at
-from lorablend.demo.judge import ATTRIBUTES, PLAIN, SIZE, Judge, Reading, to_input
+from lorablend.demo.judge import ATTRIBUTES, PLAIN, SIZE, Judge, Verdict, to_input
 from lorablend.demo.styles import COLOURLESS_STYLES, STYLES
 
 WEIGHTS = Path(lorablend.demo.__file__).parent / "judge.safetensors"
@@ -40,11 +40,11 @@ def test_reads_drawings(judge: Judge) -> None:
         draw(scene, int(seed), 2 * SIZE, None if style == PLAIN else style)
         for scene, seed, style in zip(scenes, seeds, styles, strict=True)
     ]
-    readings = judge.read(pictures)
+    verdicts = judge.read(pictures)
     for name in ATTRIBUTES:
         right = [
-            reading.best(name) == (style if name == "style" else getattr(scene, name))
-            for reading, scene, style in zip(readings, scenes, styles, strict=True)
+            verdict.best(name) == (style if name == "style" else getattr(scene, name))
+            for verdict, scene, style in zip(verdicts, scenes, styles, strict=True)
             if name != "colour" or style not in COLOURLESS_STYLES
         ]
         assert np.mean(right) > 0.92, name
@@ -52,15 +52,15 @@ def test_reads_drawings(judge: Judge) -> None:
 
 def test_reading(judge: Judge) -> None:
     picture = draw(scene_at(0), 1, 2 * SIZE)
-    (reading,) = judge.read([picture])
-    assert [field.name for field in fields(Reading)] == list(ATTRIBUTES)
+    (verdict,) = judge.read([picture])
+    assert [field.name for field in fields(Verdict)] == list(ATTRIBUTES)
     for name, values in ATTRIBUTES.items():
-        probabilities = getattr(reading, name)
+        probabilities = getattr(verdict, name)
         assert tuple(probabilities) == values
         assert sum(probabilities.values()) == pytest.approx(1)
-        assert reading.best(name) == max(values, key=lambda value: probabilities[value])
+        assert verdict.best(name) == max(values, key=lambda value: probabilities[value])
     (small,) = judge.read([picture.reduce(2)])  # which rounds some pixels the other way
-    assert small.style == pytest.approx(reading.style, abs=1e-3)
+    assert small.style == pytest.approx(verdict.style, abs=1e-3)
 
 
 def test_many_at_once(judge: Judge) -> None:
@@ -84,20 +84,20 @@ def test_other_words(tmp_path: Path) -> None:
 def test_saved_as_trained(tmp_path: Path) -> None:
     """The graph that is built from the file, batch norm folded in, gives what torch gives."""
     torch = pytest.importorskip("torch")
-    from lorablend.demo.train_judge import Network, save
+    from lorablend.demo.train_judge import JudgeNetwork, save
 
     torch.manual_seed(0)
-    network = Network().eval()
+    network = JudgeNetwork().eval()
     for norm in network.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_(0, 0.1)
             norm.running_var.uniform_(0.2, 2)
     save(network, tmp_path / "judge.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    readings = Judge.load(tmp_path / "judge.safetensors").read([Image.fromarray(p) for p in pixels])
+    verdicts = Judge.load(tmp_path / "judge.safetensors").read([Image.fromarray(p) for p in pixels])
     logits = network(torch.from_numpy(to_input(pixels))).split([len(v) for v in ATTRIBUTES.values()], 1)
     for name, part in zip(ATTRIBUTES, logits, strict=True):
         expected = part.softmax(1).detach().numpy()
-        found = np.array([list(getattr(reading, name).values()) for reading in readings])
+        found = np.array([list(getattr(verdict, name).values()) for verdict in verdicts])
         # fp16 weights: each off by up to 2^-11 of itself.
         np.testing.assert_allclose(found, expected, atol=2e-3)

@@ -29,6 +29,8 @@ def test_from_nothing_to_pictures(
 
     monkeypatch.setattr(train_model, "PICTURES", {128: 20, 256: 20})
     monkeypatch.setattr(train_model, "BATCH", {128: 2, 256: 2})
+    monkeypatch.setattr(train_model, "SAMPLES", 2)
+    monkeypatch.setattr(train_model, "SAMPLE_STEPS", 2)
     for until in ("1", "3"):
         monkeypatch.setattr("sys.argv", ["train_model", str(tmp_path), "--sizes", "128", "256", "--until", until])
         train_model.main()

@@ -12,12 +12,10 @@ import pytest
 from lorablend.engine import Pipeline
 from tests.engine import reference
 
-STEPS = 4
-
 
 @pytest.fixture(scope="session")
 def latents() -> np.ndarray:
-    """Starting noise of one 64×64 picture."""
+    """The starting noise of one 64×64 picture."""
     return np.random.default_rng(42).standard_normal((1, 4, 8, 8), dtype=np.float32)
 
 
@@ -34,9 +32,9 @@ def lora_dir(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def sdxl_forms(sdxl_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The SDXL-shaped model with the networks that adapters touch in every form, stored as Optimum and NNCF do it.
+    """The SDXL-shaped model with the networks that adapters change in every form that Optimum and NNCF store.
 
-    Of the 8-bit ones, the up blocks stay as they were: NNCF takes 25 ms for each shape.
+    The 8-bit forms leave out the up blocks, because NNCF takes 25 ms for each shape.
     """
     import nncf
     import openvino as ov
@@ -60,7 +58,7 @@ def sdxl_forms(sdxl_model: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 def make_pipeline(
     sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Pipeline]:
-    """A new pipeline on the SDXL-shaped model, f32 unless said otherwise."""
+    """Makes a new pipeline on the SDXL-shaped model, in f32 by default."""
     cache = tmp_path_factory.mktemp("cache")
 
     def make(model: Path = sdxl_model, **kwargs: object) -> Pipeline:
@@ -71,5 +69,5 @@ def make_pipeline(
 
 @pytest.fixture(scope="session")
 def pipeline(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
-    """One live pipeline for all tests that do not mind what was drawn before."""
+    """One live pipeline for all tests that do not depend on what was drawn before."""
     return make_pipeline()

@@ -1,4 +1,4 @@
-"""The independent reference: diffusers with PEFT, and adapters that they save themselves."""
+"""The independent reference: diffusers with PEFT, and adapters that they save."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+STEPS = 4
 PROMPT = "the fox, a cat"
 NEGATIVE = "cat fox"
 
 UNET_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
-# What LCM-LoRA changes: the convolutions and the time embedding's projections too.
+# The layers that LCM-LoRA changes, which include convolutions and the time embedding's projections.
 LCM_TARGETS = [
     *UNET_TARGETS,
     "conv1",
@@ -26,7 +27,7 @@ TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 def load(source: Path, **kwargs: Any) -> Any:
-    """diffusers' own pipeline of a folder, f32."""
+    """diffusers' pipeline of a folder, in f32."""
     import torch
     from diffusers import DiffusionPipeline
 
@@ -49,9 +50,9 @@ def save_adapter(
     pipeline: Any = None,
     **config: Any,
 ) -> Path:
-    """Write an adapter as diffusers and PEFT do, with random factors: kohya keys with alpha, or PEFT keys.
+    """Write an adapter with random factors as diffusers and PEFT do, with kohya keys and alpha, or with PEFT keys.
 
-    pipeline: diffusers' own for `source`, in which the adapter then stays.
+    pipeline: diffusers' pipeline of `source`, which keeps the adapter.
     """
     import torch
     from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
@@ -94,7 +95,7 @@ def save_adapter(
 def draw(
     pipeline: Any, adapters: Sequence[tuple[Path, float]], latents: np.ndarray, *, steps: int, **kwargs: Any
 ) -> np.ndarray:
-    """uint8 [height, width, 3], the adapters loaded by diffusers, weighted by PEFT, and taken out again."""
+    """A picture, uint8 [height, width, 3]. diffusers loads the adapters for it, and PEFT weights them."""
     import torch
 
     names = [f"a{i}" for i in range(len(adapters))]

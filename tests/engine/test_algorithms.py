@@ -1,4 +1,4 @@
-"""One picture per algorithm, live or baked in part, beside the model that the algorithm's own library merged."""
+"""One picture per algorithm, live or partly baked, compared with the model that the algorithm's own library merged."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SETTINGS: dict[str, Any] = {"guidance_scale": 4.0}
 # LyCORIS' merge_to (4.1.3) multiplies LoHa and LoKr with alpha / rank twice: here that is 1.
 _WHOLE = {"linear_alpha": 2, "conv_alpha": 2}
 
-# name -> (options of create_lycoris, the forms that the deltas take: "factors", "gate" or "" for baked). Those that are
-# live come first: every other one has the UNet compiled again.
+# name -> (options of create_lycoris, the forms of the deltas: "factors", "gate" or "" for baked). The live ones come
+# first, because each of the others compiles the UNet again.
 LYCORIS = {
     "locon": ({"algo": "lora", "linear_dim": 4, "conv_dim": 3}, {"factors"}),
     "locon, tucker": ({"algo": "lora", "linear_dim": 4, "conv_dim": 3, "use_tucker": True}, {"factors"}),
@@ -39,7 +39,7 @@ LYCORIS = {
 }
 
 
-# Not only attention: what the time, the picture's size, the latent and the prediction go through.
+# Layers outside attention: those of the time, the picture's size, the latent and the prediction.
 EVERYWHERE = {
     *("time_embedding.linear_1", "add_embedding.linear_2", "conv_in", "conv_out"),
     *("down_blocks.0.downsamplers.0.conv", "up_blocks.0.upsamplers.0.conv", "mid_block.resnets.0.time_emb_proj"),
@@ -61,12 +61,12 @@ def _draw(live: Pipeline, blend: list[tuple[Path, float]], latents: np.ndarray) 
     return np.array(live.generate(reference.PROMPT, reference.NEGATIVE, blend=blend, **settings).images[0])
 
 
-def _same_picture(ours: np.ndarray, bare: np.ndarray, pipeline: Any, latents: np.ndarray) -> None:
-    theirs = reference.draw(
+def _same_picture(actual: np.ndarray, bare: np.ndarray, pipeline: Any, latents: np.ndarray) -> None:
+    expected = reference.draw(
         pipeline, [], latents, steps=STEPS, prompt=reference.PROMPT, negative_prompt=reference.NEGATIVE, **SETTINGS
     )
-    assert reference.levels_apart(ours, theirs) <= 1
-    assert reference.levels_apart(bare, theirs) > 5, "the adapter must be seen"
+    assert reference.levels_apart(actual, expected) <= 1
+    assert reference.levels_apart(bare, expected) > 5, "the adapter must show"
 
 
 @pytest.mark.parametrize("name", LYCORIS)
@@ -105,5 +105,5 @@ def test_peft(
     targets = reference.UNET_TARGETS if name == "oft" else reference.LCM_TARGETS
     made = getattr(peft, config)(target_modules=targets, **options)
     file, _, _ = peft_file(tmp_path, pipeline.unet, made, deviation=0.1, only=only)
-    # The pipeline's UNet is now what merge_and_unload has left.
+    # merge_and_unload has put the adapter into the pipeline's UNet.
     _same_picture(_draw(live, [(file, 1.0)], latents), bare, reference.load(sdxl_source, unet=pipeline.unet), latents)

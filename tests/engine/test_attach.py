@@ -1,4 +1,4 @@
-"""Which adapters belong on which model."""
+"""Which adapters fit which model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_another_shape(tmp_path: Path) -> None:
 def _with_words(path: Path, width: int) -> Adapter:
     words = {"bundle_emb.inkfox.clip_l": np.zeros((2, width), np.float32)}
     adapter = _adapter(path, {LINEAR: (64, 32)})
-    folder = path / str(width)  # a loaded file must not be written again
+    folder = path / str(width)  # a loaded file must not be overwritten
     folder.mkdir()
     save_file(load_file(adapter.path) | words, folder / "words.safetensors")
     return load_adapter(folder / "words.safetensors")
@@ -80,7 +80,7 @@ def test_words_of_another_width(tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         check_attach(Blend((BlendItem(_with_words(tmp_path, 1024)),)), parameters, "sdxl")
     assert str(caught.value) == (
-        "words brings the word inkfox with 1024 numbers for text_encoder, the model's words have 768; "
+        "words brings the word inkfox with 1024 numbers for text_encoder; the model's words have 768; "
         "choose an adapter made for this model"
     )
 

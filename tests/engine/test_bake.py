@@ -1,4 +1,4 @@
-"""Baked folders: the right numbers where the blend touches, the same bytes everywhere else."""
+"""Baked folders: the right numbers where the blend changes them, the same bytes everywhere else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def peft_weights(sdxl_source: Path, lora_dir: Path) -> dict[tuple[str, str], np.
 
 
 def _draw(folder: Path) -> np.ndarray:
-    """What plain openvino_genai draws."""
+    """A picture by plain openvino_genai."""
     pipeline = openvino_genai.Text2ImagePipeline(folder, "CPU", INFERENCE_PRECISION_HINT="f32")
     return np.array(pipeline.generate("a fox", num_inference_steps=2, rng_seed=1, width=64, height=64).data)
 
@@ -89,7 +89,7 @@ def test_bake(
     source, out = sdxl_forms[form], tmp_path / "baked"
     bake(source, blend, out)
 
-    # A network's .xml stays as it is, all other files too.
+    # The networks' .xml and all other files are unchanged.
     before, after = _bytes(source), _bytes(out)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed == {f"{name}/openvino_model.bin" for name in COMPONENTS} | {"lorablend.json"}
@@ -111,11 +111,11 @@ def test_bake(
             )
     pixels = _draw(out)
     assert pixels.shape == (1, 64, 64, 3)
-    assert reference.levels_apart(pixels, bare) > 5, "the blend must be seen"
+    assert reference.levels_apart(pixels, bare) > 5, "the blend must show"
 
 
 def test_sum_is_taken_from_the_original_weight(sdxl_forms: dict[str, Path], blend: Blend, tmp_path: Path) -> None:
-    """f32 sum, one rounding: bit for bit the same as numpy."""
+    """The sum is f32 and rounded once, bit by bit the same as numpy's."""
     bake(sdxl_forms["fp16"], blend, tmp_path / "baked")
     source, baked = (Ir(folder / "unet" / "openvino_model.xml") for folder in (sdxl_forms["fp16"], tmp_path / "baked"))
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -155,7 +155,7 @@ def test_nothing_to_add_changes_no_byte(
 
 
 def test_record(sdxl_model: Path, blend: Blend, tmp_path: Path) -> None:
-    """What the source says stays, and a second bake adds to the first."""
+    """The source's own record is kept, and a second bake adds to the first."""
     source = tmp_path / "source"
     shutil.copytree(sdxl_model, source)
     (source / "lorablend.json").write_text('{"source": "sdxl", "weights": "fp32"}')
@@ -168,12 +168,12 @@ def test_record(sdxl_model: Path, blend: Blend, tmp_path: Path) -> None:
     assert ModelFolder(tmp_path / "two").family == "sdxl"
 
 
-def test_a_record_that_is_broken(sdxl_model: Path, tmp_path: Path) -> None:
+def test_a_broken_record(sdxl_model: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(sdxl_model, source)
     (source / "lorablend.json").write_text("{")
     message = _refusal(ModelError, lambda: bake(source, [], tmp_path / "out"))
-    assert message.startswith(f"{source / 'lorablend.json'} is not readable as JSON: ")
+    assert message.startswith(f"{source / 'lorablend.json'} is not valid JSON: ")
     assert not (tmp_path / "out").exists()
 
 
@@ -208,7 +208,7 @@ def test_refuses_folders(sdxl_model: Path, tmp_path: Path) -> None:
     assert _refusal(ModelError, lambda: bake(sdxl_model, [], out)) == message
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "mine.txt"]
     inside = sdxl_model / "unet" / "baked"
-    message = f"{inside} is inside the model's own folder {sdxl_model}; give another place"
+    message = f"{inside} is inside the model's own folder {sdxl_model}; give a folder outside it"
     assert _refusal(ModelError, lambda: bake(sdxl_model, [], inside)) == message
     assert not inside.exists()
 
@@ -232,7 +232,7 @@ def test_disk_full(sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 5000, 5000)
     monkeypatch.setattr(bake_module.shutil, "disk_usage", lambda _: usage)
     message = _refusal(ResourceError, lambda: bake(sdxl_model, [], tmp_path / "deep" / "out"))
-    assert message == f"{tmp_path / 'deep' / 'out'} needs 0.1 GB, 0.0 GB is free; free some or choose another disk"
+    assert message == f"{tmp_path / 'deep' / 'out'} needs 0.1 GB, but 0.0 GB is free; free some or choose another disk"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,7 +240,7 @@ def test_disk_full(sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_interrupted(
     sdxl_model: Path, blend: Blend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """Broken off in the second network: nothing is left."""
+    """An interruption in the second network leaves nothing behind."""
     rewrite, calls = bake_module.rewrite_weights, []
 
     def fail(*args: Any) -> None:

@@ -1,4 +1,4 @@
-"""A pipeline remembers nothing of what it drew before."""
+"""A picture does not depend on what its pipeline drew before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADAPTERS = ["kohya", "peft", "kohya_text"]
 
 
 def test_thirty_changes_in_any_order(make_pipeline: Callable[..., Pipeline]) -> None:
-    """Forwards in one pipeline, backwards in another, and some of them in a fresh one: the same bytes."""
+    """Forwards in one pipeline, backwards in another, and some in a new one: the bytes are the same."""
     chance = random.Random(7)
     changes: list[dict[str, Any]] = [
         {
@@ -43,7 +43,7 @@ def test_thirty_changes_in_any_order(make_pipeline: Callable[..., Pipeline]) -> 
 
 
 def test_nothing_is_compiled_for_another_blend(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A blend of a new adapter, of other weights, of more adapters; guidance on and off; another batch."""
+    """Blends with a new adapter, other weights and more adapters; guidance on and off; another batch."""
     import openvino as ov
 
     pipeline.generate("a fox", steps=1)
@@ -51,7 +51,7 @@ def test_nothing_is_compiled_for_another_blend(pipeline: Pipeline, monkeypatch: 
     compile_model = ov.Core.compile_model
 
     def spy(core: ov.Core, model: object, *args: object) -> ov.CompiledModel:
-        # The small graphs that fold weights into factors are made once per number of adapters.
+        # The small graphs that fold weights into factors are compiled once per number of adapters.
         if isinstance(model, ov.Model) and len(model.get_ops()) > 100:
             compiled.append(model)
         return compile_model(core, model, *args)  # pyright: ignore[reportArgumentType]
@@ -92,5 +92,5 @@ def test_same_seed_in_a_batch_of_one_or_four(pipeline: Pipeline, scheduler: str)
 def test_same_adapter_twice_adds_up(pipeline: Pipeline) -> None:
     twice = pipeline.generate("a fox", blend=[("kohya", 0.4), ("kohya", 0.3)], steps=2, seed=1).images[0]
     once = pipeline.generate("a fox", blend=[("kohya", 0.7)], steps=2, seed=1).images[0]
-    # Two sums in another order: the last bit of a float may differ, hence one level.
+    # Two sums in another order may differ in the last bit of a float, hence one level.
     assert np.abs(np.array(twice, int) - np.array(once, int)).max() <= 1

@@ -19,4 +19,4 @@ def test_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("GPU.1") == "GPU.1"
     with pytest.raises(DeviceError) as caught:
         resolve_device("NPU")
-    assert str(caught.value) == "device NPU is not here; there is: CPU, GPU.0, GPU.1"
+    assert str(caught.value) == "device NPU not found; this machine has CPU, GPU.0, GPU.1"

@@ -1,4 +1,4 @@
-"""Room on the disk; what goes first is in test_genai.py."""
+"""Room on the disk; test_genai.py tests which entry goes first."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from lorablend.engine.disk_cache import make_room
 
 
-def test_what_another_program_has_removed_meanwhile(tmp_path: Path) -> None:
-    """Listed and not there: here a link to nothing."""
+def test_files_that_another_process_removed(tmp_path: Path) -> None:
+    """Such a file is listed but does not exist, like a dangling link."""
     (tmp_path / "folder").mkdir()
     for link in (tmp_path / "file", tmp_path / "folder" / "file"):
         link.symlink_to(tmp_path / "gone")

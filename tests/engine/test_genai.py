@@ -1,4 +1,4 @@
-"""The genai runtime beside the live one: the same seed, the same picture, whatever GenAI does in its own way."""
+"""The genai runtime compared with the live one: the same seed gives the same picture, despite GenAI's differences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.engine.reference import levels_apart
 
 Make = Callable[..., Pipeline]
 BLEND = [("kohya", 0.7), ("peft", -0.4), ("kohya_text", 0.3)]
-# Both draw the same latent; one rounds it to 8 bits, the other cuts it off.
+# Both draw the same latent; one rounds to 8 bits, the other truncates.
 APART = 1
 
 
@@ -83,10 +83,10 @@ def test_lcm(live: Pipeline, genai: Pipeline) -> None:
 
 
 def test_negative_prompts(live: Pipeline, genai: Pipeline) -> None:
-    """None is zeros in this model, "" is not."""
+    """None means zeros in this model; "" does not."""
     pictures = [_draw(genai, negative_prompt=text) for text in (None, "", "cat")]
-    for ours, text in zip(pictures, (None, "", "cat"), strict=True):
-        assert levels_apart(ours, _draw(live, negative_prompt=text)) <= APART
+    for actual, text in zip(pictures, (None, "", "cat"), strict=True):
+        assert levels_apart(actual, _draw(live, negative_prompt=text)) <= APART
     assert levels_apart(pictures[0], pictures[1]) > 5
 
 
@@ -100,17 +100,17 @@ def test_without_zeros_for_an_empty_prompt(make_pipeline: Make, sdxl_model: Path
 
 
 def test_blend(live: Pipeline, genai: Pipeline) -> None:
-    ours, bare = _draw(genai, blend=BLEND), _draw(genai)
-    assert levels_apart(ours, _draw(live, blend=BLEND)) <= APART
-    assert levels_apart(ours, bare) > 5
+    actual, bare = _draw(genai, blend=BLEND), _draw(genai)
+    assert levels_apart(actual, _draw(live, blend=BLEND)) <= APART
+    assert levels_apart(actual, bare) > 5
     assert levels_apart(bare, _draw(genai, blend=[("kohya", 0.0)])) == 0
 
 
 @pytest.mark.parametrize(("width", "height", "blend"), [(96, 64, []), (64, 128, BLEND)])
-def test_size_is_told_the_right_way_round(
+def test_width_and_height_are_not_exchanged(
     genai: Pipeline, live: Pipeline, width: int, height: int, blend: list[tuple[str, float]]
 ) -> None:
-    """GenAI gives SDXL the width for the height; it must not show."""
+    """GenAI gives SDXL the width in place of the height, which must not show."""
     settings = {"width": width, "height": height, "blend": blend}
     assert levels_apart(_draw(genai, **settings), _draw(live, **settings)) <= APART
 
@@ -137,10 +137,10 @@ def test_mask(genai: Pipeline, live: Pipeline, picture: Image.Image) -> None:
     pixels = np.zeros((64, 64), np.uint8)
     pixels[:, 21:] = 255
     settings = {"image": picture, "mask": Image.fromarray(pixels), "strength": 0.6, "steps": 8}
-    ours = _draw(genai, **settings)
-    np.testing.assert_array_equal(ours[:, :21], np.array(picture)[:, :21])
-    assert levels_apart(ours[:, 21:], np.array(picture)[:, 21:]) > 20
-    assert levels_apart(ours, _draw(live, **settings)) <= 10  # euler: the border, see engine/genai.py
+    actual = _draw(genai, **settings)
+    np.testing.assert_array_equal(actual[:, :21], np.array(picture)[:, :21])
+    assert levels_apart(actual[:, 21:], np.array(picture)[:, 21:]) > 20
+    assert levels_apart(actual, _draw(live, **settings)) <= 10  # euler: the border, see engine/genai.py
     assert levels_apart(_draw(genai, **settings, scheduler="ddim"), _draw(live, **settings, scheduler="ddim")) <= 2
 
 
@@ -156,11 +156,11 @@ def test_a_picture_is_the_same_in_every_batch(genai: Pipeline, latents: np.ndarr
 
 def test_long_prompts(live: Pipeline, genai: Pipeline) -> None:
     settings: dict[str, Any] = {"negative_prompt": "the cat " * 40, "seed": 3, "steps": 4, "scheduler": "euler"}
-    ours, expected = (pipeline.generate("the fox, " * 30, **settings) for pipeline in (genai, live))
-    assert levels_apart(np.array(ours.images[0]), np.array(expected.images[0])) <= APART
-    assert len(ours.warnings) == 2
-    assert ours.warnings[1].startswith("the negative prompt is too long for the model; left out: cat the cat")
-    assert ours.warnings == expected.warnings
+    actual, expected = (pipeline.generate("the fox, " * 30, **settings) for pipeline in (genai, live))
+    assert levels_apart(np.array(actual.images[0]), np.array(expected.images[0])) <= APART
+    assert len(actual.warnings) == 2
+    assert actual.warnings[1].startswith("the negative prompt is too long for the model; left out: cat the cat")
+    assert actual.warnings == expected.warnings
 
 
 # --- callbacks ---
@@ -173,11 +173,11 @@ def test_steps(live: Pipeline, genai: Pipeline, scheduler: str) -> None:
         pipeline.generate("a fox", seed=3, steps=4, scheduler=scheduler, batch=2, callback=seen.append)
         return seen
 
-    ours, expected = steps(genai), steps(live)
-    assert [(s.index, s.steps, s.picture, s.pictures) for s in ours] == [
+    actual, expected = steps(genai), steps(live)
+    assert [(s.index, s.steps, s.picture, s.pictures) for s in actual] == [
         (index, 4, picture, 2) for picture in range(2) for index in range(4)
     ]
-    for one, other in zip(ours, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert one.sigma == pytest.approx(other.sigma)
         assert one.latent.shape == (1, 4, 8, 8)
         np.testing.assert_allclose(one.latent, other.latent, atol=1e-3)
@@ -237,7 +237,7 @@ def test_refuses_requests(genai: Pipeline, settings: dict[str, Any], message: st
         (
             {"clip_sample": True},
             "ddim",
-            "openvino_genai: Parameter 'clip_sample' is not supported. Please, add support; runtime=live may do it",
+            "openvino_genai: Parameter 'clip_sample' is not supported. Please, add support; choose runtime=live",
         ),
     ],
 )
@@ -259,14 +259,14 @@ def test_a_model_that_genai_cannot_read(make_pipeline: Make, sdxl_model: Path, t
     message = _refusal(ModelError, lambda: _draw(make_pipeline(model, runtime="genai")))
     assert message == (
         f"openvino_genai cannot read {model}: 'beta_schedule' must be one of 'LINEAR' or 'SCALED_LINEAR'. "
-        "Please, add support of other types; runtime=live may do it"
+        "Please, add support of other types; choose runtime=live"
     )
 
 
 def test_refuses_adapters(genai: Pipeline, tmp_path: Path) -> None:
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     wide = write_kohya(tmp_path / "wide.safetensors", random_factors({("unet", path): (1280, 1280)}))
-    for weight in (1, 0):  # a mistake at weight 0 is a mistake at once
+    for weight in (1, 0):  # an adapter that does not fit is refused at weight 0 too
         message = _refusal(AdapterError, lambda weight=weight: _draw(genai, blend=[(wide, weight)]))
         assert message.startswith(f"wide changes unet {path} of shape 1280×1280, the model's is 128×128")
     sd15 = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k")
@@ -288,7 +288,7 @@ def test_a_device_that_fails(sdxl_model: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     message = _refusal(DeviceError, lambda: runtime.generate(request, Blend(), Inputs(), None))
     assert message.startswith(f"device NPU cannot run {sdxl_model}: ")
-    assert message.endswith("; there is: CPU")
+    assert message.endswith("; this machine has CPU")
     assert "\n" not in message
 
 
@@ -336,7 +336,7 @@ def test_a_changed_model_is_another_one(cache: BlendCache, sdxl_model: Path, lor
 def test_the_oldest_makes_room(
     cache: BlendCache, sdxl_model: Path, lora_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Room for two blends: the third pushes out the one used longest ago."""
+    """With room for two blends, the third removes the one used longest ago."""
     model = ModelFolder(sdxl_model)
     blends = [resolve_blend([("kohya", weight)], lora_dir) for weight in (1, 2, 3)]
     entries = []

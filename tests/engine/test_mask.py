@@ -33,4 +33,4 @@ def test_no_picture(tmp_path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with pytest.raises(BlendError) as caught:
         open_mask(path)
-    assert str(caught.value).startswith(f"mask {path} is not a picture that can be read: ")
+    assert str(caught.value).startswith(f"mask {path} cannot be read as a picture: ")

@@ -1,4 +1,4 @@
-"""What many pictures leave in memory, on a machine that has other work."""
+"""Memory after many pictures, on a machine that is busy with other work."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 _PICTURES, _WARM = 60, 20
-_MOST = 10  # MB; what piled up for TBB's threads, in a graph each, was 2 MB a picture (see LiveRuntime)
+_MOST = 10  # MB; tasks that piled up for TBB's threads took 2 MB per picture (see LiveRuntime)
 
-# Printed in a process of its own: the resident MB after each picture.
+# Runs in a process of its own, and prints the resident MB after each picture.
 _DRAW = """
 import json, sys, psutil
 from lorablend.engine import Pipeline
@@ -46,7 +46,7 @@ def test_nothing_piles_up_on_a_busy_machine(items: list[object]) -> None:
 
 @contextmanager
 def _busy_machine() -> Iterator[None]:
-    """Two more processes than cores that never wait."""
+    """Run two more busy processes than there are cores."""
     count = (os.cpu_count() or 1) + 2
     busy = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10**6))"]) for _ in range(count)]
     try:

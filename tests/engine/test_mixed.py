@@ -1,4 +1,4 @@
-"""Blends that are plugged in for one part and baked for the other, and what makes them compile again."""
+"""Blends of which one part is plugged in and the other is baked, and when they are compiled again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lorablend.engine.parts import content_of, parts_to_bake
 from tests.adapter_files import random_factors, write_kohya
 from tests.adapters.references import lycoris_file, peft_file
 from tests.engine import reference
-from tests.engine.conftest import STEPS
+from tests.engine.reference import STEPS
 
 SETTINGS: dict[str, Any] = {"guidance_scale": 4.0}
 TO_Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -27,7 +27,7 @@ TO_Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 @pytest.fixture(scope="module")
 def files(sdxl_source: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """kohya: LoRA. full: LoKr with a whole w2, which has to be baked. dora: gates. All on the UNet's attention."""
+    """kohya is a LoRA, full a LoKr with a full w2, to be baked, dora has gates. All change the UNet's attention."""
     import peft
 
     folder = tmp_path_factory.mktemp("mixed")
@@ -37,7 +37,7 @@ def files(sdxl_source: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFa
     )
     config = peft.LoraConfig(target_modules=reference.UNET_TARGETS, r=4, lora_alpha=8, use_dora=True)
     dora, _, _ = peft_file(folder, reference.load(sdxl_source).unet, config, deviation=0.1, only="lora_")
-    dora = dora.rename(folder / "dora.safetensors")  # all it takes from the configuration beside it is the alpha
+    dora = dora.rename(folder / "dora.safetensors")  # its configuration gives it only the alpha
     return {"kohya": lora_dir / "kohya.safetensors", "full": full, "dora": dora}
 
 
@@ -52,9 +52,9 @@ def _draw(pipeline: Pipeline, blend: Any, latents: np.ndarray, **kwargs: Any) ->
 
 
 def _merged(source: Path, files: dict[str, Path], weights: dict[str, float], latents: np.ndarray) -> np.ndarray:
-    """diffusers' picture with W + Σ weight · ΔW in its UNet, each ΔW of the original W.
+    """diffusers' picture with W + Σ weight · ΔW in its UNet, each ΔW computed from the original W.
 
-    The dense deltas are compared with LyCORIS and PEFT in tests/adapters and one by one in test_algorithms.
+    The dense deltas are compared with LyCORIS and PEFT in tests/adapters, and one at a time in test_algorithms.
     """
     import torch
 
@@ -85,8 +85,8 @@ def _merged(source: Path, files: dict[str, Path], weights: dict[str, float], lat
 def test_mixed(
     live: Pipeline, sdxl_source: Path, files: dict[str, Path], latents: np.ndarray, weights: dict[str, float]
 ) -> None:
-    ours = _draw(live, [(files[name], weight) for name, weight in weights.items()], latents)
-    assert reference.levels_apart(ours, _merged(sdxl_source, files, weights, latents)) <= 1
+    actual = _draw(live, [(files[name], weight) for name, weight in weights.items()], latents)
+    assert reference.levels_apart(actual, _merged(sdxl_source, files, weights, latents)) <= 1
 
 
 def test_only_what_is_baked_is_baked_again(
@@ -126,19 +126,20 @@ def test_a_mask_for_what_has_to_be_baked(live: Pipeline, files: dict[str, Path],
 def test_gates_in_text_encoders(live: Pipeline, sdxl_source: Path, tmp_path: Path, latents: np.ndarray) -> None:
     """DoRA on both text encoders and the UNet, made by PEFT and saved by diffusers.
 
-    Not loaded by it again: that gives the text encoders new weights (diffusers 0.39 with transformers 5).
+    diffusers does not load the file again, because it would give the text encoders new weights (diffusers 0.39 with
+    transformers 5).
     """
     pipeline, file = reference.load(sdxl_source), tmp_path / "dora.safetensors"
     settings = {"seed": 5, "rank": 4, "alpha": 4, "kohya": False, "text": True, "use_dora": True}
     reference.save_adapter(sdxl_source, file, pipeline=pipeline, **settings)
     assert {component for component, _ in load_adapter(file).deltas} == {"unet", "text_encoder", "text_encoder_2"}
     kwargs = {"prompt": reference.PROMPT, "negative_prompt": reference.NEGATIVE, **SETTINGS}
-    theirs = reference.draw(pipeline, [], latents, steps=STEPS, **kwargs)
-    assert reference.levels_apart(_draw(live, [(file, 1.0)], latents), theirs) <= 1
+    expected = reference.draw(pipeline, [], latents, steps=STEPS, **kwargs)
+    assert reference.levels_apart(_draw(live, [(file, 1.0)], latents), expected) <= 1
 
 
 def test_gates_in_two_parts_of_the_picture(live: Pipeline, files: dict[str, Path], latents: np.ndarray) -> None:
-    """The same adapter on the left and on the right is the adapter everywhere."""
+    """An adapter on the left and on the right is the same as the adapter everywhere."""
     dora = load_adapter(files["dora"])
     sides = [Mask(box=(0, 0, 0.4, 1)), Mask(box=(0.4, 0, 1, 1))]
     parts = _draw(live, Blend(tuple(BlendItem(dora, 0.7, mask=side) for side in sides)), latents)
@@ -148,14 +149,14 @@ def test_gates_in_two_parts_of_the_picture(live: Pipeline, files: dict[str, Path
 def test_blocks_have_weights_of_their_own(
     live: Pipeline, sdxl_source: Path, files: dict[str, Path], latents: np.ndarray
 ) -> None:
-    """Beside PEFT's scale of each block, as diffusers sets it."""
+    """Compared with PEFT's scale of each block, as diffusers sets it."""
     import torch
 
     pipeline = reference.load(sdxl_source)
     pipeline.load_lora_weights(files["kohya"].parent, weight_name=files["kohya"].name, adapter_name="a")
     pipeline.set_adapters("a", {"unet": {"down": 0.5, "mid": 0.0, "up": {"block_0": 1.2, "block_1": -0.4}}})
     with torch.no_grad():
-        theirs = pipeline(
+        result = pipeline(
             reference.PROMPT,
             negative_prompt=reference.NEGATIVE,
             latents=torch.from_numpy(latents),
@@ -163,14 +164,14 @@ def test_blocks_have_weights_of_their_own(
             **SETTINGS,
         )
     blocks = BlockWeights.from_json({"down_blocks": 0.5, "mid_block": 0, "up_blocks.0": 1.2, "up_blocks.1": -0.4})
-    ours = _draw(live, Blend((BlendItem(load_adapter(files["kohya"]), blocks=blocks),)), latents)
-    assert reference.levels_apart(ours, np.array(theirs.images[0])) <= 1
+    actual = _draw(live, Blend((BlendItem(load_adapter(files["kohya"]), blocks=blocks),)), latents)
+    assert reference.levels_apart(actual, np.array(result.images[0])) <= 1
 
 
 def test_max_rank(
     make_pipeline: Callable[..., Pipeline], sdxl_source: Path, files: dict[str, Path], latents: np.ndarray
 ) -> None:
-    """Beside the truncated singular value decomposition of the dense sum; and exact where the rank is enough."""
+    """The error is that of the dense sum's truncated singular value decomposition; a sufficient rank is exact."""
     adapter, other = load_adapter(files["kohya"]), load_adapter(files["kohya"].with_name("kohya_text.safetensors"))
     blend = [(adapter, 0.8), (other, -0.6)]
     low = make_pipeline(max_rank=6).generate(
@@ -190,7 +191,7 @@ def test_max_rank(
 def test_max_rank_of_adapters_in_turn(
     make_pipeline: Callable[..., Pipeline], files: dict[str, Path], latents: np.ndarray
 ) -> None:
-    """What the first one lost is not forgotten when the last one fits."""
+    """The first adapter's error is still reported when the last one fits."""
     pipeline = make_pipeline(max_rank=4)
     wide, fits = (load_adapter(files["kohya"].with_name(f"{name}.safetensors")) for name in ("kohya_text", "peft"))
     settings = {"latents": latents, "steps": 2, "guidance_scale": 1}
@@ -203,7 +204,7 @@ def test_max_rank_of_adapters_in_turn(
 def test_a_layer_without_a_socket(
     make_pipeline: Callable[..., Pipeline], sdxl_model: Path, tmp_path: Path, latents: np.ndarray
 ) -> None:
-    """A dilation, which no layer of SD has, and which means nothing to a 1×1 kernel."""
+    """A dilation, which no layer of SD has, and which has no effect on a 1×1 kernel."""
     shutil.copytree(sdxl_model, tmp_path / "model")
     xml, path = tmp_path / "model" / "unet" / "openvino_model.xml", "down_blocks.1.resnets.0.conv_shortcut"
     before, name, after = xml.read_text().partition(f'{path}/aten::_convolution/Convolution"')
@@ -213,14 +214,14 @@ def test_a_layer_without_a_socket(
     with pytest.raises(ModelError) as caught:
         _draw(pipeline, [(adapter, 1.0)], latents)
     assert str(caught.value) == (
-        f"style changes {path}, which in {tmp_path / 'model'} is no layer that an adapter can be plugged into; "
+        f"style changes {path}, which in {tmp_path / 'model'} is not a layer that an adapter can be plugged into; "
         "use runtime=genai"
     )
     _draw(pipeline, [(adapter, 0.0)], latents, steps=1)
 
 
 def test_peft_settings_are_part_of_what_is_baked(files: dict[str, Path], tmp_path: Path) -> None:
-    """The same tensors with another alpha beside them are another change."""
+    """The same tensors with another alpha in the settings file are another change."""
     source = files["kohya"].with_name("peft.safetensors")
     tensors, contents = load_file(source), []
     for alpha in (4, 8, None):

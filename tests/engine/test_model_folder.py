@@ -1,4 +1,4 @@
-"""A model folder: what is read from it, and one refusal for each way in which it can be wrong."""
+"""Model folders: what is read from them, and a refusal for each way in which one can be wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The files of an SDXL folder, with nothing in the networks."""
+    """The files of an SDXL folder, with empty networks."""
     root = tmp_path / "sdxl"
     for name in NETWORKS:
         (root / name).mkdir(parents=True)
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_reads_an_export(sdxl_model: Path) -> None:
     model = ModelFolder(sdxl_model)
-    assert (model.family, model.class_name) == ("sdxl", "StableDiffusionXLPipeline")
+    assert model.family == "sdxl"
     assert model.scheduler_class == "EulerDiscreteScheduler"
     assert model.default_size == (64, 64)
     assert (model.in_channels, model.latent_channels, model.vae_scale_factor) == (4, 4, 8)
@@ -84,7 +84,7 @@ def test_sizes_of_two_sides(folder: Path) -> None:
     assert ModelFolder(folder).default_size == (512, 768)  # the config has height first
 
 
-def test_vae_encoder_is_missed_only_when_asked_for(folder: Path) -> None:
+def test_a_missing_vae_encoder_matters_only_when_requested(folder: Path) -> None:
     (folder / "vae_encoder" / "openvino_model.xml").unlink()
     model = ModelFolder(folder)
     with pytest.raises(ModelError) as caught:
@@ -126,7 +126,7 @@ def _write(file: str, text: str) -> Callable[[Path], object]:
         ),
         (
             _write("unet/config.json", "{"),
-            "/unet/config.json is not readable as JSON: Expecting property name enclosed in double quotes: "
+            "/unet/config.json is not valid JSON: Expecting property name enclosed in double quotes: "
             "line 1 column 2 (char 1); convert it with `lorablend convert`",
         ),
         (

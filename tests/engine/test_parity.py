@@ -1,7 +1,7 @@
-"""Whole pictures beside diffusers + PEFT, f32, from the same latents: at most one 8-bit level apart anywhere.
+"""Whole pictures compared with diffusers + PEFT, in f32, from the same latents: at most one 8-bit level apart.
 
-One level, because both programs round a float in 0..255 at the very end and their sums differ in the last bits: a value
-that lies on the edge between two levels may fall either way.
+One level, because both programs round a float in 0..255 at the end, and their sums differ in the last bits: a value on
+the edge between two levels may fall either way.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def test_sdxl(
     expected = reference.draw(
         diffusers_sdxl, files, latents, steps=steps, prompt=PROMPT, negative_prompt=NEGATIVE, guidance_scale=5.0
     )
-    ours = _draw(pipeline, blend, latents, steps)
-    assert levels_apart(ours, expected) <= 1
+    actual = _draw(pipeline, blend, latents, steps)
+    assert levels_apart(actual, expected) <= 1
     if blend and steps == 4:
-        assert levels_apart(ours, bare) > 5, "the blend must be seen, else the comparison says nothing"
+        assert levels_apart(actual, bare) > 5, "the blend must show, or the comparison proves nothing"
 
 
 @pytest.mark.parametrize(
@@ -68,23 +68,23 @@ def test_sdxl(
 )
 def test_guidance(kwargs: dict[str, Any], diffusers_sdxl: Any, pipeline: Pipeline, latents: np.ndarray) -> None:
     expected = reference.draw(diffusers_sdxl, [], latents, steps=4, prompt=PROMPT, **kwargs)
-    ours = pipeline.generate(PROMPT, latents=latents, steps=4, **kwargs)
-    assert levels_apart(np.array(ours.images[0]), expected) <= 1
+    actual = pipeline.generate(PROMPT, latents=latents, steps=4, **kwargs)
+    assert levels_apart(np.array(actual.images[0]), expected) <= 1
 
 
 def test_not_square(diffusers_sdxl: Any, pipeline: Pipeline) -> None:
-    """Time ids are (height, width), as SDXL was trained."""
+    """SDXL's time ids are (height, width), as in its training."""
     noise = np.random.default_rng(1).standard_normal((1, 4, 8, 12), dtype=np.float32)
     expected = reference.draw(
         diffusers_sdxl, [], noise, steps=4, prompt=PROMPT, width=96, height=64, guidance_scale=5.0
     )
-    ours = pipeline.generate(PROMPT, latents=noise, steps=4, width=96, height=64)
-    assert levels_apart(np.array(ours.images[0]), expected) <= 1
+    actual = pipeline.generate(PROMPT, latents=noise, steps=4, width=96, height=64)
+    assert levels_apart(np.array(actual.images[0]), expected) <= 1
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m", "ddim", "unipc"])
 def test_schedulers_in_place(scheduler: str, diffusers_sdxl: Any, pipeline: Pipeline, latents: np.ndarray) -> None:
-    """The whole way with another scheduler; every scheduler and spacing alone is in test_schedulers_parity.py."""
+    """Whole pictures with other schedulers; schedulers/test_parity.py compares all of them on their own."""
     import diffusers
 
     classes = {
@@ -102,8 +102,8 @@ def test_schedulers_in_place(scheduler: str, diffusers_sdxl: Any, pipeline: Pipe
     finally:
         diffusers_sdxl.scheduler = own
     spacing = "karras" if options else None
-    ours = pipeline.generate(PROMPT, latents=latents, steps=5, scheduler=scheduler, spacing=spacing)
-    assert levels_apart(np.array(ours.images[0]), expected) <= 1
+    actual = pipeline.generate(PROMPT, latents=latents, steps=5, scheduler=scheduler, spacing=spacing)
+    assert levels_apart(np.array(actual.images[0]), expected) <= 1
 
 
 def test_image_to_image(diffusers_sdxl: Any, pipeline: Pipeline, latents: np.ndarray) -> None:
@@ -113,19 +113,19 @@ def test_image_to_image(diffusers_sdxl: Any, pipeline: Pipeline, latents: np.nda
     picture = _picture()
     img2img = StableDiffusionXLImg2ImgPipeline(**diffusers_sdxl.components)
     img2img.set_progress_bar_config(disable=True)
-    # diffusers draws a sample from the encoder's distribution, we take its mode: give it ours.
+    # diffusers samples from the encoder's distribution, lorablend takes its mode; so give diffusers the mode.
     start = _encode(diffusers_sdxl, picture)
     with torch.no_grad():
         expected = _with_noise(img2img, latents)(
             prompt=PROMPT, image=start, strength=0.6, num_inference_steps=5, guidance_scale=5.0,
             original_size=(64, 64), target_size=(64, 64),
         ).images[0]  # fmt: skip
-    ours = pipeline.generate(PROMPT, image=picture, strength=0.6, steps=5, latents=latents)
-    assert levels_apart(np.array(ours.images[0]), np.array(expected)) <= 1
+    actual = pipeline.generate(PROMPT, image=picture, strength=0.6, steps=5, latents=latents)
+    assert levels_apart(np.array(actual.images[0]), np.array(expected)) <= 1
 
 
 def test_inpainting(diffusers_sdxl: Any, pipeline: Pipeline, latents: np.ndarray) -> None:
-    """Inside the mask as diffusers draws it, outside the input picture to the byte."""
+    """Inside the mask the picture is diffusers', outside it has the input picture's bytes."""
     import torch
     from diffusers import StableDiffusionXLInpaintPipeline
 
@@ -143,11 +143,13 @@ def test_inpainting(diffusers_sdxl: Any, pipeline: Pipeline, latents: np.ndarray
             ).images[0]  # fmt: skip
     finally:
         del inpaint.vae.encode
-    ours = pipeline.generate(PROMPT, image=picture, mask=Image.fromarray(mask), strength=0.8, steps=5, latents=latents)
+    actual = pipeline.generate(
+        PROMPT, image=picture, mask=Image.fromarray(mask), strength=0.8, steps=5, latents=latents
+    )
     inside = mask > 0
-    ours_array = np.array(ours.images[0])
-    assert levels_apart(ours_array[inside], np.array(expected)[inside]) <= 1
-    assert np.array_equal(ours_array[~inside], np.array(picture)[~inside])
+    pixels = np.array(actual.images[0])
+    assert levels_apart(pixels[inside], np.array(expected)[inside]) <= 1
+    assert np.array_equal(pixels[~inside], np.array(picture)[~inside])
 
 
 def test_sd15(
@@ -155,7 +157,7 @@ def test_sd15(
 ) -> None:
     """SD 1.5: one text encoder, its last hidden state, 1×1 convolutions in the adapter.
 
-    An adapter in one part of the picture and in the other is the adapter everywhere.
+    An adapter on both parts of the picture is the same as the adapter everywhere.
     """
     from diffusers import EulerDiscreteScheduler
 
@@ -165,10 +167,10 @@ def test_sd15(
         )
         for name, kohya in (("one", True), ("two", False))
     ]
-    theirs = reference.load(sd15_source)
-    theirs.scheduler = EulerDiscreteScheduler.from_config(theirs.scheduler.config)
+    diffusers_sd15 = reference.load(sd15_source)
+    diffusers_sd15.scheduler = EulerDiscreteScheduler.from_config(diffusers_sd15.scheduler.config)
     expected = reference.draw(
-        theirs,
+        diffusers_sd15,
         [(files[0], 0.8), (files[1], -0.5)],
         latents,
         steps=4,
@@ -179,8 +181,8 @@ def test_sd15(
     pipeline = make_pipeline(sd15_model, lora_dir=tmp_path)
     parts = [{"adapter": "one", "weight": 0.8, "mask": box} for box in ([0, 0, 1, 0.3], [0, 0.3, 1, 1])]
     for blend in ([("one", 0.8), ("two", -0.5)], [*parts, ("two", -0.5)]):
-        ours = pipeline.generate(PROMPT, "cat", blend=blend, latents=latents, steps=4, scheduler="euler")
-        assert levels_apart(np.array(ours.images[0]), expected) <= 1
+        actual = pipeline.generate(PROMPT, "cat", blend=blend, latents=latents, steps=4, scheduler="euler")
+        assert levels_apart(np.array(actual.images[0]), expected) <= 1
 
 
 def _draw(pipeline: Pipeline, blend: list[tuple[str, float]], latents: np.ndarray, steps: int) -> np.ndarray:
@@ -193,12 +195,13 @@ def _picture() -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
 
 
-def _encode(theirs: Any, picture: Image.Image) -> Any:
+def _encode(diffusers_pipeline: Any, picture: Image.Image) -> Any:
     import torch
 
     pixels = torch.from_numpy(np.array(picture, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     with torch.no_grad():
-        return theirs.vae.encode(pixels).latent_dist.mode() * theirs.vae.config.scaling_factor
+        vae = diffusers_pipeline.vae
+        return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
 
 
 def _mode_only(encode: Any) -> Any:
@@ -210,16 +213,16 @@ def _mode_only(encode: Any) -> Any:
     return patched
 
 
-def _with_noise(theirs: Any, latents: np.ndarray) -> Any:
-    """`theirs`, called with a source of noise that gives `latents` first."""
+def _with_noise(diffusers_pipeline: Any, latents: np.ndarray) -> Any:
+    """The pipeline as a function, with `latents` as its noise."""
     import torch
 
     def call(**kwargs: Any) -> Any:
-        module = __import__(type(theirs).__module__, fromlist=["randn_tensor"])
+        module = __import__(type(diffusers_pipeline).__module__, fromlist=["randn_tensor"])
         original = module.randn_tensor
         module.randn_tensor = lambda *a, **k: torch.from_numpy(latents)
         try:
-            return theirs(**kwargs)
+            return diffusers_pipeline(**kwargs)
         finally:
             module.randn_tensor = original
 

@@ -23,22 +23,22 @@ GREY = Image.new("RGB", (64, 64), "grey")
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"width": 100}, "width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96"),
-        ({"height": 8}, "height is 8; it must be a multiple of 8 from 64 to 4096, the nearest is 64"),
-        ({"width": 5000}, "width is 5000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"),
+        ({"width": 100}, "width is 100; give a multiple of 8 from 64 to 4096, such as 96"),
+        ({"height": 8}, "height is 8; give a multiple of 8 from 64 to 4096, such as 64"),
+        ({"width": 5000}, "width is 5000; give a multiple of 8 from 64 to 4096, such as 4096"),
         (
             {"width": 10**400},
-            f"width is 1{'0' * 79}…{'0' * 80}; it must be a multiple of 8 from 64 to 4096, the nearest is 4096",
+            f"width is 1{'0' * 79}…{'0' * 80}; give a multiple of 8 from 64 to 4096, such as 4096",
         ),
         ({"negative_prompt": "a\udcff"}, "negative_prompt has a broken character at place 2; give text in UTF-8"),
         ({"width": 64.5}, "width is 64.5; give a whole number"),
         ({"steps": 0}, "steps is 0; give 1 to 1000"),
         ({"steps": 1001}, "steps is 1001; give 1 to 1000"),
         ({"batch": 0}, "batch is 0; give 1 to 64"),
-        ({"seed": -1}, "seed is -1; give 0 to 9223372036854775806"),
+        ({"seed": -1}, "seed is -1; give 0 to 9223372036854775743"),
         (
             {"guidance_scale": float("nan")},
-            "guidance_scale is nan; give a number of 0 or more (1 or less: no guidance)",
+            "guidance_scale is nan; give a number of 0 or more",
         ),
         ({"image": GREY, "strength": 0}, "strength is 0; give a number above 0, at most 1"),
         ({"image": GREY, "strength": 1.5}, "strength is 1.5; give a number above 0, at most 1"),
@@ -81,7 +81,7 @@ def test_other_refusals_are_one_line_of_one_class(pipeline: Pipeline, kwargs: di
 def test_no_such_device(sdxl_model: Path) -> None:
     with pytest.raises(DeviceError) as caught:
         Pipeline(sdxl_model, device="NPU")
-    assert re.fullmatch(r"device NPU is not here; there is: CPU.*", str(caught.value))
+    assert re.fullmatch(r"device NPU not found; this machine has CPU.*", str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -23,20 +23,20 @@ SDXL = {
 }
 
 HF = "https://huggingface.co/"
-# steps, guidance, scheduler, spacing, weight of the adapter, where it is said
+# steps, guidance, scheduler, spacing, source
 EXPECTED = {
-    "lcm": (4, 1, "lcm", "trailing", 1, f"{HF}latent-consistency/lcm-lora-sdxl"),
-    "tcd": (4, 0, "tcd", "trailing", 1, f"{HF}h1t/TCD-SDXL-LoRA"),
-    "hyper-1": (1, 0, "tcd", "trailing", 1, f"{HF}ByteDance/Hyper-SD"),
-    "hyper-2": (2, 0, "ddim", "trailing", 1, f"{HF}ByteDance/Hyper-SD"),
-    "hyper-4": (4, 0, "ddim", "trailing", 1, f"{HF}ByteDance/Hyper-SD"),
-    "hyper-8": (8, 0, "ddim", "trailing", 1, f"{HF}ByteDance/Hyper-SD"),
-    "lightning-2": (2, 0, "euler", "trailing", 1, f"{HF}ByteDance/SDXL-Lightning"),
-    "lightning-4": (4, 0, "euler", "trailing", 1, f"{HF}ByteDance/SDXL-Lightning"),
-    "lightning-8": (8, 0, "euler", "trailing", 1, f"{HF}ByteDance/SDXL-Lightning"),
-    "dmd2": (4, 0, "lcm", "trailing", 1, f"{HF}tianweiy/DMD2"),
-    "turbo": (1, 0, "euler_a", "trailing", None, f"{HF}stabilityai/sdxl-turbo"),
-    "quality": (30, 6, "dpmpp_2m", "karras", None, ""),
+    "lcm": (4, 1, "lcm", "trailing", f"{HF}latent-consistency/lcm-lora-sdxl"),
+    "tcd": (4, 0, "tcd", "trailing", f"{HF}h1t/TCD-SDXL-LoRA"),
+    "hyper-1": (1, 0, "tcd", "trailing", f"{HF}ByteDance/Hyper-SD"),
+    "hyper-2": (2, 0, "ddim", "trailing", f"{HF}ByteDance/Hyper-SD"),
+    "hyper-4": (4, 0, "ddim", "trailing", f"{HF}ByteDance/Hyper-SD"),
+    "hyper-8": (8, 0, "ddim", "trailing", f"{HF}ByteDance/Hyper-SD"),
+    "lightning-2": (2, 0, "euler", "trailing", f"{HF}ByteDance/SDXL-Lightning"),
+    "lightning-4": (4, 0, "euler", "trailing", f"{HF}ByteDance/SDXL-Lightning"),
+    "lightning-8": (8, 0, "euler", "trailing", f"{HF}ByteDance/SDXL-Lightning"),
+    "dmd2": (4, 0, "lcm", "trailing", f"{HF}tianweiy/DMD2"),
+    "turbo": (1, 0, "euler_a", "trailing", f"{HF}stabilityai/sdxl-turbo"),
+    "quality": (30, 6, "dpmpp_2m", "karras", ""),
 }
 # The scheduler class of the card's example, with what it changes in the model's own config.
 CARDS = {
@@ -58,7 +58,7 @@ CARDS = {
 def test_figures(name: str) -> None:
     preset = find_preset(name)
     figures = (preset.steps, preset.guidance_scale, preset.scheduler, preset.spacing)
-    assert (*figures, preset.adapter_weight, preset.source) == EXPECTED[name]
+    assert (*figures, preset.source) == EXPECTED[name]
     assert preset.timesteps == ((999, 749, 499, 249) if name == "dmd2" else None)
 
 
@@ -118,7 +118,7 @@ def test_the_model_is_told_the_timesteps_of_the_authors_example(name: str) -> No
         ("LCM ", 'no preset "LCM "; did you mean "lcm"?'),
         (
             "?",
-            'no preset "?"; known are lcm, tcd, hyper-1, hyper-2, hyper-4, hyper-8, lightning-2, lightning-4, '
+            'no preset "?"; choose from lcm, tcd, hyper-1, hyper-2, hyper-4, hyper-8, lightning-2, lightning-4, '
             "lightning-8, dmd2, turbo, quality",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Nothing phones home: no process is started to report that OpenVINO was imported or used."""
+"""No telemetry: no process is started to report that OpenVINO was imported or used."""
 
 from __future__ import annotations
 

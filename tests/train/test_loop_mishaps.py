@@ -221,7 +221,7 @@ def test_trouble_after_a_checkpoint(settings: dict[str, Any], train: Any) -> Non
     with pytest.raises(ResourceError) as caught:
         train(config)
     command = f"lorablend train --config {config.folder / 'config.toml'} --resume"
-    assert str(caught.value) == (f"{taken} could not be written: Is a directory; step 2 is kept, go on with: {command}")
+    assert str(caught.value) == (f"{taken} could not be written: Is a directory; step 2 is kept; go on with: {command}")
     taken.rmdir()
     assert train(config, resume=True).steps == STEPS
 

@@ -12,7 +12,7 @@ import pytest
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import TrainError
-from lorablend.train.base import Models, load_base
+from lorablend.train.base import BaseNetworks, load_base
 from lorablend.train.networks import attach
 from tests.adapter_files import message_of
 from tests.engine import reference
@@ -266,8 +266,8 @@ def test_a_smaller_model_has_diffusers_names(sdxl_source: Path, tmp_path: Path) 
         norm_num_groups=16,
     ).eval()
     loaded = load_base(str(sdxl_source))
-    untouched = Models(loaded.base, copy.deepcopy(unet), loaded.vae, loaded.text_encoders, loaded.tokenizers)
-    models, network = trained(Models(loaded.base, unet, loaded.vae, loaded.text_encoders, loaded.tokenizers))
+    untouched = BaseNetworks(loaded.base, copy.deepcopy(unet), loaded.vae, loaded.text_encoders, loaded.tokenizers)
+    models, network = trained(BaseNetworks(loaded.base, unet, loaded.vae, loaded.text_encoders, loaded.tokenizers))
     file = write(tmp_path / "x.safetensors", network)
     adapter = load_adapter(file)
     assert set(adapter.deltas) == set(network.modules)

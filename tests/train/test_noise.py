@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorablend.train.noise import Draw, NoiseSchedule, draw, fixed_draw
+from lorablend.train.noise import NoiseDraw, TrainingNoise, draw, fixed_draw
 
 _SDXL = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 _SHAPE = (3, 4, 8, 6)
@@ -30,11 +30,11 @@ def _alphas(*, zero_terminal: bool = False) -> np.ndarray:
 def test_formulas(prediction_type: str, zero_terminal: bool) -> None:
     """To 1e-5: the schedule is a product of 1,000 numbers in f32."""
     config = {**_SDXL, "prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal}
-    schedule = NoiseSchedule(config)
+    schedule = TrainingNoise(config)
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(_SHAPE, generator=generator), torch.randn(_SHAPE, generator=generator)
     steps = torch.tensor([0, 500, 999])
-    drawn = Draw(steps, noise)
+    drawn = NoiseDraw(steps, noise)
     alphas = _alphas(zero_terminal=zero_terminal)[steps.numpy()][:, None, None, None]
 
     noisy = np.sqrt(alphas) * latents.numpy() + np.sqrt(1 - alphas) * noise.numpy()
@@ -53,23 +53,23 @@ def test_min_snr(prediction_type: str, zero_terminal: bool) -> None:
     snr = alphas / (1 - alphas)
     divisor = snr + 1 if prediction_type == "v_prediction" else snr
     expected = np.minimum(snr, 5) / divisor
-    got = NoiseSchedule(config).weights(steps, 5.0)
+    got = TrainingNoise(config).weights(steps, 5.0)
     # relative 1e-3: near the end ᾱ is small and its f32 has lost digits
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-3)
-    assert torch.equal(NoiseSchedule(config).weights(steps, None), torch.ones(len(steps)))
+    assert torch.equal(TrainingNoise(config).weights(steps, None), torch.ones(len(steps)))
 
 
 def test_terminal_weight_is_finite() -> None:
-    weights = NoiseSchedule({**_SDXL, "rescale_betas_zero_snr": True}).weights(torch.tensor([999]), 5.0)
+    weights = TrainingNoise({**_SDXL, "rescale_betas_zero_snr": True}).weights(torch.tensor([999]), 5.0)
     assert weights.tolist() == [1.0]
 
 
 def test_read_from_any_scheduler() -> None:
     """The configuration is of the scheduler that the model draws with, not of the one that it was trained with."""
     config: dict[str, Any] = {**_SDXL, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
-    assert NoiseSchedule({**config, "prediction_type": "v_prediction"}).prediction_type == "v_prediction"
-    assert NoiseSchedule(config).prediction_type == "epsilon"
-    assert NoiseSchedule(config).timesteps == 1000
+    assert TrainingNoise({**config, "prediction_type": "v_prediction"}).prediction_type == "v_prediction"
+    assert TrainingNoise(config).prediction_type == "epsilon"
+    assert TrainingNoise(config).timesteps == 1000
 
 
 def test_draws_depend_on_seed_and_place_alone() -> None:

@@ -12,7 +12,7 @@ from lorablend.train.config import TrainConfig
 from lorablend.train.data.layouts import find_examples
 from lorablend.train.duration import Speed, forward_operations
 from lorablend.train.order import Order
-from lorablend.train.plan import Machine, Plan, make_plan
+from lorablend.train.plan import Machine, TrainPlan, make_plan
 from lorablend.train.preflight import Preflight, check_captions, duration, preflight
 from tests.train.data.data_files import save
 
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def plan_for(base: Base, config: TrainConfig) -> Plan:
+def plan_for(base: Base, config: TrainConfig) -> TrainPlan:
     return make_plan(config, base, 7, MACHINE)
 
 
@@ -99,13 +99,13 @@ def test_damaged_pictures_are_refused_in_one_line(data: Path, sdxl_source: Path)
     (data / "1_wide" / "w.jpg").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         run(data, sdxl_source)
-    assert str(caught.value) == "1_wide/w.jpg is no picture, or a damaged one; save it anew as PNG or JPEG"
+    assert str(caught.value) == "1_wide/w.jpg is not a picture, or damaged; save it again as PNG or JPEG"
     (data / "2_sks fox" / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         run(data, sdxl_source)
     assert str(caught.value) == (
-        f"2 problems in {data}: 1_wide/w.jpg is no picture, or a damaged one; save it anew as PNG or JPEG | "
-        "2_sks fox/0.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+        f"2 problems in {data}: 1_wide/w.jpg is not a picture, or damaged; save it again as PNG or JPEG | "
+        "2_sks fox/0.png is not a picture, or damaged; save it again as PNG or JPEG"
     )
 
 

@@ -128,9 +128,9 @@ def test_damaged_pictures(data: Path, tmp_path: Path) -> None:
     (data / "bad.png").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         prepare(data, tmp_path / "ready")
-    assert str(caught.value) == "bad.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+    assert str(caught.value) == "bad.png is not a picture, or damaged; save it again as PNG or JPEG"
     result = prepare(data, tmp_path / "ready", resolution=64, skip_bad=True)
-    assert "left out: bad.png is no picture, or a damaged one; save it anew as PNG or JPEG" in result.lines
+    assert "left out: bad.png is not a picture, or damaged; save it again as PNG or JPEG" in result.lines
 
 
 def test_all_damaged(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from lorablend.adapters.files.write import stored, write_file
-from lorablend.train.base import Models, load_base
+from lorablend.train.base import BaseNetworks, load_base
 from lorablend.train.config import TrainConfig
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet
 from lorablend.train.networks import Network, attach
-from lorablend.train.output import Facts
+from lorablend.train.output import TrainingFacts
 
 ALGORITHMS = ("lora", "dora", "locon", "loha", "lokr")
 
@@ -24,7 +24,7 @@ def config(**settings: Any) -> TrainConfig:
     return TrainConfig(**own | {"rank": 4, "alpha": 6.0, "learning_rate": 1e-4} | settings)
 
 
-def trained(source: Path | Models, *, size: float = 0.05, **settings: Any) -> tuple[Models, Network]:
+def trained(source: Path | BaseNetworks, *, size: float = 0.05, **settings: Any) -> tuple[BaseNetworks, Network]:
     """A model and a network in it, `size` of noise added to all its numbers, which f16 then holds exactly."""
     import torch
 
@@ -38,7 +38,7 @@ def trained(source: Path | Models, *, size: float = 0.05, **settings: Any) -> tu
     return models, network
 
 
-def pipeline_of(models: Models) -> Any:
+def pipeline_of(models: BaseNetworks) -> Any:
     """diffusers' own pipeline of the networks as they are, the trained ones included."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
@@ -76,9 +76,9 @@ def dataset(*captions: str, trigger: str | None = None) -> DataSet:
     return DataSet(examples, "a folder", trigger, (), (), Path("/home/someone/pictures"))
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> TrainingFacts:
     """What a training of the small SDXL-shaped model knows of itself."""
-    return Facts(
+    return TrainingFacts(
         **{
             "base_name": "tiny",
             "base_sha256": "ab" * 32,

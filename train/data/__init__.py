@@ -1,1 +1,1 @@
-"""Data sets: what people bring, understood, measured and put into buckets."""
+"""Data sets: recognized, measured, and sorted into buckets."""

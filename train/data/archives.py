@@ -1,10 +1,9 @@
-"""Data sets in one file: zip and tar, unpacked once into the cache or elsewhere; no member ever leaves its folder."""
+"""Data sets as zip and tar archives, unpacked once into the cache or elsewhere; no member ever leaves its folder."""
 
 import hashlib
 import os
 import shutil
 import tarfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,47 +14,46 @@ from typing import IO
 import platformdirs
 
 from lorablend.adapters.errors import DataError, ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 
 __all__ = ["ARCHIVES", "cache_folder", "unpack"]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _MOST_MEMBERS = 1_000_000
-_PART_OF_FREE = 0.9  # of the disk, that an archive may take
+_PART_OF_FREE = 0.9  # fraction of the free disk space that an archive may take
 _CHUNK = 1 << 20  # bytes
-_IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what operating systems add on their own
+_IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # added by operating systems
 
 Open = Callable[[], IO[bytes]]
 
 
 def cache_folder() -> Path:
-    """What training keeps between runs: $LORABLEND_CACHE, else the user's own cache folder; below it, `train`."""
+    """The folder `train` in $LORABLEND_CACHE, or in the user's own cache folder: what training keeps between runs."""
     return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend")) / "train"
 
 
 def unpack(archive: Path, folder: Path | None = None) -> Path:
-    """The folder with the archive's files; unpacked where it is not there.
+    """Unpack an archive, unless its folder exists already, and return the folder.
 
-    By default it lies in the cache, under the hash of the archive's bytes.
+    Args:
+        folder: None for one in the cache, named by the hash of the archive's bytes.
 
-    Raises DataError for a damaged or encrypted archive, links, and names that lead out of it; ResourceError where the
-    disk is too small for what it says to hold.
+    Raises:
+        DataError: The archive is damaged or encrypted, or has links or names that lead out of it.
+        ResourceError: The disk has no room for the contents.
     """
     folder = folder or _place_of(archive)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    work.mkdir()
     try:
-        _unpack_to(archive, work)
-        try:
-            os.replace(work, folder)
-        except OSError:  # another program was faster
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with atomic_write(folder) as part:
+            part.mkdir()
+            _unpack_to(archive, part)
+    except OSError:
+        if not folder.is_dir():  # else another program was faster
+            raise
     return folder
 
 
@@ -68,12 +66,12 @@ def _place_of(archive: Path) -> Path:
 
 
 def is_ignored(path: PurePosixPath) -> bool:
-    """Hidden, or put there by an operating system."""
+    """Whether a file is hidden, or was added by an operating system."""
     return any(part.startswith(".") or part in _IGNORED for part in path.parts)
 
 
-def _unpack_to(archive: Path, work: Path) -> None:
-    name, total, room = archive.name, 0, int(_PART_OF_FREE * shutil.disk_usage(work).free)
+def _unpack_to(archive: Path, folder: Path) -> None:
+    name, total, room = archive.name, 0, int(_PART_OF_FREE * shutil.disk_usage(folder).free)
     read = _zip_members if archive.suffix.lower() == ".zip" else _tar_members
     with _readable(name), read(archive, room) as members:
         for count, (member, size, opened) in enumerate(members):
@@ -84,9 +82,9 @@ def _unpack_to(archive: Path, work: Path) -> None:
             _check_room(name, total, room)
             if is_ignored(path):
                 continue
-            target = work / path
+            target = folder / path
             if target.exists():
-                raise DataError(f"{name}: {shown(member)} is in it twice; give one of them another name")
+                raise DataError(f"{name}: {shown(member)} appears twice; rename one of them")
             target.parent.mkdir(parents=True, exist_ok=True)
             with opened() as source, target.open("xb") as file:
                 shutil.copyfileobj(source, file, _CHUNK)
@@ -95,13 +93,13 @@ def _unpack_to(archive: Path, work: Path) -> None:
 def _check_room(name: str, size: int, room: int) -> None:
     if size > room:
         raise ResourceError(
-            f"{name} holds {size / 1e9:.1f} GB or more, the disk has room for {room / 1e9:.1f} GB; make room, or "
+            f"{name} holds {size / 1e9:.1f} GB or more, the disk has room for {room / 1e9:.1f} GB; free up space, or "
             "unpack it on another disk and give the folder"
         )
 
 
 def _inside(member: str, name: str) -> PurePosixPath:
-    """The member's path in the folder. Raises DataError if it would lead out of it."""
+    """The member's path in the folder. Raises DataError if it would be outside."""
     path = PurePosixPath(member.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in member or "\0" in member or not path.parts:
         raise DataError(f"{name}: the member {shown(member)} would leave the folder; nothing is unpacked")
@@ -112,13 +110,13 @@ def _inside(member: str, name: str) -> PurePosixPath:
 def _readable(name: str) -> Iterator[None]:
     try:
         yield
-    # zipfile's words for a compression that it has not, and for a password, are the last two
+    # the last two are zipfile's for an unsupported compression and for a password
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{name} cannot be unpacked ({' '.join(str(error).split())}); pack it anew") from error
+        raise DataError(f"{name} cannot be unpacked ({' '.join(str(error).split())}); create it again") from error
     except OSError as error:
-        if error.errno is not None:  # the disk; not the decoders, whose OSErrors have no number
+        if error.errno is not None:  # of the disk; the decoders' OSErrors have no number
             raise ResourceError(f"{name} could not be unpacked: {error.strerror}") from error
-        raise DataError(f"{name} cannot be unpacked ({error}); pack it anew") from error
+        raise DataError(f"{name} cannot be unpacked ({error}); create it again") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Sizes that pictures are trained at: about one area, several shapes, and each picture cropped to the nearest shape."""
+"""Buckets: sizes of about one area but several shapes, to the nearest of which each picture is cropped."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from lorablend.adapters.errors import DataError
 
 __all__ = ["Crop", "assign", "bucket_sizes", "bucket_step"]
 
-_WIDEST = 2  # a bucket's longer side, at most, as a multiple of the resolution: shapes up to 4:1
+_WIDEST = 2  # the longest side of a bucket, as a multiple of the resolution: shapes up to 4:1
 
 
 @dataclass(frozen=True)
 class Crop:
-    """How a picture comes to its bucket: scaled from `original` to `scaled`, then cut to width × height at (left, top).
+    """How a picture gets to its bucket's size: scaled from `original` to `scaled`, then cropped at (left, top).
 
     All in pixels, sizes as (width, height), the original after EXIF rotation.
     """
@@ -38,12 +38,12 @@ class Crop:
         return self.original[1], self.original[0], self.top, self.left, self.height, self.width
 
     def flipped(self) -> "Crop":
-        """The same cut of the mirrored picture, for its `time_ids`."""
+        """The same crop of the mirrored picture, for its `time_ids`."""
         return replace(self, left=self.scaled[0] - self.width - self.left)
 
 
 def bucket_step(unit: int, resolution: int) -> int:
-    """What widths and heights are multiples of: `unit`, the least that the model takes, but 64 or more from 512 on.
+    """The step of widths and heights: the model's `unit`, but at least 64 for resolutions from 512 on.
 
     Coarser steps give fewer buckets, and so fewer batches that are not full.
     """
@@ -51,7 +51,7 @@ def bucket_step(unit: int, resolution: int) -> int:
 
 
 def bucket_sizes(resolution: int, step: int) -> tuple[tuple[int, int], ...]:
-    """The (width, height) of every bucket: multiples of `step`, an area of at most resolution², shapes up to 4:1.
+    """List the (width, height) of every bucket: multiples of `step`, at most resolution² in area, up to 4:1 in shape.
 
     1024 in steps of 64 gives 1024×1024, 960×1088, 896×1152, 832×1216, 768×1344 and so on, and their transposes.
     """
@@ -68,9 +68,11 @@ def bucket_sizes(resolution: int, step: int) -> tuple[tuple[int, int], ...]:
 
 
 def assign(sizes: Sequence[tuple[int, int]], resolution: int, step: int, *, buckets: bool = True) -> tuple[Crop, ...]:
-    """The crop of each picture of these sizes; without `buckets` all are cut to one square.
+    """Choose the crop of each picture: of its middle, to the bucket of the nearest shape, as kohya does.
 
-    The bucket is the one whose shape is nearest, as kohya's; the cut is from the middle.
+    Args:
+        sizes: (width, height) of the pictures.
+        buckets: False crops all to one square.
     """
     shapes = bucket_sizes(resolution, step)
     if not buckets:
@@ -80,7 +82,7 @@ def assign(sizes: Sequence[tuple[int, int]], resolution: int, step: int, *, buck
 
 
 def _distance(size: tuple[int, int], bucket: tuple[int, int]) -> tuple[float, int]:
-    """Of the shapes, the same for 2:1 and 1:2; the larger of two buckets that are as near."""
+    """The distance of the shapes, symmetric in width and height; of two equally near buckets the larger comes first."""
     shape, wanted = math.log(size[0] / size[1]), math.log(bucket[0] / bucket[1])
     return round(abs(shape - wanted), 9), -bucket[0] * bucket[1]
 

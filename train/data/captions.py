@@ -1,7 +1,7 @@
-"""Captions: what a text file says, the trigger word in its place, wildcards, tags in an order of chance.
+"""Captions: read from text files, with trigger word, wildcards and shuffled tags.
 
-All here is a pure function of the text and the seed, so that every text of a whole training is known beforehand and
-its embedding can be computed once.
+Everything is a pure function of the text and the seed, so that every text of a training is known in advance and its
+embedding is computed once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = [
     "words_of_name",
 ]
 
-VARIANTS = 16  # of one caption at most, where chance decides
+VARIANTS = 16  # of one caption, at most, if anything in it is random
 _TRIGGER = re.compile(r"\[trigger\]", re.IGNORECASE)  # ai-toolkit's placeholder
 _WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 _FIXED = "|||"  # kohya's keep_tokens_separator
-_BRACES = str.maketrans({"\ue000": "{", "\ue001": "}"})  # private use: stand for escaped braces meanwhile
-# What cameras, phones and programs call their pictures; such words caption nothing.
+_BRACES = str.maketrans({"\ue000": "{", "\ue001": "}"})  # private use characters, which stand in for escaped braces
+# Words in the names that cameras, phones and programs give to pictures; they describe nothing.
 _NO_WORDS = frozenset(
     """img image images dsc dscn dscf pxl photo photos pic pics picture pictures screenshot screen shot whatsapp
     untitled download file files scan frame frames render comfyui unsplash pexels pixabay copy final edited crop
@@ -42,26 +42,26 @@ _NO_WORDS = frozenset(
 
 
 def read_captions(text: str) -> tuple[str, ...]:
-    """The captions of a text file: each line that is not empty is an alternative, as SimpleTuner has it."""
+    """Split a text file into captions: each line that is not empty is an alternative, as in SimpleTuner."""
     return tuple(dict.fromkeys(line for line in (" ".join(line.split()) for line in text.splitlines()) if line))
 
 
 def join_captions(*parts: str) -> str:
-    """Parts that say something, as one list of tags."""
+    """Join the parts that are not empty to one list of tags."""
     return ", ".join(part.strip().strip(",").strip() for part in parts if part.strip().strip(",").strip())
 
 
 def words_of_name(name: str) -> str:
-    """The caption in the name of a file or folder: its words, without numbers at either end; "" if it says nothing.
+    """The caption in the name of a file or folder: its words, without numbers at either end; "" if there is none.
 
-    "a_small-red boat (2)" is "a small-red boat"; "IMG_2034", "DSC0001" and hexadecimal names are nothing.
+    "a_small-red boat (2)" gives "a small-red boat"; "IMG_2034", "DSC0001" and hexadecimal names give "".
     """
     words = re.sub(r"\(\d+\)", " ", name).replace("_", " ").split()
     while words and not re.search(r"[^\W\d_]", words[-1]):
         words.pop()
     while words and not re.search(r"[^\W\d_]", words[0]):
         words.pop(0)
-    if len(words) == 1:  # dashes join words too, where nothing else does
+    if len(words) == 1:  # then dashes may be what separates the words
         words = re.sub(r"-+", " ", words[0]).split()
         while words and words[-1].isdigit():
             words.pop()
@@ -73,12 +73,12 @@ def words_of_name(name: str) -> str:
 
 
 def has_word(caption: str, word: str) -> bool:
-    """Whether the word, or the words, stand in the caption, in any case."""
+    """Whether the caption contains the word, or the sequence of words, in upper or lower case."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption, re.IGNORECASE) is not None
 
 
 def with_trigger(caption: str, trigger: str | None) -> str:
-    """`[trigger]` replaced; else the trigger put first where the caption lacks it."""
+    """Replace `[trigger]`; if the caption still lacks the trigger, put it in front."""
     if trigger is None:
         return caption
     caption = _TRIGGER.sub(lambda _: trigger, caption)
@@ -86,17 +86,21 @@ def with_trigger(caption: str, trigger: str | None) -> str:
 
 
 def needs_trigger(caption: str) -> bool:
-    """Whether `[trigger]` stands in it."""
+    """Whether the caption contains `[trigger]`."""
     return _TRIGGER.search(caption) is not None
 
 
 def caption_variants(
     captions: Sequence[str], trigger: str | None, *, shuffle: bool, keep_tokens: int, seed: int
 ) -> tuple[str, ...]:
-    """Every text that training uses for a picture with these alternatives, at least one; the same for the same seed.
+    """List every text that training uses for a picture with these alternatives; at least one.
 
-    `{a|b}` becomes a or b, `{{` and `}}` are braces. shuffle: tags between commas change places, except the first
-    `keep_tokens` and those before a `|||`, or after a second one. A caption that chance decides on has up to 16 forms.
+    `{a|b}` becomes a or b; `{{` and `}}` become braces. A caption with anything random in it has up to 16 forms, which
+    depend on the seed alone.
+
+    Args:
+        shuffle: Shuffle the tags, which commas separate, except the first `keep_tokens` and those before a `|||` or
+            after a second one.
     """
     texts: dict[str, None] = {}
     for caption in captions or ("",):
@@ -111,7 +115,7 @@ def caption_variants(
 
 
 def training_texts(example: Example, config: TrainConfig) -> tuple[str, ...]:
-    """`caption_variants` of a picture, as this training orders and shuffles its tags."""
+    """List every text that this training uses for a picture."""
     return caption_variants(
         example.captions,
         example.trigger,

@@ -1,4 +1,4 @@
-"""Pictures that show the same: found by a difference hash and by their colours, at any size and compression."""
+"""Near-duplicates among pictures, found by a difference hash and by colour at any size and compression."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ __all__ = ["near_duplicates"]
 
 _LOSSY = {".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"}
 _SIDE = 16
-_STEP = 2  # levels of grey that a pixel must rise by, so that noise in flat areas is no difference
+_STEP = 2  # grey levels that a pixel must rise by, so that noise in flat areas does not count
 _MOST_BITS = 26  # of 256 that may differ
-_MOST_COLOUR = 28  # levels that any of 16×16 cells may differ by: a small thing in another colour is another picture
+_MOST_COLOUR = 28  # levels that any of 16×16 cells may differ by: a small object of another colour counts
 _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 
 def near_duplicates(examples: Sequence[Example]) -> list[tuple[int, int]]:
-    """(index of a duplicate, index of the picture that it repeats).
+    """Find pairs (index of a duplicate, index of its original).
 
-    Of several alike the one with the most pixels counts as the original, then one with a caption, one stored without
-    loss, the first.
+    The original among several is the one with the most pixels; among equals one with a caption, then one stored
+    without loss, then the first.
     """
 
     def worth(index: int) -> tuple[int, bool, bool, int]:
@@ -49,7 +49,7 @@ def near_duplicates(examples: Sequence[Example]) -> list[tuple[int, int]]:
 
 
 def _fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The difference hash, whether grey rises from left to right, 256 bits packed; and colours int16 [16, 16, 3]."""
+    """A difference hash (does grey rise from left to right?), 256 bits packed, and the colours, int16 [16, 16, 3]."""
     image = load_upright(path)
     grey = np.asarray(image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX), np.int16)
     colours = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.int16)

@@ -1,4 +1,4 @@
-"""One picture of a data set, with all that training takes from it."""
+"""One picture of a data set, with everything that training needs of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,13 @@ __all__ = ["Example"]
 class Example:
     """One picture to train on.
 
-    captions: alternatives, () where there is none; repeats: how often in each epoch; size: (width, height) in pixels
-    after EXIF rotation; mask: a grey picture where white counts, or `path` itself for its alpha channel; trigger: what
-    goes before a caption that lacks it, None for regularization pictures, which show the class and not the subject.
+    Attributes:
+        captions: Alternatives; () if there is none.
+        repeats: How often the picture is shown per epoch.
+        size: (width, height) in pixels after EXIF rotation.
+        mask: A grey picture that is white where the loss counts, or `path` itself for its alpha channel.
+        trigger: The word put in front of captions that lack it; None for regularization pictures, which show the
+            class and not the subject.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Pictures as a file lists them: kohya's TOML with its folders, tables and JSON with a caption for each picture."""
+"""Files that list pictures: kohya's TOML, which names folders, and tables and JSON with a caption per picture."""
 
 import re
 from collections import defaultdict
@@ -7,11 +7,10 @@ from pathlib import Path, PurePosixPath
 
 from lorablend.adapters.errors import DataError
 from lorablend.adapters.wording import listed, shown
-from lorablend.train.data.folder_names import kohya_name
-from lorablend.train.data.found import (
+from lorablend.train.data.draft import (
     SIDECARS,
-    Found,
-    Picture,
+    DataSetDraft,
+    FoundPicture,
     counted,
     is_picture,
     mask_of,
@@ -20,89 +19,92 @@ from lorablend.train.data.found import (
     read_sidecar,
     walk,
 )
+from lorablend.train.data.folder_names import kohya_name
 from lorablend.train.data.manifests import Subset, is_fine_tune, read_dataset_toml, read_fine_tune, read_table
 
 __all__ = ["is_listing", "read_tables", "read_toml"]
 
 
-def read_toml(found: Found, manifest: Path, files: Sequence[Path]) -> None:
+def read_toml(draft: DataSetDraft, manifest: Path, files: Sequence[Path]) -> None:
     subsets, others = read_dataset_toml(manifest, manifest.name)
-    found.kinds.append(f"kohya's {shown(manifest.name)} with {counted(len(subsets), 'subset')}")
+    draft.kinds.append(f"kohya's {shown(manifest.name)} with {counted(len(subsets), 'subset')}")
     if others:
-        found.notes.append(f"{manifest.name}: {', '.join(others)} are settings of the training, not used from there")
+        draft.notes.append(f"{manifest.name}: {', '.join(others)} are settings of the training, not read from there")
     used: set[Path] = set()
     deeper: list[Path] = []
     for subset in subsets:
-        listing = _file(found, subset.metadata_file, manifest) if subset.metadata_file else None
+        listing = _file(draft, subset.metadata_file, manifest) if subset.metadata_file else None
         folder = (
-            listing.parent if listing and not subset.image_dir else _folder(found, subset.image_dir or "", manifest)
+            listing.parent if listing and not subset.image_dir else _folder(draft, subset.image_dir or "", manifest)
         )
-        masks = walk(_folder(found, subset.mask_dir, manifest)) if subset.mask_dir else []
+        masks = walk(_folder(draft, subset.mask_dir, manifest)) if subset.mask_dir else []
         used |= {file.resolve() for file in masks}
         below = [file for file in walk(folder) if is_picture(file) and file not in masks]
         table: Mapping[Path, tuple[str, ...]] = {}
-        if listing:  # as in kohya, the list alone says which pictures there are
+        if listing:  # as in kohya, the list alone decides which pictures belong to the subset
             entries = read_fine_tune(listing, listing.name)
-            table = _match(found, entries, folder, below, listing.name)
+            table = _match(draft, entries, folder, below, listing.name)
             inside = list(table)
             if subset.image_dir and (unlisted := [file for file in below if file not in table]):
-                names = [name_of(file, found.root) for file in unlisted]
-                found.notes.append(f"{listed(names, 'picture')} not in {listing.name}, left out")
+                names = [name_of(file, draft.root) for file in unlisted]
+                draft.notes.append(f"{listed(names, 'picture')} not in {listing.name}, left out")
                 used |= {file.resolve() for file in unlisted}
         else:
             inside = [file for file in below if file.parent == folder]
             deeper += [file for file in below if file.parent != folder]
         if not inside:
-            found.problems.append(f"{manifest.name}: {shown(subset.name)} has no pictures")
+            draft.problems.append(f"{manifest.name}: {shown(subset.name)} has no pictures")
         used |= {file.resolve() for file in inside}
         named = kohya_name(folder.name) if subset.image_dir else None
         if named and named[0] != subset.repeats:
-            found.notes.append(
-                f"{folder.name} says {counted(named[0], 'repeat')} by its name, {manifest.name} says {subset.repeats}; "
-                "the file holds"
+            draft.notes.append(
+                f"{folder.name} says {counted(named[0], 'repeat')} in its name, {manifest.name} says {subset.repeats}, "
+                "which is used"
             )
-        found.pictures += _subset_pictures(found, subset, inside, table, masks, manifest)
-    left = [name_of(file, found.root) for file in dict.fromkeys(deeper) if file.resolve() not in used]
-    if left:
-        found.notes.append(
-            f"{listed(left, 'picture')} in folders below those of {manifest.name}, where kohya does not look, left out"
+        draft.pictures += _subset_pictures(draft, subset, inside, table, masks, manifest)
+    too_deep = [name_of(file, draft.root) for file in dict.fromkeys(deeper) if file.resolve() not in used]
+    if too_deep:
+        draft.notes.append(
+            f"{listed(too_deep, 'picture')} in subfolders of those of {manifest.name}, which kohya ignores, left out"
         )
         used |= {file.resolve() for file in deeper}
     outside = [file for file in files if is_picture(file) and file.resolve() not in used]
     if outside:
-        names = [name_of(file, found.root) for file in outside]
-        found.notes.append(f"{listed(names, 'picture')} not in any folder of {manifest.name}, left out")
+        names = [name_of(file, draft.root) for file in outside]
+        draft.notes.append(f"{listed(names, 'picture')} not in any folder of {manifest.name}, left out")
 
 
 def _subset_pictures(
-    found: Found,
+    draft: DataSetDraft,
     subset: Subset,
     inside: Sequence[Path],
     table: Mapping[Path, tuple[str, ...]],
     masks: Sequence[Path],
     manifest: Path,
-) -> list[Picture]:
+) -> list[FoundPicture]:
     mask_by_stem = {file.stem: file for file in masks}
     if subset.extension and (
         unused := [
-            name_of(file, found.root)
+            name_of(file, draft.root)
             for path in inside
             for suffix in SIDECARS
             if suffix != subset.extension and (file := path.with_suffix(suffix)).is_file()
         ]
     ):
-        found.notes.append(
+        draft.notes.append(
             f"{manifest.name} takes only {subset.extension} files for {shown(subset.name)}; "
             f"{listed(unused, 'text file')} not used"
         )
-    pictures: list[Picture] = []
+    pictures: list[FoundPicture] = []
     for path in inside:
-        picture = Picture(path, name_of(path, found.root), repeats=subset.repeats, regularization=subset.regularization)
+        picture = FoundPicture(
+            path, name_of(path, draft.root), repeats=subset.repeats, regularization=subset.regularization
+        )
         picture.mask = mask_by_stem.get(path.stem) or mask_of(path) or (path if subset.alpha_mask else None)
         if path in table:
             picture.captions, picture.written = table[path], subset.metadata_file or ""
         else:
-            read_sidecar(found, picture, [subset.extension] if subset.extension else SIDECARS)
+            read_sidecar(draft, picture, [subset.extension] if subset.extension else SIDECARS)
         picture.captions = tuple(
             " ".join(part for part in (subset.prefix, caption, subset.suffix) if part) for caption in picture.captions
         )
@@ -113,24 +115,24 @@ def _subset_pictures(
     return pictures
 
 
-def _folder(found: Found, text: str, manifest: Path) -> Path:
-    path = _file(found, text, manifest)
+def _folder(draft: DataSetDraft, text: str, manifest: Path) -> Path:
+    path = _file(draft, text, manifest)
     if not path.is_dir():
         raise DataError(f"{manifest.name}: there is no folder {shown(text)}; fix its path")
     return path
 
 
-def _file(found: Found, text: str, manifest: Path) -> Path:
-    """A path in a TOML file: relative to the file's folder, else, as in kohya's scripts, to the current one.
+def _file(draft: DataSetDraft, text: str, manifest: Path) -> Path:
+    """Find a path of a TOML file: relative to that file's folder, else, as in kohya's scripts, to the current one.
 
-    Only a TOML file that the user gave by itself may name a file outside the data set, or one relative to the current
-    folder or the home folder. Raises DataError before anything outside is looked at.
+    Only a TOML file that the user gave itself may name a file outside the data set, or one relative to the current
+    folder or the home folder. Raises DataError before anything outside is touched.
     """
     path = Path(text.replace("\\", "/"))
-    if found.may_leave:
+    if draft.may_leave:
         path = path.expanduser()
-    for base in (manifest.parent, Path.cwd()) if found.may_leave else (manifest.parent,):
-        if not may_read(found, base / path):
+    for base in (manifest.parent, Path.cwd()) if draft.may_leave else (manifest.parent,):
+        if not may_read(draft, base / path):
             raise DataError(
                 f"{manifest.name} names {shown(text)}, which is outside the data set; move it inside, or give "
                 f"{manifest.name} itself if you wrote it"
@@ -141,26 +143,27 @@ def _file(found: Found, text: str, manifest: Path) -> Path:
 
 
 def read_tables(
-    found: Found, files: Sequence[Path], paths: Sequence[Path], manifest: Path | None
+    draft: DataSetDraft, files: Sequence[Path], paths: Sequence[Path], manifest: Path | None
 ) -> dict[Path, tuple[tuple[str, ...], str]]:
-    """Picture -> (captions, the file that lists it)."""
-    listings = [manifest] if manifest else [file for file in files if is_listing(file, found.root)]
+    """Map each listed picture to (captions, the file that lists it)."""
+    listings = [manifest] if manifest else [file for file in files if is_listing(file, draft.root)]
     captions: dict[Path, tuple[tuple[str, ...], str]] = {}
     for file in listings:
-        name = name_of(file, found.root)
+        name = name_of(file, draft.root)
         read = read_fine_tune if file.suffix.lower() == ".json" else read_table
-        matched = _match(found, read(file, name), file.parent, paths, name)
+        matched = _match(draft, read(file, name), file.parent, paths, name)
         for path, texts in matched.items():
             if path in captions and captions[path][0] != texts:
-                found.notes.append(
-                    f"{name_of(path, found.root)}: {captions[path][1]} and {name} differ; the first one holds"
+                draft.notes.append(
+                    f"{name_of(path, draft.root)}: {captions[path][1]} and {name} differ; {captions[path][1]} is used"
                 )
             captions.setdefault(path, (texts, name))
         kind = {".json": "kohya's fine-tuning", ".jsonl": "Hugging Face's"}.get(file.suffix.lower(), "the table")
-        found.kinds.append(f"{kind} {shown(name)} of {counted(len(matched), 'picture')}")
-    if captions and not manifest and (left := [name_of(path, found.root) for path in paths if path not in captions]):
-        found.notes.append(
-            f"{listed(left, 'picture')} not in {', '.join(name_of(file, found.root) for file in listings)}"
+        draft.kinds.append(f"{kind} {shown(name)} of {counted(len(matched), 'picture')}")
+    unlisted = [name_of(path, draft.root) for path in paths if path not in captions]
+    if captions and not manifest and unlisted:
+        draft.notes.append(
+            f"{listed(unlisted, 'picture')} not in {', '.join(name_of(file, draft.root) for file in listings)}"
         )
     return captions
 
@@ -173,15 +176,15 @@ def is_listing(file: Path, root: Path) -> bool:
 
 
 def _match(
-    found: Found,
+    draft: DataSetDraft,
     entries: Mapping[str, tuple[str, ...]],
     folder: Path,
     paths: Sequence[Path],
     name: str,
 ) -> dict[Path, tuple[str, ...]]:
-    """Which picture each entry of a list means: by its path from the list's folder, else by a name that is unique.
+    """Find the picture of each entry of a list: by its path from the list's folder, else by a unique name.
 
-    Only a list that the user gave by itself may name pictures outside the data set's folder.
+    Only a list that the user gave itself may name pictures outside the data set's folder.
     """
     below = [path for path in paths if path.is_relative_to(folder)]
     by_path = {path.relative_to(folder).as_posix(): path for path in below}
@@ -196,14 +199,14 @@ def _match(
         same = by_name.get(plain) or by_name.get(PurePosixPath(plain).name) or []
         path = by_path.get(plain) or (same[0] if len(same) == 1 else None)
         elsewhere = folder / plain
-        inside = may_read(found, elsewhere)
-        if path is None and found.may_leave and is_picture(elsewhere) and elsewhere.is_file():
+        inside = may_read(draft, elsewhere)
+        if path is None and draft.may_leave and is_picture(elsewhere) and elsewhere.is_file():
             path = elsewhere
         if path is None:
-            reason = "means several pictures" if len(same) > 1 else "is not there"
+            reason = "could be several pictures" if len(same) > 1 else "does not exist"
             reason = reason if inside else "is outside the data set"
             missing.append(f"{shown(key)} {reason}")
         else:
             captions[path] = texts
-    found.problems += [f"{name}: {text}" for text in missing]
+    draft.problems += [f"{name}: {text}" for text in missing]
     return captions

@@ -31,9 +31,10 @@ __all__ = [
 ]
 
 _MOST_BYTES = 256 << 20
+_KINDS = {str: "text", int: "an integer", bool: "true or false"}
 _FILE_COLUMNS = ("file_name", "image_file", "image", "file", "filename", "path", "image_path")
 _TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
-# Settings of kohya's data sets that say which pictures and captions there are; all others are about training.
+# The settings of kohya's data sets that determine pictures and captions; all others are about training.
 _KNOWN = {
     "image_dir",
     "num_repeats",
@@ -52,7 +53,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Subset:
-    """Pictures of a kohya TOML file; folders as written there. One of image_dir and metadata_file is always given."""
+    """A subset of a kohya TOML file, its folders as written there; image_dir or metadata_file is always given."""
 
     image_dir: str | None
     repeats: int
@@ -71,10 +72,10 @@ class Subset:
 
 
 def read_text(path: Path, name: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark. Raises DataError."""
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark. Raises DataError."""
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{name} is larger than {_MOST_BYTES >> 20} MB, which no captions are; remove it")
+            raise DataError(f"{name} is larger than {_MOST_BYTES >> 20} MB, too large for captions; remove it")
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{name} cannot be read ({error.strerror or error})") from error
@@ -86,9 +87,12 @@ def read_text(path: Path, name: str) -> str:
 
 
 def read_table(path: Path, name: str) -> dict[str, tuple[str, ...]]:
-    """File name -> captions, of metadata.jsonl, metadata.csv (HF imagefolder) or caption.csv (cog-sdxl).
+    """Map file names to captions, from metadata.jsonl, metadata.csv (HF imagefolder) or caption.csv (cog-sdxl).
 
-    The columns are found by name: file_name, image_file, image… and text, caption, captions, prompt… Raises DataError.
+    Columns are recognized by name: file_name, image_file, image… and text, caption, captions, prompt…
+
+    Raises:
+        DataError: The file cannot be read, or a row is wrong.
     """
     text = read_text(path, name)
     rows = _json_lines(text, name) if path.suffix.lower() == ".jsonl" else _csv_rows(text, name)
@@ -105,12 +109,12 @@ def read_table(path: Path, name: str) -> dict[str, tuple[str, ...]]:
         file = row.get(file_column)
         if not isinstance(file, str) or not file.strip():
             raise DataError(f"{name} has a row without {file_column}: {shown(row)}")
-        said = row.get(text_column)
-        texts = said if isinstance(said, list) else [said]
+        value = row.get(text_column)
+        texts = value if isinstance(value, list) else [value]
         if any(not isinstance(text, str) for text in texts if text is not None):
-            raise DataError(f"{name}: {text_column} of {shown(file)} is no text: {shown(said)}")
-        found = tuple(" ".join(text.split()) for text in texts if text and text.strip())
-        captions[file.strip()] = (*captions.get(file.strip(), ()), *found)
+            raise DataError(f"{name}: {text_column} of {shown(file)} is not text: {shown(value)}")
+        stripped = tuple(" ".join(text.split()) for text in texts if text and text.strip())
+        captions[file.strip()] = (*captions.get(file.strip(), ()), *stripped)
     return captions
 
 
@@ -124,11 +128,11 @@ def is_fine_tune(path: Path) -> bool:
 
 
 def read_fine_tune(path: Path, name: str) -> dict[str, tuple[str, ...]]:
-    """File name, or its stem, -> caption and tags joined, of kohya's fine-tuning JSON. Raises DataError."""
+    """Map file names, or their stems, to joined caption and tags, from kohya's fine-tuning JSON. Raises DataError."""
     try:
         content = json.loads(read_text(path, name))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is no JSON ({error}); mend it or remove it") from error
+        raise DataError(f"{name} is not valid JSON ({error}); fix it or remove it") from error
     if not _looks_fine_tuned(content):
         raise DataError(f'{name} is not kohya\'s fine-tuning JSON: {{"picture": {{"caption": "…", "tags": "…"}}}}')
     captions: dict[str, tuple[str, ...]] = {}
@@ -156,14 +160,14 @@ def is_dataset_toml(path: Path) -> bool:
 
 
 def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
-    """The subsets of a kohya data set file, and its settings that are about training, not about the pictures.
+    """Read the subsets of a kohya data set file, and the names of its settings that are about training.
 
-    A setting holds for its subset, else it is the data set's, else that of [general]. Raises DataError.
+    A subset's own setting overrides its data set's, which overrides that of [general]. Raises DataError.
     """
     try:
         content = tomllib.loads(read_text(path, name))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is no TOML ({error}); mend it") from error
+        raise DataError(f"{name} is not valid TOML ({error}); fix it") from error
     general, datasets = content.get("general", {}), content.get("datasets")
     if not isinstance(datasets, list) or not isinstance(general, dict):
         raise DataError(f"{name} has no [[datasets]]; give a kohya data set file, or the folder of pictures itself")
@@ -185,7 +189,7 @@ def _subset(settings: Mapping[str, Any], name: str) -> Subset:
         value = settings.get(key, default)
         if value is default or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
             return value
-        raise DataError(f"{name}: {key} is {shown(value)}, which is no {kind.__name__}; mend it")
+        raise DataError(f"{name}: {key} is {shown(value)}; give {_KINDS[kind]}")
 
     image_dir = get("image_dir", str, None)
     metadata_file = get("metadata_file", str, None)
@@ -219,20 +223,20 @@ def _json_lines(text: str, name: str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{name}: line {number} is no JSON ({error}); mend it") from error
+            raise DataError(f"{name}: line {number} is not valid JSON ({error}); fix it") from error
         if not isinstance(row, dict):
-            raise DataError(f"{name}: line {number} is no JSON object; mend it")
+            raise DataError(f"{name}: line {number} is not a JSON object; fix it")
         rows.append(row)
     return rows
 
 
 def _csv_rows(text: str, name: str) -> list[dict[str, Any]]:
     first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)  # spreadsheets write what their country writes
+    delimiter = max(",;\t", key=first.count)  # which one a spreadsheet writes depends on its locale
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise DataError(f"{name} is no CSV ({error}); mend it") from error
+        raise DataError(f"{name} is not valid CSV ({error}); fix it") from error
     extra = [str(row[None]) for row in rows if None in row]  # pyright: ignore[reportArgumentType] - csv's key for the rest
     if extra:
         raise DataError(f'{name} has {listed(extra, "row")} with more values than columns; put "…" around the text')

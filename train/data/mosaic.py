@@ -1,4 +1,4 @@
-"""Contact sheets of a data set: small pictures with their captions, as many to a sheet as can be looked at."""
+"""Contact sheets of a data set: small pictures with their captions."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -17,7 +17,11 @@ _FONT = 12
 
 
 def draw_sheet(tiles: Sequence[tuple[Callable[[], Image.Image], str]]) -> Image.Image:
-    """One sheet of (how to open the picture, its caption), eight in a row; longer captions end in "…"."""
+    """Draw one sheet with eight pictures in a row.
+
+    Args:
+        tiles: For each picture a function that opens it, and its caption; a long caption is cut off with "…".
+    """
     columns = min(_COLUMNS, max(1, len(tiles)))
     step_x, step_y = _TILE + _MARGIN, _TILE + _LINES * _LINE + 2 * _MARGIN
     rows = -(-len(tiles) // columns)

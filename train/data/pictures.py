@@ -1,4 +1,4 @@
-"""Picture files as training sees them: decoded within a limit, turned upright, put on white, cropped to a bucket."""
+"""Picture files, decoded for training: within a size limit, upright, on white, cropped to a bucket."""
 
 import os
 import warnings
@@ -17,60 +17,65 @@ from lorablend.train.data.buckets import Crop
 __all__ = ["MOST_PIXELS", "SUFFIXES", "Measured", "load_mask", "load_picture", "load_upright", "measure", "measure_all"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"}
-MOST_PIXELS = 178_956_970  # where Pillow itself refuses; a camera's 102 megapixels are still fine
+MOST_PIXELS = 178_956_970  # Pillow's own limit; a camera's 102 megapixels are within it
 _ORIENTATION = 0x0112  # EXIF
-_TURNED = {5, 6, 7, 8}  # orientations by a quarter
+_TURNED = {5, 6, 7, 8}  # the orientations that swap width and height
 
 
 class Measured(NamedTuple):
-    """size: (width, height) after EXIF rotation, in pixels; alpha: whether parts may be transparent."""
+    """A picture's size, (width, height) in pixels after EXIF rotation, and whether parts of it may be transparent."""
 
     size: tuple[int, int]
     alpha: bool
 
 
 def measure(path: Path, name: str) -> Measured:
-    """What a picture is that can be decoded to its end.
+    """Decode a picture to its end.
 
-    Raises DataError, with `name`, for a file that is damaged, has too many pixels or is no picture.
+    Raises:
+        DataError: The file is damaged, has too many pixels, or is not a picture; the message starts with `name`.
     """
     with _opened(path, name) as image:
         size = image.size
-        image.draft("RGB", (size[0] // 8, size[1] // 8))  # JPEG: reads every byte, computes an eighth
+        image.draft("RGB", (size[0] // 8, size[1] // 8))  # JPEG: reads every byte, decodes an eighth
         turned = image.getexif().get(_ORIENTATION) in _TURNED
         image.load()
         return Measured((size[1], size[0]) if turned else size, _is_transparent(image))
 
 
 def measure_all(files: Sequence[tuple[Path, str]]) -> list[Measured | DataError]:
-    """`measure` of each (path, name), several at once; an error in place of what is damaged."""
+    """Call `measure` for each (path, name) in parallel; the result of a damaged file is its error."""
 
-    def one(file: tuple[Path, str]) -> Measured | DataError:
+    def result_of(file: tuple[Path, str]) -> Measured | DataError:
         try:
             return measure(*file)
         except DataError as error:
             return error
 
     with _without_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, files))
+        return list(pool.map(result_of, files))
 
 
 def load_picture(path: Path, crop: Crop, flip: bool = False) -> np.ndarray:
-    """The crop as uint8 [height, width, 3], sRGB; what is transparent is white. Raises DataError."""
+    """Load a crop as sRGB, uint8 [height, width, 3], with transparent parts on white. Raises DataError."""
     return np.asarray(_cut(load_upright(path), crop, flip), np.uint8)
 
 
 def load_upright(path: Path) -> Image.Image:
-    """The whole picture in RGB, on white. Raises DataError."""
+    """Load the whole picture, upright, in RGB, on white. Raises DataError."""
     with _without_warnings(), _opened(path, path.name) as image:
         image.load()
         return _on_white(ImageOps.exif_transpose(image))
 
 
 def load_mask(path: Path, mask: Path, crop: Crop, flip: bool = False, factor: int = 8) -> np.ndarray:
-    """How much each latent pixel counts, 0 to 1: float32 [height / factor, width / factor]. Raises DataError.
+    """Load the weight of each latent pixel, 0 to 1: float32 [height / factor, width / factor].
 
-    mask: a grey picture, white counts; the picture's own `path` means its alpha channel.
+    Args:
+        mask: A grey picture, in which white is weight 1; the picture's own `path` stands for its alpha channel.
+
+    Raises:
+        DataError: The mask cannot be decoded.
     """
     with _without_warnings(), _opened(mask, mask.name) as image:
         image.load()
@@ -103,7 +108,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Image.Image]:
-    """The open file; whatever goes wrong while it is read is a DataError."""
+    """Open a picture; any error while it is being read becomes a DataError."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -112,16 +117,16 @@ def _opened(path: Path, name: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise DataError(f"{name} has more than {MOST_PIXELS // 10**6} million pixels; scale it down") from None
     except UnidentifiedImageError:
-        raise DataError(f"{name} is no picture, or a damaged one; save it anew as PNG or JPEG") from None
-    except Exception as error:  # Pillow's readers raise a dozen kinds for damaged files
+        raise DataError(f"{name} is not a picture, or damaged; save it again as PNG or JPEG") from None
+    except Exception as error:  # for damaged files Pillow's readers raise a dozen types
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         text = " ".join(str(reason).split()) or type(error).__name__
-        raise DataError(f"{name} cannot be decoded ({text}); save it anew as PNG or JPEG") from error
+        raise DataError(f"{name} cannot be decoded ({text}); save it again as PNG or JPEG") from error
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow warns of large pictures that it reads all the same; the limit here is `MOST_PIXELS`."""
+    """Silence Pillow's warnings of large pictures; the limit that counts is `MOST_PIXELS`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

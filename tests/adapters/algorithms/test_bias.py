@@ -34,7 +34,7 @@ def test_peft_loras_own_bias_is_scaled_like_it(tmp_path: Path, rslora: bool) -> 
     assert len(adapter.biases) == 2
 
 
-def test_peft_biases_that_were_trained_along_replace(tmp_path: Path) -> None:
+def test_biases_that_peft_trained_replace(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=4, target_modules=["net.2", "conv_shortcut"], bias="all")
     net = small_net()
@@ -57,7 +57,9 @@ def test_peft_biases_that_were_trained_along_replace(tmp_path: Path) -> None:
     ],
 )
 def test_added_and_replaced(tmp_path: Path, tensors: dict[str, Stored], expected: list[float]) -> None:
-    other = {"lora_unet_conv_out.diff": ("F32", np.ones((2, 2), np.float32))}  # else a full model of plain weights
+    other = {
+        "lora_unet_conv_out.diff": ("F32", np.ones((2, 2), np.float32))
+    }  # otherwise it would look like a full model
     adapter = load_adapter(write_tensors(tmp_path / "a.safetensors", tensors | other))
     ((_, delta),) = adapter.biases.items()
     assert delta.out_features == 2
@@ -79,7 +81,7 @@ def test_a_bias_alone(tmp_path: Path) -> None:
 def test_a_bias_of_another_length(tmp_path: Path) -> None:
     (delta,) = load_adapter(write_tensors(tmp_path / "a.safetensors", lora(diff_b=np.ones(6)))).biases.values()
     assert message_of(AdapterError, lambda: delta.dense(np.ones(5, np.float32))) == (
-        f"unet {FF}: the adapter changes a bias of 6 numbers, the model's has 5"
+        f"unet {FF}: the adapter changes a bias of 6 numbers, but the model's has 5"
     )
 
 
@@ -88,12 +90,12 @@ def test_a_bias_of_another_length(tmp_path: Path) -> None:
     [
         (
             lora(diff_b=np.ones(6), bias=np.ones(6)),
-            f"unet {FF}: only one change of a bias was expected, not 2 tensors: {KEY}.bias, {KEY}.diff_b",
+            f"unet {FF}: expected only one change of the bias, not 2 tensors: {KEY}.bias, {KEY}.diff_b",
         ),
-        (lora(diff_b=np.ones((6, 1))), f"tensor {KEY}.diff_b has shape [6, 1], 1 dimension was expected"),
+        (lora(diff_b=np.ones((6, 1))), f"tensor {KEY}.diff_b has shape [6, 1]; expected 1 dimension"),
         (
             stored(**{"lora_up.bias": np.ones(6), "diff": np.ones((6, 8))}),
-            f"unet {FF}: no down, whose rank scales the bias {KEY}.lora_up.bias",
+            f"unet {FF}: there is no down, whose rank scales the bias {KEY}.lora_up.bias",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""DoRA: the axis that the magnitude's shape means, the gate, and what does not fit together."""
+"""DoRA: the axis that the magnitude's shape determines, the gate, and refusals."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lorablend.adapters.errors import AdapterError
 from tests.adapter_files import Stored, message_of
-from tests.adapters.algorithms.test_lora import CONV, PROPERTY, Q, normal, only
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 from tests.adapters.references import relative
 
 PAIR: dict[str, Stored] = {
@@ -52,7 +52,7 @@ def test_the_axis(tmp_path: Path, suffix: str, shape: tuple[int, ...], axis: int
     assert (delta.gated(WEIGHT) is None) == (not axis)
 
 
-def test_the_changed_weights_own_norm_changes_nothing_more(tmp_path: Path) -> None:
+def test_the_norm_of_the_changed_weight_as_magnitude_changes_nothing_more(tmp_path: Path) -> None:
     plain = only(tmp_path, PAIR)
     norm = np.linalg.norm(WEIGHT + plain.dense(WEIGHT), axis=1)
     delta = only(tmp_path, PAIR | {f"unet.{Q}.magnitude": ("F32", norm)}, name="y")
@@ -100,7 +100,7 @@ def test_the_gate_and_dense_are_the_same_change(
         (magnitude(".dora_scale", 1, 5), f"unet {Q}: tensor unet.{Q}.dora_scale has shape [1, 5] for 6 inputs"),
         (
             magnitude(".dora_scale", 4) | magnitude(".magnitude", 4),
-            f"unet {Q}: both dora_scale and a magnitude, one of them was expected",
+            f"unet {Q}: both dora_scale and a magnitude; expected only one of them",
         ),
         (
             {f"unet.{Q}.magnitude": ("I32", np.ones(4, "<i4"))},
@@ -109,7 +109,7 @@ def test_the_gate_and_dense_are_the_same_change(
         (
             magnitude(".magnitude", 4)
             | {f"unet.{Q}.lora_A.weight": ("F32", normal(0, 6)), f"unet.{Q}.lora_B.weight": ("F32", normal(4, 0))},
-            f"unet {Q}: rank 0 with a magnitude, tensor unet.{Q}.magnitude, means nothing",
+            f"unet {Q}: tensor unet.{Q}.magnitude is a magnitude, but the rank is 0",
         ),
     ],
 )

@@ -43,13 +43,13 @@ def test_peft(tmp_path: Path) -> None:
     assert (delta.algorithm, delta.rank, delta.alpha, delta.scale, delta.live) == ("lora", 4, 2, 0.5, "")
     assert (delta.made_for, delta.fits((50, 16)), delta.fits((16, 50))) == ("50×16", True, False)
     assert message_of(AdapterError, lambda: delta.dense(normal(51, 16))) == (
-        f"text_encoder {TOKENS}: the adapter changes a weight of 50×16, the model's is 51×16"
+        f"text_encoder {TOKENS}: the adapter changes a weight of 50×16, but the model's is 51×16"
     )
 
 
 @pytest.mark.parametrize("module", ["token_embedding", "position_embedding"])
 def test_a_plain_lora_of_a_table_is_not_live(tmp_path: Path, module: str) -> None:
-    """As LyCORIS' presets train them. There are factors for the tools, but no socket for them."""
+    """LyCORIS' presets train them. There are factors for the tools, but no socket."""
     key = f"lora_te1_text_model_embeddings_{module}"
     down, up = normal(2, 16), normal(50, 2)
     tensors: dict[str, Stored] = {f"{key}.lora_down.weight": ("F32", down), f"{key}.lora_up.weight": ("F32", up)}
@@ -105,11 +105,11 @@ def f32(*shape: int) -> Stored:
     [
         (
             {"bundle_emb.a.emb_params": f32(1, 2, 768)},
-            "tensor bundle_emb.a.emb_params has shape [1, 2, 768], [n, width] was expected",
+            "tensor bundle_emb.a.emb_params has shape [1, 2, 768]; expected [n, width]",
         ),
         (
             {"bundle_emb.a.clip_l": f32(2, 768), "bundle_emb.a.clip_g": f32(3, 1280)},
-            "the embedding a has 2 and 3 vectors for the text encoders, the same number was expected",
+            "the embedding a has 2 and 3 vectors for the text encoders; expected the same number",
         ),
         (
             {"bundle_emb.a.clip_l": f32(2, 768), "bundle_emb.a.emb_params": f32(2, 768)},
@@ -117,9 +117,9 @@ def f32(*shape: int) -> Stored:
         ),
         (
             {"bundle_emb.a.clip_l_out": f32(2, 768)},
-            "tensor bundle_emb.a.clip_l_out is an output embedding, which cannot be applied",
+            "tensor bundle_emb.a.clip_l_out is an output embedding, which is not supported",
         ),
-        ({"bundle_emb.a.b": f32(2, 768)}, "tensor bundle_emb.a.b is no part of an embedding that is known"),
+        ({"bundle_emb.a.b": f32(2, 768)}, "tensor bundle_emb.a.b is not part of a known embedding"),
         ({"bundle_emb.a": f32(2, 768)}, "tensor bundle_emb.a does not name an embedding"),
         (
             {

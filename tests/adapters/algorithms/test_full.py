@@ -29,7 +29,7 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def stored(**tensors: np.ndarray) -> dict[str, Stored]:
-    """Role names have _ for the dots in them."""
+    """Role names have _ instead of dots."""
     return {name: ("F32", array) for name, array in tensors.items()}
 
 
@@ -51,7 +51,7 @@ def test_lycoris_full_with_norms_and_biases(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_a_difference_is_taken_as_it_is_whatever_alpha_says(tmp_path: Path, dtype: str) -> None:
+def test_alpha_does_not_scale_a_difference(tmp_path: Path, dtype: str) -> None:
     diff = (RANDOM.integers(-64, 64, (8, 6)) / 64).astype(np.float32)
     path = write_tensors(
         tmp_path / "a.safetensors",
@@ -65,7 +65,7 @@ def test_a_difference_is_taken_as_it_is_whatever_alpha_says(tmp_path: Path, dtyp
     assert (delta.in_features, delta.out_features, delta.made_for) == (6, 8, "8×6")
 
 
-def test_a_replacement_leads_to_its_own_weight(tmp_path: Path) -> None:
+def test_a_replacement_results_in_its_own_values(tmp_path: Path) -> None:
     target, weight = normal(8, 6, 1, 1), normal(8, 6)
     delta = only_delta(write_tensors(tmp_path / "a.safetensors", stored(**{f"{Q}.set_weight": target})))
     assert np.array_equal(delta.dense(weight), target.reshape(8, 6) - weight)
@@ -106,7 +106,7 @@ def test_only_conv_in_is_padded(tmp_path: Path) -> None:
     delta = only_delta(path)
     assert not delta.fits((5, 9, 3, 3))
     assert message_of(AdapterError, lambda: delta.dense(normal(5, 9, 3, 3))) == (
-        "unet conv_out: the adapter changes a weight of 5×4×3×3, the model's is 5×9×3×3"
+        "unet conv_out: the adapter changes a weight of 5×4×3×3, but the model's is 5×9×3×3"
     )
 
 
@@ -116,7 +116,7 @@ def test_a_norm_fits_a_norm_of_its_length(tmp_path: Path) -> None:
     assert delta.fits((16,))
     assert not delta.fits((16, 16))
     assert message_of(AdapterError, lambda: delta.dense(normal(8))) == (
-        f"unet {LAYER_NORM}: the adapter changes a weight of 16 numbers, the model's is 8"
+        f"unet {LAYER_NORM}: the adapter changes a weight of 16 numbers, but the model's is 8"
     )
 
 
@@ -125,11 +125,11 @@ def test_a_norm_fits_a_norm_of_its_length(tmp_path: Path) -> None:
     [
         (
             {f"{Q}.diff": normal(2, 2, 2)},
-            f"tensor {Q}.diff has shape [2, 2, 2], 1 or 2 or 4 dimensions were expected",
+            f"tensor {Q}.diff has shape [2, 2, 2]; expected 1 or 2 or 4 dimensions",
         ),
         (
             {f"{Q}.diff": normal(2, 2), f"{Q}.set_weight": normal(2, 2)},
-            f"unet {TO_Q}: 1 tensor: {Q}.set_weight does not belong with {Q}.diff",
+            f"unet {TO_Q}: unexpected 1 tensor: {Q}.set_weight with {Q}.diff",
         ),
     ],
 )

@@ -39,7 +39,7 @@ def test_lycoris(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 def test_a_tucker_core_like_lycoris_own_formula(tmp_path: Path) -> None:
-    # Its module never makes one, for a condition that cannot be met, but it can calculate with one.
+    # LyCORIS never creates one, because of a condition that cannot be true, but it can compute with one.
     torch = pytest.importorskip("torch")
     formula = pytest.importorskip("lycoris.modules.glora")._glora_weight
     weight = normal(8, 6, 3, 3)
@@ -58,7 +58,7 @@ def test_a_tucker_core_like_lycoris_own_formula(tmp_path: Path) -> None:
     assert delta.gated(weight) is None
 
 
-def test_the_old_layout_has_both_pairs_the_other_way_round(tmp_path: Path) -> None:
+def test_the_old_layout_has_both_pairs_swapped(tmp_path: Path) -> None:
     weight = normal(8, 6)
     a1, a2, b1, b2 = normal(4, 6, seed=1), normal(6, 4, seed=2), normal(4, 6, seed=3), normal(8, 4, seed=4)
     path = write(tmp_path / "a.safetensors", K, a1=a1, a2=a2, b1=b1, b2=b2, alpha=np.float32(2).reshape(()))
@@ -89,15 +89,15 @@ def test_rank_zero_changes_nothing(tmp_path: Path) -> None:
     [
         (
             {"a1": normal(6, 4), "a2": normal(4, 6), "b1": normal(8, 4), "b2": normal(5, 6)},
-            "no rank is common to a1 6×4, a2 4×6, b1 8×4, b2 5×6",
+            "there is no common rank of a1 6×4, a2 4×6, b1 8×4, b2 5×6",
         ),
         (
             {"a1": normal(6, 4), "a2": normal(4, 6), "b1": normal(8, 4), "b2": normal(4, 7)},
-            "the factors have 6, 6 and 7 inputs, all three should be the same",
+            "the factors have 6, 6 and 7 inputs; expected three equal numbers",
         ),
         (
             {"a1": normal(6, 4), "a2": normal(4, 6), "b1": normal(8, 4), "b2": normal(4, 6), "bm": normal(3, 4, 3, 3)},
-            "bm is 3×4×3×3, the factors have rank 4",
+            "bm is 3×4×3×3, but the factors have rank 4",
         ),
     ],
 )
@@ -109,6 +109,6 @@ def test_refused(tmp_path: Path, roles: dict[str, np.ndarray], message: str) -> 
 def test_a_weight_of_another_shape(tmp_path: Path) -> None:
     roles = {"a1": normal(6, 4), "a2": normal(4, 6), "b1": normal(8, 4), "b2": normal(4, 6)}
     (delta,) = load_adapter(write(tmp_path / "a.safetensors", K, **roles)).deltas.values()
-    message = f"unet {TO_K}: the adapter changes a weight of 8×6, the model's is 8×7"
+    message = f"unet {TO_K}: the adapter changes a weight of 8×6, but the model's is 8×7"
     assert message_of(AdapterError, lambda: delta.dense(normal(8, 7))) == message
     assert message_of(AdapterError, lambda: delta.gated(normal(8, 7))) == message

@@ -73,7 +73,7 @@ def write_convolution(folder: Path, settings: dict[str, Any] | None) -> Path:
 
 
 @pytest.mark.parametrize(("feedforward", "on_input"), [(CONV, True), ("conv2", False), (["conv1"], True), ([], False)])
-def test_peft_settings_say_what_a_convolution_multiplies(tmp_path: Path, feedforward: Any, on_input: bool) -> None:
+def test_peft_settings_decide_what_a_convolution_multiplies(tmp_path: Path, feedforward: Any, on_input: bool) -> None:
     (delta,) = load_adapter(write_convolution(tmp_path / "a", {"feedforward_modules": feedforward})).deltas.values()
     assert delta.made_for == ("6 inputs" if on_input else "6 outputs")
 
@@ -83,7 +83,7 @@ def test_a_convolution_of_peft_needs_its_settings(tmp_path: Path, settings: dict
     path = write_convolution(tmp_path / "a", settings)
     assert message_of(AdapterError, lambda: load_adapter(path)) == (
         f"adapter_model.safetensors: unet {CONV}: base_model.model.{CONV}.ia3_l may multiply inputs or outputs; "
-        "keep adapter_config.json beside the file, with feedforward_modules as a list of names"
+        "keep adapter_config.json next to the file, with feedforward_modules as a list of names"
     )
 
 
@@ -107,11 +107,11 @@ def test_on_input_in_any_dtype(tmp_path: Path, on_input: Stored) -> None:
     [
         (
             lycoris_tensors(np.ones(6), ("I64", np.full((), 2, np.int64))),
-            f"unet {TO_Q}: {Q}.on_input is [2.0], 0 or 1 was expected",
+            f"unet {TO_Q}: {Q}.on_input is [2.0]; expected 0 or 1",
         ),
         (
             lycoris_tensors(np.ones((2, 3)), ON_OUTPUT),
-            f"tensor {Q}.weight has shape [2, 3], one number per channel was expected",
+            f"tensor {Q}.weight has shape [2, 3]; expected one number per channel",
         ),
         (
             {f"{Q}.on_input": ON_OUTPUT},
@@ -129,5 +129,5 @@ def test_a_weight_of_another_shape(tmp_path: Path) -> None:
         write_tensors(tmp_path / "a.safetensors", lycoris_tensors(np.ones(6), ON_OUTPUT))
     ).deltas.values()
     assert delta.fits((6, 3, 3, 3))
-    message = f"unet {TO_Q}: the adapter changes a weight of 6 outputs, the model's is 5×6"
+    message = f"unet {TO_Q}: the adapter changes a weight of 6 outputs, but the model's is 5×6"
     assert message_of(AdapterError, lambda: delta.dense(np.ones((5, 6), np.float32))) == message

@@ -1,4 +1,4 @@
-"""LoHa: the formula element by element, its live form over all shapes, and what does not fit together."""
+"""LoHa: the formula element by element, its live form for all shapes, and refusals."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lorablend.adapters.errors import AdapterError
 from tests.adapter_files import Stored, encode, message_of
-from tests.adapters.algorithms.test_lora import CONV, PROPERTY, Q, normal, only
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 from tests.adapters.references import relative
 
 ROLES = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
@@ -67,7 +67,7 @@ def test_factors_and_dense_are_the_same_change(
     factors = delta.factors()
     assert factors is not None
     down, up = factors
-    assert delta.live_rank == min(first * second, out, weight[0].size)  # or the change itself and an identity
+    assert delta.live_rank == min(first * second, out, weight[0].size)  # or the change itself and an identity matrix
     assert down.shape == (delta.live_rank, width, *kernel)
     # 1e-5: float32 sums of the same products in another order
     assert relative((up @ down.reshape(len(down), -1)).reshape(weight.shape), change) <= 1e-5
@@ -79,16 +79,16 @@ def test_factors_and_dense_are_the_same_change(
     [
         ({"hada_w1_a": (4, 3)}, f"unet {Q}: hada_w1_a has rank 3, hada_w1_b has rank 2"),
         ({"hada_w2_b": (2, 7)}, f"unet {Q}: hada_w1 is for a weight of 4×6, hada_w2 for one of 4×7"),
-        ({"hada_w2_b": (2,)}, f"tensor unet.{Q}.hada_w2_b has shape [2], 2 or 4 dimensions were expected"),
-        ({"hada_w2_a": (4, 2, 3, 3)}, f"tensor unet.{Q}.hada_w2_a has shape [4, 2, 3, 3], a matrix was expected"),
+        ({"hada_w2_b": (2,)}, f"tensor unet.{Q}.hada_w2_b has shape [2]; expected 2 or 4 dimensions"),
+        ({"hada_w2_a": (4, 2, 3, 3)}, f"tensor unet.{Q}.hada_w2_a has shape [4, 2, 3, 3]; expected a matrix"),
         (
             {"hada_t1": (2, 2, 3, 3)},
             f"unet {Q}: no hada_t2 for 5 tensors: unet.{Q}.hada_w1_a, unet.{Q}.hada_w1_b, unet.{Q}.hada_w2_a, …",
         ),
-        ({"hada_t1": (2, 2, 3, 3), "hada_t2": (2, 3, 3, 3)}, f"unet {Q}: hada_t1 is 2×2, the ranks beside it are 4×2"),
+        ({"hada_t1": (2, 2, 3, 3), "hada_t2": (2, 3, 3, 3)}, f"unet {Q}: hada_t1 is 2×2, but the ranks are 4×2"),
         (
             {"lora_A.weight": (2, 6)},
-            f"unet {Q}: 1 tensor: unet.{Q}.lora_A.weight does not belong with unet.{Q}.hada_w1_a",
+            f"unet {Q}: unexpected 1 tensor: unet.{Q}.lora_A.weight with unet.{Q}.hada_w1_a",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""LoKr: the formula element by element, its live form over all factorings, its scale, what does not fit together."""
+"""LoKr: the formula element by element, its live form for all factorings, its scale, and refusals."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError
 from tests.adapter_files import Stored, encode, message_of, write_tensors
-from tests.adapters.algorithms.test_lora import CONV, PROPERTY, Q, normal, only
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 from tests.adapters.references import relative
 
 Shapes = dict[str, tuple[int, ...]]
@@ -43,7 +43,7 @@ def test_the_formula(tmp_path: Path) -> None:
         ({"w1_a": (2, 4), "w1_b": (4, 4), "w2": (4, 5)}, 10, 4, 2.5),
         ({"w1": (2, 3), "w2": (4, 5)}, 10, None, 1),
         ({"w1": (2, 3), "w2_a": (4, 5), "w2_b": (5, 6)}, None, 5, 1),
-        # what ai-toolkit writes where no alpha is meant, and that in float16
+        # what ai-toolkit writes for no alpha, and the same in float16
         ({"w1": (2, 3), "w2": (4, 5)}, 9999999999, None, 1),
         ({"w1": (2, 3), "w2": (4, 5)}, math.inf, None, 1),
     ],
@@ -55,27 +55,25 @@ def test_the_scale(tmp_path: Path, shapes: Shapes, alpha: float | None, rank: in
         assert delta.alpha == np.float32(alpha)
 
 
-def test_an_infinite_alpha_that_counts_is_refused(tmp_path: Path) -> None:
+def test_an_infinite_alpha_that_is_used_is_refused(tmp_path: Path) -> None:
     tensors = lokr({"w1": (2, 3), "w2_a": (4, 5), "w2_b": (5, 6)}, alpha=math.inf)
     assert message_of(AdapterError, lambda: only(tmp_path, tensors)) == (
-        f"x.safetensors: tensor unet.{Q}.alpha contains NaN or infinity; the file is of no use"
+        f"x.safetensors: tensor unet.{Q}.alpha contains NaN or infinity; the file is unusable"
     )
 
 
 @pytest.mark.parametrize(
     ("alpha", "dim", "warned"), [(1, "32", True), (32, "32", False), (9999999999, "32", False), (1, None, False)]
 )
-def test_an_alpha_that_its_author_may_have_meant_is_warned_of(
-    tmp_path: Path, alpha: float, dim: str | None, warned: bool
-) -> None:
+def test_an_ambiguous_alpha_gives_a_warning(tmp_path: Path, alpha: float, dim: str | None, warned: bool) -> None:
     tensors = lokr({"w1": (2, 3), "w2": (4, 5)}, alpha=alpha)
     metadata = {"ss_network_dim": dim} if dim else {}
     warnings = load_adapter(write_tensors(tmp_path / "x", tensors, metadata)).warnings
-    said = (
-        "LoKr of whole matrices with alpha 1 and ss_network_dim 32: used with scale 1, as LyCORIS does; "
+    expected = (
+        "LoKr of whole matrices with alpha 1 and ss_network_dim 32: applied with scale 1, as LyCORIS does; "
         "if it is too strong, its author meant alpha / dim"
     )
-    assert warnings == ((said,) if warned else ())
+    assert warnings == ((expected,) if warned else ())
 
 
 @PROPERTY
@@ -149,21 +147,21 @@ def test_every_factoring_is_the_product_of_its_whole_matrices(
         ),
         (
             {"w1": (2, 3), "w1_a": (2, 3), "w2": (4, 5)},
-            f"unet {Q}: 1 tensor: unet.{Q}.lokr_w1_a does not belong with unet.{Q}.lokr_w1",
+            f"unet {Q}: unexpected 1 tensor: unet.{Q}.lokr_w1_a with unet.{Q}.lokr_w1",
         ),
         (
             {"w1": (2, 3), "w2": (4, 5), "t2": (2, 2, 3, 3)},
-            f"unet {Q}: 1 tensor: unet.{Q}.lokr_t2 does not belong with unet.{Q}.lokr_w1",
+            f"unet {Q}: unexpected 1 tensor: unet.{Q}.lokr_t2 with unet.{Q}.lokr_w1",
         ),
         ({"w1": (2, 3), "w2_a": (4, 5), "w2_b": (4, 5)}, f"unet {Q}: lokr_w2_a has rank 5, lokr_w2_b has rank 4"),
         (
             {"w1": (2, 3), "t2": (2, 3, 3, 3), "w2_a": (2, 4), "w2_b": (2, 5)},
-            f"unet {Q}: lokr_t2 is 2×3, the ranks beside it are 2×2",
+            f"unet {Q}: lokr_t2 is 2×3, but the ranks are 2×2",
         ),
-        ({"w1": (2,), "w2": (4, 5)}, f"tensor unet.{Q}.lokr_w1 has shape [2], a matrix was expected"),
+        ({"w1": (2,), "w2": (4, 5)}, f"tensor unet.{Q}.lokr_w1 has shape [2]; expected a matrix"),
         (
             {"w1": (20_000, 1), "w2": (1, 20_000)},
-            f"unet {Q}: made for a weight of 20000×20000, no model has one above 268435456 elements",
+            f"unet {Q}: made for a weight of 20000×20000, which is more than 268435456 elements",
         ),
     ],
 )

@@ -1,33 +1,17 @@
-"""LoRA on convolutions, Tucker's core, numbers of 8 bits, and what does not fit together."""
+"""LoRA on convolutions, with a Tucker core, with 8-bit numbers, and refusals."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from lorablend.adapters import load_adapter
-from lorablend.adapters.algorithms.delta import Delta
 from lorablend.adapters.errors import AdapterError
-from tests.adapter_files import Stored, encode, message_of, write_tensors
+from tests.adapter_files import Stored, encode, message_of
+from tests.adapters.algorithms.deltas import CONV, PROPERTY, Q, normal, only
 
-CONV = "down_blocks.1.resnets.0.conv1"
-Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 FLAT = f"lora_unet_{CONV.replace('.', '_')}"
-
-PROPERTY = settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
-
-
-def only(tmp_path: Path, tensors: dict[str, Stored], *, name: str = "x", **metadata: str) -> Delta:
-    (delta,) = load_adapter(write_tensors(tmp_path / f"{name}.safetensors", tensors, metadata)).deltas.values()
-    return delta
 
 
 def refusal(tmp_path: Path, tensors: dict[str, Stored]) -> str:
@@ -63,7 +47,7 @@ def test_tuckers_change_is_the_three_convolutions_one_after_the_other(tmp_path: 
     torch.testing.assert_close(conv(x, ours, padding=1), expected, rtol=0, atol=1e-4)
 
 
-def test_flattened_columns_of_a_convolution_are_taken_apart(tmp_path: Path) -> None:
+def test_flattened_columns_of_a_convolution_are_split(tmp_path: Path) -> None:
     down, up = normal(2, 5, 3, 3), normal(4, 2)
     whole, flat = only(tmp_path, locon(down, up)), only(tmp_path, locon(down.reshape(2, 45), up), name="y")
     assert (flat.made_for, flat.in_features, flat.out_features) == ("4×5×3×3", 5, 4)
@@ -150,25 +134,25 @@ def test_kohya_and_peft_spellings_and_all_forms_give_the_same(
         ),
         (
             {f"{FLAT}.lora_mid.weight": ("F32", normal(2, 3))},
-            f"tensor {FLAT}.lora_mid.weight has shape [2, 3], 4 dimensions were expected",
+            f"tensor {FLAT}.lora_mid.weight has shape [2, 3]; expected 4 dimensions",
         ),
         (
             locon(normal(3, 5, 3, 3), normal(4, 2)) | {f"{FLAT}.lora_mid.weight": ("F32", normal(2, 3, 3, 3))},
-            f"tensor {FLAT}.lora_down.weight has shape [3, 5, 3, 3], a matrix was expected",
+            f"tensor {FLAT}.lora_down.weight has shape [3, 5, 3, 3]; expected a matrix",
         ),
         (
             {f"{FLAT}.lora_mid.weight": ("F32", normal(2, 3, 3, 3)), f"{FLAT}.diff": ("F32", normal(4, 5, 3, 3))},
-            f"unet {CONV}: 1 tensor: {FLAT}.diff does not belong with {FLAT}.lora_down.weight",
+            f"unet {CONV}: unexpected 1 tensor: {FLAT}.diff with {FLAT}.lora_down.weight",
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_refused(tmp_path: Path, tensors: dict[str, Stored], message: str) -> None:
+def test_tensors_that_do_not_fit_together_are_refused(tmp_path: Path, tensors: dict[str, Stored], message: str) -> None:
     assert refusal(tmp_path, locon(normal(3, 5, 1, 1), normal(4, 2)) | tensors) == f"x.safetensors: {message}"
 
 
-def test_an_absurd_size_is_refused_without_making_it(tmp_path: Path) -> None:
+def test_an_absurd_size_is_refused_without_allocating_it(tmp_path: Path) -> None:
     name = f"lora_unet_{Q.replace('.', '_')}"
     tensors = locon(np.zeros((1, 20_000), np.float32), np.zeros((20_000, 1), np.float32), name)
     assert refusal(tmp_path, tensors) == (
-        f"x.safetensors: unet {Q}: made for a weight of 20000×20000, no model has one above 268435456 elements"
+        f"x.safetensors: unet {Q}: made for a weight of 20000×20000, which is more than 268435456 elements"
     )

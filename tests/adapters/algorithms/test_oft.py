@@ -87,8 +87,8 @@ def test_peft_boft(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stages", [2, 3])
-def test_peft_boft_of_several_stages_which_it_makes_on_a_gpu_only(tmp_path: Path, stages: int) -> None:
-    # From PEFT's own pieces: its Cayley transform and its permutations, put together as get_delta_weight does it.
+def test_peft_boft_of_several_stages_which_peft_creates_only_on_a_gpu(tmp_path: Path, stages: int) -> None:
+    # PEFT's own Cayley transform and permutations, combined as in its get_delta_weight.
     torch = pytest.importorskip("torch")
     layer = pytest.importorskip("peft.tuners.boft.layer").BOFTLayer
     count, size, out = 8, 4, 12
@@ -116,7 +116,7 @@ def test_a_rotation_keeps_the_norm_of_the_weight(tmp_path: Path) -> None:
         assert relative(weight + delta.dense(weight), weight) > 0.5
 
 
-def test_the_weight_of_the_user_interpolates_the_rotation(tmp_path: Path) -> None:
+def test_the_users_weight_interpolates_the_rotation(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     lycoris = pytest.importorskip("lycoris.modules.diag_oft")
     layer = torch.nn.Linear(16, 32, bias=False)
@@ -155,11 +155,11 @@ def test_onetrainers_scaled_entries(tmp_path: Path) -> None:
     [
         (
             stored(Q, oft_blocks=normal(4, 8, 7)),
-            f"tensor {Q}.oft_blocks has shape [4, 8, 7], square blocks were expected",
+            f"tensor {Q}.oft_blocks has shape [4, 8, 7]; expected square blocks",
         ),
         (
             stored(Q, oft_blocks=normal(4, 8, 8), rescale=np.ones((31, 1))),
-            f"unet {TO_Q}: rescale has shape [31, 1], the blocks turn 32 outputs",
+            f"unet {TO_Q}: rescale has shape [31, 1], but the blocks rotate 32 outputs",
         ),
         (stored(Q, oft_blocks=normal(4, 6, 4, 4)), f"unet {TO_Q}: 6 blocks of 4×4 cannot be paired in 4 stages"),
         (stored(Q, oft_blocks=normal(2, 6, 3, 3)), f"unet {TO_Q}: 6 blocks of 3×3 cannot be paired in 2 stages"),
@@ -171,15 +171,15 @@ def test_onetrainers_scaled_entries(tmp_path: Path) -> None:
         (stored(PEFT_Q, boft_R=normal(1, 6, 3, 3)), f"unet {TO_Q}: no boft_s for 1 tensor: {PEFT_Q}.boft_R"),
         (
             stored(PEFT_Q, boft_R=normal(1, 6, 3, 3), boft_s=np.ones((4, 8))),
-            f"tensor {PEFT_Q}.boft_s has shape [4, 8], one number per output was expected",
+            f"tensor {PEFT_Q}.boft_s has shape [4, 8]; expected one number per output",
         ),
         (
             {f"{PEFT_Q}.oft_R.weight": ("F32", normal(4, 27))},
-            f"tensor {PEFT_Q}.oft_R.weight has 27 columns, no block has so many entries",
+            f"tensor {PEFT_Q}.oft_R.weight has 27 columns; no block has as many entries",
         ),
         (
             {f"{PEFT_Q}.oft_R.weight": ("F32", normal(4, 7, 7))},
-            f"tensor {PEFT_Q}.oft_R.weight has shape [4, 7, 7], 2 dimensions were expected",
+            f"tensor {PEFT_Q}.oft_R.weight has shape [4, 7, 7]; expected 2 dimensions",
         ),
     ],
 )
@@ -191,13 +191,13 @@ def test_refused(tmp_path: Path, tensors: dict[str, Stored], message: str) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"use_cayley_neumann": 1}, "use_cayley_neumann is 1, true or false was expected"),
+        ({"use_cayley_neumann": 1}, "use_cayley_neumann is 1; expected true or false"),
         (
             {"num_cayley_neumann_terms": 1e9},
-            "num_cayley_neumann_terms is 1000000000.0, a number from 1 to 100 was expected",
+            "num_cayley_neumann_terms is 1000000000.0; expected a number from 1 to 100",
         ),
-        ({"coft": True, "eps": "small"}, "eps is small, a number from 0 to 1e+30 was expected"),
-        ({"coft": True, "eps": float("nan")}, "eps is nan, a number from 0 to 1e+30 was expected"),
+        ({"coft": True, "eps": "small"}, "eps is small; expected a number from 0 to 1e+30"),
+        ({"coft": True, "eps": float("nan")}, "eps is nan; expected a number from 0 to 1e+30"),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -216,10 +216,10 @@ def test_settings_that_make_no_sense(tmp_path: Path, settings: dict[str, Any], m
         {f"{PEFT_Q}.oft_R.weight": ("F32", np.full((1, 36), 3e38, np.float32))},
     ],
 )
-def test_blocks_beyond_all_numbers(tmp_path: Path, tensors: dict[str, Stored]) -> None:
+def test_blocks_that_are_too_large(tmp_path: Path, tensors: dict[str, Stored]) -> None:
     delta = only_delta(write_tensors(tmp_path / "a.safetensors", tensors))
     assert message_of(AdapterError, lambda: delta.dense(normal(36, 36))) == (
-        f"unet {TO_Q}: its rotations are too large to compute; the file is of no use"
+        f"unet {TO_Q}: the rotations are too large to compute; the file is unusable"
     )
 
 
@@ -235,5 +235,5 @@ def test_a_weight_of_another_shape(tmp_path: Path) -> None:
         assert not delta.fits((30, 30))
         assert delta.fits((32, 32, 1, 1))
         assert message_of(AdapterError, lambda delta=delta: delta.dense(normal(30, 30))) == (
-            f"unet {TO_Q}: the adapter changes a weight of {made_for}, the model's is 30×30"
+            f"unet {TO_Q}: the adapter changes a weight of {made_for}, but the model's is 30×30"
         )

@@ -1,4 +1,4 @@
-"""Alpha, from each place where it may stand."""
+"""Alpha, from each place where it may be stored."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def test_settings_of_each_component(tmp_path: Path) -> None:
     }
 
 
-def test_settings_of_no_named_component_are_for_all(tmp_path: Path) -> None:
+def test_settings_without_a_component_apply_to_all(tmp_path: Path) -> None:
     assert set(scales(with_settings(tmp_path, {"lora_alpha": 8})).values()) == {(8, 2)}
 
 
@@ -71,9 +71,9 @@ def test_a_component_without_settings_has_scale_1(tmp_path: Path) -> None:
 
 def test_a_tensor_comes_before_the_settings(tmp_path: Path) -> None:
     tensors = THREE | {f"unet.{TO_Q}.alpha": ("F32", np.float32(2).reshape(()))}
-    found = scales(with_settings(tmp_path, {"unet.lora_alpha": 8}, tensors))
-    assert found["unet", TO_Q] == (2, 0.5)
-    assert found["unet", TO_K] == (8, 2)
+    numbers = scales(with_settings(tmp_path, {"unet.lora_alpha": 8}, tensors))
+    assert numbers["unet", TO_Q] == (2, 0.5)
+    assert numbers["unet", TO_K] == (8, 2)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_a_tensor_comes_before_the_settings(tmp_path: Path) -> None:
     ],
 )
 def test_alpha_patterns_as_peft_matches_them(tmp_path: Path, pattern: dict[str, float], to_q, to_k, fc1) -> None:
-    found = scales(with_settings(tmp_path, {"lora_alpha": 8, "alpha_pattern": pattern}))
-    assert [alpha for alpha, _ in found.values()] == [to_q, to_k, fc1]
-    assert [scale for _, scale in found.values()] == [to_q / RANK, to_k / RANK, fc1 / RANK]
+    numbers = scales(with_settings(tmp_path, {"lora_alpha": 8, "alpha_pattern": pattern}))
+    assert [alpha for alpha, _ in numbers.values()] == [to_q, to_k, fc1]
+    assert [scale for _, scale in numbers.values()] == [to_q / RANK, to_k / RANK, fc1 / RANK]
 
 
 def test_the_rank_is_the_tensors_own(tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ def test_the_rank_is_the_tensors_own(tmp_path: Path) -> None:
 
 
 def test_rank_stabilised(tmp_path: Path) -> None:
-    found = scales(
+    numbers = scales(
         with_settings(tmp_path, {"unet.lora_alpha": 8, "unet.use_rslora": True, "text_encoder.lora_alpha": 8})
     )
-    assert found["unet", TO_Q] == (8, 8 / math.sqrt(RANK))
-    assert found["text_encoder", FC1] == (8, 2)
+    assert numbers["unet", TO_Q] == (8, 8 / math.sqrt(RANK))
+    assert numbers["text_encoder", FC1] == (8, 2)
 
 
 @pytest.mark.parametrize("key", ["lora_alpha", "network_alpha", "alpha"])
@@ -125,7 +125,7 @@ def test_plain_metadata(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["None", "Dynamic", "", "nan", "inf"])
-def test_plain_metadata_that_is_no_number_is_absent(tmp_path: Path, text: str) -> None:
+def test_plain_metadata_that_is_not_a_number_is_ignored(tmp_path: Path, text: str) -> None:
     assert set(scales(write_tensors(tmp_path / "x", THREE, {"alpha": text})).values()) == {(None, 1)}
 
 
@@ -168,14 +168,14 @@ LOKR = {
         ({"r": -4, "alpha": 8, "use_rslora": True}, 1),
     ],
 )
-def test_the_settings_rank_where_the_tensors_have_none(tmp_path: Path, settings: Any, scale: float) -> None:
-    assert [found for _, found in scales(with_settings(tmp_path, settings, LOKR)).values()] == [scale]
+def test_the_settings_rank_is_used_if_the_tensors_have_none(tmp_path: Path, settings: Any, scale: float) -> None:
+    assert [factor for _, factor in scales(with_settings(tmp_path, settings, LOKR)).values()] == [scale]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 8, "r": "4"}, "metadata lora_adapter_metadata: r is 4, a finite number was expected"),
+        ({"alpha": 8, "r": "4"}, "metadata lora_adapter_metadata: r is 4; expected a finite number"),
         ({"alpha": 8, "rank_pattern": [1]}, "metadata lora_adapter_metadata: rank_pattern is not an object"),
         (
             {"alpha": 8, "rank_pattern": {"(a+)+": 1}},
@@ -183,7 +183,7 @@ def test_the_settings_rank_where_the_tensors_have_none(tmp_path: Path, settings:
         ),
     ],
 )
-def test_the_settings_rank_is_looked_at_only_where_it_counts(tmp_path: Path, settings: Any, message: str) -> None:
+def test_the_settings_rank_is_checked_only_if_it_is_used(tmp_path: Path, settings: Any, message: str) -> None:
     assert set(scales(with_settings(tmp_path, settings)).values()) == {(8, 2)}
     path = with_settings(tmp_path, settings, LOKR)
     assert message_of(AdapterError, lambda: load_adapter(path)) == f"x.safetensors: {message}"
@@ -212,21 +212,21 @@ def test_a_scale_tensor_replaces_alpha_over_rank_and_a_scalar_multiplies(tmp_pat
         ("[" * 100_000, "metadata lora_adapter_metadata is not valid JSON"),
         ("[]," * 666_667, "metadata lora_adapter_metadata is longer than 2000000 characters"),
         ("[]", "metadata lora_adapter_metadata is not a JSON object"),
-        ({"lora_alpha": "8"}, "metadata lora_adapter_metadata: lora_alpha is 8, a finite number was expected"),
-        ({"lora_alpha": True}, "metadata lora_adapter_metadata: lora_alpha is True, a finite number was expected"),
-        ('{"lora_alpha": NaN}', "metadata lora_adapter_metadata: lora_alpha is nan, a finite number was expected"),
+        ({"lora_alpha": "8"}, "metadata lora_adapter_metadata: lora_alpha is 8; expected a finite number"),
+        ({"lora_alpha": True}, "metadata lora_adapter_metadata: lora_alpha is True; expected a finite number"),
+        ('{"lora_alpha": NaN}', "metadata lora_adapter_metadata: lora_alpha is nan; expected a finite number"),
         ({"alpha_pattern": [1]}, "metadata lora_adapter_metadata: alpha_pattern is not an object"),
         (
             {"alpha_pattern": {"to_q": None}},
-            "metadata lora_adapter_metadata: alpha_pattern to_q is None, a finite number was expected",
+            "metadata lora_adapter_metadata: alpha_pattern to_q is None; expected a finite number",
         ),
-        ({"use_rslora": 1}, "metadata lora_adapter_metadata: use_rslora is 1, true or false was expected"),
+        ({"use_rslora": 1}, "metadata lora_adapter_metadata: use_rslora is 1; expected true or false"),
         (
             {"init_lora_weights": "pissa_niter_4"},
-            "metadata lora_adapter_metadata: init_lora_weights is pissa_niter_4, which changed the base model too: "
+            "metadata lora_adapter_metadata: init_lora_weights is pissa_niter_4, which changes the base model too; "
             "save the adapter with path_initial_model_for_weight_conversion",
         ),
-        ({"use_dora": True}, f"unet {TO_Q}: the settings say use_dora, but there is no magnitude tensor"),
+        ({"use_dora": True}, f"unet {TO_Q}: the settings have use_dora, but there is no magnitude tensor"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -258,9 +258,9 @@ def test_too_many_expressions_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_an_integer_beyond_float64_is_no_alpha(tmp_path: Path) -> None:
+def test_an_integer_beyond_float64_is_not_an_alpha(tmp_path: Path) -> None:
     path = with_settings(tmp_path, '{"lora_alpha": 1' + "0" * 400 + "}")
-    assert "a finite number was expected" in message_of(AdapterError, lambda: load_adapter(path))
+    assert "; expected a finite number" in message_of(AdapterError, lambda: load_adapter(path))
 
 
 def test_hundreds_of_patterns_are_quick(tmp_path: Path) -> None:

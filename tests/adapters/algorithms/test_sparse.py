@@ -1,4 +1,4 @@
-"""The sparse residual that LyCORIS' extraction leaves beside a LoRA."""
+"""The sparse residual that LyCORIS' extraction writes in addition to a LoRA."""
 
 from pathlib import Path
 from typing import Any
@@ -68,19 +68,19 @@ def without(*names: str) -> dict[str, Stored]:
     [
         (
             changed("bias_indices", "I16", [[0, 1, 2, 3, 4, 8], [0, 1, 2, 3, 4, 5]]),
-            f"tensor {KEY}.bias_indices has indices from 0 to 8, the size is 8",
+            f"tensor {KEY}.bias_indices has indices from 0 to 8, but the size is 8",
         ),
         (
             changed("bias_indices", "I16", [[0, 1, 2, 3, 4, 5], [0, 1, 2, -3, 4, 5]]),
-            f"tensor {KEY}.bias_indices has indices from -3 to 5, the size is 6",
+            f"tensor {KEY}.bias_indices has indices from -3 to 5, but the size is 6",
         ),
         (
             changed("bias_size", "F32", [8, 6]),
-            f"tensor {KEY}.bias_size is F32, whole numbers were expected",
+            f"tensor {KEY}.bias_size is F32; expected whole numbers",
         ),
         (
             changed("bias_values", "F16", [1, 2]),
-            f"unet {TO_K}: the sparse residual has shapes [2, 6] and [2] and [2], [2, n], [n] and [2] were expected",
+            f"unet {TO_K}: the sparse residual has shapes [2, 6] and [2] and [2]; expected [2, n], [n] and [2]",
         ),
         (
             without("bias_size"),

@@ -1,4 +1,4 @@
-"""Blends: their items, how entries become them, and how adapters are found by name."""
+"""Blends: their items, the forms of entries, and how adapters are found by name."""
 
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def test_paths_and_adapters(folder: Path) -> None:
     assert all(type(item.weight) is float for item in blend)
 
 
-def test_a_bare_word_is_a_name_whatever_lies_in_the_current_folder(
+def test_a_bare_word_is_a_name_even_if_it_is_a_file_in_the_current_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cwd").mkdir()
@@ -91,7 +91,7 @@ def test_a_bare_word_is_a_name_whatever_lies_in_the_current_folder(
     assert item.adapter.path == folder / "ink.safetensors"
 
 
-def test_a_blend_stays_as_it_is(folder: Path) -> None:
+def test_a_blend_is_returned_unchanged(folder: Path) -> None:
     blend = Blend((BlendItem(load_adapter(folder / "ink.safetensors"), 1.0),))
     assert resolve_blend(blend) is blend
     assert len(resolve_blend([])) == 0
@@ -99,10 +99,10 @@ def test_a_blend_stays_as_it_is(folder: Path) -> None:
 
 
 def test_a_callers_own_load_is_used(folder: Path) -> None:
-    kept: dict[Path, Adapter] = {}
+    cache: dict[Path, Adapter] = {}
 
     def load(path: Path) -> Adapter:
-        return kept.setdefault(path, load_adapter(path))
+        return cache.setdefault(path, load_adapter(path))
 
     first, second = resolve_blend([("ink", 1), ("ink.safetensors", 2)], folder, load=load)
     assert first.adapter is second.adapter
@@ -111,16 +111,16 @@ def test_a_callers_own_load_is_used(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("inc", "inc: no adapter of that name among the 8 in {folder}; did you mean ink?"),
-        ("Neon.v3", "Neon.v3: no adapter of that name among the 8 in {folder}; did you mean Neon.v2?"),
-        ("neon_stile", "neon_stile: no adapter of that name among the 8 in {folder}; did you mean neon_style?"),
-        ("zzzzzz", "zzzzzz: no adapter of that name among the 8 in {folder}"),
-        (".ink", ".ink: no adapter of that name among the 8 in {folder}; did you mean ink?"),
-        ("discarded", "discarded: no adapter of that name among the 8 in {folder}"),
-        ("away", "away: no adapter of that name among the 8 in {folder}"),
-        ("../ink", "../ink: no adapter of that name among the 8 in {folder}; did you mean ink?"),
-        ("x" * 300, "x" * 80 + "…" + "x" * 80 + ": no adapter of that name among the 8 in {folder}"),
-        ("a\0b", "a\\x00b: no adapter of that name among the 8 in {folder}"),
+        ("inc", "inc: no adapter with that name among the 8 in {folder}; did you mean ink?"),
+        ("Neon.v3", "Neon.v3: no adapter with that name among the 8 in {folder}; did you mean Neon.v2?"),
+        ("neon_stile", "neon_stile: no adapter with that name among the 8 in {folder}; did you mean neon_style?"),
+        ("zzzzzz", "zzzzzz: no adapter with that name among the 8 in {folder}"),
+        (".ink", ".ink: no adapter with that name among the 8 in {folder}; did you mean ink?"),
+        ("discarded", "discarded: no adapter with that name among the 8 in {folder}"),
+        ("away", "away: no adapter with that name among the 8 in {folder}"),
+        ("../ink", "../ink: no adapter with that name among the 8 in {folder}; did you mean ink?"),
+        ("x" * 300, "x" * 80 + "…" + "x" * 80 + ": no adapter with that name among the 8 in {folder}"),
+        ("a\0b", "a\\x00b: no adapter with that name among the 8 in {folder}"),
         ("twin", "twin: both a/twin.safetensors and b/twin.safetensors have that name; give the path in {folder}"),
         ("twins", "twins: both a/twin.safetensors and b/twin.safetensors have that name; give the path in {folder}"),
         ("CASE", "CASE: both a/Case.safetensors and a/case.safetensors have that name; give the path in {folder}"),
@@ -130,12 +130,12 @@ def test_names_that_are_not_found(folder: Path, name: str, message: str) -> None
     assert message_of(BlendError, lambda: resolve_blend([(name, 1)], folder)) == message.format(folder=folder)
 
 
-def test_no_folder_to_look_in(tmp_path: Path) -> None:
+def test_no_folder_to_search(tmp_path: Path) -> None:
     assert message_of(BlendError, lambda: resolve_blend([("ink", 1)])) == (
-        "ink: no such file, and no folder of adapters to look for the name in"
+        "ink: no such file, and no adapter folder to search for the name"
     )
     assert message_of(BlendError, lambda: resolve_blend([("ink", 1)], tmp_path / "no")) == (
-        f"{tmp_path / 'no'}: no such folder of adapters, wanted for ink"
+        f"{tmp_path / 'no'}: no such adapter folder, needed to find ink"
     )
 
 
@@ -150,7 +150,7 @@ def test_a_missing_path_and_a_broken_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), "0.8", None, True, 1j])
-def test_weights_that_are_no_finite_numbers(folder: Path, weight) -> None:
+def test_weights_that_are_not_finite_numbers(folder: Path, weight) -> None:
     assert message_of(BlendError, lambda: resolve_blend([("ink", weight)], folder)) == (
         f"ink: weight {weight} is not a finite number"
     )
@@ -163,30 +163,30 @@ def test_weights_that_are_no_finite_numbers(folder: Path, weight) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("ink", "ink: an entry of a blend is a pair, (file or name, weight)"),
+        ("ink", "ink is not an entry of a blend; give a pair, (file or name, weight)"),
         (
             {"adapter": "ink", "wieght": 1},
             'unknown key "wieght"; did you mean "weight"?',
         ),
-        ({"items": 3}, "items 3 is no list of entries"),
-        ({"items": [{"items": []}]}, "{'items': []}: an entry of a blend is a pair, (file or name, weight)"),
-        ({"weight": 1}, 'unknown key "weight"; known are mode, switch_steps, items'),
-        ({"adapter": "ink", "schedule": {"start": -1}}, "ink: start -1 is no step; steps count from 1"),
+        ({"items": 3}, "items 3 is not a list of entries"),
+        ({"items": [{"items": []}]}, "{'items': []} is not an entry of a blend; give a pair, (file or name, weight)"),
+        ({"weight": 1}, 'unknown key "weight"; choose from mode, switch_steps, items'),
+        ({"adapter": "ink", "schedule": {"start": -1}}, "ink: start -1 is not a step; steps are counted from 1"),
         (
             {"adapter": "ink", "blocks": "OUTAL"},
             'ink: lbw "OUTAL" is neither a preset nor a list; did you mean "OUTALL"?',
         ),
         (
             {"adapter": "ink", "mask": "left.png"},
-            "ink: mask left.png: pictures cannot be opened here; give a box, left, top, right, bottom",
+            "ink: mask left.png: pictures cannot be opened here; give a box: left, top, right, bottom",
         ),
         (
             {"adapter": "ink", "mask": [0, 1]},
-            "ink: mask [0, 1] is not a box; give left, top, right and bottom as parts from 0 to 1",
+            "ink: mask [0, 1] is not a box; give left, top, right and bottom as numbers from 0 to 1",
         ),
-        ({"adapter": 7}, "7: an adapter is given by its path, its name or an Adapter"),
-        (("ink", 1, 2), "('ink', 1, 2): an entry of a blend is a pair, (file or name, weight)"),
-        ((7, 1), "7: an adapter is given by its path, its name or an Adapter"),
+        ({"adapter": 7}, "7 is not an adapter; give its path, its name or an Adapter"),
+        (("ink", 1, 2), "('ink', 1, 2) is not an entry of a blend; give a pair, (file or name, weight)"),
+        ((7, 1), "7 is not an adapter; give its path, its name or an Adapter"),
     ],
 )
 def test_entries_of_another_kind(entry, message: str) -> None:
@@ -210,7 +210,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize(
-    ("said", "weights"),
+    ("fields", "weights"),
     [
         ({}, [1, 1, 1, 1]),
         ({"weight": -0.5}, [-0.5, -0.5, -0.5, -0.5]),
@@ -224,12 +224,12 @@ PATHS = {
     ],
     ids=str,
 )
-def test_weight_of(ink: Adapter, said: dict[str, Any], weights: list[float]) -> None:
-    item = BlendItem(ink, **said)
+def test_weight_of(ink: Adapter, fields: dict[str, Any], weights: list[float]) -> None:
+    item = BlendItem(ink, **fields)
     assert [item.weight_of(*module) for module in PATHS] == weights
 
 
-def test_the_static_key_is_of_the_weights_alone(ink: Adapter) -> None:
+def test_the_static_key_depends_only_on_the_weights(ink: Adapter) -> None:
     item = BlendItem(ink, 0.5, blocks=BlockWeights("INS"))
     assert (
         item.static_key
@@ -240,19 +240,19 @@ def test_the_static_key_is_of_the_weights_alone(ink: Adapter) -> None:
     assert len({item.static_key, *(other.static_key for other in others)}) == 6
 
 
-def test_what_changes_nothing_is_dropped(ink: Adapter) -> None:
-    said = BlendItem(ink, 0.5, 0.5, 0.5, BlockWeights(), Schedule())
-    assert said == BlendItem(ink, 0.5)
-    assert hash(said) == hash(BlendItem(ink, 0.5))
+def test_settings_that_change_nothing_are_dropped(ink: Adapter) -> None:
+    item = BlendItem(ink, 0.5, 0.5, 0.5, BlockWeights(), Schedule())
+    assert item == BlendItem(ink, 0.5)
+    assert hash(item) == hash(BlendItem(ink, 0.5))
 
 
 @pytest.mark.parametrize("key", ["unet", "text_encoder"])
 def test_weights_of_components_are_finite_numbers(ink: Adapter, key: str) -> None:
-    said: dict[str, Any] = {key: float("nan")}
-    assert message_of(BlendError, lambda: BlendItem(ink, **said)) == f"ink: {key} nan is not a finite number"
+    fields: dict[str, Any] = {key: float("nan")}
+    assert message_of(BlendError, lambda: BlendItem(ink, **fields)) == f"ink: {key} nan is not a finite number"
 
 
-def test_a_whole_number_beyond_all_floats(ink: Adapter) -> None:
+def test_an_integer_beyond_the_range_of_floats(ink: Adapter) -> None:
     assert message_of(BlendError, lambda: BlendItem(ink, 10**400)) == (
         f"ink: weight 1{'0' * 79}…{'0' * 80} is not a finite number"
     )
@@ -307,12 +307,12 @@ def test_every_form_of_an_entry(folder: Path, ink: Adapter) -> None:
     assert resolve_blend(["<lora:ink:0.5><lora:ink:0.5>"], folder, load=lambda _: ink).items == blend.items[:2]
 
 
-def test_the_mode_that_an_entry_says(folder: Path) -> None:
+def test_the_mode_of_an_entry(folder: Path) -> None:
     switch = {"mode": "switch", "switch_steps": 2, "items": []}
     assert resolve_blend([("ink", 1), switch, Blend()], folder).mode == "switch"
     assert resolve_blend([switch, switch]).switch_steps == 2
     assert message_of(BlendError, lambda: resolve_blend([switch, Blend((), "composite")])) == (
-        "the blend says both switch:2 and composite; give one mode"
+        "the blend has the modes switch:2 and composite; give only one"
     )
 
 
@@ -335,7 +335,7 @@ def test_masks_from_pictures(folder: Path, ink: Adapter, monkeypatch: pytest.Mon
     assert message_of(BlendError, call) == f"ink: mask no.png: no such picture in {folder}"
 
 
-# a prompt may be a stranger's
+# a prompt may be untrusted
 
 
 def test_a_prompt_opens_nothing_outside_the_folder(
@@ -359,16 +359,16 @@ def test_a_prompt_opens_nothing_outside_the_folder(
     def no_mask(path: Path) -> np.ndarray:
         raise AssertionError(path)
 
-    assert refusal("<lora:secret.safetensors:1>").startswith("secret.safetensors: no adapter of that name among the ")
-    assert refusal("<lora:./secret.safetensors:1>").startswith("./secret.safetensors: no adapter of that name among ")
+    assert refusal("<lora:secret.safetensors:1>").startswith("secret.safetensors: no adapter with that name among the ")
+    assert refusal("<lora:./secret.safetensors:1>").startswith("./secret.safetensors: no adapter with that name among ")
     assert refusal("<lora:secret.safetensors:1>", None) == (
-        "secret.safetensors: no such file, and no folder of adapters to look for the name in"
+        "secret.safetensors: no such file, and no adapter folder to search for the name"
     )
-    assert refusal("<lora:linked:1>") == f"linked: a link that leads out of {folder}; a prompt cannot name it"
+    assert refusal("<lora:linked:1>") == f"linked: a link that points outside {folder}; a prompt cannot use it"
     assert refusal("<lora:ink:1:mask=secret.png>") == f"ink: mask secret.png: no such picture in {folder}"
-    assert refusal("<lora:ink:1:mask=secret.png>", None).startswith("ink: mask secret.png: no folder of adapters")
+    assert refusal("<lora:ink:1:mask=secret.png>", None).startswith("ink: mask secret.png: no adapter folder")
     assert refusal("<lora:ink:1:mask=linked.png>") == (
-        f"ink: linked.png: a link that leads out of {folder}; a prompt cannot name it"
+        f"ink: linked.png: a link that points outside {folder}; a prompt cannot use it"
     )
 
     _, entries = parse_prompt("<lora:inside:1> <lora:styles/Neon.v2:0.5>")

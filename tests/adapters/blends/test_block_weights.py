@@ -1,4 +1,4 @@
-"""Blocks, lists and presets against tables written down by hand from the SGM and diffusers names of both models."""
+"""Blocks, lists and presets, compared to tables that were written by hand from the SGM and diffusers names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lorablend.adapters.errors import BlendError
 from lorablend.adapters.names.modules import TOPOLOGIES, unet_modules
 from tests.adapter_files import message_of
 
-# Block -> what it holds in SD 1.5, and in SDXL; "" where that model has no such block. Written from the table in
+# Block -> its contents in SD 1.5 and in SDXL; "" if that model has no such block. Written from the table in
 # section 3 of the specification: R resnets, A attentions, D the downsampler, U the upsampler.
 TABLE = {
     "IN00": ("conv_in", "conv_in"),
@@ -56,13 +56,13 @@ def parent_of(path: str) -> str:
 
 @pytest.mark.parametrize(("base", "column"), [("sd15", 0), ("sdxl", 1)])
 @pytest.mark.parametrize("block", TABLE)
-def test_what_every_block_holds(block: str, base: str, column: int) -> None:
+def test_the_contents_of_every_block(block: str, base: str, column: int) -> None:
     paths = [path for path, _ in unet_modules(TOPOLOGIES[base])]
     assert {parent_of(path) for path in paths if block_of("unet", path) == block} == prefixes(TABLE[block][column])
 
 
 @pytest.mark.parametrize("base", ["sd15", "sdxl"])
-def test_what_is_in_no_block(base: str) -> None:
+def test_modules_outside_of_all_blocks(base: str) -> None:
     paths = [path for path, _ in unet_modules(TOPOLOGIES[base]) if block_of("unet", path) is None]
     expected = {"conv_norm_out", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"}
     expected |= {"add_embedding.linear_1", "add_embedding.linear_2"} if base == "sdxl" else set()
@@ -91,7 +91,7 @@ BLOCK_IDS = {
 
 
 def weight_in(blocks: BlockWeights, block: str, base: str = "sd15") -> float:
-    """The weight that a module of the block gets of 1."""
+    """The weight of a module in the block, if the adapter's is 1."""
     if block == "BASE":
         return blocks.weight("text_encoder", "text_model.encoder.layers.0.mlp.fc1", 1.0)
     path = next(path for path, _ in unet_modules(TOPOLOGIES[base]) if block_of("unet", path) == block)
@@ -123,7 +123,7 @@ STOCK = {
     "OUTALL": "1,0,0,0,0,0,0,0,1,1,1,1,1,1,1,1,1",
     "ALL0.5": ",".join(["0.5"] * 17),
 }
-# What ours give where the stock lists say nothing: by the names of the blocks, so that no convolution is lost.
+# What our presets give beyond the stock lists: blocks by name, so that no convolution is lost.
 BEYOND = {
     "NONE": "",
     "ALL": "IN00 IN03 IN06 IN09 IN10 IN11 OUT00 OUT01 OUT02",
@@ -149,8 +149,8 @@ def test_presets(name: str) -> None:
     assert BlockWeights(f" {name.lower()} ") == blocks
 
 
-def test_thirds_stand_in_place_of_the_weight() -> None:
-    """As SD.Next's `NetworkModule.multiplier`: what is in no block goes with in=."""
+def test_thirds_replace_the_weight() -> None:
+    """As in SD.Next's `NetworkModule.multiplier`, modules outside of all blocks follow in=."""
     blocks = BlockWeights(down=0.5, mid=0.0, up=-2)
     paths = ["down_blocks.0.resnets.0.conv1", "mid_block.resnets.0.conv1", "up_blocks.1.resnets.0.conv1", "conv_out"]
     assert [blocks.weight("unet", path, 0.8) for path in paths] == [0.5, 0.0, -2.0, 0.5]
@@ -158,7 +158,7 @@ def test_thirds_stand_in_place_of_the_weight() -> None:
     assert BlockWeights(mid=0.5).weight("unet", "conv_out", 0.8) == 0.8
 
 
-def test_the_longest_path_counts() -> None:
+def test_the_longest_path_decides() -> None:
     form = {"down_blocks.2": 0.5, "down_blocks.2.attentions.1": -2, "unet.mid_block": 0, "text_encoder": 3}
     blocks = BlockWeights.from_json(form)
     weights = {
@@ -172,7 +172,7 @@ def test_the_longest_path_counts() -> None:
     assert {key: blocks.weight(*key, 0.8) for key in weights} == weights
 
 
-def test_all_of_it_multiplies() -> None:
+def test_all_factors_multiply() -> None:
     blocks = BlockWeights("ALL0.5", (("down_blocks.1", 4.0),), down=3.0)
     assert blocks.weight("unet", "down_blocks.1.resnets.0.conv1", 100.0) == 3 * 0.5 * 4
 
@@ -187,7 +187,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_the_json_form_comes_back(form: object) -> None:
+def test_the_json_form_is_read_back(form: object) -> None:
     assert BlockWeights.from_json(form).to_json() == form
     assert hash(BlockWeights.from_json(form)) == hash(BlockWeights.from_json(form))
 
@@ -205,14 +205,14 @@ LENGTHS = "give 12 or 20 for SDXL, 17 or 26 for SD 1.5 and SD 2"
         ("OUTAL", 'lbw "OUTAL" is neither a preset nor a list; did you mean "OUTALL"?'),
         (
             "?",
-            'lbw "?" is neither a preset nor a list; known are '
+            'lbw "?" is neither a preset nor a list; choose from '
             "NONE, ALL, ALL0.5, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL",
         ),
         (7, "lbw 7 is neither a preset nor a list"),
-        ({"down_block.2": 1}, 'no module lies under "down_block.2"; did you mean "down_blocks.2"?'),
+        ({"down_block.2": 1}, 'there is no module under "down_block.2"; did you mean "down_blocks.2"?'),
         ({"down_blocks.2": "1"}, "down_blocks.2 1 is not a finite number"),
-        ({"": 1}, 'no module lies under ""; write down_blocks.2, mid_block or up_blocks.0.attentions.1'),
-        ({"x\ny": 1}, 'no module lies under "x\\ny"; write down_blocks.2, mid_block or up_blocks.0.attentions.1'),
+        ({"": 1}, 'there is no module under ""; write down_blocks.2, mid_block or up_blocks.0.attentions.1'),
+        ({"x\ny": 1}, 'there is no module under "x\\ny"; write down_blocks.2, mid_block or up_blocks.0.attentions.1'),
         ({"mid_block": 1, "unet.mid_block": 2}, "mid_block is given twice"),
         ({"in": True}, "in True is not a finite number"),
     ],

@@ -30,9 +30,9 @@ def test_a_picture() -> None:
     st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 99)
 )
 def test_means_over_areas(size: tuple[int, int], grid: tuple[int, int], seed: int) -> None:
-    """Against plain means: every pixel is cut so fine that no cell's edge goes through a part."""
+    """Compared to plain means: every pixel is divided so finely that no cell's edge crosses a part."""
     picture = np.random.default_rng(seed).random(size)
-    fine = np.kron(picture, np.ones(grid))  # [size · grid], which the grid divides
+    fine = np.kron(picture, np.ones(grid))  # [size · grid], divisible by the grid
     expected = fine.reshape(grid[0], size[0], grid[1], size[1]).mean(axis=(1, 3))
     assert np.allclose(Mask(picture=picture).cells(*grid), expected, atol=TOLERANCE)
 
@@ -45,7 +45,7 @@ def test_a_box_is_the_picture_of_it(height: int, width: int, rows: int, columns:
     assert np.allclose(box.cells(height, width), Mask(picture=picture).cells(height, width), atol=TOLERANCE)
 
 
-def test_equal_by_what_they_cover() -> None:
+def test_masks_that_cover_the_same_are_equal() -> None:
     picture = np.eye(3)
     mask = Mask(picture=picture, name="a.png")
     assert mask == Mask(picture=np.eye(3, dtype=np.float32), name="b.png")
@@ -63,9 +63,9 @@ def test_equal_by_what_they_cover() -> None:
     [
         ({}, "a mask is a box or a picture; give one of the two"),
         ({"box": (0, 0, 1, 1), "picture": np.eye(2)}, "a mask is a box or a picture; give one of the two"),
-        ({"box": (0.5, 0, 0.5, 1)}, "mask 0.5, 0, 0.5, 1 holds nothing; give left < right and top < bottom in 0 to 1"),
-        ({"box": (0, 0, 2, 1)}, "mask 0, 0, 2, 1 holds nothing; give left < right and top < bottom in 0 to 1"),
-        ({"box": (0, 0, 1)}, "mask (0, 0, 1) is not a box; give left, top, right and bottom as parts from 0 to 1"),
+        ({"box": (0.5, 0, 0.5, 1)}, "mask 0.5, 0, 0.5, 1 is empty; give left < right and top < bottom, from 0 to 1"),
+        ({"box": (0, 0, 2, 1)}, "mask 0, 0, 2, 1 is empty; give left < right and top < bottom, from 0 to 1"),
+        ({"box": (0, 0, 1)}, "mask (0, 0, 1) is not a box; give left, top, right and bottom as numbers from 0 to 1"),
         ({"box": (0, 0, 1, "1")}, "mask edge 1 is not a finite number"),
         (
             {"picture": np.zeros((2, 2, 3)), "name": "rgb.png"},

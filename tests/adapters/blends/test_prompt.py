@@ -50,17 +50,17 @@ NO_NAME = "no name in the tag; write <lora:name:0.8>"
         ("<lora:ink:-inf>", '<lora:ink:-inf>: weight "-inf" is not a finite number'),
         ("<lora:ink:1e999>", '<lora:ink:1e999>: weight "1e999" is not a finite number'),
         ("<lora:ink:1_0>", '<lora:ink:1_0>: weight "1_0" is not a finite number'),
-        ("<lora:/etc/ink:1>", '<lora:/etc/ink:1>: "/etc/ink" is a path; a prompt takes a name, not a path'),
-        ("<lora:../ink:1>", '<lora:../ink:1>: "../ink" is a path; a prompt takes a name, not a path'),
-        ("<lora:a/../../ink>", '<lora:a/../../ink>: "a/../../ink" is a path; a prompt takes a name, not a path'),
-        ("<lora:..\\ink>", '<lora:..\\ink>: "..\\ink" is a path; a prompt takes a name, not a path'),
-        ("<lora:\\\\host\\ink>", '<lora:\\\\host\\ink>: "\\\\host\\ink" is a path; a prompt takes a name, not a path'),
-        ("<lora:a:1:mask=/a.png>", '<lora:a:1:mask=/a.png>: "/a.png" is a path; a prompt takes a name, not a path'),
+        ("<lora:/etc/ink:1>", '<lora:/etc/ink:1>: "/etc/ink" is a path; in a prompt, give a name'),
+        ("<lora:../ink:1>", '<lora:../ink:1>: "../ink" is a path; in a prompt, give a name'),
+        ("<lora:a/../../ink>", '<lora:a/../../ink>: "a/../../ink" is a path; in a prompt, give a name'),
+        ("<lora:..\\ink>", '<lora:..\\ink>: "..\\ink" is a path; in a prompt, give a name'),
+        ("<lora:\\\\host\\ink>", '<lora:\\\\host\\ink>: "\\\\host\\ink" is a path; in a prompt, give a name'),
+        ("<lora:a:1:mask=/a.png>", '<lora:a:1:mask=/a.png>: "/a.png" is a path; in a prompt, give a name'),
         (
             "<lora:a:1:mask=../a.png>",
-            '<lora:a:1:mask=../a.png>: "../a.png" is a path; a prompt takes a name, not a path',
+            '<lora:a:1:mask=../a.png>: "../a.png" is a path; in a prompt, give a name',
         ),
-        ("<hypernet:ink:1>", "<hypernet:ink:1>: hypernetworks cannot be applied, only adapters as in <lora:name:0.8>"),
+        ("<hypernet:ink:1>", "<hypernet:ink:1>: hypernetworks are not supported; use adapters, as in <lora:name:0.8>"),
         ("<lora:\n:1>", f"<lora:\\n:1>: {NO_NAME}"),
     ],
 )
@@ -68,21 +68,21 @@ def test_refused_tags(text: str, message: str) -> None:
     assert message_of(BlendError, lambda: parse_prompt(text)) == message
 
 
-# Between slashes; what begins with one, or goes upwards, is no name.
+# Between slashes: a name cannot begin with one, or go upwards.
 PARTS = st.text(st.characters(exclude_characters="<>:\0/\\", exclude_categories=["Cs"])).filter(
     lambda part: part.strip() not in ("", "..")
 )
 
 
 @given(st.lists(PARTS, min_size=1, max_size=3), st.sampled_from("/\\"), st.floats(-1e6, 1e6))
-def test_any_name_and_weight_come_back(parts: list[str], slash: str, weight: float) -> None:
+def test_any_name_and_weight_are_read_back(parts: list[str], slash: str, weight: float) -> None:
     name = slash.join(parts)
     assert parse_prompt(f"a <lora:{name}:{weight}> b") == ("a b", [(name.strip(), weight)])
     assert parse_lora_option(f"{name}:{weight}") == (name.strip(), weight)
 
 
 @given(st.text(st.sampled_from("<>lora:ink 0.8,\n=")))
-def test_no_tag_is_dropped_in_silence(text: str) -> None:
+def test_no_tag_is_dropped_silently(text: str) -> None:
     result = result_or_message(BlendError, lambda: parse_prompt(text))
     if not isinstance(result, str):
         rest, blend = result

@@ -37,7 +37,7 @@ def test_windows(form: dict, steps: int, on: list[int]) -> None:
 
 
 def test_windows_count_as_the_block_weight_extension_does() -> None:
-    """Its `denoiser_callback`: on when sampling_step > start - 2, off when sampling_step > stop - 2, from 0."""
+    """Its `denoiser_callback` is on for sampling_step > start - 2, off for sampling_step > stop - 2, counted from 0."""
     for start in range(1, 12):
         for stop in range(start + 1, 14):
             theirs = [float(step > start - 2 and not step > stop - 2) for step in range(12)]
@@ -69,7 +69,7 @@ def test_windows_that_meet_cover_the_run_once(steps: int, cuts: list[float]) -> 
     assert [sum(window.at(step, steps) for window in windows) for step in range(steps)] == [1.0] * steps
 
 
-def test_what_means_the_same_is_equal() -> None:
+def test_schedules_with_the_same_meaning_are_equal() -> None:
     assert Schedule(0, 1.0, (1, 1)) == Schedule(1) == Schedule(0.0) == Schedule()
     assert Schedule(2) != Schedule(3)
     assert hash(Schedule(2, ramp=[0, 1])) == hash(Schedule(2, ramp=(0.0, 1.0)))  # pyright: ignore[reportArgumentType]
@@ -80,7 +80,7 @@ def test_what_means_the_same_is_equal() -> None:
     [{}, {"start": 3}, {"stop": 0.5}, {"start": 2, "stop": 9, "ramp": [0.0, 1.0]}, {"ramp": [-1.0, 1.0]}],
     ids=str,
 )
-def test_the_json_form_comes_back(form: dict) -> None:
+def test_the_json_form_is_read_back(form: dict) -> None:
     assert Schedule.from_json(form).to_json() == form
     assert [type(value) for value in Schedule.from_json(form).to_json().values()] == [type(v) for v in form.values()]
 
@@ -88,20 +88,20 @@ def test_the_json_form_comes_back(form: dict) -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ({"start": 10, "stop": 3}, "no step lies in the window from step 10 to step 3"),
-        ({"start": 3, "stop": 3}, "no step lies in the window from step 3 to step 3"),
-        ({"start": 0.5, "stop": 0.25}, "no step lies in the window from 0.5 of the run to 0.25 of the run"),
-        ({"stop": 1}, "no step lies in the window from the start to step 1"),
-        ({"stop": 0.0}, "no step lies in the window from the start to 0.0 of the run"),
-        ({"start": 1.0}, "no step lies in the window from 1.0 of the run to the end"),
-        ({"start": -1}, "start -1 is no step; steps count from 1"),
-        ({"stop": 2.5}, "stop 2.5 is neither a whole step nor a part of the run from 0.0 to 1.0"),
+        ({"start": 10, "stop": 3}, "there is no step in the window from step 10 to step 3"),
+        ({"start": 3, "stop": 3}, "there is no step in the window from step 3 to step 3"),
+        ({"start": 0.5, "stop": 0.25}, "there is no step in the window from 0.5 of the run to 0.25 of the run"),
+        ({"stop": 1}, "there is no step in the window from the start to step 1"),
+        ({"stop": 0.0}, "there is no step in the window from the start to 0.0 of the run"),
+        ({"start": 1.0}, "there is no step in the window from 1.0 of the run to the end"),
+        ({"start": -1}, "start -1 is not a step; steps are counted from 1"),
+        ({"stop": 2.5}, "stop 2.5 is neither a whole step nor a fraction of the run from 0.0 to 1.0"),
         ({"stop": "3"}, "stop 3 is not a finite number"),
         ({"stop": True}, "stop True is not a finite number"),
-        ({"ramp": 1}, "ramp 1 is not two numbers, the factor at its first and at its last step"),
-        ({"ramp": [0, 1, 2]}, "ramp [0, 1, 2] is not two numbers, the factor at its first and at its last step"),
+        ({"ramp": 1}, "ramp 1 is not two numbers, the factors at its first and its last step"),
+        ({"ramp": [0, 1, 2]}, "ramp [0, 1, 2] is not two numbers, the factors at its first and its last step"),
         ({"ramp": [0, float("inf")]}, "ramp inf is not a finite number"),
-        ({"end": 3}, 'unknown key "end"; known are start, stop, ramp'),
+        ({"end": 3}, 'unknown key "end"; choose from start, stop, ramp'),
         ({"strat": 3}, 'unknown key "strat"; did you mean "start"?'),
         (3, 'schedule 3 is not of the form {"start": 3, "stop": 10, "ramp": [0, 1]}'),
     ],

@@ -53,8 +53,8 @@ def open_mask(path: Path) -> np.ndarray:
 LEFT = Mask(picture=np.eye(4), name="left.png")
 TWELVE = (1.0, 0.0, 0.5, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-# Tag, what it says, and is it the one that is written? A1111's rule: te is the first value or te=, unet the second or
-# unet=, and without one what te is.
+# Tag, its meaning, and whether it is the tag that we write. A1111's rule: te is the first value or te=; unet is the
+# second value or unet=, or else the same as te.
 TAGS: list[tuple[str, dict[str, Any], bool]] = [
     ("<lora:ink>", {"weight": 1}, False),
     ("<lora:ink:1>", {"weight": 1}, True),
@@ -102,9 +102,9 @@ TAGS: list[tuple[str, dict[str, Any], bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("tag", "said", "written"), TAGS, ids=[tag for tag, *_ in TAGS])
-def test_tags(tag: str, said: dict[str, Any], written: bool, folder: Path, ink: Adapter) -> None:
-    expected = BlendItem(ink, **said)
+@pytest.mark.parametrize(("tag", "fields", "written"), TAGS, ids=[tag for tag, *_ in TAGS])
+def test_tags(tag: str, fields: dict[str, Any], written: bool, folder: Path, ink: Adapter) -> None:
+    expected = BlendItem(ink, **fields)
     text, entries = parse_prompt(f"a {tag} fox")
     assert text == "a fox"
     for source in (entries, [tag], [parse_lora_option(tag)]):
@@ -132,11 +132,11 @@ def test_the_mode(tag: str, folder: Path) -> None:
 ERRORS = {
     "<lora:ink:1:lwb=OUTALL>": 'unknown key "lwb"; did you mean "lbw"?',
     "<lora:ink:1:zzz=1>": (
-        'unknown key "zzz"; known are te, unet, dyn, lbw, in, mid, out, blocks, step, start, stop, end, ramp, mask'
+        'unknown key "zzz"; choose from te, unet, dyn, lbw, in, mid, out, blocks, step, start, stop, end, ramp, mask'
     ),
-    "<lora:ink:1:lbw=INS:lbw=INS>": "lbw= is said twice",
-    "<lora:ink:1:1:8>": "a rank for one adapter (dyn) cannot be given; max_rank is for the whole blend",
-    "<lora:ink:1:dyn=8>": "a rank for one adapter (dyn) cannot be given; max_rank is for the whole blend",
+    "<lora:ink:1:lbw=INS:lbw=INS>": "lbw= is given twice",
+    "<lora:ink:1:1:8>": "a rank for one adapter (dyn) is not supported; max_rank applies to the whole blend",
+    "<lora:ink:1:dyn=8>": "a rank for one adapter (dyn) is not supported; max_rank applies to the whole blend",
     "<lora:ink:1:1:8:3>": '"3" is one value too many; write <lora:name:te:unet>, then key=value',
     "<lora:ink:1:x>": 'unet weight "x" is not a finite number',
     "<lora:ink:te=x>": 'te "x" is not a finite number',
@@ -148,20 +148,20 @@ ERRORS = {
         'blocks "mid_block" has no factor; write blocks=down_blocks.2@0.5,mid_block@0'
     ),
     "<lora:ink:1:blocks=mid_block@x>": 'mid_block "x" is not a finite number',
-    "<lora:ink:1:blocks=midblock@1>": 'no module lies under "midblock"; did you mean "mid_block"?',
-    "<lora:ink:1:step=3>": 'step "3" is no range; write step=3-10',
-    "<lora:ink:1:step=10-3>": "no step lies in the window from step 10 to step 3",
-    "<lora:ink:1:step=1-3:stop=4>": "step= and stop= say the same thing; give one of them",
-    "<lora:ink:1:stop=3:end=4>": "stop= and end= say the same thing; give one of them",
+    "<lora:ink:1:blocks=midblock@1>": 'there is no module under "midblock"; did you mean "mid_block"?',
+    "<lora:ink:1:step=3>": 'step "3" is not a range; write step=3-10',
+    "<lora:ink:1:step=10-3>": "there is no step in the window from step 10 to step 3",
+    "<lora:ink:1:step=1-3:stop=4>": "step= and stop= mean the same thing; give one of them",
+    "<lora:ink:1:stop=3:end=4>": "stop= and end= mean the same thing; give one of them",
     "<lora:ink:1:start=x>": 'start "x" is not a finite number',
-    "<lora:ink:1:ramp=0>": 'ramp "0" is no range; write ramp=0-1',
-    "<lora:ink:1:mask=>": "mask= is empty; give a box, left,top,right,bottom, or a picture",
-    "<blend:zzz>": 'blend mode "zzz" is unknown; known are sum, switch, composite',
+    "<lora:ink:1:ramp=0>": 'ramp "0" is not a range; write ramp=0-1',
+    "<lora:ink:1:mask=>": "mask= is empty; give a box as left,top,right,bottom, or a picture",
+    "<blend:zzz>": 'blend mode "zzz" is unknown; choose from sum, switch, composite',
     "<blend:swich>": 'blend mode "swich" is unknown; did you mean "switch"?',
     "<blend:switch:x>": "write <blend:switch>, <blend:switch:2> for turns of two steps, or <blend:composite>",
     "<blend:switch:1234567890>": "write <blend:switch>, <blend:switch:2> for turns of two steps, or <blend:composite>",
     "<lora:ink:1:stop=1234567890>": (
-        "stop 1234567890.0 is neither a whole step nor a part of the run from 0.0 to 1.0"
+        "stop 1234567890.0 is neither a whole step nor a fraction of the run from 0.0 to 1.0"
     ),
     "<blend:switch:0>": "switch_steps is 0; give a whole number of steps, 1 or more",
 }  # fmt: skip
@@ -203,7 +203,7 @@ def test_a_list_for_another_base_model_names_the_adapter(folder: Path, ink: Adap
     )
 
 
-# loss-free in both forms
+# lossless in both forms
 
 weights = st.floats(-4, 4)
 optional = st.none() | weights
@@ -239,8 +239,8 @@ modes = st.sampled_from([("sum", 1), ("composite", 1), ("switch", 1), ("switch",
 
 
 @given(st.lists(items, max_size=4), modes)
-def test_both_forms_are_without_loss(ink: Adapter, folder: Path, said: list[Any], mode: tuple[str, int]) -> None:
-    blend = Blend(tuple(BlendItem(ink, *fields) for fields in said), *mode)
+def test_both_forms_are_lossless(ink: Adapter, folder: Path, items: list[Any], mode: tuple[str, int]) -> None:
+    blend = Blend(tuple(BlendItem(ink, *fields) for fields in items), *mode)
 
     def read(entries: Any) -> Blend:
         return resolve_blend(entries, folder, load=lambda _: ink, open_mask=open_mask)
@@ -280,7 +280,7 @@ def test_the_json_form(ink: Adapter) -> None:
     assert json.loads(Blend().to_json()) == {"mode": "sum", "items": []}
 
 
-def test_names_that_no_tag_can_hold(ink: Adapter) -> None:
+def test_names_that_cannot_be_in_a_tag(ink: Adapter) -> None:
     mask = Mask(picture=np.eye(2), name="a:<b>.png")
     assert write_tags(Blend((BlendItem(ink, mask=mask),)), ["x:y>"]) == ["<lora:x_y_:1:mask=a__b_.png>"]
 
@@ -288,8 +288,8 @@ def test_names_that_no_tag_can_hold(ink: Adapter) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        ("[" * 100_000, "not JSON of a blend: nested too deeply"),
+        ("{", "not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[" * 100_000, "not a blend in JSON: nested too deeply"),
         ("[]", 'no list of "items"; write {"items": [{"adapter": "ink", "weight": 0.8}]}'),
         ('{"items": {}}', 'no list of "items"; write {"items": [{"adapter": "ink", "weight": 0.8}]}'),
         ('{"items": [], "mood": "sum"}', 'unknown key "mood"; did you mean "mode"?'),

@@ -1,4 +1,4 @@
-"""Reading: right values for right files, one refusal for each way in which a file can be wrong."""
+"""Reading files: the right values for valid files, and one refusal for each way in which a file can be invalid."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def test_is_finite_of_every_8_bit_float(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["F16", "F32", "F64"])
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_seen(tmp_path: Path, dtype: str, bad: float) -> None:
+def test_nan_and_infinity_are_detected(tmp_path: Path, dtype: str, bad: float) -> None:
     width = {"F16": np.float16, "F32": np.float32, "F64": np.float64}[dtype]
     good = np.array([np.finfo(width).max, np.finfo(width).min, -0.0, np.finfo(width).smallest_subnormal], width)
     assert read_file(write_tensors(tmp_path / "x", {"a": (dtype, good)})).tensors["a"].is_finite()
@@ -167,8 +167,8 @@ REFUSALS: list[tuple[bytes | tuple[bytes, bytes], str]] = [
     ),
     ((header_of(a=ENTRY) + b"}", bytes(8)), "x.safetensors: not a safetensors file: the header is not valid JSON"),
     ((b"{a: 1}", b""), "x.safetensors: not a safetensors file: the header is not valid JSON"),
-    ((b"{}", b""), "x.safetensors: there are no tensors in it"),
-    ((header_of(__metadata__={"a": "b"}), b""), "x.safetensors: there are no tensors in it"),
+    ((b"{}", b""), "x.safetensors: the file has no tensors"),
+    ((header_of(__metadata__={"a": "b"}), b""), "x.safetensors: the file has no tensors"),
     ((header_of(__metadata__=[]), b""), "x.safetensors: the header's __metadata__ is not an object"),
     ((header_of(__metadata__={"a": 1}), b""), "x.safetensors: metadata a is not text"),
     ((f'{{"a": {json.dumps(ENTRY)}, "a": 2}}'.encode(), bytes(8)), "x.safetensors: the header names a twice"),
@@ -227,13 +227,13 @@ REFUSALS: list[tuple[bytes | tuple[bytes, bytes], str]] = [
     ),
     (
         (header_of(a=ENTRY | {"data_offsets": [8, 16]}), bytes(16)),
-        "x.safetensors: 8 bytes between the header and tensor a belong to nothing",
+        "x.safetensors: 8 bytes between the header and tensor a belong to no tensor",
     ),
     (
         (header_of(a=ENTRY, b=ENTRY | {"data_offsets": [16, 24]}), bytes(24)),
-        "x.safetensors: 8 bytes between tensor a and tensor b belong to nothing",
+        "x.safetensors: 8 bytes between tensor a and tensor b belong to no tensor",
     ),
-    ((header_of(a=ENTRY), bytes(9)), "x.safetensors: 1 bytes after the last tensor belong to nothing"),
+    ((header_of(a=ENTRY), bytes(9)), "x.safetensors: 1 bytes after the last tensor belong to no tensor"),
     (
         (header_of(**{"x\n\x1b[31m": ENTRY}), bytes(7)),
         "x.safetensors: truncated: tensor x\\n\\x1b[31m ends at byte 8 of the data, the data at 7; download it again",
@@ -257,21 +257,21 @@ def test_a_long_name_is_shortened(tmp_path: Path) -> None:
     assert refusal(path) == f"x.safetensors: tensor {name}: the header entry must have dtype, shape and data_offsets"
 
 
-def test_a_dtype_that_is_no_use_here_is_named(tmp_path: Path) -> None:
+def test_a_dtype_that_is_not_supported_is_named(tmp_path: Path) -> None:
     file = read_file(write_tensors(tmp_path / "x", {"a": ("F8_E8M0", np.zeros(2, np.uint8))}))
     assert (
         message_of(AdapterError, lambda: file.tensors["a"].array) == "tensor a is F8_E8M0: save it as F16, BF16 or F32"
     )
 
 
-def test_a_path_that_is_no_file(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file(tmp_path: Path) -> None:
     missing = tmp_path / "no.safetensors"
     assert refusal(missing) == f"{missing}: cannot be read (No such file or directory)"
     assert refusal(tmp_path) == f"{tmp_path.name}: not a file"
     assert refusal(Path("a\0b")) == "a\\x00b: cannot be read (embedded null byte)"
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert refusal(tmp_path / "pipe.safetensors") == "pipe.safetensors: not a file"
 
@@ -302,7 +302,7 @@ def test_a_header_may_have_spaces_escapes_and_no_metadata(tmp_path: Path) -> Non
 
 
 def test_more_tensors_than_any_model_has(tmp_path: Path) -> None:
-    """Each costs objects, however short its entry is."""
+    """Each tensor takes memory for objects, however short its entry is."""
     tensors = {str(number): ("U8", np.zeros(0, np.uint8)) for number in range(2**15 + 1)}
     assert refusal(write_tensors(tmp_path / "x", tensors)) == "x: more than 32768 tensors, which no model has"
 
@@ -321,7 +321,7 @@ def test_more_tensors_than_any_model_has(tmp_path: Path) -> None:
     ids=["lists", "lists in an entry", "metadata", "long metadata", "escapes", "braces", "nothing"],
 )
 def test_a_header_that_is_made_to_fill_the_memory(tmp_path: Path, header: bytes) -> None:
-    """The objects of JSON take up to twenty times its length; nothing may take four times the file's."""
+    """JSON objects take up to twenty times the text's length, but reading must stay below four times the file's."""
     path = write_bytes(tmp_path / "x", header)
     tracemalloc.start()
     refusal(path)
@@ -331,7 +331,7 @@ def test_a_header_that_is_made_to_fill_the_memory(tmp_path: Path, header: bytes)
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F8_E4M3", "F8_E5M2"])
-def test_converting_takes_little_beside_the_result(tmp_path: Path, dtype: str) -> None:
+def test_converting_takes_little_memory_beyond_the_result(tmp_path: Path, dtype: str) -> None:
     bits = np.arange(2**18).astype(np.uint8 if "8" in dtype else np.uint16)
     tensor = read_file(write_tensors(tmp_path / "x", {"a": (dtype, bits)})).tensors["a"]
     for convert in (tensor.float32, tensor.raw):

@@ -31,7 +31,7 @@ ONE_MODULE = dict(list(SDXL_SHAPES.items())[:1])
         ({"ss_tag_frequency": "{"}, []),
         ({"ss_tag_frequency": "[" * 100_000}, []),
         ({"ss_tag_frequency": "[1]"}, []),
-        ({"ss_tag_frequency": '{"x": {"fox": 9}, "y": "' + "y" * 10_000_000 + '"}'}, []),  # not even parsed
+        ({"ss_tag_frequency": '{"x": {"fox": 9}, "y": "' + "y" * 10_000_000 + '"}'}, []),  # not parsed at all
         ({"modelspec.trigger_phrase": "a," * 1_000_000}, ["a"] * 5000),
         ({"ss_tag_frequency": '{"a": [1], "b": {"fox": "many", "cat": 1, "": 9}}'}, ["cat"]),
     ],

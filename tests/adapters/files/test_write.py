@@ -35,7 +35,7 @@ def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-def test_its_bytes_are_those_of_the_library(tmp_path: Path) -> None:
+def test_its_bytes_are_the_same_as_the_librarys(tmp_path: Path) -> None:
     arrays = {name: np.array(values, order="C") for name, (_, values) in TENSORS.items()}
     write_file(tmp_path / "x", TENSORS, {"a": "b"})
     assert (tmp_path / "x").read_bytes() == save(arrays, {"a": "b"})
@@ -68,7 +68,7 @@ def test_numbers_that_do_not_fit(dtype: str) -> None:
         )
 
 
-def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"mine")
     assert message_of(InputError, lambda: write_file(path, TENSORS, {})) == (
@@ -77,8 +77,8 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     assert path.read_bytes() == b"mine"
 
 
-def test_a_disk_that_refuses(tmp_path: Path) -> None:
-    path = tmp_path / ("x" * 250)  # the temporary name beside it is longer than file systems allow
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250)  # the temporary name is longer than file systems allow
     message = message_of(ResourceError, lambda: write_file(path, TENSORS, {}))
     assert message.endswith("could not be written: File name too long")
     assert list(tmp_path.iterdir()) == []

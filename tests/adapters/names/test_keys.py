@@ -1,4 +1,4 @@
-"""Names of tensors: every row of the tables has a test."""
+"""Names of tensors: every row of the tables is tested."""
 
 import re
 
@@ -27,7 +27,7 @@ def test_every_prefix(prefix: str, component: str, peft: str) -> None:
         assert parse_key(name) == Key(name, component or "unet", path, "down", "LoRA")
 
 
-# One name of each family of the formats' specification, as its tools write it, and of each known quirk.
+# One name of each family, as its tools write it, and one for each known quirk.
 FLAT_Q, FLAT_TE = Q.replace(".", "_"), TE.replace(".", "_")
 SGM_Q = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
 FAMILIES = (
@@ -71,7 +71,7 @@ FAMILIES = (
     ("text_encoder_2.text_model.encoder.layers.3.self_attn.to_q_lora.up.weight", "text_encoder_2", TE, "up"),
     ("text_encoder.encoder.layers.3.self_attn.q_proj.lora_A.weight", "text_encoder", TE, "down"),  # transformers 5
     ("lora_te1_encoder_layers_3_self_attn_q_proj.alpha", "text_encoder", TE, "alpha"),
-    (f"lora_unet__{FLAT_Q}.lora_down.weight", "unet", Q, "down"),  # an underscore too many
+    (f"lora_unet__{FLAT_Q}.lora_down.weight", "unet", Q, "down"),  # a superfluous underscore
     (f"lora_unet_{FLAT_Q.replace('attentions', '_attentions')}_.lora_down.weight", "unet", Q, "down"),
     ("lora_unet_time_embed_0.lora_up.weight", "unet", "time_embedding.linear_1", "up"),
     ("lora_unet_label_emb_0_2.lora_up.weight", "unet", "add_embedding.linear_2", "up"),
@@ -98,11 +98,11 @@ def test_every_family(name: str, component: str | None, path: str | None, role: 
         ("." * 401, Key("." * 401)),
     ],
 )
-def test_what_is_not_understood_stays_empty(name: str, key: Key) -> None:
+def test_parts_that_are_not_understood_stay_empty(name: str, key: Key) -> None:
     assert parse_key(name) == key
 
 
-def test_the_algorithm_highest_in_the_table_is_the_modules() -> None:
+def test_the_highest_algorithm_in_the_table_is_the_modules() -> None:
     assert algorithm_of(["LoRA", "LoRA", "DoRA"]) == "DoRA"
     assert algorithm_of(["LoRA", "LoHa"]) == "LoHa"
     assert algorithm_of(["full weights", "IA3"]) == "IA3"
@@ -110,12 +110,12 @@ def test_the_algorithm_highest_in_the_table_is_the_modules() -> None:
 
 
 @given(st.text())
-def test_any_text_is_taken_apart_without_an_exception(name: str) -> None:
+def test_any_text_is_parsed_without_an_exception(name: str) -> None:
     assert parse_key(name).name == name
 
 
 @pytest.mark.parametrize("pattern", [row[0] for row in (*NOT_ADAPTERS, *OTHER_BASES)])
-def test_no_pattern_for_strangers_fits_a_name_of_ours(pattern: str) -> None:
+def test_no_pattern_for_other_files_matches_our_names(pattern: str) -> None:
     for name in (
         f"unet.{Q}.lora_A.weight",
         f"lora_unet_{Q.replace('.', '_')}.alpha",

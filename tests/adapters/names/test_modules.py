@@ -1,4 +1,4 @@
-"""Names of modules: golden rows, the inventories of the real models, and that no name means two modules."""
+"""Names of modules: examples, the inventories of the real models, and that no name means two modules."""
 
 from collections import Counter
 
@@ -147,7 +147,7 @@ def test_no_name_means_two_modules() -> None:
                 assert find_module("unet", name) == path
 
 
-def test_lycoris_counts_an_attention_that_is_not_there() -> None:
+def test_lycoris_counts_an_attention_that_does_not_exist() -> None:
     assert find_module("unet", "output_blocks_2_2_conv") == find_module("unet", "output_blocks_2_1_conv")
 
 

@@ -1,4 +1,4 @@
-"""Sizes and cosines against dense float64 algebra."""
+"""Norms and cosines, compared to dense float64 algebra."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.adapters.tools.tool_files import TO_Q, flat_deltas, locon, lora
 
 
 def vector(adapter: Adapter, modules: list[Module]) -> np.ndarray:
-    """The changes of these modules as one long vector."""
+    """The changes of these modules as one vector."""
     deltas = flat_deltas(adapter)
     sizes = {module: int(np.prod(shape)) for module, shape in SDXL_SHAPES.items()}
     return np.concatenate([deltas[m].reshape(-1) if m in deltas else np.zeros(sizes[m]) for m in modules])
 
 
 def overlapping(tmp_path: Path) -> list[Adapter]:
-    """Three adapters: the second pulls partly against the first, the third lacks half of the modules."""
+    """Three adapters: the second partly opposes the first, the third lacks half of the modules."""
     first, other = random_factors(seed=1, alpha=2.0), random_factors(seed=2, alpha=2.0)
     second = {
         module: Factors(
@@ -86,7 +86,7 @@ def test_sizes_and_cosines(tmp_path: Path) -> None:
     assert weights.max() == 1
 
 
-def test_blocks_come_in_the_order_of_the_network(tmp_path: Path) -> None:
+def test_blocks_are_in_the_order_of_the_network(tmp_path: Path) -> None:
     blocks = [(block.component, block.name) for block in compare([lora(tmp_path / "a.safetensors", 1)]).blocks]
     assert blocks == [
         ("text_encoder", "all"),
@@ -143,7 +143,7 @@ def test_convolutions(tmp_path: Path) -> None:
     assert total.cosines[0, 1] == pytest.approx(expected, abs=1e-6)
 
 
-def test_what_cannot_be_compared_is_listed(tmp_path: Path) -> None:
+def test_changes_that_cannot_be_compared_are_listed(tmp_path: Path) -> None:
     factors = random_factors({TO_Q: (64, 64)})[TO_Q]
     key = kohya_key(TO_Q)
     down, up = factors.stored("F32")
@@ -176,9 +176,9 @@ def test_refusals(tmp_path: Path) -> None:
     assert message_of(BlendError, lambda: compare([a] * 17)) == "17 adapters to compare; give 1 to 16"
     old = load_adapter(write_kohya(tmp_path / "old.safetensors", random_factors(SD15_SHAPES), base="sd15"))
     assert message_of(BaseModelError, lambda: compare([a, old])) == (
-        "a is for sdxl, old is for sd15; take adapters for one base model"
+        "a is for sdxl, old is for sd15; give adapters for one base model"
     )
     wide = load_adapter(write_kohya(tmp_path / "wide.safetensors", random_factors({TO_Q: (128, 64)}), naming="sgm"))
     assert message_of(AdapterError, lambda: compare([a, wide])) == (
-        f"{' '.join(TO_Q)} is 64×64 to a, 128×64 to wide; they are for different models"
+        f"{' '.join(TO_Q)} is 64×64 in a, but 128×64 in wide; they are for different models"
     )

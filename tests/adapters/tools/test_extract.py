@@ -1,4 +1,4 @@
-"""What is extracted from two models against LAPACK's SVD of the difference, in every form of a model."""
+"""The LoRA of two models' difference, compared to LAPACK's SVD, for every format of a model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def key_in(tensors: dict[str, np.ndarray], path: str) -> str:
 
 @pytest.fixture(scope="module")
 def tuned(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Module, np.ndarray]]:
-    """A copy of the small SDXL model with some weights changed, and by how much."""
+    """A copy of the small SDXL model with some weights changed, and the changes."""
     folder = tmp_path_factory.mktemp("tuned") / "model"
     random = np.random.default_rng(0)
     changes: dict[Module, np.ndarray] = {}
@@ -75,7 +75,7 @@ def test_two_folders(sdxl_source: Path, tuned: tuple[Path, dict[Module, np.ndarr
     # 3e-6: the difference of two float32 weights, and float32 factors
     assert largest_error(flat_deltas(adapter), expected(changes, 5)) < 3e-6
     assert report.left_out == (
-        "unet mid_block.attentions.0.norm.weight differs, but is no layer that a LoRA can change",
+        "unet mid_block.attentions.0.norm.weight differs, but is not a layer that a LoRA can change",
     )
     assert [done for _, done, _ in stages] == list(range(stages[0][2] + 1))
     assert adapter.file.tensors["lora_unet_input_blocks_4_0_in_layers_2.lora_down.weight"].shape == (5, 32, 3, 3)
@@ -101,13 +101,13 @@ def test_a_part_to_keep(sdxl_source: Path, tuned: tuple[Path, dict[Module, np.nd
     folder, changes = tuned
     report = extract(sdxl_source, folder, tmp_path / "out.safetensors", keep=0.9)
     for module in LAYERS:
-        kept = np.cumsum(np.linalg.svd(changes[module].reshape(len(changes[module]), -1), compute_uv=False) ** 2)
-        assert report.ranks[module] == 1 + int((kept < 0.9 * kept[-1]).sum())
+        energy = np.cumsum(np.linalg.svd(changes[module].reshape(len(changes[module]), -1), compute_uv=False) ** 2)
+        assert report.ranks[module] == 1 + int((energy < 0.9 * energy[-1]).sum())
     assert report.dtype == "f16"
 
 
 def open_clip(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A text encoder of transformers under OpenCLIP's names: q, k and v in one matrix, the projection transposed."""
+    """Rename a text encoder to OpenCLIP's names, with q, k and v in one matrix and the projection transposed."""
     named: dict[str, np.ndarray] = {}
     prefix = "" if "encoder.layers.0.mlp.fc1.weight" in tensors else "text_model."
     renames = {"self_attn.out_proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
@@ -127,7 +127,7 @@ def open_clip(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def single_file(folder: Path, path: Path, dtype: str = "F32") -> Path:
-    """The folder's weights as one checkpoint of SDXL, as Stability's own tools write it."""
+    """Write the folder's weights as one checkpoint of SDXL, like Stability's own tools."""
     sgm = dict(unet_modules(TOPOLOGIES["sdxl"]))
     tensors: dict[str, np.ndarray] = {"first_stage_model.decoder.conv_in.weight": np.ones((4, 4), np.float32)}
     for key, value in load_file(weights_file(folder, "unet")).items():
@@ -151,7 +151,7 @@ def test_single_checkpoints(sdxl_source: Path, tuned: tuple[Path, dict[Module, n
     mixed = extract(sdxl_source, files[1], tmp_path / "mixed.safetensors", rank=5, dtype="f32")
     assert largest_error(flat_deltas(load_adapter(mixed.path)), expected(changes, 5)) < 3e-6
     assert mixed.left_out == (
-        "unet mid_block.attentions.0.norm.weight differs, but is no layer that a LoRA can change",
+        "unet mid_block.attentions.0.norm.weight differs, but is not a layer that a LoRA can change",
     )
 
 
@@ -162,12 +162,12 @@ def test_bfloat16_checkpoints(sdxl_source: Path, tuned: tuple[Path, dict[Module,
         {key: (encode(value, "BF16").astype(np.uint32) << 16).view(np.float32) for key, value in tensors.items()}
         for tensors in (load_file(weights_file(path, "unet")) for path in (sdxl_source, tuned[0]))
     ]
-    got = flat_deltas(load_adapter(tmp_path / "out.safetensors"))
+    extracted = flat_deltas(load_adapter(tmp_path / "out.safetensors"))
     for component, path in LAYERS:
         if component == "unet":
             change = np.float64(weights[1][f"{path}.weight"]) - weights[0][f"{path}.weight"]
             best = truncated(change.reshape(len(change), -1), 4)
-            assert np.linalg.norm(got[component, path] - best) < 3e-6 * np.linalg.norm(best)
+            assert np.linalg.norm(extracted[component, path] - best) < 3e-6 * np.linalg.norm(best)
 
 
 def test_shards_and_precisions(sdxl_source: Path, tuned: tuple[Path, dict[Module, np.ndarray]], tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_shards_and_precisions(sdxl_source: Path, tuned: tuple[Path, dict[Module
     assert largest_error(flat_deltas(load_adapter(tmp_path / "out.safetensors")), expected(tuned[1], 5)) < 3e-6
 
 
-def test_what_does_not_match_is_listed(sdxl_source: Path, tmp_path: Path) -> None:
+def test_differences_that_a_lora_cannot_contain_are_listed(sdxl_source: Path, tmp_path: Path) -> None:
     def changed(name: str, change: Callable[[dict[str, Any]], None]) -> Path:
         (tmp_path / name / "unet").mkdir(parents=True)
         tensors = load_file(weights_file(sdxl_source, "unet"))
@@ -199,10 +199,10 @@ def test_what_does_not_match_is_listed(sdxl_source: Path, tmp_path: Path) -> Non
     report = extract(plain, other, tmp_path / "out.safetensors", rank=2)
     assert report.left_out == (
         "unet conv_in.weight is 32×4×3×3 in plain, 32×9×3×3 in the other",
-        "unet mid_block.attentions.0.norm.weight is in plain alone",
+        "unet mid_block.attentions.0.norm.weight is only in plain",
     )
     assert list(report.ranks) == [("unet", "conv_out")]
-    # all ones: of rank 1
+    # all ones, so of rank 1
     assert report.ranks["unet", "conv_out"] == 1
 
     def broken(tensors: dict[str, Any]) -> None:
@@ -210,10 +210,10 @@ def test_what_does_not_match_is_listed(sdxl_source: Path, tmp_path: Path) -> Non
 
     nan = changed("nan", broken)
     assert message_of(AdapterError, lambda: extract(plain, nan, tmp_path / "no.safetensors", rank=2)) == (
-        "unet conv_out.weight contains NaN or infinity; the model is of no use"
+        "unet conv_out.weight contains NaN or infinity; the model is unusable"
     )
     assert message_of(AdapterError, lambda: extract(plain, plain, tmp_path / "no.safetensors", rank=2)) == (
-        "no.safetensors: nothing to write, every change is zero"
+        "no.safetensors: nothing to write, because every change is zero"
     )
 
 
@@ -227,7 +227,7 @@ def test_refusals(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
         "neither a rank nor a part to keep; give one of them, or both"
     )
     assert message(RequestError, sdxl_source, sdxl_source, out, keep=2) == (
-        "the part to keep is 2; give a number above 0, at most 1"
+        "the part to keep is 2; give a number above 0 and at most 1"
     )
     assert message(BaseModelError, sdxl_source, sd15_source, out) == (
         f"{sdxl_source.name} is for sdxl and {sd15_source.name} is for sd15; give two models of one kind"
@@ -236,7 +236,7 @@ def test_refusals(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
         f"{tmp_path / 'no'} does not exist; give a diffusers folder or a .safetensors checkpoint"
     )
     assert message(ModelError, tmp_path, sdxl_source, out) == (
-        f"{tmp_path} holds no weights of a UNet or a text encoder; "
+        f"{tmp_path} has no weights of a UNet or a text encoder; "
         "give a diffusers folder or a .safetensors checkpoint of SDXL or SD 1.x"
     )
     assert message(InputError, sdxl_source, sdxl_source, weights_file(sdxl_source, "unet")) == (
@@ -245,7 +245,7 @@ def test_refusals(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_which_model_it_is(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
+def test_the_kind_of_model(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
     assert read_checkpoint(sdxl_source).base_model == "sdxl"
     assert read_checkpoint(sd15_source).base_model == "sd15"
     name = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"

@@ -1,4 +1,4 @@
-"""Recompression and norms against dense float64 algebra."""
+"""Recompression and norms, compared to dense float64 algebra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.adapter_files import message_of
 
 
 def pairs(out: int, columns: int | tuple[int, ...], ranks: tuple[int, ...], seed: int = 0) -> list[Pair]:
-    """Random float32 factors of changes of one weight."""
+    """Random float32 factors of several changes of a weight."""
     random = np.random.default_rng(seed)
     shape = columns if isinstance(columns, tuple) else (columns,)
     return [
@@ -56,12 +56,12 @@ def test_the_best_approximation_and_its_error(
     assert relative(dense([(down, up)]), whole) == pytest.approx(best, rel=1e-6)
 
 
-def test_the_two_factors_are_of_one_size() -> None:
+def test_the_two_factors_have_the_same_magnitude() -> None:
     down, up, _ = recompress([(down * 1e-3, up * 1e3) for down, up in pairs(96, 64, (16, 16))], 8)
     np.testing.assert_allclose(np.linalg.norm(down, axis=1), np.linalg.norm(up, axis=0), rtol=1e-4)
 
 
-def test_what_fits_is_only_joined() -> None:
+def test_factors_that_fit_are_only_joined() -> None:
     factors = pairs(32, (24, 3, 3), (4, 6))
     down, up, error = recompress(factors, 10)
     assert error == 0
@@ -70,13 +70,13 @@ def test_what_fits_is_only_joined() -> None:
 
 
 @pytest.mark.parametrize("exponents", [(0, 0, 0, 0), (-3, -1, 2, 4)])
-def test_exact_where_the_rank_suffices_whatever_the_factors_sizes(exponents: tuple[int, ...]) -> None:
+def test_it_is_exact_if_the_rank_suffices_whatever_the_factors_magnitudes(exponents: tuple[int, ...]) -> None:
     [(down, up)] = pairs(320, 160, (16,))
     factors = [(down * np.float32(10.0**e), up * np.float32((e + 5) * 10.0**-e)) for e in exponents]
     whole = dense(factors)
     new_down, new_up, error = recompress(factors, 40)
     assert len(new_down) == 16
-    # 2e-7: the factors of the answer are float32
+    # 2e-7: the resulting factors are float32
     assert relative(dense([(new_down, new_up)]), whole) < 2e-7
     assert error < 1e-7
 
@@ -101,7 +101,7 @@ def test_norm_and_inner_product() -> None:
 
 def test_of_different_weights() -> None:
     [a], [b] = pairs(64, 48, (4,)), pairs(64, 32, (4,))
-    expected = "changes of a 64×48 and of a 64×32 weight cannot be added"
+    expected = "changes of a 64×48 weight and of a 64×32 weight cannot be added"
     assert message_of(AdapterError, lambda: recompress([a, b], 4)) == expected
     assert message_of(AdapterError, lambda: inner(a, b)) == expected
 
@@ -124,8 +124,8 @@ def test_factors_of_a_dense_change(shape: tuple[int, ...], rank: int) -> None:
 def test_keep_takes_the_smallest_rank_that_keeps_enough(keep: float) -> None:
     factors = pairs(96, 64, (12, 12))
     squares = np.linalg.svd(dense(factors), compute_uv=False)[:24] ** 2
-    kept = squares.cumsum() / squares.sum()
-    expected = next(rank for rank in range(1, 25) if kept[rank - 1] >= keep - 1e-12)
+    energy = squares.cumsum() / squares.sum()
+    expected = next(rank for rank in range(1, 25) if energy[rank - 1] >= keep - 1e-12)
     for result in (recompress(factors, 24, keep), factorise(dense(factors).astype(np.float32), 64, keep)):
         assert len(result.down) == expected
         assert result.error <= np.sqrt(1 - keep) + 1e-7

@@ -1,4 +1,4 @@
-"""Merged files against dense sums, peft's merge functions and what diffusers loads."""
+"""Merged files, compared to dense sums, to PEFT's merge functions and to what diffusers loads."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_default_rank_is_the_largest_of_the_inputs(tmp_path: Path, out: Path
     assert set(merge([(a, 1), (b, 1)], out).ranks.values()) == {6}
 
 
-def test_ties_as_peft_does_it(tmp_path: Path, out: Path) -> None:
+def test_ties_is_the_same_as_pefts(tmp_path: Path, out: Path) -> None:
     torch = pytest.importorskip("torch")
     merge_utils = pytest.importorskip("peft.utils.merge_utils")
     a, b, c = (lora(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2, 3))
@@ -82,7 +82,7 @@ def test_ties_then_the_best_approximation(tmp_path: Path, out: Path) -> None:
 def test_ties_keeps_and_drops_everything_at_the_ends() -> None:
     change = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(ties([change], 1), change)
-    np.testing.assert_array_equal(ties([change], 0.1), 0)  # a tenth of six entries is none
+    np.testing.assert_array_equal(ties([change], 0.1), 0)  # a tenth of six entries is no entry
 
 
 def test_dare_drops_and_rescales(tmp_path: Path, out: Path) -> None:
@@ -120,13 +120,13 @@ def test_convolutions_and_modules_of_one_adapter_alone(tmp_path: Path, out: Path
     assert merged.file.tensors[f"{name}.lora_up.weight"].shape[2:] == (1, 1)
     shortcut = "lora_unet_output_blocks_3_0_skip_connection"  # 1×1, which programs expect with its kernel
     assert merged.file.tensors[f"{shortcut}.lora_down.weight"].shape[2:] == (1, 1)
-    got, expected = flat_deltas(merged), weighted_sum((a, 0.5), (b, 2))
-    if method == "ties":  # the mean of those that agree in sign, where both change the module
-        del got[TO_Q], expected[TO_Q]
-    assert largest_error(got, expected) < 1e-6
+    changes, expected = flat_deltas(merged), weighted_sum((a, 0.5), (b, 2))
+    if method == "ties":  # ties takes the mean of changes that agree in sign if both adapters change the module
+        del changes[TO_Q], expected[TO_Q]
+    assert largest_error(changes, expected) < 1e-6
 
 
-# what it writes
+# our own file
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_dtype_of_the_inputs(tmp_path: Path, out: Path, dtypes: tuple[str, .
 
 
 def test_small_factors_survive_float16(tmp_path: Path, out: Path) -> None:
-    """alpha / rank of 1/64 times a small up would fall among float16's subnormal numbers."""
+    """A small up times alpha / rank = 1/64 would be subnormal in float16."""
     a = lora(tmp_path / "a.safetensors", 1, rank=64, alpha=1.0, dtype="F16")
     for method in ("concat", "svd"):
         target = out.with_stem(method)
@@ -238,7 +238,7 @@ def test_diffusers_loads_it(sdxl_source: Path, tmp_path: Path, out: Path, naming
 
     from tests.adapter_files import SDXL_SHAPES, peft_deltas
 
-    # Of the modules that the small model has, in its own shapes.
+    # For modules that the small model has, in its shapes.
     pipeline = StableDiffusionXLPipeline.from_pretrained(sdxl_source)
     models = {name: getattr(pipeline, name) for name in ("unet", "text_encoder", "text_encoder_2")}
     own = {
@@ -246,7 +246,7 @@ def test_diffusers_loads_it(sdxl_source: Path, tmp_path: Path, out: Path, naming
         for component, model in models.items()
         for path, module in model.named_modules()
     }
-    # diffusers tells by the out_proj how the rest of a text encoder is named.
+    # diffusers infers the naming of a text encoder from its out_proj.
     out_proj = ("text_encoder_2", "text_model.encoder.layers.0.self_attn.out_proj")
     shapes = {key: tuple(own[key].weight.shape) for key in (*SDXL_SHAPES, CONV, out_proj)}
     tensors: dict[str, Any] = {}
@@ -270,7 +270,7 @@ def test_diffusers_loads_it(sdxl_source: Path, tmp_path: Path, out: Path, naming
 
 
 def full(path: Path) -> Any:
-    """A file that changes one weight as a whole."""
+    """A file with a full difference of one weight."""
     difference = np.random.default_rng(3).normal(0, 0.1, (64, 64)).astype(np.float32)
     return load_adapter(write_tensors(path, {f"{kohya_key(TO_Q)}.diff": ("F32", difference)})), difference
 
@@ -311,8 +311,8 @@ def test_refusals_of_settings(tmp_path: Path, out: Path) -> None:
         ({"naming": "a1111"}, "naming is a1111; give kohya or diffusers"),
         ({"dtype": "fp8"}, "dtype is fp8; give f32, f16 or bf16"),
         ({"rank": 0}, "rank is 0; give 1 to 4096"),
-        ({"density": 0}, "density is 0; give a number above 0, at most 1"),
-        ({"density": float("nan")}, "density is nan; give a number above 0, at most 1"),
+        ({"density": 0}, "density is 0; give a number above 0 and at most 1"),
+        ({"density": float("nan")}, "density is nan; give a number above 0 and at most 1"),
         ({"seed": -1}, "seed is -1; give 0 or more"),
         (
             {"method": "concat", "rank": 7},
@@ -331,10 +331,10 @@ def test_refusals_of_adapters(tmp_path: Path, out: Path) -> None:
         write_kohya(tmp_path / "old.safetensors", random_factors(SD15_SHAPES), base="sd15", naming="diffusers")
     )
     assert message_of(BaseModelError, lambda: merge([(a, 1), (other, 1)], out)) == (
-        "a is for sdxl, old is for sd15; take adapters for one base model"
+        "a is for sdxl, old is for sd15; give adapters for one base model"
     )
     assert message_of(AdapterError, lambda: merge([(a, 0)], out)) == (
-        "merged.safetensors: nothing to write, every change is zero"
+        "merged.safetensors: nothing to write, because every change is zero"
     )
     assert message_of(AdapterError, lambda: merge([(a, 1e39)], out)).endswith("does not fit float32")
     assert message_of(AdapterError, lambda: merge([(a, 1e12)], out, dtype="f16")).endswith(
@@ -343,7 +343,7 @@ def test_refusals_of_adapters(tmp_path: Path, out: Path) -> None:
     key = kohya_key(TO_Q)
     bias = write_tensors(tmp_path / "bias.safetensors", {f"{key}.diff_b": ("F32", np.ones(64, np.float32))})
     assert message_of(AdapterError, lambda: merge([(load_adapter(bias), 1)], out)) == (
-        f"bias changes the bias of {' '.join(TO_Q)}, which a LoRA file cannot hold; blend or bake it as it is"
+        f"bias changes the bias of {' '.join(TO_Q)}, which a LoRA file cannot contain; blend or bake it as it is"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "bias.safetensors", "old.safetensors"]
 
@@ -357,5 +357,5 @@ def test_refusals_of_places(tmp_path: Path, out: Path) -> None:
     assert out.read_bytes() == b"mine"
     nowhere = tmp_path / "nowhere" / "x.safetensors"
     assert message_of(InputError, lambda: merge(items, nowhere)) == (
-        f"{nowhere}: there is no folder {nowhere.parent}; make it first"
+        f"{nowhere}: the folder {nowhere.parent} does not exist; create it first"
     )

@@ -1,4 +1,4 @@
-"""The same changes under other names, and what diffusers reads of them."""
+"""The same changes under other names, and how diffusers reads them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def assert_same(one: Adapter, other: Adapter, tolerance: float = 0.0) -> None:
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_kohya_to_diffusers_and_back(tmp_path: Path, dtype: str) -> None:
-    a = lora(tmp_path / "a.safetensors", 1, dtype=dtype)  # alpha 2, rank 4: a scale that every type holds
+    a = lora(tmp_path / "a.safetensors", 1, dtype=dtype)  # alpha 2, rank 4: every type represents this scale
     report = rename(a, tmp_path / "d.safetensors", "diffusers")
     d = load_adapter(report.path)
     assert report.tensors == 2 * len(SDXL_SHAPES)
@@ -48,7 +48,7 @@ def test_kohya_to_diffusers_and_back(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
-def test_a_scale_that_the_type_cannot_hold_is_written_in_float32(tmp_path: Path, dtype: str) -> None:
+def test_a_product_that_the_type_would_round_is_written_in_float32(tmp_path: Path, dtype: str) -> None:
     a = lora(tmp_path / "a.safetensors", 1, dtype=dtype, alpha=1.1)
     d = load_adapter(rename(a, tmp_path / "d.safetensors", "diffusers").path)
     assert {name[-13:]: tensor.dtype for name, tensor in d.file.tensors.items()} == {
@@ -97,7 +97,7 @@ def test_convolutions_keep_their_kernel(tmp_path: Path) -> None:
     d = load_adapter(rename(a, tmp_path / "d.safetensors", "diffusers").path)
     assert d.file.tensors[f"{'.'.join(CONV)}.lora_A.weight"].shape == (4, 32, 3, 3)
     assert_same(a, d)
-    # A file of SD 1.5 may have its 1×1 convolutions flat; programs expect them with the kernel.
+    # An SD 1.5 file may have flat 1×1 convolutions; programs expect them with a kernel.
     flat = {module: shape[:2] for module, shape in SD15_SHAPES.items()}
     old = load_adapter(write_kohya(tmp_path / "old.safetensors", random_factors(flat), base="sd15"))
     k = load_adapter(rename(old, tmp_path / "k.safetensors", "kohya").path)
@@ -118,7 +118,7 @@ def loha(path: Path, **more: np.ndarray) -> Adapter:
     return load_adapter(write_tensors(path, {**tensors, **{name: ("F32", value) for name, value in more.items()}}))
 
 
-def test_every_algorithm_has_names_of_kohya(tmp_path: Path) -> None:
+def test_every_algorithm_has_kohya_names(tmp_path: Path) -> None:
     word = np.ones((2, 768), np.float32)
     a = loha(tmp_path / "a.safetensors", **{
         f"{kohya_key(CONV)}.diff": np.ones((64, 32, 3, 3), np.float32),
@@ -186,7 +186,7 @@ def test_diffusers_loads_it(sdxl_source: Path, tmp_path: Path, bias: bool) -> No
         np.testing.assert_allclose(layer.lora_B["x"].bias.detach(), np.arange(64) / 4, rtol=1e-6)
 
 
-def test_what_changes_nothing_is_left_out(tmp_path: Path) -> None:
+def test_tensors_that_change_nothing_are_left_out(tmp_path: Path) -> None:
     factors = random_factors({TO_Q: (64, 64)})[TO_Q]
     key, empty = kohya_key(TO_Q), kohya_key(CONV)
     down, up = factors.stored("F32")
@@ -205,13 +205,13 @@ def test_refusals(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     a = loha(tmp_path / "a.safetensors")
     key = kohya_key(TO_Q)
-    remedy = "make a LoRA of it with lorablend adapters resize"
+    remedy = "convert it to a LoRA with lorablend adapters resize"
     assert message_of(AdapterError, lambda: rename(a, out, "diffusers")) == (
-        f"a: the names of diffusers cannot express tensor {key}.hada_w1_a; {remedy}"
+        f"a: diffusers' names cannot express tensor {key}.hada_w1_a; {remedy}"
     )
     inputs = dora(tmp_path / "i.safetensors", {"dora_scale": np.ones((1, 64), np.float32)})
     assert message_of(AdapterError, lambda: rename(inputs, out, "diffusers")) == (
-        f"i: the names of diffusers cannot express tensor {key}.dora_scale; {remedy}"
+        f"i: diffusers' names cannot express tensor {key}.dora_scale; {remedy}"
     )
     l = np.ones(64, np.float32)  # noqa: E741 - the name that PEFT has for it
     ia3 = load_adapter(write_tensors(tmp_path / "l.safetensors", {f"{'.'.join(TO_Q)}.ia3_l": ("F32", l[:, None])}))
@@ -227,13 +227,13 @@ def test_refusals(tmp_path: Path) -> None:
     write_tensors(tmp_path / "odd.safetensors", {**tensors, "odd": ("F32", l)})
     odd = load_adapter(tmp_path / "odd.safetensors", lenient=True)
     assert message_of(AdapterError, lambda: rename(odd, out, "kohya")) == (
-        "odd was read leniently and 1 tensor: odd would be lost; read the whole of it, or remove them from the file"
+        "odd was read leniently, and 1 tensor: odd would be lost; read it strictly, or remove them from the file"
     )
     text = ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj")
     unknown = load_adapter(write_peft(tmp_path / "u.safetensors", random_factors({text: (768, 768)})))
     assert unknown.base_model == "unknown"
     assert message_of(AdapterError, lambda: rename(unknown, out, "kohya")) == (
-        "the file does not tell whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
-        "write the names of diffusers"
+        "the file does not say whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
+        "use diffusers' names"
     )
     assert not out.exists()

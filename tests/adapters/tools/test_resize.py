@@ -1,4 +1,4 @@
-"""Resized files against LAPACK's SVD."""
+"""Resized files, compared to LAPACK's SVD."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_to_a_rank(tmp_path: Path) -> None:
     a = locon(tmp_path / "a.safetensors", 1, rank=8)
     report = resize(a, tmp_path / "b.safetensors", rank=3)
     expected = {module: truncated(delta, 3) for module, delta in flat_deltas(a).items()}
-    got = flat_deltas(load_adapter(tmp_path / "b.safetensors"))
-    assert largest_error(got, expected) < 1e-6  # float32
+    resized = flat_deltas(load_adapter(tmp_path / "b.safetensors"))
+    assert largest_error(resized, expected) < 1e-6  # float32
     for module, delta in flat_deltas(a).items():
-        error = np.linalg.norm(got[module] - delta) / np.linalg.norm(delta)
+        error = np.linalg.norm(resized[module] - delta) / np.linalg.norm(delta)
         assert report.errors[module] == pytest.approx(error, rel=1e-4)
 
 
@@ -79,14 +79,14 @@ def test_metadata_is_kept(tmp_path: Path) -> None:
     a = lora(tmp_path / "a.safetensors", 1, metadata=metadata)
     resize(a, tmp_path / "b.safetensors", rank=2)
     b = load_adapter(tmp_path / "b.safetensors")
-    found = dict(b.metadata)
-    assert json.loads(found.pop("lorablend.made_by")) == {
+    written = dict(b.metadata)
+    assert json.loads(written.pop("lorablend.made_by")) == {
         "tool": "resize",
         "rank": 2,
         "inputs": [{"name": "a", "sha256": a.sha256}],
     }
-    assert found.pop("modelspec.hash_sha256") == f"0x{found.pop('sshs_model_hash')}"
-    assert found == {
+    assert written.pop("modelspec.hash_sha256") == f"0x{written.pop('sshs_model_hash')}"
+    assert written == {
         "ss_network_module": "networks.lora",
         "ss_network_dim": "2",
         "ss_network_alpha": "2",
@@ -107,7 +107,7 @@ def test_refusals(tmp_path: Path) -> None:
     bad: list[tuple[dict[str, Any], str]] = [
         ({}, "neither a rank nor a part to keep; give one of them, or both"),
         ({"rank": 5000}, "rank is 5000; give 1 to 4096"),
-        ({"keep": 1.5}, "the part to keep is 1.5; give a number above 0, at most 1"),
+        ({"keep": 1.5}, "the part to keep is 1.5; give a number above 0 and at most 1"),
         ({"rank": 4, "dtype": "f8"}, "dtype is f8; give f32, f16 or bf16"),
     ]
     for settings, expected in bad:

@@ -1,4 +1,4 @@
-"""What the tests of the tools on adapter files share."""
+"""Adapter files and references for the tests of the tools."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ def truncated(matrix: np.ndarray, rank: int) -> np.ndarray:
     return (left[:, :rank] * values[:rank]) @ right[:rank]
 
 
-def largest_error(got: Mapping[Module, np.ndarray], expected: Mapping[Module, np.ndarray]) -> float:
+def largest_error(actual: Mapping[Module, np.ndarray], expected: Mapping[Module, np.ndarray]) -> float:
     """The largest relative error of a module in the Frobenius norm; both must have the same modules."""
-    assert set(got) == set(expected), set(got) ^ set(expected)
+    assert set(actual) == set(expected), set(actual) ^ set(expected)
     return max(
-        float(np.linalg.norm(got[module] - expected[module]) / np.linalg.norm(expected[module])) for module in expected
+        float(np.linalg.norm(actual[module] - expected[module]) / np.linalg.norm(expected[module]))
+        for module in expected
     )

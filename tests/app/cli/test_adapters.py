@@ -94,7 +94,7 @@ def test_a_folder_of_ones_own(source: Path, folder: Path, tmp_path: Path, capsys
     assert lines(capsys, "add", str(source), "--lora-dir", str(own)) == [str(own / "ink.safetensors")]
     assert not folder.exists()
     assert error(capsys, "remove", "inc", "--lora-dir", str(own)) == (
-        f"inc: no adapter of that name among the 1 in {own}; did you mean ink?"
+        f"inc: no adapter with that name among the 1 in {own}; did you mean ink?"
     )
 
 

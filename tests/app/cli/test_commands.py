@@ -351,10 +351,8 @@ ERRORS = {
     "generate MODEL": """missing argument 'PROMPT'; see "lorablend generate --help\"""",
     "generate nosuch x": "nosuch does not exist; give a model folder written by `lorablend convert`",
     "generate MODEL x --size 100": "size is '100'; write WIDTHxHEIGHT, such as 1024x1024",
-    "generate MODEL x --size 100x64": "width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96",
-    "generate MODEL x --size 64x8000": (
-        "height is 8000; it must be a multiple of 8 from 64 to 4096, the nearest is 4096"
-    ),
+    "generate MODEL x --size 100x64": "width is 100; give a multiple of 8 from 64 to 4096, such as 96",
+    "generate MODEL x --size 64x8000": ("height is 8000; give a multiple of 8 from 64 to 4096, such as 4096"),
     "generate MODEL x --steps 0": "steps is 0; give 1 to 1000",
     "generate MODEL x --timesteps 999,b": ("timesteps is '999,b'; write numbers with commas, such as 999,749,499,249"),
     "generate MODEL x --timesteps 999,nan": "timesteps has nan; give numbers",
@@ -367,35 +365,35 @@ ERRORS = {
         "runtime=genai cannot follow timesteps: give steps and spacing, or choose runtime=live"
     ),
     "generate MODEL x --count 0": "count is 0; give 1 to 10000",
-    "generate MODEL x --guidance nan": "guidance_scale is nan; give a number of 0 or more (1 or less: no guidance)",
+    "generate MODEL x --guidance nan": "guidance_scale is nan; give a number of 0 or more",
     "generate MODEL x --strength 0.5": "strength is given without image; give the picture to start from",
     "generate MODEL x --mask white.png": "mask is given without image; give the picture that it belongs to",
     "generate MODEL x --image white.png --strength 2": "strength is 2.0; give a number above 0, at most 1",
     "generate MODEL x --image nosuch.png": "nosuch.png cannot be read: No such file or directory",
     "generate MODEL x --image text.txt": "text.txt is not a picture; give a PNG, JPEG or WebP file",
     "generate MODEL x --out text.txt": "text.txt is a file; give a folder for the pictures",
-    "generate MODEL x --device TPU": "device TPU is not here; there is: {devices}",
+    "generate MODEL x --device TPU": "device TPU not found; this machine has {devices}",
     "generate MODEL x --runtime fast": "runtime is 'fast'; choose one of auto, live, genai",
     "generate MODEL x --precision int4": "precision is 'int4'; choose one of f32, f16, bf16",
     "generate MODEL x --lora nosuch.safetensors": (
-        "nosuch.safetensors: no such file, and no folder of adapters to look for the name in"
+        "nosuch.safetensors: no such file, and no adapter folder to search for the name"
     ),
-    "generate MODEL x --lora text.txt": "text.txt: no such file, and no folder of adapters to look for the name in",
+    "generate MODEL x --lora text.txt": "text.txt: no such file, and no adapter folder to search for the name",
     "generate MODEL <lora:inc:1> --lora-dir LORAS": (
-        "inc: no adapter of that name among the 2 in LORAS; did you mean ink?"
+        "inc: no adapter with that name among the 2 in LORAS; did you mean ink?"
     ),
     "generate MODEL x --lora ink:nan --lora-dir LORAS": '"ink:nan": weight "nan" is not a finite number',
     "generate MODEL <lora:/etc/ink:1> --lora-dir LORAS": (
-        '<lora:/etc/ink:1>: "/etc/ink" is a path; a prompt takes a name, not a path'
+        '<lora:/etc/ink:1>: "/etc/ink" is a path; in a prompt, give a name'
     ),
     "generate MODEL x --lora <lora:ink:1:lbw=1> --lora-dir LORAS": (
-        '<lora:ink:1:lbw=1>: lbw "1" is neither a preset nor a list; known are '
+        '<lora:ink:1:lbw=1>: lbw "1" is neither a preset nor a list; choose from '
         "NONE, ALL, ALL0.5, INS, IND, INALL, MIDD, OUTD, OUTS, OUTALL"
     ),
     "generate MODEL x --blend nosuch.json": "nosuch.json: No such file or directory",
-    "generate MODEL x --blend text.txt": "text.txt: not JSON: Expecting value: line 1 column 1 (char 0)",
+    "generate MODEL x --blend text.txt": "text.txt: not valid JSON: Expecting value: line 1 column 1 (char 0)",
     "generate MODEL x --blend white.png": "white.png: not text in UTF-8",
-    "generate MODEL x --blend-mode both": 'blend mode "both" is unknown; known are sum, switch, composite',
+    "generate MODEL x --blend-mode both": 'blend mode "both" is unknown; choose from sum, switch, composite',
     "generate MODEL x --preset lightning": 'no preset "lightning"; did you mean "lightning-8"?',
     "generate MODEL x --max-rank 0": "max_rank is 0; give 1 or more",
     "bake MODEL out --blend nosuch.json": "nosuch.json: No such file or directory",

@@ -54,7 +54,7 @@ def test_prepare_with_captions_from_names(here: Path, capsys: Capture) -> None:
 
 def test_prepare_with_damaged_pictures(here: Path, capsys: Capture) -> None:
     Path("data/d.jpg").write_bytes(b"x")
-    problem = "d.jpg is no picture, or a damaged one; save it anew as PNG or JPEG"
+    problem = "d.jpg is not a picture, or damaged; save it again as PNG or JPEG"
     assert run(["dataset", "prepare", "data", "ready"]) == 1
     assert capsys.readouterr().err == f"error: {problem}\n"
     assert run(["dataset", "prepare", "data", "ready", "--resolution", "64", "--skip-bad"]) == 0

@@ -76,7 +76,7 @@ def test_extract(sdxl_source: Path, here: Path, capsys: Capture) -> None:
     assert run(["adapters", "extract", str(sdxl_source), "tuned", "--rank", "2", "--out", "x.safetensors"]) == 0
     out, err = capsys.readouterr()
     assert out == "x.safetensors\n"
-    assert "left out: unet conv_out.bias differs, but is no layer that a LoRA can change\n" in err
+    assert "left out: unet conv_out.bias differs, but is not a layer that a LoRA can change\n" in err
     assert "1 modules, rank 1, f16; error 0.00% on average" in err
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 from lorablend.adapters import load_adapter
-from lorablend.app.cli.train import train
-from lorablend.train.config import TrainConfig, load_config
+from lorablend.train.config import load_config
 from tests.train.data.data_files import save
 
 Capture = pytest.CaptureFixture[str]
@@ -34,17 +30,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         save(tmp_path / "photos" / f"{number}.png", number, (64, 64), "a fox")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def test_every_setting_is_an_option() -> None:
-    parameters = inspect.signature(train).parameters
-    assert set(TrainConfig.model_fields) <= set(parameters)
-    assert set(parameters) - set(TrainConfig.model_fields) == {"context", "config", "resume", "dry_run"}
-    for name in set(TrainConfig.model_fields) - {"data"}:
-        option: Any = next(
-            one for one in parameters[name].annotation.__metadata__ if isinstance(one, typer.models.OptionInfo)
-        )
-        assert str(option.default).partition("/")[0] == "--" + name.replace("_", "-")
 
 
 def test_dry_run(here: Path, sdxl_source: Path, capsys: Capture) -> None:

@@ -86,12 +86,12 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ERRORS = {
-    "steps": '"steps" is no axis; write steps=4,8,20',
-    "steps:a=4": '"steps:a=4" is no axis; write steps=4,8,20',
-    "weight:=1": '"weight:=1" is no axis; write weight:ink=0,0.5,1',
+    "steps": '"steps" is not an axis; write steps=4,8,20',
+    "steps:a=4": '"steps:a=4" is not an axis; write steps=4,8,20',
+    "weight:=1": '"weight:=1" is not an axis; write weight:ink=0,0.5,1',
     "step=4": 'a grid has no axis "step"; did you mean "steps"?',
     "cfg scale=4": (
-        'a grid has no axis "cfg scale"; known are weight, guidance, steps, strength, scheduler, seed, checkpoint, '
+        'a grid has no axis "cfg scale"; choose from weight, steps, scheduler, guidance, seed, strength, checkpoint, '
         "prompt"
     ),
     "steps=": "steps has no values; write steps=4,8,20",
@@ -105,8 +105,8 @@ ERRORS = {
     "seed=0..1000000000000": 'seed "0..1000000000000" has 1000000000001 values; give 2 to 100',
     "steps=8,4,8": "steps has 8 twice; give each value once",
     "weight:ink=1,1.0": "weight:ink has 1.0 twice; give each value once",
-    "checkpoint=nosuch*": "nosuch* fits no .safetensors file; give another pattern, or names with commas",
-    "checkpoint=nosuch": "nosuch: no such file, and no folder of adapters to look for the name in",
+    "checkpoint=nosuch*": "nosuch* matches no .safetensors file; give another pattern, or names with commas",
+    "checkpoint=nosuch": "nosuch: no such file, and no adapter folder to search for the name",
 }
 
 

@@ -201,39 +201,39 @@ def test_the_sheet_knows_its_pictures(pipe: Pipeline, lora_dir: Path) -> None:
 ERRORS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "the grid has 0 axes; give 1 to 3": ("", [], {}),
     "the grid has 4 axes; give 1 to 3": ("", ["steps=1", "seed=1", "guidance=1", "weight:ink=1"], {}),
-    "steps is on two axes; give each its own": ("", ["steps=1", "steps=2"], {}),
+    "steps is on two axes; give it one": ("", ["steps=1", "steps=2"], {}),
     "the grid has 120 pictures (10×4×3); give at most 100": ("", ["seed=1..10", "steps=1..4", "guidance=1,2,3"], {}),
-    "the weight of ink is on two axes; give each its own": ("", ["weight:ink=1", "weight:ink.safetensors=1"], {}),
+    "the weight of ink is on two axes; give it one": ("", ["weight:ink=1", "weight:ink.safetensors=1"], {}),
     "the axis weight is for all adapters, but there is none; name one: weight:ink=0,0.5,1": ("", ["weight=1"], {}),
-    "ink is in the blend 2 times; its weight can be swept if it is there once": (
+    "ink is in the blend 2 times; its weight can only be swept if it is there once": (
         "<lora:ink><lora:ink>",
         ["weight:ink=1"],
         {},
     ),
-    "ink has a weight of its own for the UNet or the text encoders; give it one to sweep it": (
+    "ink has separate weights for UNet and text encoders; give it a single weight to sweep it": (
         "<lora:ink:0.5:0.8>",
         ["weight:ink=1"],
         {},
     ),
-    "inc: no adapter of that name among the 2 in LORAS; did you mean ink?": ("", ["weight:inc=1"], {}),
+    "inc: no adapter with that name among the 2 in LORAS; did you mean ink?": ("", ["weight:inc=1"], {}),
     "steps is 0; give 1 to 1000": ("", ["steps=4,0"], {}),
-    "seed is -1; give 0 to 9223372036854775806": ("", ["seed=1,-1"], {}),
-    "guidance_scale is -2.0; give a number of 0 or more (1 or less: no guidance)": ("", ["guidance=2,-2"], {}),
+    "seed is -1; give 0 to 9223372036854775743": ("", ["seed=1,-1"], {}),
+    "guidance_scale is -2.0; give a number of 0 or more": ("", ["guidance=2,-2"], {}),
     "strength is given without image; give the picture to start from": ("", ["strength=0.5"], {}),
-    "strength 0.1 of 4 steps leaves none to run: ask for 0.25 or more": (
+    "strength 0.1 of 4 steps leaves none to run: give 0.25 or more": (
         "",
         ["steps=20,4", "strength=0.5,0.1"],
         {"image": Image.new("RGB", (64, 64))},
     ),
-    'unknown scheduler "eular": choose one of euler, euler_a, lcm, unipc, dpmpp_2m_sde, dpmpp_2m, ddim, tcd': (
+    'scheduler is "eular"; did you mean "euler"?': (
         "",
         ["scheduler=euler,eular"],
         {},
     ),
     "steps is 3, but 2 timesteps are given: give one of the two": ("", ["steps=2,3"], {"timesteps": [999, 499]}),
     '"wolf" is neither in the prompt nor in the negative prompt; nothing to replace': ("a fox", ["prompt=wolf|ox"], {}),
-    "inx: no adapter of that name among the 2 in LORAS; did you mean ink?": ("<lora:ink>", ["prompt=ink|inx"], {}),
-    "width is 100; it must be a multiple of 8 from 64 to 4096, the nearest is 96": ("", ["steps=1,2"], {"width": 100}),
+    "inx: no adapter with that name among the 2 in LORAS; did you mean ink?": ("<lora:ink>", ["prompt=ink|inx"], {}),
+    "width is 100; give a multiple of 8 from 64 to 4096, such as 96": ("", ["steps=1,2"], {"width": 100}),
     "wide changes unet mid_block.attentions.0.transformer_blocks.0.attn1.to_q of shape 7×128, the model's is 128×128; "
     "choose an adapter made for this model": ("", ["checkpoint=ink,WIDE"], {}),
     "broken.safetensors: not a safetensors file: 2 bytes long, the header alone needs 8": (
@@ -325,7 +325,7 @@ def test_command_with_all_of_generates_options(sdxl_model: Path, lora_dir: Path,
 
 
 COMMAND_ERRORS = {
-    "--out sheet.jpg -x steps=1": "sheet.jpg is no name for a PNG; give one that ends in .png",
+    "--out sheet.jpg -x steps=1": "sheet.jpg is not the name of a PNG; give one that ends in .png",
     "--out there.png -x steps=1": "there.png is already there; choose another name or delete it",
     "--out there.png/sheet.png -x steps=1": "there.png is a file; give a folder for the pictures",
     "--out sheet.png -x steps=1 --pictures there.png": "there.png is a file; give a folder for the pictures",

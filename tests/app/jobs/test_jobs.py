@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from lorablend.adapters.errors import RequestError
-from lorablend.app.jobs.jobs import Job, Jobs, Progress, QueueFullError
+from lorablend.adapters.errors import QueueFullError, RequestError
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
+
+VERSION_1 = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    client TEXT NOT NULL,
+    request TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    submitted REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    result TEXT NOT NULL DEFAULT 'null'
+);
+CREATE INDEX by_state ON jobs (state, number);
+INSERT INTO jobs (id, kind, client, request, state, submitted, started, ended, reason)
+    VALUES ('a', 'picture', '', '{}', 'failed', 1, 2, 3, 'no room');
+INSERT INTO jobs (id, kind, client, request, submitted) VALUES ('b', 'picture', '', '{"prompt": "a fox"}', 4);
+PRAGMA user_version = 1;
+"""
 
 
 @pytest.fixture
@@ -35,8 +59,8 @@ def test_a_job_from_end_to_end(jobs: Jobs) -> None:
     assert (job.state, job.request, job.client, job.kind) == ("queued", asked, "anna", "picture")
     assert taken(jobs).id == job.id
     assert jobs.get(job.id).state == "running"
-    assert jobs.report(job.id, Progress(step=1, steps=3, eta=2.0))
-    assert jobs.get(job.id).progress == Progress(step=1, steps=3, eta=2.0)
+    assert jobs.report(job.id, JobProgress(step=1, steps=3, eta=2.0))
+    assert jobs.get(job.id).progress == JobProgress(step=1, steps=3, eta=2.0)
     done = jobs.finish(job.id, {"pictures": ["a.png"]})
     assert (done.state, done.result, done.progress) == ("done", {"pictures": ["a.png"]}, None)
     assert done.started
@@ -110,7 +134,7 @@ def test_cancel(jobs: Jobs) -> None:
     taken(jobs)
     assert jobs.cancel(second.id).state == "cancelled"
     assert jobs.cancel(first.id).state == "running"
-    assert not jobs.report(first.id, Progress(step=1, steps=9))
+    assert not jobs.report(first.id, JobProgress(step=1, steps=9))
     assert jobs.stop(first.id).state == "cancelled"
     assert jobs.cancel(first.id).state == "cancelled"  # again is no error
     assert jobs.take(["picture"], 0) is None
@@ -180,12 +204,12 @@ def test_watch_sees_every_state(jobs: Jobs) -> None:
     until(1)
     taken(jobs)
     until(2)
-    jobs.report(job.id, Progress(step=1, steps=2))
+    jobs.report(job.id, JobProgress(step=1, steps=2))
     until(3)
     jobs.finish(job.id, {})
     watcher.join(20)
     assert [one.state for one in seen] == ["queued", "running", "running", "done"]
-    assert seen[2].progress == Progress(step=1, steps=2)
+    assert seen[2].progress == JobProgress(step=1, steps=2)
 
 
 def test_two_workers_never_take_the_same(tmp_path: Path) -> None:
@@ -211,7 +235,7 @@ def test_two_workers_never_take_the_same(tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lorablend.app.jobs import Jobs
+from lorablend.app.jobs.jobs import Jobs
 jobs = Jobs(Path(sys.argv[1]))
 if not jobs.find():
     jobs.finish(jobs.submit("picture", "first").id, {"pictures": ["a.png"]})
@@ -261,3 +285,18 @@ def test_a_damaged_database(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(RequestError, match=r"jobs\.sqlite is damaged .* move it away"):
         Jobs(path)
     assert path.read_bytes() == content
+
+
+def test_a_database_of_version_1(tmp_path: Path) -> None:
+    """It is upgraded in place; its jobs are what they were."""
+    path = tmp_path / "jobs.sqlite"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(VERSION_1)
+    for _ in range(2):  # an upgraded database is not upgraded again
+        with closing(Jobs(path)) as jobs:
+            waiting, failed = jobs.find()
+            assert (waiting.state, waiting.request) == ("queued", {"prompt": "a fox"})
+            assert (failed.state, failed.reason, failed.error) == ("failed", "no room", "")
+    with closing(Jobs(path)) as jobs:
+        taken(jobs)
+        assert jobs.fail(waiting.id, "no ink", "AdapterError").error == "AdapterError"

@@ -70,7 +70,7 @@ def test_a_file_that_is_not_understood_is_described_as_far_as_it_is(library: Lib
     library.scan()
     odd = library.get("odd")
     assert odd.error is not None
-    assert odd.error.startswith("of no known algorithm: 1 tensor: lora_te1_text_model_encoder_layers_1_mlp_fc1.omega")
+    assert odd.error.startswith("unknown algorithm in 1 tensor: lora_te1_text_model_encoder_layers_1_mlp_fc1.omega")
     assert (odd.title, odd.base_model, odd.algorithms, odd.ranks) == ("Odd", "sdxl", ("lora",), (4,))
     assert library.set_favourite("odd").favourite
 
@@ -222,12 +222,12 @@ def test_get_in_a_folder(name: str, library: Library) -> None:
 )
 def test_a_name_is_no_path(name: str, library: Library, folder: Path) -> None:
     message = message_of(BlendError, lambda: library.get(name))
-    assert f"no adapter of that name among the 3 in {folder}" in message
+    assert f"no adapter with that name among the 3 in {folder}" in message
 
 
 def test_names_that_do_not_fit(library: Library, folder: Path) -> None:
     assert message_of(BlendError, lambda: library.get("inc")) == (
-        f"inc: no adapter of that name among the 3 in {folder}; did you mean ink?"
+        f"inc: no adapter with that name among the 3 in {folder}; did you mean ink?"
     )
     write(folder / "a", "same")
     write(folder / "b", "same", seed=2)
@@ -322,7 +322,7 @@ def test_an_index_that_lies_leads_nowhere(library: Library, folder: Path, tmp_pa
     db.commit()
     db.close()
     for name in ("secret", "../outside/secret", str(outside.with_suffix(""))):
-        assert "no adapter of that name" in message_of(BlendError, lambda name=name: library.remove(name))
+        assert "no adapter with that name" in message_of(BlendError, lambda name=name: library.remove(name))
     assert library.preview("ink") is None
     library.remove("ink")
     assert outside.exists()

@@ -74,6 +74,6 @@ def test_bake_the_board_and_draw_with_it(page: Page, sdxl_model: Path, data: Pat
     page.get_by_label("Prompt", exact=True).fill("two foxes")
     page.get_by_text(re.compile(r"^\d+ of 75 tokens$")).wait_for()
     page.get_by_role("button", name="Use these settings").first.click()
-    page.get_by_text(f"the model inked is not here; {sdxl_model.name} is taken").wait_for()
+    page.get_by_text(f"the model inked is not here; {sdxl_model.name} is used").wait_for()
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.get_by_label("Settings of the picture")).to_have_value(re.compile(f"Model: {sdxl_model.name}"))

@@ -106,7 +106,7 @@ def test_what_is_wrong_is_one_line(page: Page, data: Path) -> None:
     before = pictures(data)
     fill(page, "a fox <lora:onk:1>")
     page.get_by_role("button", name="Draw", exact=True).click()
-    page.get_by_text(re.compile(r"onk: no adapter of that name among the 4 in \w+; did you mean ink\?")).wait_for()
+    page.get_by_text(re.compile(r"onk: no adapter with that name among the 4 in \w+; did you mean ink\?")).wait_for()
     fill(page, "a fox")
     for name, message in (
         ("broken", "broken.safetensors: not a safetensors file: 6 bytes long, the header alone needs 8"),
@@ -192,7 +192,7 @@ def test_lists_by_keyboard(page: Page) -> None:
     page.locator("#board").get_by_label("neon glow", exact=True).wait_for()
     pick(page, page.get_by_label("Add an adapter", exact=True), "neon")  # the same one twice
     expect(page.locator("#board .pedal")).to_have_count(2)
-    pick(page, page.get_by_label("Write its tag into the prompt", exact=True), "ink")
+    pick(page, page.get_by_label("Add a tag to the prompt", exact=True), "ink")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("<lora:ink:1>")
     expect(steps).to_have_value("6")
     expect(spacing).to_have_value("karras")
@@ -241,9 +241,9 @@ def test_a_pedal_acts_where_it_is_painted(page: Page, data: Path) -> None:
     plain = draw(page, data)
     add_pedal(page, "ink")
     unfold(page, "Start from a picture, paint masks")
-    unfold(page, "More of ink")
+    unfold(page, "More settings of ink")
     page.get_by_role("button", name="Use the painted mask").click()
-    page.get_by_text("nothing is painted; paint over the part that is meant").wait_for()
+    page.get_by_text("nothing is painted; paint over the part to change").wait_for()
     paint_over_the_newest(page)
     page.get_by_role("button", name="Use the painted mask").click()
     box = page.get_by_label("Mask: left, top, right, bottom")
@@ -359,7 +359,7 @@ def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> N
     draw(page, data)
     expect(page.locator("#row")).to_have_count(0)
 
-    unfold(page, "Styles: boards with a name")
+    unfold(page, "Styles (saved boards)")
     page.get_by_label("Name", exact=True).fill("Quiet ink")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("saved").wait_for()
@@ -408,7 +408,7 @@ def test_found_again_after_a_restart(browser: Browser, sdxl_model: Path, adapter
         fill(page, "a lighthouse", seed=21)
         add_pedal(page, "ink")
         set_slider(page, "Weight of ink", "0.65")
-        unfold(page, "More of ink")
+        unfold(page, "More settings of ink")
         expect(page.get_by_label("UNet weight", exact=True)).to_have_value("")
         page.get_by_label("Text encoder weight").fill("0.25")
         page.get_by_label("Weights by block").fill("OUTALL")

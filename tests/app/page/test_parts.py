@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lorablend.adapters.errors import BlendError, RequestError
-from lorablend.app.jobs.jobs import Job, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.page.compare import compare
 from lorablend.app.page.create import first_prompt
@@ -166,7 +166,7 @@ def job(**fields: Any) -> Job:
 def test_the_stage() -> None:
     assert "Your pictures appear here." in job_stage(None, 0)
     assert "job 3 waits for its turn · 2 waiting" in job_stage(job(state="queued"), 2)
-    progress = Progress(step=25, steps=40, eta=4.2, preview=b"x")
+    progress = JobProgress(step=25, steps=40, eta=4.2, preview=b"x")
     running = job_stage(job(progress=progress), 0, "<b>")
     assert "picture 2 of 2 · step 5 of 20 · 0 s · about 4 s to go" in running
     assert 'value="25" max="40"' in running

@@ -84,7 +84,7 @@ def test_a1111(service: Service, shelf: Shelf, lora_dir: Path, tmp_path: Path) -
     }
     assert found.missing == (
         "the adapter lost (0123456789) is not here",
-        "the model juggernaut is not here; small is taken",
+        "the model juggernaut is not here; small is used",
     )
 
 
@@ -93,8 +93,8 @@ def test_a1111_samplers_that_are_not_here(service: Service, shelf: Shelf, tmp_pa
     found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
     assert (found.draw.scheduler, found.draw.spacing, found.draw.model) == (None, None, "small")
     assert found.missing == (
-        "the sampler DPM fast is not here; the model's own is taken",
-        "the schedule type Beta is not here; the model's own is taken",
+        "the sampler DPM fast is not here; the model's own is used",
+        "the schedule type Beta is not here; the model's own is used",
     )
 
 
@@ -197,7 +197,7 @@ def test_timesteps_that_are_no_numbers(service: Service, shelf: Shelf, tmp_path:
     text = "a fox\nSteps: 20, Sampler: LCM, Timesteps: x, CFG scale: 7, Seed: 1, Size: 64x64"
     found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
     assert (found.draw.timesteps, found.draw.steps) == (None, 20)
-    assert found.missing == ('the timesteps "x" are no numbers; they are left out',)
+    assert found.missing == ('timesteps "x" cannot be read; it is left out',)
 
 
 @pytest.mark.parametrize(

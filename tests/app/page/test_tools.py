@@ -107,10 +107,10 @@ def test_what_is_not_there_is_said_in_the_form_of_its_face(url: str) -> None:
     """Although the page handles all other addresses."""
     (unknown, wrong) = (httpx.post(f"{url}/v1/chat/completions"), httpx.get(f"{url}/v1/images/generations"))
     assert (unknown.status_code, wrong.status_code) == (404, 405)
-    assert unknown.json()["error"]["message"] == "/v1/chat/completions is not there; /openapi.json lists what is"
-    assert wrong.json()["error"]["message"] == "/v1/images/generations does not take GET; /openapi.json lists what is"
+    assert unknown.json()["error"]["message"] == "/v1/chat/completions does not exist; /openapi.json lists all paths"
+    assert wrong.json()["error"]["message"] == "/v1/images/generations does not take GET; /openapi.json lists all paths"
     assert httpx.get(f"{url}/sdapi/v1/nothing").json() == {
-        "detail": "/sdapi/v1/nothing is not there; /openapi.json lists what is"
+        "detail": "/sdapi/v1/nothing does not exist; /openapi.json lists all paths"
     }
 
 

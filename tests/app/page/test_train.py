@@ -61,7 +61,7 @@ def test_the_keys(browser: Browser, drawn: Path, tmp_path: Path) -> None:
         page.get_by_text("no data set is chosen; choose one", exact=True).wait_for()
         (tmp_path / "broken.png").write_text("no picture")
         send(page, "knit", [tmp_path / "broken.png"])
-        page.get_by_text("broken.png is no picture, or a damaged one").wait_for()
+        page.get_by_text("broken.png is not a picture, or damaged").wait_for()
         expect(page.locator("#train-files")).to_contain_text("Drop File Here")  # else it is sent again with the others
         send(page, "knit", sorted(drawn.glob("00[0-3].*")))
         seen(page, "1 of 4, 0 dropped", "000.png")
@@ -112,7 +112,7 @@ def test_the_keys(browser: Browser, drawn: Path, tmp_path: Path) -> None:
         bad = tmp_path / "bad.png"
         bad.write_text("<html>")
         page.locator("#train-files input[type=file]").set_input_files([bad])
-        page.get_by_text("bad.png is no picture, or a damaged one; save it anew as PNG or JPEG").wait_for()
+        page.get_by_text("bad.png is not a picture, or damaged; save it again as PNG or JPEG").wait_for()
         assert sets.names() == ["knit"]
         fill(page, Name_of_the_new_adapter="")
         page.get_by_role("button", name="Start training").click()

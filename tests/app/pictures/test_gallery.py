@@ -53,9 +53,7 @@ def test_a_picture_of_ours(sdxl_model: Path, lora_dir: Path, gallery: Gallery) -
     assert (picture.prompt, picture.negative_prompt, picture.seed) == ("a fox", "mud", 2**62)
     assert (picture.adapters, picture.model) == (("ink",), sdxl_model.name)
     assert gallery.adapters() == ["ink"]
-    whole = (
-        path.read_bytes()
-    )  # if there is a record, the pixels are not read
+    whole = path.read_bytes()  # if there is a record, the pixels are not read
     path.write_bytes(whole[: whole.index(b"IDAT")] + b"IDAT, cut off")
     assert gallery.add(path).seed == 2**62
     path.write_bytes(whole)

@@ -312,7 +312,7 @@ def test_what_is_switched_off_is_no_mistake(server: Running) -> None:
     [
         ({"init_images": None}, 404, "Init image not found"),
         ({"init_images": []}, 404, "Init image not found"),
-        ({"init_images": ["?"]}, 400, "init_images is no base64"),
+        ({"init_images": ["?"]}, 400, "init_images is not base64"),
         ({"init_images": ["aGVsbG8="]}, 400, "not a picture that can be read"),
     ],
 )

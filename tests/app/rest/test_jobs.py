@@ -119,13 +119,13 @@ def test_a_full_queue(server: Running) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "text"),
     [
-        ("GET", "jobs/nosuch", None, 404, "there is no job 'nosuch'; ask for the list"),
+        ("GET", "jobs/nosuch", None, 404, "there is no job 'nosuch'; /api/jobs lists all jobs"),
         ("GET", "jobs/nosuch/events", None, 404, "there is no job 'nosuch'"),
         ("POST", "jobs/nosuch/cancel", None, 404, "there is no job 'nosuch'"),
         ("POST", "jobs", {"prompt": 1}, 422, "prompt: Input should be a valid string, not '1'"),
         ("POST", "jobs", {}, 422, "prompt: Field required"),
         ("POST", "jobs", {**FOX, "prompts": 1}, 422, "prompts: Extra inputs are not permitted, not '1'"),
-        ("POST", "jobs", {**FOX, "width": 65}, 400, "width is 65; it must be a multiple of 8"),
+        ("POST", "jobs", {**FOX, "width": 65}, 400, "width is 65; give a multiple of 8"),
         ("POST", "jobs", {**FOX, "blend": [["../ink", 1]]}, 400, "is a path"),
         ("POST", "jobs", {**FOX, "image": "0" * 64}, 400, "there is no uploaded picture"),
         ("GET", "gallery/nosuch.png", None, 404, "the gallery has no picture 'nosuch.png'"),
@@ -138,8 +138,8 @@ def test_a_full_queue(server: Running) -> None:
         ("GET", "adapters/nosuch", None, 404, "there is no adapter 'nosuch'"),
         ("POST", "adapters/nosuch/mark", {"favourite": True}, 404, "there is no adapter 'nosuch'"),
         ("GET", "adapters/neon glow/preview", None, 404, "the adapter 'neon glow' has no preview"),
-        ("GET", "nosuch", None, 404, "/api/nosuch is not there; /openapi.json lists what is"),
-        ("PUT", "jobs", None, 405, "/api/jobs does not take PUT; /openapi.json lists what is"),
+        ("GET", "nosuch", None, 404, "/api/nosuch does not exist; /openapi.json lists all paths"),
+        ("PUT", "jobs", None, 405, "/api/jobs does not take PUT; /openapi.json lists all paths"),
     ],
 )
 def test_what_is_wrong(server: Running, method: str, path: str, body: Any, status: int, text: str) -> None:
@@ -162,7 +162,7 @@ def test_a_tag_in_a_request_names_no_path(server: Running, tmp_path: Path, lora_
             for path, body in (("jobs", asked), ("grid", {**asked, "axes": axes}), ("models/bake", bake)):
                 answer = server.http.post(f"/api/{path}", json=body)
                 assert answer.status_code == 400, (path, blend, answer.text)
-                assert "is a path; a prompt takes a name, not a path" in answer.json()["detail"]
+                assert "is a path; in a prompt, give a name" in answer.json()["detail"]
     assert drawn(server, blend=["<lora:ink:0.5> <lora:neon glow:0.5>", "<blend:composite>"])["state"] == "done"
 
 

@@ -235,12 +235,12 @@ def test_a_client_that_leaves_a_stream_cancels_its_job(client: openai.OpenAI, se
 @pytest.mark.parametrize(
     ("fields", "param", "text"),
     [
-        ({"size": "70x64"}, None, "width is 70; it must be a multiple of 8 from 64 to 4096, the nearest is 72"),
+        ({"size": "70x64"}, None, "width is 70; give a multiple of 8 from 64 to 4096, such as 72"),
         ({"size": "big"}, "size", "size is 'big'; write WIDTHxHEIGHT, such as 1024x1024, or auto"),
         ({"n": 11}, "n", "n: Input should be less than or equal to 10, not '11'"),
         ({"loras": ["../ink"]}, None, '"../ink" is more than tags; write <lora:ink:0.8>, one after the other'),
         ({"loras": ["<lora:ink> a fox"]}, None, '"<lora:ink> a fox" is more than tags'),
-        ({"prompt": "a <lora:inc>"}, None, "inc: no adapter of that name"),
+        ({"prompt": "a <lora:inc>"}, None, "inc: no adapter with that name"),
         ({"loras": {"/etc/passwd": 1}}, None, "is a path"),
         ({"loras": [{"name": "ink", "weight": "much"}]}, None, "ink"),
         ({"background": "transparent"}, "background", "transparent backgrounds cannot be drawn"),
@@ -282,7 +282,7 @@ def test_bodies_that_are_no_request(server: Running) -> None:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl -d says
     answer = server.http.post("/v1/images/generations", content=b'{"prompt": "a"}', headers=form)
-    text = "the body is not said to be JSON; send the header Content-Type: application/json too"
+    text = "the body is not declared as JSON; send the header Content-Type: application/json too"
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, text)
 
 

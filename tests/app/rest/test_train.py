@@ -109,7 +109,7 @@ def test_what_is_wrong(server: Running, method: str, path: str, body: Any, statu
 def test_what_is_sent_wrong(server: Running, tmp_path: Path) -> None:
     for name, files, text in (
         ("../x", [("1.png", png(1))], "'../x' cannot be a data set's name"),
-        ("x", [("1.png", b"<html>")], "1.png is no picture, or a damaged one; save it anew as PNG or JPEG"),
+        ("x", [("1.png", b"<html>")], "1.png is not a picture, or damaged; save it again as PNG or JPEG"),
         ("x", [("1.exe", b"MZ")], "1.exe is of a kind that is not taken"),
         ("x", [], "the form has no file in the field files; send some"),
     ):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lorablend.adapters.errors import BlendError, LorablendError, RequestError
-from lorablend.app.jobs.jobs import Job, Progress
+from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
 from lorablend.app.pictures.png import encode, open_picture, read_png
@@ -66,7 +66,7 @@ def test_adapters_one_after_the_other(service: Service) -> None:
 def test_progress(service: Service) -> None:
     """Steps of the whole grid, and what is being drawn."""
     job = service.grids.submit(asked("steps=30,10", "guidance=1,3"))
-    seen: list[Progress] = []
+    seen: list[JobProgress] = []
     for one in service.jobs.watch(job.id):
         if one.progress:
             seen.append(one.progress)
@@ -91,15 +91,15 @@ WRONG: list[tuple[list[str], dict[str, Any], type[LorablendError], str]] = [
     (["steps=2,0"], {}, RequestError, "steps is 0; give 1 to 1000"),
     (["step=1"], {}, RequestError, 'a grid has no axis "step"; did you mean "steps"?'),
     (["seed=1..60", "guidance=1,2"], {}, RequestError, "the grid has 120 pictures (60×2); give at most 100"),
-    (["seed=1", "seed=2"], {}, RequestError, "seed is on two axes; give each its own"),
+    (["seed=1", "seed=2"], {}, RequestError, "seed is on two axes; give it one"),
     (["weight=0,1"], {}, BlendError, "the axis weight is for all adapters, but there is none"),
     (["weight:inc=1"], {}, BlendError, "did you mean ink?"),
-    (["checkpoint=ink,nosuch"], {}, BlendError, "nosuch: no adapter of that name"),
-    (["seed=1,2"], {"width": 70}, RequestError, "width is 70; it must be a multiple of 8"),
+    (["checkpoint=ink,nosuch"], {}, BlendError, "nosuch: no adapter with that name"),
+    (["seed=1,2"], {"width": 70}, RequestError, "width is 70; give a multiple of 8"),
     (["seed=1,2"], {"model": "large"}, RequestError, "there is no model 'large'"),
     (["seed=1,2"], {"count": 3}, RequestError, "count is 3; a grid draws each of its pictures once"),
     (["strength=0.5,1"], {}, RequestError, "strength is given without image"),
-    (["scheduler=euler,eular"], {}, RequestError, 'unknown scheduler "eular"'),
+    (["scheduler=euler,eular"], {}, RequestError, 'scheduler is "eular"; did you mean "euler"?'),
 ]
 
 

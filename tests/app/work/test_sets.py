@@ -169,7 +169,7 @@ BOMB = blank((15000, 12000))
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (sent(a_png=picture(), b_png=b"<html>"), "b.png is no picture, or a damaged one; save it anew as PNG or JPEG"),
+        (sent(a_png=picture(), b_png=b"<html>"), "b.png is not a picture, or damaged; save it again as PNG or JPEG"),
         (sent(a_png=picture()[:-60]), "a.png cannot be decoded"),
         (sent(a_png=BOMB), "a.png has more than 178 million pixels; scale it down"),
         (sent(a_exe=b"MZ"), "a.exe is of a kind that is not taken; send PNG, JPEG, WebP"),

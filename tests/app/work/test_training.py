@@ -185,7 +185,7 @@ def test_what_a_training_left_is_removed(idle: Service) -> None:
         (folder / name / "step-00000004.checkpoint").write_bytes(b"")
     for name in ("old.toml", "old.safetensors", "older.toml"):
         (folder / name).write_text("")
-    job = idle.jobs.submit("train", {"name": "old"})
+    job = idle.jobs.submit("train", {"set": "knit", "name": "old"})
     with pytest.raises(RequestError, match=f"old is being trained by job {job.number}; stop it first"):
         idle.training.remove("old")
     idle.jobs.cancel(job.id)
@@ -282,7 +282,7 @@ def test_a_file_that_could_not_be_moved(whole: tuple[Service, Job]) -> None:
         service.training(job, lambda progress: True)
     assert (file.read_bytes(), made.read_bytes()) == (b"another", content)
     file.unlink()
-    with pytest.raises(RequestError, match="knit is trained with other settings; give those, or begin anew"):
+    with pytest.raises(RequestError, match="knit is trained with other settings; give those, or start over"):
         service.training.check(asked(rank=4))
     same = asked(sample_every=STEPS)
     assert service.training.check(same) == ("knit is trained already, and goes into the library as it is",)
@@ -319,7 +319,7 @@ def test_stopped_and_gone_on_with_it_is_the_same_file(whole: tuple[Service, Job]
         step = service.training.resumable("knit")
         assert step is not None
         assert 0 < step < STEPS
-        with pytest.raises(LorablendError, match="rank is 4, the checkpoint has 2; give that, or begin anew"):
+        with pytest.raises(LorablendError, match="rank is 4, the checkpoint has 2; give that, or start over"):
             service.training.check(asked(rank=4))
         assert f"goes on after step {step}, where it was stopped" in service.training.check(asked())
         job = service.training.submit(asked(sample_every=STEPS))
@@ -343,4 +343,4 @@ def test_why_it_failed(drawn: Path, tmp_path: Path) -> None:
         service.start()
         ended = service.wait(job)
         assert ended.state == "failed"
-        assert ended.reason == "001.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+        assert ended.reason == "001.png is not a picture, or damaged; save it again as PNG or JPEG"

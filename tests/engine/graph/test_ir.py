@@ -1,4 +1,4 @@
-"""Weights in IR files: names, the three forms, NNCF's rounding, and constants that serve more than one layer."""
+"""Weights in IR files: names, the three forms, NNCF's rounding, and constants that several layers share."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_module_path(name: str, path: str | None) -> None:
 def test_every_parameter_is_found(sdxl_source: Path, sdxl_model: Path, component: str) -> None:
     ir = Ir(sdxl_model / component / "openvino_model.xml")
     tensors = load_file(next((sdxl_source / component).glob("*.safetensors")))
-    if component != "unet":  # transformers 5 has no "text_model." any more
+    if component != "unet":  # transformers 5 has dropped "text_model."
         tensors = {key if key.startswith("text_") else f"text_model.{key}": value for key, value in tensors.items()}
     assert ir.shapes.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -68,7 +68,7 @@ def test_no_ir(tmp_path: Path) -> None:
     )
 
 
-# --- graphs made by hand ---
+# --- hand-made graphs ---
 
 
 def _linear(x: ov.Output, weight: ov.Node, path: str) -> ov.Node:
@@ -126,7 +126,7 @@ def test_bf16_rounds_to_nearest(tmp_path: Path) -> None:
     stored = op.constant(np.zeros((4, 8), np.float32), ov.Type.bf16)
     source = _save(tmp_path / "a.xml", {"a": op.convert(stored, ov.Type.f32)}, _input())
     new = np.random.default_rng(0).normal(0, 1, (4, 8)).astype(np.float32)
-    new[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8  # ties, to the even side
+    new[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8  # ties, which round to even
     rewrite_weights(source, tmp_path / "out.xml", {"a.weight": lambda _: new})
     written = Ir(tmp_path / "out.xml")
     assert written.weight("a.weight").values.element_type == "bf16"
@@ -135,7 +135,7 @@ def test_bf16_rounds_to_nearest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["f32", "f16", "int8_sym", "int8_asym"])
 def test_equal_constants_stored_once(tmp_path: Path, form: str) -> None:
-    """Three layers whose weights lie at the same bytes: each of them changes alone."""
+    """Three layers whose weights share the same bytes: each can change alone."""
     weight = np.random.default_rng(0).normal(0, 1, (4, 8)).astype(np.float32)
     layers = {path: op.constant(weight) for path in ("a", "b", "c")}
     source = _save(tmp_path / "source.xml", layers, _input(), form=form)

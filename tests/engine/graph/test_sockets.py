@@ -1,4 +1,4 @@
-"""Sockets alone, on the SDXL-shaped UNet: the graph with deltas plugged in is the graph with them in its weights."""
+"""Sockets of the SDXL-shaped UNet: a graph with deltas plugged in equals a graph with them in its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lorablend.engine.live.compiler import Compiler
 from lorablend.engine.live.runtime import LiveRuntime
 from lorablend.engine.live.tensor_cache import TensorCache
 from lorablend.engine.live.text import Conditioning
-from lorablend.engine.live.unet import Unet, Variant, make_static
+from lorablend.engine.live.unet import GraphVariant, Unet, make_static
 from lorablend.engine.model_folder import ModelFolder
 
 
@@ -62,7 +62,7 @@ def conditioning() -> Conditioning:
 
 @pytest.fixture(scope="module")
 def bare(sdxl_model: Path, conditioning: Conditioning) -> np.ndarray:
-    """What the graph without sockets predicts."""
+    """The prediction of the graph without sockets."""
     compiled = ov.Core().compile_model(_read(sdxl_model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     inputs = {
         "sample": SAMPLE,
@@ -79,11 +79,11 @@ def bare(sdxl_model: Path, conditioning: Conditioning) -> np.ndarray:
 def test_rank_zero_changes_nothing(
     sdxl_model: Path, conditioning: Conditioning, bare: np.ndarray, gates: bool, steered: bool
 ) -> None:
-    """With whatever sockets, an empty blend is the bare graph."""
-    unet = _unet(sdxl_model, Variant(gates=gates, steered=steered))
+    """An empty blend equals the bare graph, with all kinds of sockets."""
+    unet = _unet(sdxl_model, GraphVariant(gates=gates, steered=steered))
     unet.plug([])
-    ours = unet(SAMPLE, 500.0, unet.prompt(conditioning))
-    assert np.abs(ours - bare).max() < 1e-5 * np.abs(bare).max()  # f32: fused in another order
+    actual = unet(SAMPLE, 500.0, unet.prompt(conditioning))
+    assert np.abs(actual - bare).max() < 1e-5 * np.abs(bare).max()  # f32, fused in another order
 
 
 def test_what_depends_on_the_prompt_alone_is_cut_out(sdxl_model: Path) -> None:
@@ -106,17 +106,17 @@ def test_an_attention_in_pieces_cannot_be_steered() -> None:
     with pytest.raises(ModelError) as caught:
         split_context(new_model([op.result(scores)], [latent, prompt], "unet"), ov.Type.f32, Steering({4: (2, 2)}))
     assert str(caught.value) == (
-        "the UNet's scores is a step of an attention that was taken apart, and masks and ramps need it whole; "
+        "the UNet's scores is one step of an attention, but masks and ramps need an attention in one operation; "
         "export the model again with `lorablend convert`"
     )
 
 
 @pytest.fixture(scope="module")
 def unet(sdxl_model: Path) -> Unet:
-    return _unet(sdxl_model, Variant())
+    return _unet(sdxl_model, GraphVariant())
 
 
-def _unet(folder: Path, variant: Variant) -> Unet:
+def _unet(folder: Path, variant: GraphVariant) -> Unet:
     model = ModelFolder(folder)
     compiler = Compiler(ov.Core(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}, ov.Type.f32, TensorCache(1 << 28))
     return Unet(compiler, model, (64, 64), lambda path: model.graphs["unet"].read(f"{path}.weight"), variant)
@@ -155,14 +155,14 @@ def test_stacker_folds_weights_and_concatenates(kind: ov.Type) -> None:
     rng = np.random.default_rng(0)
     one = rng.standard_normal((6, 3), np.float32).astype(kind.to_dtype())
     other = rng.standard_normal((6, 2), np.float32).astype(kind.to_dtype())
-    one.flags.writeable = False  # as a mapped file's are
+    one.flags.writeable = False  # like a mapped file's
     stacker = Stacker(ov.Core(), ov.Type.f32)
     expected = np.concatenate([one.astype(np.float32) * np.float32(0.3), other.astype(np.float32) * -2], axis=1)
     assert np.array_equal(stacker([(one, 0.3), (other, -2.0)], 1).data, expected)
 
 
 def test_stacker_rounds_to_the_nearest_bf16() -> None:
-    """Beside torch's own rounding, bit by bit; truncation would be off in half of the numbers."""
+    """Compared with torch's rounding bit by bit; truncation would differ in half of the numbers."""
     import torch
 
     values = np.random.default_rng(0).standard_normal((5, 7000), np.float32)
@@ -173,7 +173,7 @@ def test_stacker_rounds_to_the_nearest_bf16() -> None:
 
 @pytest.mark.parametrize("precision", [None, "f32", "bf16"])
 def test_sockets_take_what_the_graph_computes_in(sdxl_model: Path, tmp_path: Path, precision: str | None) -> None:
-    """Else the plugin converts every factor at every step."""
+    """Otherwise the plugin would convert every factor in every step."""
     runtime = LiveRuntime(ModelFolder(sdxl_model), "CPU", precision, tmp_path)
     _, unet = runtime._load((64, 64), Blend(), {}, False)  # pyright: ignore[reportPrivateUsage]
     compiled = unet._request.main.get_compiled_model()  # pyright: ignore[reportPrivateUsage]

@@ -1,4 +1,4 @@
-"""Schedules, turns, averaged guidance and masks, beside diffusers and PEFT told to do the same."""
+"""Schedules, turns, averaged guidance and masks, compared with diffusers and PEFT doing the same."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lorablend.adapters import Adapter, Blend, BlendItem, Mask, Schedule, load_a
 from lorablend.adapters.errors import BlendError
 from lorablend.engine import Pipeline
 from tests.engine import reference
-from tests.engine.conftest import STEPS
+from tests.engine.reference import STEPS
 
-SETTINGS: dict[str, Any] = {"guidance_scale": 4.0, "width": 96, "height": 64}  # so that neither is taken for the other
+SETTINGS: dict[str, Any] = {"guidance_scale": 4.0, "width": 96, "height": 64}  # two sizes, to notice a mix-up
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def latents() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def files(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two adapters that change all that LCM-LoRA changes, convolutions included."""
+    """Two adapters that change every layer that LCM-LoRA changes, including convolutions."""
     folder = tmp_path_factory.mktemp("steered")
     return [
         reference.save_adapter(
@@ -61,15 +61,15 @@ def live(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
     return make_pipeline()
 
 
-def _ours(live: Pipeline, blend: Blend, latents: np.ndarray) -> np.ndarray:
+def _live_picture(live: Pipeline, blend: Blend, latents: np.ndarray) -> np.ndarray:
     result = live.generate(
         reference.PROMPT, reference.NEGATIVE, blend=blend, latents=latents, steps=STEPS, seed=0, **SETTINGS
     )
     return np.array(result.images[0])
 
 
-def _theirs(pipeline: Any, latents: np.ndarray, before_step: Callable[[int], None]) -> np.ndarray:
-    """diffusers' picture, with something changed before every step."""
+def _reference_picture(pipeline: Any, latents: np.ndarray, before_step: Callable[[int], None]) -> np.ndarray:
+    """diffusers' picture, with `before_step` called before every step."""
     import torch
 
     def after(_pipeline: Any, step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def test_factors_of_each_step(
     def before_step(step: int) -> None:
         torch_pipeline.set_adapters(["one", "two"], [0.8 * factors[step][0], -0.6 * factors[step][1]])
 
-    theirs = _theirs(torch_pipeline, latents, before_step)
-    assert reference.levels_apart(_ours(live, _blend(adapters, one, two, **mode), latents), theirs) <= 1
+    expected = _reference_picture(torch_pipeline, latents, before_step)
+    assert reference.levels_apart(_live_picture(live, _blend(adapters, one, two, **mode), latents), expected) <= 1
 
 
 def test_composite_averages_the_guidance(
@@ -147,20 +147,22 @@ def test_composite_averages_the_guidance(
         return (sum(outputs) / 2,)
 
     monkeypatch.setattr(unet, "forward", average)
-    theirs = _theirs(torch_pipeline, latents, lambda _: None)
-    assert reference.levels_apart(_ours(live, _blend(adapters, {}, {}, mode="composite"), latents), theirs) <= 1
+    expected = _reference_picture(torch_pipeline, latents, lambda _: None)
+    assert (
+        reference.levels_apart(_live_picture(live, _blend(adapters, {}, {}, mode="composite"), latents), expected) <= 1
+    )
 
 
 def test_masks(
     live: Pipeline, sdxl_source: Path, files: list[Path], adapters: list[Adapter], latents: np.ndarray
 ) -> None:
-    """Beside a torch UNet in which every layer adds its update only where the mask is."""
+    """Compared with a torch UNet in which every layer adds its update only where the mask is."""
     left, soft = Mask(box=(0, 0, 0.4, 1)), Mask(picture=np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
     blend = _blend(adapters, {"mask": left}, {"mask": soft})
-    theirs = _masked(sdxl_source, files, {"one": left, "two": soft}, {"one": 0.8, "two": -0.6}, latents)
-    ours = _ours(live, blend, latents)
-    assert reference.levels_apart(ours, theirs) <= 1
-    assert reference.levels_apart(ours, _ours(live, _blend(adapters, {}, {}), latents)) > 5
+    expected = _masked(sdxl_source, files, {"one": left, "two": soft}, {"one": 0.8, "two": -0.6}, latents)
+    actual = _live_picture(live, blend, latents)
+    assert reference.levels_apart(actual, expected) <= 1
+    assert reference.levels_apart(actual, _live_picture(live, _blend(adapters, {}, {}), latents)) > 5
 
 
 def test_mask_and_ramp_and_one_that_acts_everywhere(
@@ -170,18 +172,20 @@ def test_mask_and_ramp_and_one_that_acts_everywhere(
     mask = Mask(box=(0.25, 0.5, 1, 1))
     half = Schedule(ramp=(0.5, 0.5))
     blend = _blend(adapters, {"mask": mask, "schedule": half}, {})
-    theirs = _masked(sdxl_source, files, {"one": mask, "two": None}, {"one": 0.4, "two": -0.6}, latents)
-    assert reference.levels_apart(_ours(live, blend, latents), theirs) <= 1
+    expected = _masked(sdxl_source, files, {"one": mask, "two": None}, {"one": 0.4, "two": -0.6}, latents)
+    assert reference.levels_apart(_live_picture(live, blend, latents), expected) <= 1
 
 
-def test_a_mask_over_all_is_none(live: Pipeline, adapters: list[Adapter], latents: np.ndarray) -> None:
+def test_a_mask_over_everything_changes_nothing(live: Pipeline, adapters: list[Adapter], latents: np.ndarray) -> None:
     everywhere = {"mask": Mask(box=(0, 0, 1, 1))}
-    ours = _ours(live, _blend(adapters, everywhere, {}), latents)
-    assert reference.levels_apart(ours, _ours(live, _blend(adapters, {}, {}), latents)) <= 1
+    actual = _live_picture(live, _blend(adapters, everywhere, {}), latents)
+    assert reference.levels_apart(actual, _live_picture(live, _blend(adapters, {}, {}), latents)) <= 1
 
 
-def test_text_encoders_hear_only_what_acts_in_the_step(live: Pipeline, lora_dir: Path, latents: np.ndarray) -> None:
-    """A mask over all changes nothing: neither for a window, nor where the adapters take turns."""
+def test_text_encoders_have_only_adapters_that_act_in_the_step(
+    live: Pipeline, lora_dir: Path, latents: np.ndarray
+) -> None:
+    """A mask over everything changes nothing, neither with a window nor when adapters take turns."""
     one, two = (load_adapter(lora_dir / f"{name}.safetensors") for name in ("kohya_text", "peft"))
     everywhere = Mask(box=(0, 0, 1, 1))
     for mode, schedule in (("sum", Schedule(stop=3)), ("switch", None)):
@@ -189,20 +193,22 @@ def test_text_encoders_hear_only_what_acts_in_the_step(live: Pipeline, lora_dir:
             Blend((BlendItem(one, schedule=schedule), BlendItem(two, 0.7, text_encoder=0, mask=mask)), mode)
             for mask in (None, everywhere)
         )
-        assert reference.levels_apart(_ours(live, masked, latents), _ours(live, plain, latents)) <= 1, mode
+        assert reference.levels_apart(_live_picture(live, masked, latents), _live_picture(live, plain, latents)) <= 1, (
+            mode
+        )
 
 
 def test_a_steered_graph_draws_what_the_plain_one_does(
     live: Pipeline, make_pipeline: Callable[..., Pipeline], adapters: list[Adapter], latents: np.ndarray
 ) -> None:
-    _ours(live, _blend(adapters, {"schedule": Schedule(ramp=(0, 1))}, {}), latents)
-    steered = _ours(live, _blend(adapters, {}, {}), latents)
-    assert reference.levels_apart(steered, _ours(make_pipeline(), _blend(adapters, {}, {}), latents)) <= 1
+    _live_picture(live, _blend(adapters, {"schedule": Schedule(ramp=(0, 1))}, {}), latents)
+    steered = _live_picture(live, _blend(adapters, {}, {}), latents)
+    assert reference.levels_apart(steered, _live_picture(make_pipeline(), _blend(adapters, {}, {}), latents)) <= 1
 
 
 def test_composite_takes_no_masks(live: Pipeline, adapters: list[Adapter], latents: np.ndarray) -> None:
     with pytest.raises(BlendError) as caught:
-        _ours(live, _blend(adapters, {"mask": Mask(box=(0, 0, 1, 1))}, {}, mode="composite"), latents)
+        _live_picture(live, _blend(adapters, {"mask": Mask(box=(0, 0, 1, 1))}, {}, mode="composite"), latents)
     assert str(caught.value) == "mode composite takes neither masks nor ramps; use sum, or leave them out"
 
 
@@ -213,10 +219,10 @@ def _masked(
     weights: Mapping[str, float],
     latents: np.ndarray,
 ) -> np.ndarray:
-    """The reference for masks: PEFT's layers, their updates multiplied with the mask at their own resolution.
+    """The reference for masks: PEFT's layers, with updates multiplied by the mask at each layer's resolution.
 
-    Keys and values of cross-attention belong to no place: attention runs with those of the adapters without a mask,
-    and again for each masked adapter with its own added, and the outputs are added up by the masks.
+    Keys and values of cross-attention have no place. So attention runs with those of the adapters without a mask, and
+    again for each masked adapter with its own added, and the masks weight the sum of the outputs.
     """
     import torch
     from peft.tuners.lora import LoraLayer
@@ -253,11 +259,11 @@ def _masked(
     for path, attention in unet.named_modules():
         if path.endswith("attn2"):
             attention.set_processor(_Regions(update, cells_of, masks))
-    return _theirs(pipeline, latents, lambda _: None)
+    return _reference_picture(pipeline, latents, lambda _: None)
 
 
 def _hook_time(block: Any, update: Any, places_first: Any) -> None:
-    """What time_emb_proj adds to all places of the feature map before norm2, only where the masks are."""
+    """Add time_emb_proj's updates to the feature map before norm2, only where the masks are."""
     layer = block.time_emb_proj
     changes = {}
 
@@ -275,7 +281,7 @@ def _hook_time(block: Any, update: Any, places_first: Any) -> None:
 
 
 class _Regions:
-    """Cross-attention of a diffusers `Attention`, one pair of keys and values per adapter."""
+    """The cross-attention of a diffusers `Attention`, with a pair of keys and values for each adapter."""
 
     def __init__(self, update: Any, cells_of: Any, masks: Mapping[str, Mask | None]) -> None:
         self._update, self._cells_of = update, cells_of

@@ -1,4 +1,4 @@
-"""What is compiled, and kept on disk."""
+"""Compiled graphs and their cache on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def drawn(model: Path, cache: Path, **options: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["live", "genai"])
 def test_one_precision_does_not_draw_with_what_another_compiled(sdxl_model: Path, tmp_path: Path, runtime: str) -> None:
-    """OpenVINO's cache tells the precisions of a CPU's graphs apart only where something else does, too."""
+    """OpenVINO's cache does not tell a CPU graph's precisions apart, unless something else does."""
     alone = drawn(sdxl_model, tmp_path / "alone", runtime=runtime)
     exact = drawn(sdxl_model, tmp_path / "shared", runtime=runtime, precision="f32")
     for _ in range(2):
@@ -33,7 +33,7 @@ def test_numbers_that_overflow_are_no_picture(sdxl_model: Path, tmp_path: Path) 
     write_kohya(tmp_path / "ink.safetensors", random_factors(shapes))
     pipe = Pipeline(sdxl_model, cache_dir=tmp_path / "cache")
     with pytest.raises(
-        ModelError, match=r"there is no picture: numbers of the UNet of .* overflow; give precision f32"
+        ModelError, match=r"no picture was drawn: numbers in the UNet of .* overflow; use precision f32"
     ):
         pipe.generate("a fox", blend=[(tmp_path / "ink.safetensors", 1e38)], steps=1, width=64, height=64)
     assert np.asarray(pipe.generate("a fox", steps=1, width=64, height=64).images[0]).any()

@@ -8,12 +8,12 @@ import pytest
 
 from lorablend.engine.live.context_mix import ContextMix
 
-COEFFICIENTS = np.array([[0.5, 0.25], [0, 1], [2, -1]], np.float32)  # whose products and sums are exact in f32
+COEFFICIENTS = np.array([[0.5, 0.25], [0, 1], [2, -1]], np.float32)  # products and sums are exact in f32
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("float32", "int32"), ("bfloat16", "int16")])
 def test_sums_are_rounded_to_the_nearest(kind: str, bits: str) -> None:
-    """Beside torch, bit by bit; truncation would make them smaller on average."""
+    """Compared with torch bit by bit; truncation would make the sums smaller on average."""
     import torch
 
     values = torch.randn((2, 5, 700), generator=torch.Generator().manual_seed(0)).to(getattr(torch, kind))

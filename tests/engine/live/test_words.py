@@ -1,4 +1,4 @@
-"""Words of its own that an adapter brings along: textual inversions beside diffusers'."""
+"""Words that an adapter brings along: textual inversions, compared with diffusers'."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lorablend.adapters.errors import BlendError
 from lorablend.engine import Pipeline
 from lorablend.engine.live.text import split_at_names
 from tests.engine import reference
-from tests.engine.conftest import STEPS
+from tests.engine.reference import STEPS
 
 SETTINGS: dict[str, Any] = {"guidance_scale": 4.0}
 
 
 @pytest.fixture(scope="module")
 def vectors() -> dict[str, np.ndarray]:
-    """Two vectors for each text encoder, of the size of its own."""
+    """Two vectors for each text encoder, of its own width."""
     rng = np.random.default_rng(9)
     return {
         name: rng.normal(0, 0.02, (2, width)).astype(np.float32) for name, width in (("clip_l", 32), ("clip_g", 64))
@@ -55,7 +55,7 @@ def diffusers_with_the_word(sdxl_source: Path, vectors: dict[str, np.ndarray]) -
 
 
 @pytest.mark.parametrize("prompt", ["a inkfox in snow", "<inkfox>, a cat", "a cat, embedding:inkfox", "InkFox"])
-def test_beside_textual_inversion(
+def test_same_as_textual_inversion(
     prompt: str, pipeline: Pipeline, diffusers_with_the_word: Any, lora_dir: Path, bundle: Path, latents: np.ndarray
 ) -> None:
     plain = prompt.replace("<inkfox>", "inkfox").replace("embedding:inkfox", "inkfox").replace("InkFox", "inkfox")
@@ -78,14 +78,14 @@ def test_two_adapters_with_the_same_word(pipeline: Pipeline, bundle: Path, vecto
 
 
 def test_a_prompt_that_is_too_long_without_them(pipeline: Pipeline, bundle: Path) -> None:
-    """Two vectors fit where six letters do not; the first step has the letters."""
+    """Two vectors fit where six letters do not; in the first step the word is spelled in letters."""
     late = Blend((BlendItem(load_adapter(bundle), schedule=Schedule(start=2)),))
     result = pipeline.generate("cat " * 72 + "inkfox", blend=late, steps=2, guidance_scale=1)
     assert len(result.warnings) == 1
     assert result.warnings[0].startswith("the prompt is too long for the model; left out: ")
 
 
-def test_baked_they_are_refused(make_pipeline: Callable[..., Pipeline], bundle: Path) -> None:
+def test_words_cannot_be_baked(make_pipeline: Callable[..., Pipeline], bundle: Path) -> None:
     with pytest.raises(BlendError) as caught:
         make_pipeline(runtime="genai").generate("a fox", blend=[(bundle, 1)], steps=1)
     assert str(caught.value) == ("bundle brings words of its own (inkfox), which weights cannot hold; use runtime=live")
@@ -101,7 +101,7 @@ def test_baked_they_are_refused(make_pipeline: Callable[..., Pipeline], bundle: 
         ("inky ink_ think", ["inky ink_ think"]),
         ("<ink>,Ink-fox", [1, ",", 2]),
         ("embedding:ink-fox embedding:fox", [2, " embedding:fox"]),
-        ("an ınk", ["an ", 1]),  # without a dot: another letter of the same letter case
+        ("an ınk", ["an ", 1]),  # dotless: re.IGNORECASE takes it for an i
     ],
 )
 def test_names_are_whole_words(text: str, parts: list[Any]) -> None:

@@ -27,12 +27,12 @@ CLASSES = {
     "tcd": "TCDScheduler",
 }
 
-# Largest difference allowed, as a part of the largest latent: both sides round to float32 (6e-8) in each of up to 30
-# steps, in another order. The largest seen is 3e-6 in the Euler family, where diffusers subtracts numbers of size sigma
-# (14.6) from each other, and 2e-6 elsewhere.
+# The largest difference allowed, relative to the largest latent. Both sides round to float32 (6e-8) in each of up to 30
+# steps, in a different order. The largest difference measured is 3e-6 in the Euler family, where diffusers subtracts
+# numbers of size sigma (14.6) from each other, and 2e-6 elsewhere.
 TOLERANCE = 1e-5
-# From a zero-SNR start, sigma 4096, the same subtraction leaves an error of up to 4096 * 4 * 6e-8 in diffusers. Ours
-# has no such subtraction, see test_large_sigmas_stay_exact.
+# From a zero-SNR start, sigma 4096, that subtraction leaves an error of up to 4096 * 4 * 6e-8 in diffusers. lorablend
+# does not subtract so, see test_large_sigmas_stay_exact.
 EULER_ZERO_SNR_TOLERANCE = 2e-3
 
 SDXL = {
@@ -51,7 +51,7 @@ MIX = np.random.default_rng(1).standard_normal((4, 4)) / 2
 
 
 def toy(x: np.ndarray, t: float) -> np.ndarray:
-    """A smooth, bounded UNet, computed in float64 so that both sides get the same answer to the same question."""
+    """A smooth, bounded UNet, computed in float64 so that both sides get the same answer for the same input."""
     mixed = np.einsum("oc,nchw->nohw", MIX, x.astype(np.float64))
     return np.tanh(mixed + np.sin(t / 150)).astype(np.float32)
 
@@ -72,7 +72,7 @@ def with_spacing(config: dict[str, Any], spacing: str) -> dict[str, Any]:
 def run_diffusers(
     monkeypatch, name: str, config: dict[str, Any], steps: int, strength: float | None, model=toy, own=None
 ):
-    """(timesteps, final latents) of diffusers' class, used as its pipelines use it; own: timesteps of the caller's."""
+    """The timesteps and final latents of diffusers' class, used as in its pipelines. own: the caller's timesteps."""
     if name == "dpmpp_2m_sde":
         config = config | {"algorithm_type": "sde-dpmsolver++"}
     scheduler = getattr(diffusers, CLASSES[name]).from_config(config)
@@ -98,7 +98,7 @@ def run_diffusers(
     return timesteps.numpy(), x.numpy()
 
 
-def run_ours(
+def run_lorablend(
     name: str,
     config: dict[str, Any],
     steps: int,
@@ -107,7 +107,7 @@ def run_ours(
     model=toy,
     own=None,
 ):
-    """(plan, final latents)."""
+    """The plan and the final latents."""
     schedule = NoiseSchedule.from_config(config)
     run = plan(name, steps, schedule, spacing=spacing, strength=strength, timesteps=own)
     draw = noises()
@@ -117,7 +117,7 @@ def run_ours(
 
 
 def difference(expected: tuple[np.ndarray, np.ndarray], got: tuple[Plan, np.ndarray]) -> float:
-    """Largest difference of the final latents, as a part of the largest one, after comparing the timesteps."""
+    """The largest difference of the final latents, relative to the largest latent. Compares the timesteps too."""
     assert got[0].timesteps.dtype.kind == expected[0].dtype.kind
     np.testing.assert_allclose(got[0].timesteps, expected[0], atol=1e-3)
     assert got[1].dtype == np.float32
@@ -129,12 +129,12 @@ def cases() -> Iterator[tuple[str, str, str, bool]]:
         SCHEDULERS.items(), ("epsilon", "v_prediction", "sample"), (False, True)
     ):
         if name == "euler_a" and prediction_type == "sample":
-            continue  # diffusers has not built it
+            continue  # not built in diffusers
         if zero_snr and prediction_type == "epsilon" and info.family in ("ddim", "distilled"):
-            continue  # diffusers divides by zero; refused here
+            continue  # diffusers divides by zero; lorablend refuses
         for spacing in info.spacings:
             if name == "euler_a" and spacing in ("karras", "exponential"):
-                continue  # diffusers has none; test_euler_a_takes_the_sigmas_of_euler
+                continue  # not in diffusers; see test_euler_a_takes_the_sigmas_of_euler
             yield name, spacing, prediction_type, zero_snr
 
 
@@ -146,7 +146,7 @@ def test_final_latents(monkeypatch, name, spacing, prediction_type, zero_snr):
         if strength is not None and int(steps * strength) == 0:
             continue
         expected = run_diffusers(monkeypatch, name, with_spacing(config, spacing), steps, strength)
-        got = run_ours(name, config, steps, strength, spacing)
+        got = run_lorablend(name, config, steps, strength, spacing)
         assert difference(expected, got) < tolerance, f"{steps} steps, strength {strength}"
 
 
@@ -166,12 +166,12 @@ OWN_TIMESTEPS = [
 @pytest.mark.parametrize(("name", "own"), OWN_TIMESTEPS)
 @pytest.mark.parametrize("settings", [{}, {"timestep_spacing": "trailing", "final_sigmas_type": "sigma_min"}])
 def test_timesteps_of_the_callers_own(monkeypatch, name, own, settings):
-    """As diffusers, Euler starts where the model's own spacing says, whatever the timesteps."""
+    """As in diffusers, Euler's start depends on the model's own spacing, not on the timesteps."""
     for strength in (None, 0.3, 0.65, 1.0):
         if strength is not None and int(len(own) * strength) == 0:
             continue
         expected = run_diffusers(monkeypatch, name, SDXL | settings, len(own), strength, own=own)
-        got = run_ours(name, SDXL | settings, len(own), strength, own=own)
+        got = run_lorablend(name, SDXL | settings, len(own), strength, own=own)
         assert difference(expected, got) < TOLERANCE, f"strength {strength}"
 
 
@@ -214,23 +214,23 @@ SETTINGS = [
 def test_the_models_own_settings(monkeypatch, name, settings):
     for steps in (4, 20):
         expected = run_diffusers(monkeypatch, name, SDXL | settings, steps, None)
-        got = run_ours(name, SDXL | settings, steps, None)
+        got = run_lorablend(name, SDXL | settings, steps, None)
         assert difference(expected, got) < TOLERANCE, f"{steps} steps"
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_default_configs(monkeypatch, tmp_path, name):
-    """The file that each class writes about itself, and a config that leaves all but the class out."""
+    """Each class's own config file, and a config that has nothing but the class."""
     getattr(diffusers, CLASSES[name])().save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "scheduler_config.json").read_text())
     for config in (saved, {"_class_name": CLASSES[name], "clip_sample": False}):
         expected = run_diffusers(monkeypatch, name, config, 10, None)
-        assert difference(expected, run_ours(name, config, 10, None)) < TOLERANCE
+        assert difference(expected, run_lorablend(name, config, 10, None)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_step(monkeypatch, name):
-    """Not only the end: what the model is asked in every step is the same."""
+    """Not only the end: the model's inputs in every step are the same."""
     asked: list[np.ndarray] = []
 
     def model(x: np.ndarray, t: float) -> np.ndarray:
@@ -238,10 +238,10 @@ def test_every_step(monkeypatch, name):
         return toy(x, t)
 
     run_diffusers(monkeypatch, name, SDXL, 8, None, model)
-    run_ours(name, SDXL, 8, None, model=model)
+    run_lorablend(name, SDXL, 8, None, model=model)
     assert len(asked) == 16
-    for theirs, ours in zip(asked[:8], asked[8:], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE * np.abs(theirs).max())
+    for expected, actual in zip(asked[:8], asked[8:], strict=True):
+        np.testing.assert_allclose(actual, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
@@ -249,7 +249,7 @@ def test_alphas_cumprod(beta_schedule):
     config = SDXL | {"beta_schedule": beta_schedule}
     expected = diffusers.EulerDiscreteScheduler.from_config(config).alphas_cumprod.numpy()
     np.testing.assert_allclose(NoiseSchedule.from_config(config).alphas_cumprod, expected, rtol=3e-7)
-    # torch's square root is not correctly rounded, and the rescaling adds its errors up.
+    # torch's square root is not correctly rounded, and the rescaling accumulates its errors.
     config |= {"rescale_betas_zero_snr": True}
     expected = diffusers.DDIMScheduler.from_config(config).alphas_cumprod.numpy()
     np.testing.assert_allclose(NoiseSchedule.from_config(config).alphas_cumprod, expected, rtol=2e-5)

@@ -1,4 +1,4 @@
-"""The schedulers on their own: refusals, and what a sampler does for models whose answer is known."""
+"""The schedulers on their own: refusals, and samplers of models whose answer is known."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ MEAN, STD = 0.3, 0.8
 
 
 def gaussian(x, sigma, t):
-    """The perfect denoiser of pictures whose every value is normal with MEAN and STD."""
+    """The perfect denoiser of pictures whose values are all normal with MEAN and STD."""
     return (STD**2 * x + sigma**2 * MEAN) / (STD**2 + sigma**2)
 
 
@@ -47,13 +47,13 @@ def test_labels():
     }
 
 
-# What a sampler does
+# Samplers
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8), (2, 3), (5,)])
 def test_a_model_sure_of_its_picture_gets_it(name, shape):
-    """Whatever the noise, in any shape, as float32."""
+    """With any noise, in any shape, as float32."""
     picture = np.linspace(-2, 2, int(np.prod(shape)), dtype=np.float32).reshape(shape)
     run = plan(name, 10, SCHEDULE)
     noise = normal(shape)
@@ -70,7 +70,7 @@ def test_a_model_sure_of_its_picture_gets_it(name, shape):
 def test_deterministic_samplers_solve_the_ode(name, spacing, order):
     """For Gaussian pictures the probability flow is known; doubling the steps divides the error by 2^order.
 
-    The run ends where the model's own sigmas end: a last step down to 0 is of first order for every sampler.
+    The run ends at the lowest of the model's own sigmas, because a last step down to 0 is of first order anyway.
     """
     schedule = NoiseSchedule.from_config(SDXL | {"final_sigmas_type": "sigma_min", "set_alpha_to_one": False})
     start = np.linspace(-20, 20, 9, dtype=np.float32)
@@ -113,26 +113,26 @@ def test_lcm_keeps_the_distribution_of_a_consistency_model():
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_the_callback_sees_every_step_and_noise_is_drawn_once_per_noisy_step(name):
     run = plan(name, 6, SCHEDULE)
-    drawn, seen, asked = [], [], []
+    noises, reports, calls = [], [], []
 
     def noise():
-        drawn.append(0)
+        noises.append(0)
         return np.ones((2, 2), dtype=np.float32)
 
     def denoise(x, sigma, t):
-        asked.append((sigma, t))
+        calls.append((sigma, t))
         return x / 2
 
     start = np.ones((2, 2), dtype=np.float32)
-    sample(run, denoise, start, noise, lambda *step: seen.append(step))
-    assert [index for index, *_ in seen] == list(range(6))
-    assert asked == list(zip(run.sigmas[:-1].tolist(), run.timesteps.tolist(), strict=True))
-    np.testing.assert_array_equal(seen[0][2], start)
-    for (_, sigma, x, denoised), (asked_sigma, _) in zip(seen, asked, strict=True):
-        assert sigma == asked_sigma
+    sample(run, denoise, start, noise, lambda *report: reports.append(report))
+    assert [index for index, *_ in reports] == list(range(6))
+    assert calls == list(zip(run.sigmas[:-1].tolist(), run.timesteps.tolist(), strict=True))
+    np.testing.assert_array_equal(reports[0][2], start)
+    for (_, sigma, x, denoised), (called_sigma, _) in zip(reports, calls, strict=True):
+        assert sigma == called_sigma
         np.testing.assert_array_equal(denoised, x / 2)
     # The last step ends without noise.
-    assert len(drawn) == (5 if name in NOISY else 0)
+    assert len(noises) == (5 if name in NOISY else 0)
 
 
 def test_a_callback_that_raises_ends_the_run():
@@ -175,8 +175,7 @@ def test_strength_leaves_out_the_first_steps(name):
 
 def test_spacing_none_is_the_models_own():
     karras = NoiseSchedule.from_config(SDXL | {"timestep_spacing": "leading", "use_karras_sigmas": True})
-    found = {name: plan(name, 4, karras).spacing for name in SCHEDULERS}
-    assert found == {
+    assert {name: plan(name, 4, karras).spacing for name in SCHEDULERS} == {
         "euler": "karras",
         "euler_a": "karras",
         "dpmpp_2m": "karras",
@@ -199,7 +198,7 @@ def test_euler_a_takes_the_sigmas_of_euler(spacing):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_timesteps_that_a_spacing_would_choose(name):
-    """The same run, ddim's too: it goes down by 125 timesteps, which is where the next of the eight is."""
+    """The run is the same. For ddim too: 125 timesteps down, the next of the eight steps begins."""
     spaced = plan(name, 8, SCHEDULE, spacing="trailing")
     own = plan(name, 8, SCHEDULE, timesteps=spaced.timesteps.tolist())
     assert own.spacing is None
@@ -209,7 +208,7 @@ def test_timesteps_that_a_spacing_would_choose(name):
         np.testing.assert_allclose(getattr(own, values), getattr(spaced, values), rtol=1e-6)
 
 
-def test_timesteps_stand_over_a_spacing_that_is_not_built():
+def test_timesteps_replace_a_spacing_that_is_not_built():
     schedule = NoiseSchedule.from_config(SDXL | {"use_beta_sigmas": True})
     np.testing.assert_array_equal(plan("euler", 2, schedule, timesteps=(999, 499)).timesteps, [999, 499])
 
@@ -225,7 +224,7 @@ def test_euler_starts_higher_in_the_leading_spacing():
     assert trailing.init_sigma == float(trailing.sigmas[0])
 
 
-def test_trailing_has_as_many_steps_as_asked():
+def test_trailing_has_as_many_steps_as_requested():
     """diffusers has 62 timesteps for 61 steps, the last of them -1."""
     for steps in (61, 103, 995):
         run = plan("euler", steps, SCHEDULE, "trailing")
@@ -278,10 +277,10 @@ def test_own_spacing_that_is_not_built():
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
     [
-        ("euler", 0, "steps 0 is out of range for euler: ask for 1 to 1000"),
-        ("ddim", 1001, "steps 1001 is out of range for ddim: ask for 1 to 1000"),
-        ("lcm", 51, "steps 51 is out of range for lcm: ask for 1 to 50"),
-        ("dpmpp_2m", 1000, "steps 1000 is too many for dpmpp_2m with linspace spacing: two fall on one timestep"),
+        ("euler", 0, "steps 0 is out of range for euler: give 1 to 1000"),
+        ("ddim", 1001, "steps 1001 is out of range for ddim: give 1 to 1000"),
+        ("lcm", 51, "steps 51 is out of range for lcm: give 1 to 50"),
+        ("dpmpp_2m", 1000, "steps 1000 is too many for dpmpp_2m with linspace spacing: two share a timestep"),
     ],
 )
 def test_steps_out_of_range(name, steps, message):
@@ -293,10 +292,10 @@ def test_steps_out_of_range(name, steps, message):
     [
         ("lcm", (999, 499, 499), "timesteps must fall, but 499 comes after 499: give the largest first"),
         ("euler", (249, 999), "timesteps must fall, but 999 comes after 249: give the largest first"),
-        ("euler", (1000, 1), "timestep 1000 is out of range: the model knows 0 to 999"),
-        ("euler", (999.5,), "timestep 999.5 is out of range: the model knows 0 to 999"),
-        ("tcd", (999, -1), "timestep -1 is out of range: the model knows 0 to 999"),
-        ("ddim", (749.5, 1), "timestep 749.5 is not whole, as ddim needs it: round it, or choose euler"),
+        ("euler", (1000, 1), "timestep 1000 is out of range: the model was trained on 0 to 999"),
+        ("euler", (999.5,), "timestep 999.5 is out of range: the model was trained on 0 to 999"),
+        ("tcd", (999, -1), "timestep -1 is out of range: the model was trained on 0 to 999"),
+        ("ddim", (749.5, 1), "timestep 749.5 is a fraction, which ddim cannot take: round it, or choose euler"),
     ],
 )
 def test_timesteps_that_make_no_sense(name, timesteps, message):
@@ -314,19 +313,19 @@ def test_timesteps_with_what_they_stand_for():
 
 def test_more_steps_than_the_model_was_trained_on():
     short = NoiseSchedule.from_config({"num_train_timesteps": 100})
-    assert refusal(RequestError, plan, "ddim", 101, short) == "steps 101 is out of range for ddim: ask for 1 to 100"
+    assert refusal(RequestError, plan, "ddim", 101, short) == "steps 101 is out of range for ddim: give 1 to 100"
 
 
 @pytest.mark.parametrize("strength", [0, -0.1, 1.01, float("nan")])
 def test_strength_out_of_range(strength):
     assert refusal(RequestError, plan, "euler", 20, SCHEDULE, strength=strength) == (
-        f"strength {strength} is out of range: ask for more than 0 and at most 1"
+        f"strength {strength} is out of range: give more than 0 and at most 1"
     )
 
 
 def test_strength_that_leaves_no_step():
     assert refusal(RequestError, plan, "euler", 3, SCHEDULE, strength=0.3) == (
-        "strength 0.3 of 3 steps leaves none to run: ask for 0.334 or more"
+        "strength 0.3 of 3 steps leaves none to run: give 0.334 or more"
     )
     assert len(plan("euler", 3, SCHEDULE, strength=0.334)) == 1
 

@@ -33,7 +33,7 @@ def test_flat_folder(data: Path) -> None:
     }
     assert by_name(dataset)["b.jpg"] == Example(data / "b.jpg", ("a hare",), 1, (120, 80), None)
     assert dataset.layout == "a folder of pictures; 5 pictures; captions: 4 from .txt files, 1 from .caption files"
-    assert dataset.notes == ("1 picture with several lines of caption, each an alternative",)
+    assert dataset.notes == ("1 picture with several caption lines, which are alternatives",)
     assert dataset.trigger is None
 
 
@@ -42,7 +42,7 @@ def test_txt_and_caption_that_differ(data: Path) -> None:
     save(data / "b.png", 2, caption="same").with_suffix(".caption").write_text("same")
     dataset = clean(find_examples(data))
     assert captions(dataset) == {"a.png": ("a fox",), "b.png": ("same",)}
-    assert dataset.notes == ("a.png: a.txt and a.caption differ; a.txt holds",)
+    assert dataset.notes == ("a.png: a.txt and a.caption differ; a.txt is used",)
 
 
 def test_captions_missing_for_some(data: Path) -> None:
@@ -52,7 +52,7 @@ def test_captions_missing_for_some(data: Path) -> None:
     dataset = clean(find_examples(data, trigger="sks"))
     assert dataset.notes == (
         "5 pictures: a red fox 0.png, a red fox 1.png, a red fox 2.png, a red fox 3.png, empty.png without a caption",
-        "sks is put before the captions of 2 pictures that lack it",
+        "sks is put in front of the captions of 2 pictures that lack it",
     )
     assert dataset.trigger == "sks"
 
@@ -68,7 +68,7 @@ def test_captions_that_are_no_text(data: Path) -> None:
 def test_trigger_placeholder_needs_a_trigger(data: Path) -> None:
     save(data / "a.png", caption="a photo of [trigger]")
     assert find_examples(data).problems == (
-        "[trigger] stands in 1 caption: a.png, and there is no trigger word; give one",
+        "[trigger] occurs in 1 caption: a.png, but there is no trigger word; give one",
     )
     dataset = clean(find_examples(data, trigger="sks"))
     assert dataset.notes == ()
@@ -123,10 +123,10 @@ def test_kohya_folders(data: Path) -> None:
         "3_ohwx_cat: 3 repeats); 5 pictures; captions: 2 from folder names, 1 from .txt files"
     )
     assert dataset.notes == (
-        "1 picture: loose/d.png in folders without repeats in the name, 1 repeat",
-        "3_ohwx_cat: its words are read as ohwx cat; kohya itself takes ohwx_cat",
+        "1 picture: loose/d.png in folders without repeats in their names, 1 repeat",
+        "3_ohwx_cat: its words are read as ohwx cat; kohya itself reads ohwx_cat",
         "2 pictures: 1_images/e.png, loose/d.png without a caption",
-        "sks is put before the captions of 1 picture that lack it",
+        "sks is put in front of the captions of 1 picture that lack it",
     )
 
 
@@ -137,7 +137,7 @@ def test_kohya_folder_itself(data: Path) -> None:
     dataset = clean(find_examples(folder))
     assert [(e.repeats, e.captions) for e in dataset.examples] == [(10, ("sks dog",))]
     assert dataset.notes == (
-        "10_sks dog itself is given, not the folder around it; its name is read as kohya reads those of subfolders",
+        "the data set is 10_sks dog itself, not its parent folder; its name is read as kohya reads a subfolder's",
     )
 
 
@@ -151,10 +151,10 @@ def test_folders_of_kohyas_gui(data: Path) -> None:
         "reg/1_dog/b.png": (1, ("dog",), None),
     }
     assert dataset.notes == (
-        "1 picture: model/sample/c.png in folders of kohya's GUI for results, left out",
-        "the trigger is ohwx as asked for, not sks",
-        "1 regularization picture: trained on like the others, with no trigger",
-        "ohwx is put before the captions of 1 picture that lack it",
+        "1 picture: model/sample/c.png in the output folders of kohya's GUI, left out",
+        "the trigger is ohwx as requested, not sks",
+        "1 regularization picture, trained on like the others, but without a trigger",
+        "ohwx is put in front of the captions of 1 picture that lack it",
     )
 
 
@@ -169,7 +169,7 @@ def test_repeats_as_asked_for(data: Path) -> None:
     save(data / "10_sks dog" / "a.png")
     dataset = clean(find_examples(data, repeats=2))
     assert dataset.examples[0].repeats == 2
-    assert dataset.notes == ("2 repeats of every picture as asked for, not 10",)
+    assert dataset.notes == ("2 repeats of every picture as requested, not 10",)
 
 
 def test_trigger_and_class_folders(data: Path) -> None:
@@ -186,7 +186,7 @@ def test_trigger_and_class_folders(data: Path) -> None:
         "<trigger>_<class> folders (ohwx_old man: ohwx, a old man, sks_dog: sks, a dog); 3 pictures; "
         "captions: 2 from .txt files, 1 from folder names"
     )
-    assert dataset.notes == ("ohwx is put before the captions of 1 picture that lack it",)
+    assert dataset.notes == ("ohwx is put in front of the captions of 1 picture that lack it",)
 
 
 # lists
@@ -203,9 +203,9 @@ def test_one_text_for_all_pictures(data: Path) -> None:
     assert captions(dataset) == dict.fromkeys(("a.png", "1/b.png"), ("a fox", "a red animal"))
     assert dataset.layout == "a tree of folders; 2 pictures; captions: 2 from prompts.txt"
     assert dataset.notes == (
-        "prompts.txt is the only text: each of its 2 lines captions every picture",
+        "prompts.txt is the only text file: each of its 2 lines captions every picture",
         "1 text file: README.txt without a picture",
-        "2 pictures with several lines of caption, each an alternative",
+        "2 pictures with several caption lines, which are alternatives",
     )
     text.write_text("a fox\n")
     assert captions(clean(find_examples(data))) == dict.fromkeys(("a.png", "1/b.png"), ())
@@ -219,8 +219,8 @@ def test_parquet(data: Path) -> None:
     assert clean(find_examples(data)).notes == ("1 other file: photo.parquet not read",)
     save(data / "b.png", 2)
     assert find_examples(data).problems == (
-        "1 parquet file: photo.parquet is not read here; write the captions to metadata.jsonl beside the pictures, "
-        'a line {"file_name": "a.png", "text": "…"} for each, and move it out of the folder',
+        "1 parquet file: photo.parquet is not supported; write the captions to metadata.jsonl next to the pictures, "
+        'one line {"file_name": "a.png", "text": "…"} for each, and move the parquet file elsewhere',
     )
 
 
@@ -239,8 +239,8 @@ def test_metadata_jsonl(data: Path) -> None:
     assert dataset.layout.startswith("Hugging Face's train/metadata.jsonl of 2 pictures; 3 pictures; captions: ")
     assert dataset.notes == (
         "1 picture: train/c.png not in train/metadata.jsonl",
-        "train/b.png: its caption file differs from train/metadata.jsonl, which holds",
-        "1 picture with several lines of caption, each an alternative",
+        "train/b.png: its caption file differs from train/metadata.jsonl; train/metadata.jsonl is used",
+        "1 picture with several caption lines, which are alternatives",
     )
 
 
@@ -267,7 +267,7 @@ def test_list_with_files_that_are_not_there(data: Path) -> None:
     save(data / "y" / "b.png", 3)
     (data / "metadata.csv").write_text("file_name,text\na.png,fox\nb.png,hare\n../../secret.png,x\n")
     assert find_examples(data).problems == (
-        "metadata.csv: b.png means several pictures",
+        "metadata.csv: b.png could be several pictures",
         "metadata.csv: ../../secret.png is outside the data set",
     )
 
@@ -283,11 +283,11 @@ def test_list_with_files_that_are_not_there(data: Path) -> None:
             "file_name,text\na.png,a fox, red\n",
             "metadata.csv has 1 row: [' red'] with more values than columns; put \"…\" around the text",
         ),
-        ("metadata.jsonl", "[1]\n", "metadata.jsonl: line 1 is no JSON object; mend it"),
+        ("metadata.jsonl", "[1]\n", "metadata.jsonl: line 1 is not a JSON object; fix it"),
         (
             "metadata.jsonl",
             '{"file_name": "a.png", "text": 3}',
-            "metadata.jsonl: text of a.png is no text: 3",
+            "metadata.jsonl: text of a.png is not text: 3",
         ),
     ],
 )
@@ -351,12 +351,12 @@ def test_kohya_toml(data: Path) -> None:
         assert by_name(dataset)["5_cat/b.png"].mask == data / "masks" / "b.png"
         assert dataset.layout.startswith("kohya's set.toml with 2 subsets; 4 pictures; ")
         assert dataset.notes == (
-            "set.toml: shuffle_caption, resolution are settings of the training, not used from there",
-            "5_cat says 5 repeats by its name, set.toml says 3; the file holds",
+            "set.toml: shuffle_caption, resolution are settings of the training, not read from there",
+            "5_cat says 5 repeats in its name, set.toml says 3, which is used",
             "set.toml takes only .caption files for 5_cat; 1 text file: 5_cat/b.txt not used",
             "1 picture: left/d.png not in any folder of set.toml, left out",
-            "1 regularization picture: trained on like the others, with no trigger",
-            "sks is put before the captions of 1 picture that lack it",
+            "1 regularization picture, trained on like the others, but without a trigger",
+            "sks is put in front of the captions of 1 picture that lack it",
         )
 
 
@@ -371,7 +371,7 @@ def test_kohya_toml_takes_no_pictures_of_folders_below(data: Path) -> None:
     assert [dataset.name(example.path) for example in dataset.examples] == ["img/a.png", "img/a.png"]
     assert dataset.examples[0].mask == data / "img" / "masks" / "a.png"
     assert dataset.notes == (
-        "1 picture: img/old/b.png in folders below those of set.toml, where kohya does not look, left out",
+        "1 picture: img/old/b.png in subfolders of those of set.toml, which kohya ignores, left out",
     )
     (data / "set.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '.'\n")
     assert find_examples(data).problems == ("set.toml: . has no pictures",)
@@ -440,7 +440,7 @@ def test_no_listing_leaves_its_data_set(
         assert all(example.path.is_relative_to(dataset.root) for example in dataset.examples)
         assert all(example.mask is None or example.mask.is_relative_to(dataset.root) for example in dataset.examples)
         assert "secret" not in str(dataset)
-    refusal = "there is no ~|is not there" if spelled == "home" else "is outside the data set"
+    refusal = "there is no ~|does not exist" if spelled == "home" else "is outside the data set"
     assert re.search(refusal, message)
 
 
@@ -480,7 +480,7 @@ def test_a_caption_extension_is_the_end_of_a_name(data: Path) -> None:
         ),
         (
             "[[datasets]]\n[[datasets.subsets]]\nimage_dir='.'\nnum_repeats='2'",
-            "set.toml: num_repeats is 2, which is no int; mend it",
+            "set.toml: num_repeats is 2; give an integer",
         ),
         (
             "[[datasets]]\n[[datasets.subsets]]\nimage_dir='.'\nnum_repeats=0",
@@ -500,7 +500,7 @@ def test_two_data_set_files(data: Path) -> None:
         (data / name).write_text("[[datasets]]\n")
     with pytest.raises(DataError) as caught:
         find_examples(data)
-    assert str(caught.value) == f"{data} has 2 data set files: a.toml, b.toml; give the one that is meant"
+    assert str(caught.value) == f"{data} has 2 data set files: a.toml, b.toml; give the one to use"
 
 
 # nothing, and the rest

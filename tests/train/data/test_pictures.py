@@ -33,7 +33,7 @@ def test_alpha_is_put_on_white(data: Path) -> None:
     image.putalpha(Image.fromarray(np.repeat(np.uint8([[0, 255]]), 32, 1).repeat(64, 0)))
     image.save(data / "a.png")
     dataset = clean(find_examples(data, trigger="x"))
-    assert "1 picture with transparent parts, put on white" in dataset.notes
+    assert "1 picture with transparent parts, placed on white" in dataset.notes
     pixels = load_picture(data / "a.png", assign([(64, 64)], 64, 32)[0])
     assert (pixels[:, :28] == 255).all()
     assert np.array_equal(pixels[:, 36:], np.asarray(image.convert("RGB"))[:, 36:])
@@ -70,7 +70,7 @@ def test_masks(data: Path) -> None:
     flipped = load_mask(data / "a.png", data / "a-masklabel.png", crop, flip=True)
     assert np.allclose(flipped, weights[:, ::-1], atol=1e-6)
     Image.fromarray(half.T).save(data / "a-masklabel.png")
-    assert find_examples(data).problems == ("a-masklabel.png is 32×64, its picture 64×32; give both one shape",)
+    assert find_examples(data).problems == ("a-masklabel.png is 32×64, its picture 64×32; give both the same shape",)
 
 
 def test_damaged_pictures_are_all_named(data: Path) -> None:
@@ -83,9 +83,9 @@ def test_damaged_pictures_are_all_named(data: Path) -> None:
     dataset = find_examples(data)
     assert [dataset.name(example.path) for example in dataset.examples] == ["a.jpg"]
     assert [problem.split()[0] for problem in dataset.problems] == ["f.heic", "b.jpg", "c.png", "d.webp", "e.png"]
-    assert dataset.problems[0] == "f.heic is of a kind that is not read here; save it as PNG or JPEG"
+    assert dataset.problems[0] == "f.heic has an unsupported format; save it as PNG or JPEG"
     assert dataset.problems[1].startswith("b.jpg cannot be decoded (image file is truncated")
-    assert dataset.problems[4] == "e.png is no picture, or a damaged one; save it anew as PNG or JPEG"
+    assert dataset.problems[4] == "e.png is not a picture, or damaged; save it again as PNG or JPEG"
 
 
 def test_decompression_bomb(data: Path) -> None:

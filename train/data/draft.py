@@ -1,4 +1,4 @@
-"""What is known of a data set while it is read, and the small questions that all its readers ask."""
+"""A data set while it is being read, and the small helpers that all its readers share."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -15,8 +15,8 @@ from lorablend.train.data.pictures import SUFFIXES
 __all__ = [
     "MASK",
     "SIDECARS",
-    "Found",
-    "Picture",
+    "DataSetDraft",
+    "FoundPicture",
     "all_of",
     "counted",
     "is_picture",
@@ -32,11 +32,13 @@ MASK = "-masklabel"  # OneTrainer's name
 
 
 @dataclass
-class Picture:
+class FoundPicture:
+    """A picture, with what names and listings say of it so far."""
+
     path: Path
     name: str
     captions: tuple[str, ...] = ()
-    written: str = ""  # where the captions are from: ".txt files", "metadata.jsonl"…
+    written: str = ""  # the source of the captions: ".txt files", "metadata.jsonl"…
     repeats: int = 1
     mask: Path | None = None
     trigger: str | None = None
@@ -45,54 +47,55 @@ class Picture:
 
 
 @dataclass
-class Found:
-    """What is known so far; each step below adds to it.
+class DataSetDraft:
+    """Everything that is known of a data set so far; each reader adds to it.
 
-    may_leave: whether a listing may name files outside root: only one that the user gave by itself, for one that came
-    in a folder or an archive may be a stranger's.
+    Attributes:
+        may_leave: Whether a listing may name files outside root. Only a listing that the user gave itself may do so,
+            for one that came in a folder or an archive may be a stranger's.
     """
 
     root: Path
     may_leave: bool = False
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[FoundPicture] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def walk(root: Path) -> list[Path]:
-    """Every file that is not hidden, at any depth, by name; linked folders once."""
+    """List every file that is not hidden, at any depth, by name; a folder with several links to it appears once."""
     files: list[Path] = []
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not is_ignored(PurePosixPath(name)))
         files += [Path(folder) / name for name in sorted(names) if not is_ignored(PurePosixPath(name))]
     return sorted(files)
 
 
-def read_sidecar(found: Found, picture: Picture, suffixes: Iterable[str]) -> None:
-    """The text file beside a picture: `name.txt`, `name.caption`, or with the picture's own suffix before it."""
+def read_sidecar(draft: DataSetDraft, picture: FoundPicture, suffixes: Iterable[str]) -> None:
+    """Read the text file next to a picture: `name.txt`, `name.caption`, or the same after the picture's own suffix."""
     texts: dict[str, tuple[str, ...]] = {}
     for suffix in suffixes:
         for file in (picture.path.with_suffix(suffix), picture.path.with_name(picture.path.name + suffix)):
             if file.is_file():
                 try:
-                    texts[file.name] = read_captions(read_text(file, name_of(file, found.root)))
+                    texts[file.name] = read_captions(read_text(file, name_of(file, draft.root)))
                 except DataError as error:
-                    found.problems.append(str(error))
-    said = {name: captions for name, captions in texts.items() if captions}
-    if not said:
+                    draft.problems.append(str(error))
+    texts = {name: captions for name, captions in texts.items() if captions}
+    if not texts:
         return
-    (first, picture.captions), *rest = said.items()
+    (first, picture.captions), *rest = texts.items()
     picture.written = f"{Path(first).suffix} files"
     for name, captions in rest:
         if captions != picture.captions:
-            found.notes.append(f"{picture.name}: {first} and {name} differ; {first} holds")
+            draft.notes.append(f"{picture.name}: {first} and {name} differ; {first} is used")
 
 
 def is_picture(file: Path) -> bool:
@@ -104,12 +107,12 @@ def mask_of(path: Path) -> Path | None:
     return mask if mask.is_file() else None
 
 
-def may_read(found: Found, path: Path) -> bool:
-    """Whether a listing may name `path`: inside the data set's folder always, outside only if `found.may_leave`.
+def may_read(draft: DataSetDraft, path: Path) -> bool:
+    """Whether a listing may name `path`: always inside the data set's folder, outside only if `draft.may_leave`.
 
-    The path is compared as it is spelled, without `..`; nothing outside is looked at. An archive has no links.
+    Only the spelling is compared, with `..` resolved, so nothing outside is touched; archives contain no links.
     """
-    return found.may_leave or Path(os.path.abspath(path)).is_relative_to(os.path.abspath(found.root))
+    return draft.may_leave or Path(os.path.abspath(path)).is_relative_to(os.path.abspath(draft.root))
 
 
 def name_of(path: Path, root: Path) -> str:
@@ -121,5 +124,5 @@ def counted(number: int, unit: str) -> str:
 
 
 def all_of(names: Sequence[str], unit: str) -> str:
-    """Every name: these are few, or the user must see them all."""
+    """List every name, for names that are few or that the user has to see in full."""
     return f"{counted(len(names), unit)}: {', '.join(names)}"
