@@ -12,7 +12,8 @@ __all__ = ["atomic_write", "part_of"]
 
 def part_of(target: Path) -> Path:
     """Return a new, hidden path next to `target`, for something that will replace it in one step."""
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    # Shortened, so that a name which the file system just accepts does not get too long.
+    return target.with_name(f".{target.name[:50]}.{uuid.uuid4().hex}.part")
 
 
 @contextmanager

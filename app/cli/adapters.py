@@ -10,7 +10,8 @@ import typer
 from lorablend.app.cli import options, tools
 
 if TYPE_CHECKING:
-    from lorablend.app.library.library import Entry, Library
+    from lorablend.app.library.entry import Entry
+    from lorablend.app.library.library import Library
 
 __all__ = ["adapters_app"]
 

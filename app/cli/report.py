@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lorablend.adapters.wording import shown
 
 if TYPE_CHECKING:
-    from lorablend.app.library.library import Entry
+    from lorablend.app.library.entry import Entry
 
 __all__ = ["adapter_report", "library_report"]
 

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorablend.app.files import SUFFIX
 from lorablend.app.library.marks import Mark
-from lorablend.app.library.scan import AdapterFacts, Hashes
+from lorablend.app.library.scan import AdapterFacts, Hashes, ScannedFile
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "name_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +52,13 @@ class Entry:
     last_used: str | None
 
     @classmethod
-    def of(
-        cls,
-        facts: AdapterFacts,
-        hashes: Hashes | None,
-        mark: Mark,
-        *,
-        name: str,
-        path: Path,
-        size: int,
-        modified: float,
-        error: str | None,
-        preview: bool,
-    ) -> Entry:
+    def of(cls, file: ScannedFile, folder: Path, facts: AdapterFacts, hashes: Hashes | None, mark: Mark) -> Entry:
+        """The entry of a file in the library's folder `folder`."""
         return cls(
-            name=name,
-            path=path,
-            size=size,
-            modified=modified,
+            name=name_of(file.file),
+            path=folder / file.file,
+            size=file.size,
+            modified=file.mtime_ns / 1e9,
             title=facts.title,
             base_model=facts.base_model,
             algorithms=facts.algorithms,
@@ -79,8 +69,8 @@ class Entry:
             sha256=hashes.sha256 if hashes else None,
             autov2=hashes.sha256[:10] if hashes else None,
             autov3=hashes.autov3 if hashes else None,
-            error=error,
-            preview=preview,
+            error=file.refused or facts.error or None,
+            preview=bool(file.preview or facts.thumbnail),
             tags=mark.tags,
             favourite=mark.favourite,
             last_used=mark.last_used,
@@ -89,3 +79,8 @@ class Entry:
     def to_dict(self) -> dict[str, Any]:
         """A form for `json.dumps`."""
         return {**asdict(self), "path": str(self.path)}
+
+
+def name_of(file: str) -> str:
+    """The name of the adapter in a file, given by its path in the library: the path without the suffix."""
+    return file[: -len(SUFFIX)] if file.lower().endswith(SUFFIX) else file

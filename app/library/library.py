@@ -25,7 +25,7 @@ from lorablend.adapters.files.file import read_file
 from lorablend.adapters.wording import shown
 from lorablend.app.files import SUFFIX, move_to_bin
 from lorablend.app.library.add import Progress, fetch
-from lorablend.app.library.entry import Entry
+from lorablend.app.library.entry import Entry, name_of
 from lorablend.app.library.index import HASHED, HEADER, Index, Row
 from lorablend.app.library.marks import Mark, Marks
 from lorablend.app.library.preview import Preview, read_picture, read_thumbnail
@@ -213,19 +213,8 @@ class Library:
         return entry.path.relative_to(self._folder).as_posix()
 
     def _entry(self, row: Row, marks: dict[str, Mark]) -> Entry:
-        scanned, facts, hashes = row.scanned, row.facts, row.hashes
-        mark = marks.get(hashes.sha256, Mark()) if hashes else Mark()
-        return Entry.of(
-            facts,
-            hashes,
-            mark,
-            name=_name(scanned.file),
-            path=self._folder / scanned.file,
-            size=scanned.size,
-            modified=scanned.mtime_ns / 1e9,
-            error=row.error or None,
-            preview=bool(scanned.preview or facts.thumbnail),
-        )
+        mark = marks.get(row.hashes.sha256, Mark()) if row.hashes else Mark()
+        return Entry.of(row.scanned, self._folder, row.facts, row.hashes, mark)
 
     # Changes
 
@@ -262,7 +251,7 @@ class Library:
         self.scan()
         row = self._index.row(file)
         if row is None:
-            raise AdapterError(f"{shown(_name(file))}: deleted as soon as it was added; try again")
+            raise AdapterError(f"{shown(name_of(file))}: deleted as soon as it was added; try again")
         if row.stage < HASHED:
             self._advance(row, self._read_whole)
         return self._by_file(file)
@@ -302,7 +291,7 @@ class Library:
         for adapter in adapters:
             path = adapter.path.resolve()
             if path.is_relative_to(self._folder):
-                name = _name(path.relative_to(self._folder).as_posix())
+                name = name_of(path.relative_to(self._folder).as_posix())
                 self._marks.change(adapter.sha256, name, last_used=_now())
 
     def _mark(self, name: str, **changes: Any) -> Entry:
@@ -325,7 +314,7 @@ class Library:
     def _by_file(self, file: str) -> Entry:
         row = self._index.row(file)
         if row is None:
-            raise BlendError(f"{shown(_name(file))}: not in {shown(self._folder)} any more")
+            raise BlendError(f"{shown(name_of(file))}: not in {shown(self._folder)} any more")
         return self._entry(row, self._marks.read())
 
     def _known_file(self, sha256: str) -> str | None:
@@ -367,16 +356,12 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _name(file: str) -> str:
-    return file[: -len(SUFFIX)] if file.lower().endswith(SUFFIX) else file
-
-
 def _full_names(entry: Entry) -> set[str]:
     return {entry.name, entry.name + SUFFIX}
 
 
 def _short_names(entry: Entry) -> set[str]:
-    return {entry.path.name, _name(entry.path.name)}
+    return {entry.path.name, name_of(entry.path.name)}
 
 
 def _fits(word: str, entry: Entry) -> bool:

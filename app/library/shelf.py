@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import LorablendError
+from lorablend.app.library.entry import Entry, name_of
 from lorablend.app.library.folder import adapter_files
-from lorablend.app.library.library import Entry, Library
+from lorablend.app.library.library import Library
 from lorablend.app.library.marks import Mark
 from lorablend.app.library.preview import Preview, picture_beside, read_picture
-from lorablend.app.library.scan import read_facts
+from lorablend.app.library.scan import ScannedFile, read_facts
 
 __all__ = ["Shelf"]
 
@@ -39,12 +41,16 @@ class Shelf:
         if self.library is not None:
             self.library.scan()
             return self.library.entries()
-        return [_plain(path, self._folder, path.stat().st_mtime_ns) for path in self._files()]
+        if self._folder is None:
+            return []
+        return [_plain(path, self._folder, path.stat().st_mtime_ns) for path in adapter_files(self._folder)]
 
     def names(self) -> list[str]:
         if self.library is not None:
             return [entry.name for entry in self.entries()]
-        return [_name(path, self._folder) for path in self._files() if self._folder]
+        if self._folder is None:
+            return []
+        return [name_of(path.relative_to(self._folder).as_posix()) for path in adapter_files(self._folder)]
 
     def get(self, name: str) -> Entry | None:
         """Find an adapter by its whole name, or by its file name alone if that is unique; None if there is none."""
@@ -91,29 +97,13 @@ class Shelf:
             return named[0].name, f"the adapter {name} here is another file than the picture's ({digest[:10]})"
         return "", f"the adapter {name} ({digest[:10]}) is not here"
 
-    def _files(self) -> list[Path]:
-        return adapter_files(self._folder)
-
-
-def _name(path: Path, folder: Path | None) -> str:
-    return path.relative_to(folder or path.parent).with_suffix("").as_posix()
-
 
 @lru_cache(maxsize=4096)
-def _plain(path: Path, folder: Path | None, mtime_ns: int) -> Entry:
+def _plain(path: Path, folder: Path, mtime_ns: int) -> Entry:
     """The entry of a file outside a library, from its header. With `mtime_ns`, a changed file is read again."""
-    facts = read_facts(path)
-    return Entry.of(
-        facts,
-        None,
-        Mark(),
-        name=_name(path, folder),
-        path=path,
-        size=path.stat().st_size,
-        modified=mtime_ns / 1e9,
-        error=facts.error or None,
-        preview=False,
-    )
+    file = ScannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, mtime_ns)
+    facts = replace(read_facts(path), thumbnail=False)  # here only the files next to the adapters are shown
+    return Entry.of(file, folder, facts, None, Mark())
 
 
 def _hashes(entry: Entry) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from lorablend.adapters import inspect_adapter, load_adapter
-from lorablend.app.library.library import Entry
+from lorablend.app.library.entry import Entry
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.page.add import library_of, make_add
 from lorablend.app.page.cards import CARD_CHOSEN, MARK_CHOSEN, cards_html

@@ -12,7 +12,7 @@ import gradio as gr
 
 from lorablend.adapters import Adapter, Blend, BlendItem, load_adapter
 from lorablend.adapters.errors import LorablendError
-from lorablend.app.library.library import Entry
+from lorablend.app.library.entry import Entry
 from lorablend.app.page.form import Values, fitting_step
 from lorablend.app.page.pedal import Pedal
 from lorablend.engine import ModelFolder
@@ -124,7 +124,7 @@ def make_card(pedal: Pedal, index: int, count: int, entry: Entry | None, preview
             with gr.Row(elem_classes="words", key=key("words")):
                 for word in entry.trigger_words[:_WORDS]:
                     words[word] = gr.Button(word, size="sm", min_width=0, scale=0, key=key(f"word {word}"))
-        with gr.Accordion(f"More of {name}", open=False, elem_classes="more", key=key("more")):
+        with gr.Accordion(f"More settings of {name}", open=False, elem_classes="more", key=key("more")):
             with gr.Row(key=key("parts")):
                 unet = gr.Textbox(
                     pedal.unet, label="UNet weight", placeholder="as above", min_width=120, key=key("unet")

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from lorablend.app.library.library import Entry
+from lorablend.app.library.entry import Entry
 from lorablend.app.library.preview import picture_beside
 from lorablend.app.page.say import size_text
 

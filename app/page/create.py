@@ -72,11 +72,11 @@ class Create:
         """The components that `filled` updates."""
         return [*self.form.boxes(), self.note]
 
-    def filled(self, found: ReusedDrawing) -> Values:
+    def filled(self, reused: ReusedDrawing) -> Values:
         """Updates that fill the form with the settings of a picture."""
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.missing)
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in reused.missing)
         note = f'<p>Differences from the original:</p><ul role="alert">{lines}</ul>' if lines else ""
-        return self.form.filled(found.draw, self.service.models.names) | {self.note: note}
+        return self.form.filled(reused.draw, self.service.models.names) | {self.note: note}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +123,8 @@ class _Controls:
 def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     """Lay out the tab and wire it."""
     styles = Styles(service.data / "styles")
-    # Kept in this browser; the secret is no secret. There are two, because the knobs' listeners are created again with
-    # the cards, and Gradio then calls no other listener of the same event.
+    # The values stay in this browser, so the secret need not be one. There are two states because the knobs' listeners
+    # are created again with the cards, and Gradio then calls no other listener of the same event.
     last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")
     last_board = gr.BrowserState(None, storage_key="lorablend board", secret="lorablend")
     with gr.Row(elem_id="columns", equal_height=False):
@@ -147,8 +147,8 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
             names = shelf.names()
             with gr.Row():
                 add = gr.Dropdown(names, value=None, label="Add an adapter", min_width=140)
-                tag = gr.Dropdown(names, value=None, label="Write its tag into the prompt", min_width=140)
-            with gr.Accordion("Styles: boards with a name", open=False):
+                tag = gr.Dropdown(names, value=None, label="Add a tag to the prompt", min_width=140)
+            with gr.Accordion("Styles (saved boards)", open=False):
                 style = gr.Dropdown(styles.names(), value=None, label="Load a style")
                 with gr.Row(elem_classes="end"):
                     style_name = gr.Textbox(label="Name", max_length=60, min_width=120, scale=3)
@@ -158,14 +158,7 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
             settings = make_settings(service)
             start_boxes = make_start(service, start, settings["settings"])
     dice, last_seed, preset = settings.pop("dice"), settings.pop("last"), settings.pop("preset")
-    form = Form(
-        prompt=prompt,
-        negative=negative,
-        board=board,
-        start=start,
-        empty=empty,
-        **settings,
-    )
+    form = Form(prompt=prompt, negative=negative, board=board, start=start, empty=empty, **settings)
     controls = _Controls(
         begin=begin,
         compare=compare_button,
@@ -182,13 +175,8 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         last=last,
         last_board=last_board,
     )
-    for box in (
-        *form.boxes(),
-        add,
-        tag,
-        style,
-        style_name,
-    ):  # Gradio disables boxes that only a render's listeners read
+    # Gradio disables boxes that only the listeners of a render read.
+    for box in (*form.boxes(), add, tag, style, style_name):
         box.interactive = True
     create = Create(service=service, form=form, results=results, note=note, add=add, tag=tag, takers=[])
     wire_results(service, results, page)

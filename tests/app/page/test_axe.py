@@ -33,7 +33,7 @@ def test_no_serious_finding(browser: Browser, address: str, width: int, dark: bo
         findings = [finding for name in _tabs(page) for finding in _findings(page, name)]
         _open(page, "Adapters")
         page.get_by_label("Search names, trigger words, tags, hashes").fill("nothing like this")
-        page.get_by_text("No adapter here that fits.").wait_for()
+        page.get_by_text("No adapter matches.").wait_for()
         findings += _serious(page, "no adapters")
         assert not findings, "\n".join(findings)
 

@@ -104,9 +104,10 @@ def test_styles(tmp_path: Path) -> None:
     styles = Styles(tmp_path / "styles")
     assert styles.names() == []
     blend = {"mode": "sum", "items": [{"adapter": "ink", "weight": 0.8}]}
-    for name in ("Zürich / night", "../up", "a"):
+    longest = "я" * 39  # as a file name, it has 239 of the 255 bytes that a file system allows
+    for name in ("Zürich / night", "../up", "a", longest):
         styles.save(name, blend)
-    assert styles.names() == ["../up", "a", "Zürich / night"]
+    assert styles.names() == ["../up", "a", "Zürich / night", longest]
     assert styles.load("../up") == blend
     assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "styles"}
     styles.delete("a")
