@@ -267,14 +267,14 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["nothing", "./owner/name", "a/b/c", "/nowhere/at/all"])
 def test_source_that_is_nothing(tmp_path: Path, name: str) -> None:
     assert refusal(ModelError, name, tmp_path / "out") == (
-        f"{name} is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+        f"{name} is not a diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
     )
 
 
 def test_pickle(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"")
     assert refusal(ModelError, tmp_path / "model.ckpt", tmp_path / "out") == (
-        f"{tmp_path / 'model.ckpt'} is no diffusers folder, .safetensors checkpoint or Hugging Face id; "
+        f"{tmp_path / 'model.ckpt'} is not a diffusers folder, .safetensors checkpoint or Hugging Face id; "
         "give one of the three"
     )
 
@@ -322,7 +322,7 @@ def test_little_disk(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(conversion.psutil, "disk_usage", lambda path: type("Usage", (), {"free": 20_000_000}))
     assert refusal(ResourceError, sdxl_source, tmp_path / "new" / "out") == (
         f"{sdxl_source.name}: the converted model needs about 0.1 GB of disk, {tmp_path} has 0.0 GB free; "
-        "make room or give another folder"
+        "free up space or give another folder"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -347,7 +347,7 @@ def test_output_filled_meanwhile(sdxl_source: Path, tmp_path: Path, monkeypatch:
 def test_missing_tensor(sdxl_source: Path, tmp_path: Path) -> None:
     source = copy_without(sdxl_source, tmp_path / "broken", "conv_out.bias")
     assert refusal(ModelError, source, tmp_path / "out") == (
-        "broken: unet could not be exported: the tensor conv_out.bias is missing, 1 in all"
+        "broken: unet could not be exported: its file lacks 1 tensor: conv_out.bias"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
@@ -369,7 +369,7 @@ def test_export_killed_by_the_system(sdxl_source: Path, tmp_path: Path) -> None:
 
     message = refusal(ResourceError, sdxl_source, tmp_path / "out", progress=kill)
     assert re.fullmatch(
-        rf"{sdxl_source.name}: the export of text_encoder was ended by the system \(status -9\) at \d\.\d GB "
+        rf"{sdxl_source.name}: the system ended the export of text_encoder \(status -9\) at \d\.\d GB "
         "of memory; close other programs or convert on a larger machine",
         message,
     )

@@ -153,6 +153,6 @@ def test_repository_without_index(tmp_path: Path, hub: Hub) -> None:
 def test_full_disk(tmp_path: Path, hub: Hub) -> None:
     assert download(tmp_path / "cache", hub.url, free="5").stderr.splitlines()[-1] == (
         f"ResourceError: owner/name: the download needs 0.0 GB of disk, {tmp_path / 'cache' / 'hub'} has 0.0 GB free; "
-        "make room, or set HF_HOME to another disk"
+        "free up space, or set HF_HOME to a folder on another disk"
     )
     assert hub.asked == ["model_index.json"]

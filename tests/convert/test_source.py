@@ -90,13 +90,13 @@ def test_no_index(tmp_path: Path) -> None:
 
 def test_broken_index(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
-    assert refusal(tmp_path).startswith("model: model_index.json is not readable: Expecting property name")
+    assert refusal(tmp_path).startswith("model: model_index.json cannot be read: Expecting property name")
 
 
 def test_other_pipeline(tmp_path: Path) -> None:
     write_folder(tmp_path, "FluxPipeline")
     assert refusal(tmp_path) == (
-        "model holds a FluxPipeline; give one of StableDiffusionPipeline, StableDiffusionInpaintPipeline, "
+        "model is a FluxPipeline; give one of StableDiffusionPipeline, StableDiffusionInpaintPipeline, "
         "LatentConsistencyModelPipeline, StableDiffusionXLPipeline, StableDiffusionXLInpaintPipeline"
     )
 
@@ -142,7 +142,7 @@ def test_cut_off_weights(tmp_path: Path) -> None:
         ),
         (
             "lora_unet_conv_in.lora_down.weight",
-            "x.safetensors is no SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors",
+            "x.safetensors is not an SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors",
         ),
     ],
 )
@@ -175,7 +175,9 @@ def test_checkpoint_with_the_wrong_config(tmp_path: Path) -> None:
     config = write_folder(tmp_path / "config")
     with pytest.raises(ModelError) as error:
         read_checkpoint(file, config)
-    assert str(error.value) == f"x.safetensors is an SD 1.x checkpoint, {config} configures SDXL; give its own config"
+    assert str(error.value) == (
+        f"x.safetensors is an SD 1.x checkpoint, but {config} configures SDXL; give a matching config"
+    )
 
 
 @pytest.mark.parametrize(

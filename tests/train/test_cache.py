@@ -148,6 +148,6 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with pytest.raises(ResourceError) as caught:
         cache.get("a fox")
     assert str(caught.value) == (
-        f"{tmp_path / 'texts'} cannot take 4.0 MB more: No such file or directory; make room, or set LORABLEND_CACHE "
-        "to a folder on another disk"
+        f"{tmp_path / 'texts'} has no room for another 4.0 MB: No such file or directory; free up space, or set "
+        "LORABLEND_CACHE to a folder on another disk"
     )

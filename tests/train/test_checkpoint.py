@@ -83,7 +83,7 @@ def test_full_disk_keeps_the_last_good_one(tmp_path: Path) -> None:
         write_checkpoint(tmp_path, _checkpoint(20, size=1 << 16), keep=3)
     assert str(caught.value) == (
         f"the checkpoint of step 20 could not be written to {tmp_path}: file too large; "
-        f"the last good one is {good}; make room, then resume"
+        f"the newest one is {good}; free up space, then resume"
     )
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
     assert good.read_bytes() == before
@@ -93,7 +93,7 @@ def test_older_ones_make_room(tmp_path: Path) -> None:
     """All but the newest good one go before the writer gives up."""
     for step in (10, 20, 30):
         write_checkpoint(tmp_path, _checkpoint(step), keep=3)
-    with _files_of_at_most(1 << 16), pytest.raises(ResourceError, match="the last good one is"):
+    with _files_of_at_most(1 << 16), pytest.raises(ResourceError, match="the newest one is"):
         write_checkpoint(tmp_path, _checkpoint(40, size=1 << 16), keep=3)
     assert [read_facts(path)[0] for path in find_checkpoints(tmp_path)] == [30]
 
@@ -101,7 +101,7 @@ def test_older_ones_make_room(tmp_path: Path) -> None:
 def test_first_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
     with _files_of_at_most(1 << 16), pytest.raises(ResourceError) as caught:
         write_checkpoint(tmp_path, _checkpoint(1, size=1 << 16), keep=3)
-    assert str(caught.value).endswith("file too large; there is none before it; make room, then resume")
+    assert str(caught.value).endswith("file too large; there is none before it; free up space, then resume")
     assert not list(tmp_path.iterdir())
 
 
@@ -128,7 +128,7 @@ def test_damaged(tmp_path: Path, cut: int) -> None:
     with pytest.raises(TrainError) as caught:
         read_facts(path)
     assert str(caught.value).startswith(f"{path} is damaged: ")
-    assert str(caught.value).endswith("; delete it to go on from the one before")
+    assert str(caught.value).endswith("; delete it to continue from the one before")
 
 
 def test_what_cannot_be_kept_is_a_bug_of_ours(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ _COUNTS = {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480
 
 def _base() -> Base:
     source = Source("sdxl", Path(), _COUNTS)
-    return Base(source, "sdxl", 1024, 8, 32, "epsilon", False, True, {}, _SDXL, {})
+    return Base(source, "sdxl", 1024, 8, 32, "epsilon", True, {}, _SDXL, {})
 
 
 def _plan(free: float, device: str = "cuda", processes: int = 1, host: float = 64e9, **settings: Any) -> Any:
@@ -177,8 +177,8 @@ def test_plan_draws_where_there_is_memory() -> None:
     assert large.memory == small.memory + large.drawing
     assert (large.sample_every, small.sample_every) == (large.checkpoint_every, 0)
     assert list(small.lines())[2:] == [
-        "note: no samples, and no picture that proves the file: to draw would take "
-        f"{small.drawing / 1e9:.1f} GB of the CPU's memory more, which is not free"
+        "note: no samples, and no picture to check the file with: drawing would take another "
+        f"{small.drawing / 1e9:.1f} GB of the CPU's memory, which is not free"
     ]
     assert [_plan(80e9, host=host).draws for host in (64e9, 12e9)] == [True, False]
 

@@ -82,8 +82,8 @@ def test_train(settings: dict[str, Any], train: Any) -> None:
     assert any(line.startswith("locon of rank 8: ") for line in said)
     (cost,) = (line for line in said if line.startswith("samples of step "))
     assert re.fullmatch(
-        r"samples of step 6 took \d+ s, the base model's own included; 1 more will take about \d+ s together: "
-        "--sample-every draws fewer, with 0 none",
+        r"samples of step 6 took \d+ s, including the base model's own; 1 more will take about \d+ s in all; "
+        "--sample-every draws fewer, 0 none",
         cost,
     )
 
@@ -191,7 +191,7 @@ _ON_TWO = """
 import os, sys
 from pathlib import Path
 from lorablend.train.config import load_config
-from lorablend.train.loop import prepare_run, resume_command
+from lorablend.train.run import prepare_run
 from lorablend.train.plan import Machine
 from lorablend.train.trainer import run_training
 
@@ -228,7 +228,7 @@ def test_two_processes(settings: dict[str, Any], sdxl_model: Path, train: Any, t
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"{STEPS} steps of 4 pictures: 1 at once, 2 times before each step, on 2 devices") == 1
     assert result.stdout.count("CPU 1, f32; about ") == 1
-    assert result.stdout.count("note: no samples, and no picture that proves the file: ") == 1
+    assert result.stdout.count("note: no samples, and no picture to check the file with: ") == 1
     states = [read_checkpoint(find_checkpoints(config.folder)[-1]).state["network"] for config in (one, two)]
     largest = max(values.abs().max().item() for values in states[0].values())
     for name, values in states[0].items():

@@ -196,8 +196,8 @@ def test_state_of_another_network(sdxl_source: Path) -> None:
     wider = attach(load_base(str(sdxl_source)), config(rank=8))
     before = wider.state()
     assert message_of(TrainError, lambda: wider.load_state(network.state())) == (
-        "the saved state is of another network: unet.down_blocks.1.attentions.0.proj_in.lora_A.default.weight differs, "
-        "and 383 more; resume with the settings that it was trained with"
+        "the saved state is another network's: unet.down_blocks.1.attentions.0.proj_in.lora_A.default.weight and 383 "
+        "more parameters differ; resume with the settings of that training"
     )
     assert all((values == before[name]).all() for name, values in wider.state().items())
 
@@ -322,5 +322,5 @@ def test_metadata(sdxl_source: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["loha", "lokr"])
 def test_keys_that_there_are_none_of(algorithm: str) -> None:
     assert message_of(TrainError, lambda: attach(SimpleNamespace(), config(algorithm=algorithm, keys="diffusers"))) == (
-        f"keys are diffusers', which have no names for {algorithm}; choose keys kohya"
+        f"keys is diffusers, which has no names for {algorithm}; choose kohya"
     )

@@ -156,8 +156,8 @@ def test_a_file_that_is_not_what_was_trained(sdxl_source: Path, tmp_path: Path) 
     parameter.data *= 1.01
     message = message_of(TrainError, lambda: check_adapter(file, network, "x.safetensors"))
     assert message == (
-        "x.safetensors: unet down_blocks.1.attentions.0.proj_in is 9.9e-03 away from what was trained, 0.001 is "
-        "allowed; this is a fault of lorablend, please report it"
+        "x.safetensors: unet down_blocks.1.attentions.0.proj_in is off by 9.9e-03, more than the 0.001 that "
+        "rounding explains; this is a fault of lorablend, please report it"
     )
 
 
@@ -165,8 +165,8 @@ def test_nan_is_found_before_anything_is_written(sdxl_source: Path, tmp_path: Pa
     _, network = trained(sdxl_source)
     next(iter(network._named().values())).data[0, 0] = np.nan
     assert message_of(TrainError, lambda: save(tmp_path / "x.safetensors", network)) == (
-        "x.safetensors: tensor lora_unet_input_blocks_4_1_proj_in.lora_down.weight holds NaN or infinity; resume from "
-        "an earlier checkpoint, with a lower learning rate"
+        "x.safetensors: tensor lora_unet_input_blocks_4_1_proj_in.lora_down.weight contains NaN or infinity; resume "
+        "from an earlier checkpoint, with a lower learning rate"
     )
     assert not list(tmp_path.iterdir())
 
@@ -176,8 +176,8 @@ def test_an_adapter_that_changes_nothing_is_refused(sdxl_source: Path, tmp_path:
     path.write_bytes(b"the one before")
     network = attach(load_base(str(sdxl_source)), config())
     assert message_of(TrainError, lambda: save(path, network, sampler)) == (
-        "x.safetensors: with it the picture is the base model's own, 30 steps at learning rate 0.0001 have taught "
-        "nothing; train longer or raise the learning rate"
+        "x.safetensors does not change the picture: 30 steps at learning rate 0.0001 have taught it nothing; train "
+        "longer or raise the learning rate"
     )
     assert path.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [path]

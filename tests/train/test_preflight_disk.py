@@ -21,9 +21,9 @@ def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None
         with pytest.raises(ResourceError) as caught:
             prepare_run(config, openvino=openvino)
         assert re.fullmatch(
-            rf"{config.folder}: its disk has [\d,.]+ GB free, needed are about [\d,.]+ GB for checkpoints and adapters"
-            rf"(, \d+ MB for latents and texts)?{converted}; make room, lower keep or checkpoints, give another folder "
-            "as out, or set LORABLEND_CACHE to a folder on another disk",
+            rf"{config.folder}: the disk has [\d,.]+ GB free, the training needs about [\d,.]+ GB for checkpoints and "
+            rf"adapters(, \d+ MB for latents and texts)?{converted}; free up space, lower keep or checkpoints, give "
+            "another folder as out, or set LORABLEND_CACHE to a folder on another disk",
             str(caught.value),
         )
 

@@ -113,7 +113,7 @@ def test_a_trigger_that_no_folder_name_carries_is_told(tmp_path: Path, trigger: 
     lines = prepare(tmp_path / "data", tmp_path / "ready", resolution=64, trigger=trigger).lines
     assert files(tmp_path / "ready") == ["a.png", "a.txt"]
     assert (tmp_path / "ready" / "a.txt").read_text() == f"{trigger}, a fox\n"
-    assert f"no folder's name can carry the trigger; train with --trigger {shlex.quote(trigger)}" in lines
+    assert f"a folder's name cannot express the trigger; train with --trigger {shlex.quote(trigger)}" in lines
 
 
 def test_captions_from_names(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_all_damaged(tmp_path: Path) -> None:
     (tmp_path / "data" / "bad.png").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         prepare(tmp_path / "data", tmp_path / "ready", skip_bad=True)
-    assert str(caught.value) == f"{tmp_path / 'data'}: every picture is damaged; nothing is left to prepare"
+    assert str(caught.value) == f"{tmp_path / 'data'}: every picture is damaged; there is nothing to prepare"
 
 
 @pytest.mark.parametrize("taken", ["ready/x", "ready-sheet.png"])

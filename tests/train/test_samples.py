@@ -77,7 +77,7 @@ def test_converted_once(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((folder / "lorablend.json").read_text())["weights"] == "fp16"
     assert convert_base(find_base(str(sdxl_source)), said.append) == folder
     assert said == [
-        "sdxl_source is converted to OpenVINO, to draw samples with; once, a large model takes some minutes"
+        "sdxl_source is converted to OpenVINO, once, to draw samples with; a large model takes some minutes"
     ]
 
 

@@ -107,7 +107,7 @@ def test_archive_larger_than_the_disk(data: Path) -> None:
     text = re.sub(r"for \d+\.\d GB", "for 7.0 GB", str(caught.value))
     assert text == (
         "pack.zip holds 257698.0 GB or more, the disk has room for 7.0 GB; free up space, or unpack it on another "
-        "and give the folder"
+        "disk and give the folder"
     )
 
 
