@@ -77,7 +77,7 @@ def test_other_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         Judge.load(tmp_path / "old.safetensors")
     assert str(caught.value) == (
-        "old.safetensors: reads other words than the demo's grammar has; make it with train_judge.py"
+        "old.safetensors has other classes than the demo's grammar; make it with train_judge.py"
     )
 
 
