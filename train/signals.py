@@ -17,9 +17,9 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     The first signal restores the previous handlers, so that a second one acts as usual. Only the main thread may set
     handlers; in any other thread the signals keep their meaning.
     """
-    told = threading.Event()
+    received = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield told.is_set
+        yield received.is_set
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -28,12 +28,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
     def stop(number: int, frame: object) -> None:
-        told.set()
+        received.set()
         restore()
 
     for number in before:
         signal.signal(number, stop)
     try:
-        yield told.is_set
+        yield received.is_set
     finally:
         restore()

@@ -1,4 +1,4 @@
-"""A diffusers folder made again from a converted one."""
+"""A diffusers folder restored from a converted one."""
 
 from pathlib import Path
 

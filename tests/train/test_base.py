@@ -1,4 +1,4 @@
-"""The base model as torch loads it: whole, or not at all."""
+"""The base model as torch loads it: complete or not at all."""
 
 from __future__ import annotations
 

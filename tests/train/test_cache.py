@@ -1,4 +1,4 @@
-"""Latents and text embeddings on disk: the right ones, once, and never stale."""
+"""Latents and text embeddings on disk: correct, computed once, and never stale."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_whatever_changes_makes_another(vae: AutoencoderKL, tmp_path: Path) -> N
     (square,) = assign([(96, 64)], 64, 16, buckets=False)
     latents = [cache.get(path, CROP), cache.get(path, CROP, flip=True), cache.get(path, square)]
     LatentCache(tmp_path / "cache", "other", vae).get(path, CROP)
-    save(path, 2, (96, 64))  # the same name, another picture, while the cache is open
+    save(path, 2, (96, 64))  # the same name but another picture, while the cache is open
     os.utime(path, ns=(0, 0))
     latents.append(cache.get(path, CROP))
     assert len(stored(tmp_path / "cache")) == 5

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back bit for bit; a full disk or a kill costs none that was good."""
+"""Checkpoints: everything is restored bit for bit, and neither a full disk nor a kill damages an older one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _checkpoint(step: int, size: int = 8) -> Checkpoint:
 
 @contextmanager
 def _files_of_at_most(size: int) -> Iterator[None]:
-    """Writes beyond it fail, with EFBIG where a full disk says ENOSPC; Python ignores the signal that comes with it."""
+    """Let larger writes fail with EFBIG, as a full disk's do with ENOSPC; Python ignores the signal that comes along."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -90,7 +90,7 @@ def test_full_disk_keeps_the_last_good_one(tmp_path: Path) -> None:
 
 
 def test_older_ones_make_room(tmp_path: Path) -> None:
-    """All but the newest good one go before the writer gives up."""
+    """All but the newest good one are deleted before the writer gives up."""
     for step in (10, 20, 30):
         write_checkpoint(tmp_path, _checkpoint(step), keep=3)
     with _files_of_at_most(1 << 16), pytest.raises(ResourceError, match="the newest one is"):
@@ -106,7 +106,7 @@ def test_first_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """A write that never ended leaves the one before as the newest, and goes away with the next."""
+    """A write that was killed leaves the previous checkpoint as the newest; the next write deletes its remains."""
     write_checkpoint(tmp_path, _checkpoint(10), keep=3)
     code = (
         "import os, signal, sys, torch; from pathlib import Path; from lorablend.train import checkpoint as c; "

@@ -57,7 +57,7 @@ def test_resume_is_exact(settings: dict[str, Any], train: Any, changes: dict[str
 
 
 def test_a_seed_is_a_training(settings: dict[str, Any], train: Any) -> None:
-    """Another seed, other numbers: the test above would pass if nothing were drawn at all."""
+    """A different seed gives different numbers; without this, the test above would pass if nothing were random."""
     states = []
     for seed in (0, 1):
         config = config_of(settings, seed=seed, out=settings["out"].with_name(f"{seed}.safetensors"))
@@ -141,14 +141,14 @@ def test_tags_in_prompts(settings: dict[str, Any]) -> None:
 
 
 def test_missing_prodigy(settings: dict[str, Any], train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prodigyopt", None)  # find_spec takes it for not installed, where it is too
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)  # find_spec then reports it as not installed, even if it is
     with pytest.raises(TrainError) as caught:
         train(config_of(settings, optimizer="prodigy"))
     assert str(caught.value) == "optimizer prodigy needs prodigyopt; run: pip install prodigyopt"
 
 
 def test_no_number(settings: dict[str, Any], train: Any) -> None:
-    """A learning rate far too high: the pictures are named, and there are ways out, with a lower one.
+    """With a learning rate far too high, the message names the pictures, and a lower rate helps.
 
     The same folder again where nothing was kept; else a resume, from a checkpoint whose next step has a number.
     """
@@ -165,7 +165,7 @@ def test_no_number(settings: dict[str, Any], train: Any) -> None:
     with pytest.raises(Cancelled):
         train(config_of(settings), progress=stop_at(1))
     said: list[str] = []
-    with pytest.raises(AdapterError):  # the numbers of step 2 are finite, but fit no adapter file
+    with pytest.raises(AdapterError):  # the numbers of step 2 are finite, but too large for an adapter file
         train(config, resume=True, progress=stop_at(2), say=said.append)
     assert "learning_rate is 1e+30 from step 2 on; it was 0.001 before" in said
     assert [read_facts(path)[0] for path in find_checkpoints(config.folder)] == [1, 2]
@@ -188,7 +188,7 @@ def test_no_number(settings: dict[str, Any], train: Any) -> None:
 
 
 def test_full_disk(settings: dict[str, Any], train: Any, tmp_path: Path) -> None:
-    """The last good checkpoint is named and stays; with room again, the run goes on from it to the same end."""
+    """The last good checkpoint stays and is named; with space again, the run resumes from it to the same end."""
     (tmp_path / "whole").mkdir()
     whole = config_of(settings, out=tmp_path / "whole" / "ink.safetensors")
     train(whole)
@@ -214,7 +214,7 @@ def test_full_disk(settings: dict[str, Any], train: Any, tmp_path: Path) -> None
 
 
 def test_trouble_after_a_checkpoint(settings: dict[str, Any], train: Any) -> None:
-    """Whatever the disk refused, the message says how to go on if this step's checkpoint is there."""
+    """Whichever file could not be written, the message says how to resume if this step's checkpoint exists."""
     config = config_of(settings)
     taken = config.folder / "ink-000002.safetensors"
     taken.mkdir(parents=True)
@@ -227,7 +227,7 @@ def test_trouble_after_a_checkpoint(settings: dict[str, Any], train: Any) -> Non
 
 
 def test_an_error_of_the_callers(settings: dict[str, Any], train: Any) -> None:
-    """It goes through as it is, after a checkpoint."""
+    """The exception is passed on unchanged, after a checkpoint."""
 
     def fail(progress: Progress) -> None:
         raise ZeroDivisionError

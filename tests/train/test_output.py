@@ -1,4 +1,4 @@
-"""The file of a training: its bytes, what it says of itself, the pictures it draws, and what the check finds."""
+"""The adapter file of a training: its bytes, its metadata, the pictures that it draws, and what the check finds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def save(path: Path, network: Any, sampler: Sampler | None = None, **settings: A
 def test_the_engine_draws_what_was_trained(
     sdxl_source: Path, sdxl_model: Path, tmp_path: Path, sampler: Sampler, algorithm: str
 ) -> None:
-    """diffusers with the trained modules in memory, beside the engine with the file: one level, as in test_parity.
+    """diffusers with the trained modules in memory draws what the engine does with the file, to one level.
 
     The file's f16 loses nothing here, see `trained`.
     """
@@ -82,7 +82,7 @@ def test_metadata(sdxl_source: Path, tmp_path: Path) -> None:
     assert list(entries) == sorted(entries)
     assert adapter.trigger_words == ["zxc"]
     assert json.loads(entries.pop("ss_tag_frequency")) == {
-        "pictures": {"zxc": 3, "a fox": 2, "snow": 2, "a cat": 1}  # with the trigger, as they are trained
+        "pictures": {"zxc": 3, "a fox": 2, "snow": 2, "a cat": 1}  # with the trigger, as in training
     }
     made_by = json.loads(entries.pop(MADE_BY))
     assert made_by["tool"] == "train"
@@ -134,7 +134,7 @@ def test_metadata(sdxl_source: Path, tmp_path: Path) -> None:
 def test_rounding_stays_within_the_check(
     sdxl_source: Path, tmp_path: Path, algorithm: str, size: float, dtype: str
 ) -> None:
-    """Numbers that f16 would cut off, of a training that has only begun, are f32; `save_adapter` finds no fault."""
+    """Numbers of a young training, which f16 would cut off, are stored as f32, so that `save_adapter` accepts them."""
     import torch
 
     network = attach(load_base(str(sdxl_source)), config(algorithm=algorithm))
@@ -144,7 +144,7 @@ def test_rounding_stays_within_the_check(
             parameter.data += torch.randn(parameter.shape, generator=generator) * size
     tensors = load_adapter(save(tmp_path / "x.safetensors", network, algorithm=algorithm)).file.tensors
     factors = [tensor.dtype for name, tensor in tensors.items() if not name.endswith((".alpha", ".dora_scale"))]
-    assert factors.count(dtype) > 0.95 * len(factors)  # LoKr has a few very small tensors, whose rounding is by chance
+    assert factors.count(dtype) > 0.95 * len(factors)  # LoKr has a few very small tensors, whose rounding varies
     assert all(tensor.dtype == "F32" for name, tensor in tensors.items() if name.endswith((".alpha", ".dora_scale")))
 
 

@@ -1,4 +1,4 @@
-"""What is said before a training, and what is refused."""
+"""The summary before a training, and what is refused."""
 
 from __future__ import annotations
 

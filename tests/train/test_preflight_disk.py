@@ -1,4 +1,4 @@
-"""Room on the disk."""
+"""The check for disk space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.train.trainings import config_of, stop_at
 
 
 def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None:
-    """Known before anything is loaded."""
+    """Checked before anything is loaded."""
     config = config_of(settings, keep=10**9)
     for openvino, converted in ((sdxl_model, ""), (None, r", \d+ MB for sdxl_source as converted for samples")):
         with pytest.raises(ResourceError) as caught:
@@ -31,7 +31,7 @@ def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None
 def test_estimate_is_what_is_left(
     settings: dict[str, Any], train: Any, sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To 10 %: the files' headers and the pooled embeddings are not in it."""
+    """To 10 %, for the estimate has neither the files' headers nor the pooled embeddings."""
     monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path / "cache"))
     config = config_of(settings, flip=True, shuffle_tags=True, validation_fraction=0.2)
     run = prepare_run(config, openvino=sdxl_model)

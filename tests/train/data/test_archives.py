@@ -1,4 +1,4 @@
-"""Data sets in one file: unpacked once, and never out of their folder."""
+"""Archived data sets: unpacked once, and never outside their folder."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_damaged_archives(data: Path, tmp_path: Path, kind: str) -> None:
 
 
 def test_archive_larger_than_the_disk(data: Path) -> None:
-    """A bomb is refused by what it says it holds, before a byte is unpacked; here 240 TB in 3 MB."""
+    """A zip bomb is refused by its own table, before a byte is unpacked; here 240 TB in 3 MB."""
     with zipfile.ZipFile(data / "pack.zip", "w") as archive:
         archive.writestr("a.png", b"x")
     content = (data / "pack.zip").read_bytes()
