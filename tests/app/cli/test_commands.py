@@ -400,7 +400,7 @@ ERRORS = {
     "bake MODEL out": "there is nothing to bake; give at least one --lora FILE:WEIGHT",
     "bake MODEL full --lora ink --lora-dir LORAS": "full exists and is not empty; give a new folder",
     "convert nosuch out": (
-        "nosuch is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+        "nosuch is not a diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
     ),
     "convert MODEL out --weights int3": "weights is 'int3'; give one of fp16, int8, fp32",
     "adapters inspect nosuch": "nosuch: cannot be read (No such file or directory)",

@@ -205,7 +205,7 @@ def test_sources_that_cannot_be_converted(service: Service, data: Path) -> None:
     (data / "sources" / "empty" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     (data / "sources" / "page.safetensors").write_text("<html>")
     for source, fields, text in (
-        ("empty", {}, "empty holds a FluxPipeline"),
+        ("empty", {}, "empty is a FluxPipeline"),
         ("page.safetensors", {}, "page.safetensors is not a readable safetensors file"),
         ("page.safetensors", {"config": "nosuch"}, "nosuch is no Hugging Face id"),
         ("owner/name", {"config": "empty"}, "config is for a .safetensors checkpoint; owner/name has its own"),
