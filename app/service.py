@@ -24,6 +24,7 @@ from typing import Any
 from lorablend.adapters.errors import ResourceError
 from lorablend.app.files import check_folder, without_folders
 from lorablend.app.jobs.jobs import ENDED, Job, Jobs
+from lorablend.app.jobs.metrics import Metrics
 from lorablend.app.jobs.worker import Worker
 from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
@@ -85,6 +86,7 @@ class Service:
         long["train"] = self.training
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
+        self.metrics = Metrics(self.jobs, lambda: self.alive)
         refuse_unreadable(self.jobs)
 
     def _jobs_to_keep(self) -> list[Job]:
