@@ -32,7 +32,7 @@ from lorablend.app.files import check_folder
 from lorablend.app.library.folder import adapter_files
 from lorablend.app.library.library import Library
 from lorablend.app.rest import a1111, a1111_lists, adapters, gallery, grid, health, jobs, models, openai, train
-from lorablend.app.rest.errors import handle_errors
+from lorablend.app.rest.errors import handle_errors, refusals
 from lorablend.app.rest.guard import BODY_LIMIT, Guard
 from lorablend.app.rest.shared import reply
 from lorablend.app.service import Service
@@ -79,7 +79,13 @@ def create_app(
     """
     _check_token(token)
     # Its /docs, unlike FastAPI's own, loads no script from another server.
-    app = FastAPIOffline(title="lorablend", version=version("lorablend"), redoc_url=None)
+    app = FastAPIOffline(
+        title="lorablend",
+        summary="Draws with Stable Diffusion XL and LoRA adapters on OpenVINO.",
+        version=version("lorablend"),
+        redoc_url=None,
+        responses=refusals(401, 403, 413, 421, 500, 507),
+    )
     app.state.service, app.state.offline = service, offline
     app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)

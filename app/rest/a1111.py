@@ -38,7 +38,7 @@ from lorablend.engine.schedulers import SCHEDULERS
 
 __all__ = ["A1111", "router", "state_of"]
 
-router = APIRouter(prefix="/sdapi/v1", tags=["A1111"], responses=refusals(400, 404, 409, 422, 429, 500))
+router = APIRouter(prefix="/sdapi/v1", tags=["A1111"], responses=refusals(400, 404, 409, 422, 429))
 _MOST_CHOICES = 1000  # clients whose choice of a model is remembered
 
 

@@ -25,7 +25,7 @@ from lorablend.app.service import RECEIVING, Service
 __all__ = ["adapter_entries", "router"]
 
 _SUFFIX = ".safetensors"
-router = APIRouter(prefix="/api/adapters", tags=["lorablend"], responses=refusals(400, 404, 413, 422, 429))
+router = APIRouter(prefix="/api/adapters", tags=["lorablend"], responses=refusals(400, 404, 422, 429))
 
 
 class Download(BaseModel):

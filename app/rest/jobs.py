@@ -33,7 +33,7 @@ from lorablend.app.service import Service
 
 __all__ = ["job_form", "job_reply", "router"]
 
-router = APIRouter(prefix="/api", tags=["lorablend"], responses=refusals(400, 403, 404, 422, 429))
+router = APIRouter(prefix="/api", tags=["lorablend"], responses=refusals(400, 404, 422, 429))
 
 
 @router.post("/jobs", status_code=202, response_model=JobReply)

@@ -17,7 +17,7 @@ from lorablend.app.service import Service
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/models", tags=["lorablend"], responses=refusals(400, 404, 422, 429, 501, 507))
+router = APIRouter(prefix="/api/models", tags=["lorablend"], responses=refusals(400, 404, 422, 429, 501))
 
 
 @router.get("", response_model=ModelList)

@@ -40,7 +40,8 @@ from lorablend.app.service import Service
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=refusals(400, 404, 409, 422, 429, 500, model=OpenAIRefusal))
+_REFUSALS = refusals(400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 507, model=OpenAIRefusal)
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=_REFUSALS)
 _STREAM = content("text/event-stream", description="The pictures; with `stream`, as events")
 _USAGE = {
     "input_tokens": 0,

@@ -47,7 +47,7 @@ from lorablend.app.work.training import Loss
 __all__ = ["router"]
 
 _MOST_FILES = 10_000  # in one request
-router = APIRouter(prefix="/api/train", tags=["lorablend"], responses=refusals(400, 404, 409, 413, 422, 429, 501, 507))
+router = APIRouter(prefix="/api/train", tags=["lorablend"], responses=refusals(400, 404, 409, 422, 429, 501))
 
 
 class Caption(BaseModel):

@@ -74,7 +74,7 @@ class Building:
         return name not in self._served and (name in self._models.names or name in self._broken)
 
     def models(self) -> list[dict[str, Any]]:
-        """A dict for each model: name, family, size (bytes on disk), default, own, origin (in words), error ("" if none)."""
+        """A dict for each model: name, family, size (bytes), default, own, origin (in words), error ("" if none)."""
         forms = []
         for name in self._models.names:
             try:

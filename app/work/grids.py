@@ -89,9 +89,7 @@ class Grids:
         rates = [rate for job in done if (rate := self._rate(job, asked.model))]
         if not rates:
             return count, None
-        return count, min(rates) * _swept(asked, axes) * self._pixels(
-            asked
-        )  # the smallest rate: other jobs had to compile
+        return count, min(rates) * _swept(asked, axes) * self._pixels(asked)  # the least: other jobs compiled
 
     def _rate(self, job: Job, model: str | None) -> float:
         """Seconds per step and pixel; 0 if the job says nothing about this model."""

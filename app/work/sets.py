@@ -143,7 +143,7 @@ class Sets:
         shutil.rmtree(gone, ignore_errors=True)
 
     def mosaic(self, name: str, sheet: int = 0) -> bytes:
-        """A PNG of all pictures with their captions, small; a large set takes several, of which this is number `sheet`."""
+        """A PNG of all pictures with their captions, small; a large set has several such sheets."""
         paths = _files(self.folder(name))[sheet * PER_SHEET :][:PER_SHEET]
         if sheet < 0 or not paths:
             raise RequestError(f"the data set {name} has no sheet {sheet}; the first one is 0")

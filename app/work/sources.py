@@ -49,10 +49,8 @@ class Sources:
         for path in self._convertible():
             if path.name == name:
                 return path
-        there = f"there are {', '.join(self.names())}" if self.names() else "put it into sources, in its data folder"
-        raise RequestError(
-            f"{shown(name)} is not a Hugging Face id (owner/name), and the server has no such source; {there}"
-        )
+        choice = f"there are {', '.join(self.names())}" if self.names() else "put it into sources, in its data folder"
+        raise RequestError(f"{shown(name)} is not a Hugging Face id (owner/name) or a source on the server; {choice}")
 
     def needed(self, text: str, weights: str, config: str | None) -> int:
         """About how many bytes the converted model takes on disk; 0 for ids on the Hub, whose size the job looks up.

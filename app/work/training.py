@@ -224,9 +224,7 @@ class Training:
             return str(sources[model])
         if model and _HUB_ID.fullmatch(model) and not model.endswith(".safetensors") and not Path(model).exists():
             return model
-        problem = (
-            "no base model is given" if model is None else f"{shown(model)!r} is not a base model that is known here"
-        )
+        problem = "no base model is given" if model is None else f"{shown(model)!r} is not a known base model"
         choice = f", or one of the folder sources: {', '.join(sorted(sources))}" if sources else ""
         raise RequestError(f"{problem}; give model as a Hugging Face id such as owner/name{choice}")
 

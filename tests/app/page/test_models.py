@@ -45,7 +45,7 @@ def test_bake_the_board_and_draw_with_it(browser: Browser, sdxl_model: Path, lor
         source.fill("/etc")
         page.get_by_label("Name of the new model").fill("new")
         page.get_by_role("button", name="Convert", exact=True).click()
-        page.get_by_text("/etc is not a Hugging Face id (owner/name), and the server has no such source").wait_for()
+        page.get_by_text("/etc is not a Hugging Face id (owner/name) or a source on the server").wait_for()
 
         # Chosen there or here, it is one and the same, and the board keeps its knobs.
         page.get_by_role("tab", name="Create").click()

@@ -212,7 +212,7 @@ def test_sources_that_cannot_be_converted(service: Service, data: Path) -> None:
         (
             "nosuch",
             {},
-            "nosuch is not a Hugging Face id (owner/name), and the server has no such source; there are empty",
+            "nosuch is not a Hugging Face id (owner/name) or a source on the server; there are empty",
         ),
     ):
         with pytest.raises((ModelError, RequestError)) as caught:
