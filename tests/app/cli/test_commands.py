@@ -410,7 +410,7 @@ ERRORS = {
         "--host 127.0.0.2 and --listen are both given; --listen means --host 0.0.0.0, give one"
     ),
     "serve demo --model nosuch": "the model is demo and --model nosuch; give one of the two",
-    "ui MODEL --data data --token=": "the token is empty; give one, such as 32 letters by chance",
+    "ui MODEL --data data --token=": "the token is empty; give one, such as 32 random letters",
     "ui MODEL --host 192.0.2.1 --token x": "cannot listen at 192.0.2.1: cannot assign requested address",
 }
 
