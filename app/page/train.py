@@ -106,9 +106,7 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
         return (show(chosen, file) if chosen else {}) | {name: gr.Dropdown(service.sets.names())}
 
     outputs = [notes, *review.outputs()]
-    name.input(
-        show, [name, review.shown], outputs, **CHOOSING
-    )  # also fires when the box loses the focus
+    name.input(show, [name, review.shown], outputs, **CHOOSING)  # also fires when the box loses the focus
     remove.click(ask, name, [sure, question], **CHANGING)
     keep.click(None, None, sure, js=HIDDEN, **AT_ONCE)
     really.click(forget, name, [*outputs, name, sure], **CHANGING)
