@@ -287,8 +287,8 @@ class _Trainer:
         rate = config.learning_rate or 0.0  # the plan has replaced None
         if checkpoints := find_checkpoints(config.folder):
             raise TrainError(
-                f"{message}the last checkpoint before it is of step {read_facts(checkpoints[-1])[0]}; look at the pictures, and "
-                f"take a learning_rate below {rate:g}",
+                f"{message}the last checkpoint before it is of step {read_facts(checkpoints[-1])[0]}; look at the "
+                f"pictures, and take a learning_rate below {rate:g}",
                 command=f"{resume_command(config)} --learning-rate {rate / 2:g}",
             )
         or_f32 = " or precision f32" if self._run.plan.precision != "f32" else ""

@@ -25,7 +25,7 @@ def _checkpoint(step: int, size: int = 8) -> Checkpoint:
 
 @contextmanager
 def _files_of_at_most(size: int) -> Iterator[None]:
-    """Let larger writes fail with EFBIG, as a full disk's do with ENOSPC; Python ignores the signal that comes along."""
+    """Let larger writes fail with EFBIG, as a full disk's do with ENOSPC; Python ignores the signal that comes too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -418,7 +418,7 @@ LISTINGS = {  # a file that names the picture {far}, or its folder {folder}
 def test_no_listing_leaves_its_data_set(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, listing: str, spelled: str
 ) -> None:
-    """A folder or archive may be a stranger's: its listings only name files inside it, and messages reveal no others."""
+    """A folder or archive may be a stranger's: its listings name only files inside it; messages reveal no others."""
     far = save(tmp_path / "far" / "private.png", 1, caption="a secret")
     (far.parent / "list.json").write_text(json.dumps({"private.png": {"caption": "a secret"}}))
     monkeypatch.setenv("HOME", str(tmp_path))
