@@ -282,7 +282,7 @@ def test_ctrl_c_leaves_nothing(sdxl_model: Path, tmp_path: Path) -> None:
         seen += os.read(terminal, 65536)
     child.send_signal(signal.SIGINT)
     try:
-        while more := os.read(terminal, 65536):  # before the wait: if it is not read, the bar fills the terminal and blocks
+        while more := os.read(terminal, 65536):  # first, for a terminal that is full blocks the bar
             seen += more
     except OSError:  # the terminal's other end is closed
         pass
