@@ -147,7 +147,7 @@ class Setting:
         if not is_number:
             wanted = "a whole number" if self.kind is int else self.range or "a number"
             raise RequestError(f"{self.name} is {shown(repr(value))}; give {wanted}")
-        number = _to_float(value) if self.kind is float else int(value)
+        number = _converted(value, self.kind)
         low, high = self.low, self.high
         is_low = low is not None and (number <= low if self.excludes_low else number < low)
         is_between = self.multiple > 1 and number % self.multiple != 0
@@ -431,8 +431,8 @@ def _is_finite(number: Any) -> bool:
     return isinstance(number, Integral) or math.isfinite(number)
 
 
-def _to_float(value: Any) -> float:
+def _converted(value: Any, kind: type) -> float:
     try:
-        return float(value)
+        return kind(value)
     except OverflowError:  # a whole number beyond all floats
         return math.inf
