@@ -84,7 +84,7 @@ def _check_room(folder: Path, needed: dict[str, int], remedies: str) -> None:
     if sum(needed.values()) > free:
         parts = ", ".join(f"{_gb(size)} for {what}" for what, size in needed.items() if size)
         raise ResourceError(
-            f"{folder}: the disk has {_gb(free)} free and needs about {parts}; free up space, {remedies}"
+            f"{folder}: the disk has {_gb(free)} free, the training needs about {parts}; free up space, {remedies}"
         )
 
 
