@@ -1,9 +1,9 @@
 """Who may use the server: one check in front of every route, of the page and of all files.
 
-On the loopback nobody has to log in, but a browser must come with a Host of this machine, so that no web page can
-reach the server under a name of its own (DNS rebinding). With a token, or with users, every request must bring it: as
+On the loopback no login is needed, but a browser must come with a Host of this machine, so that no web page can reach
+the server under a name of its own (DNS rebinding). With a token, or with users, every request needs one: as
 `Authorization: Bearer TOKEN`, as the password of HTTP Basic, or once as `?token=TOKEN`, which a browser keeps as a
-cookie. What changes something is refused when a foreign web page asks for it.
+cookie. A request from a page of another site that would change something is refused.
 
 A users file has one `name:salt:hash` per line, written by `python -m lorablend.app.auth NAME`.
 """
@@ -32,7 +32,7 @@ __all__ = ["Credentials", "hash_password", "is_loopback", "read_users"]
 
 COOKIE = "lorablend"
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
-_KNOWN = 1000  # checked passwords that are remembered, by their hash
+_KNOWN = 1000  # checked passwords that are remembered by their hash
 _LONGEST = 1000  # characters of a password
 
 
@@ -42,12 +42,12 @@ class _User:
     hash: bytes
 
 
-# Hashed against for an unknown name, so that the time of an answer does not tell which names are known.
-_NOBODY = _User(secrets.token_bytes(16), b"")
+# Used for an unknown name, so that the time of a reply does not tell which names are known.
+_UNKNOWN = _User(secrets.token_bytes(16), b"")
 
 
 class Credentials:
-    """The token, or the users, or neither. key: what cookies are signed with; it changes with the credentials."""
+    """The token, the users, both or neither. Cookies are signed with a key that changes with them."""
 
     def __init__(self, token: str | None = None, users: Mapping[str, _User] | None = None) -> None:
         self._token = token
@@ -59,39 +59,41 @@ class Credentials:
 
     @property
     def needed(self) -> bool:
+        """Whether requests need a login."""
         return self._token is not None or bool(self._users)
 
     async def user(self, headers: Mapping[str, str]) -> str | None:
-        """Who asks, "" for who has the token; None for nobody that is known."""
+        """The user who sends a request with these headers, "" if it has the token, None if it has neither."""
         name, password = _authorization(headers.get("authorization", ""))
-        if password and (found := await self.check(name, password)) is not None:
-            return found
+        if password and (user := await self.check(name, password)) is not None:
+            return user
         return self._of_cookie(headers.get("cookie", ""))
 
     async def check(self, name: str, password: str) -> str | None:
-        """The user with this password; "" where it is the token, whatever the name; None where it is neither."""
+        """The user with this password; "" if it is the token, whatever the name; None if it is neither."""
         if self._token is not None and hmac.compare_digest(password.encode(), self._token.encode()):
             return ""
-        if not name:  # a bearer's, or in an address
+        if not name:  # as a bearer token, or in an address
             name, _, password = password.partition(":")
         if not self._users or not 0 < len(password) <= _LONGEST:
             return None
-        user = self._users.get(name, _NOBODY)
+        user = self._users.get(name, _UNKNOWN)
         key = hashlib.sha256(f"{name}\n{password}".encode()).digest()
         if self._known.get(key) == name:
             return name
-        self._hashing = self._hashing or CapacityLimiter(1)  # a guesser gets one core at most
-        found = await to_thread.run_sync(_scrypt, password, user.salt, limiter=self._hashing)
-        if not hmac.compare_digest(found, user.hash):
+        self._hashing = self._hashing or CapacityLimiter(1)  # guessing passwords takes one core at most
+        hashed = await to_thread.run_sync(_scrypt, password, user.salt, limiter=self._hashing)
+        if not hmac.compare_digest(hashed, user.hash):
             return None
         if len(self._known) < _KNOWN:
             self._known[key] = name
         return name
 
     def cookie(self, user: str) -> str:
-        """The cookie of somebody who has logged in, which holds no password.
+        """The cookie of a user who has logged in; it holds no password.
 
-        Lax, so that it comes along when a link to the page is followed; the guard refuses changes by other sites.
+        It is Lax, so that a browser sends it when a link to the page is followed; the guard refuses changes by other
+        sites.
         """
         return f"{COOKIE}={quote(user, safe='')}.{self._sign(user)}; Path=/; HttpOnly; SameSite=Lax"
 
@@ -108,7 +110,7 @@ class Credentials:
 
 
 def read_users(path: Path) -> dict[str, _User]:
-    """The users of a file. Raises RequestError for a line that is no `name:salt:hash`, and for no users at all."""
+    """The users in a file. Raises RequestError for a line that is not `name:salt:hash`, or for no users."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -119,8 +121,8 @@ def read_users(path: Path) -> dict[str, _User]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            name, salt, found = line.strip().split(":")
-            users[name] = _User(bytes.fromhex(salt), bytes.fromhex(found))
+            name, salt, hashed = line.strip().split(":")
+            users[name] = _User(bytes.fromhex(salt), bytes.fromhex(hashed))
         except ValueError:
             raise RequestError(
                 f'{path}, line {number}: not name:salt:hash; write it with "python -m lorablend.app.auth NAME"'
@@ -143,7 +145,7 @@ def hash_password(name: str, password: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Does this name or address reach nobody but this machine?"""
+    """Whether this name or address reaches only this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -159,7 +161,7 @@ def host_of(header: str) -> str:
 
 
 def without_token(query: str) -> tuple[str | None, str]:
-    """The token of a query, None if it has none, and the rest of the query."""
+    """The token in a query, None if it has none, and the rest of the query."""
     pairs = parse_qsl(query, keep_blank_values=True)
     token = next((value for name, value in pairs if name == "token"), None)
     return token, urlencode([pair for pair in pairs if pair[0] != "token"])

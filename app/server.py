@@ -1,10 +1,10 @@
-"""The server: REST for programs, and the page for people, in one process over one service."""
+"""The server: REST for programs and the page for people, in one process over one service."""
 
 from __future__ import annotations
 
 import os
 
-# Before Gradio is imported: nothing is reported to anybody, and no version is looked up.
+# Set before Gradio is imported: it reports nothing to other servers and looks up no version.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
 import logging
@@ -27,12 +27,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from lorablend.adapters.errors import RequestError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.app.auth import Credentials, is_loopback, read_users
 from lorablend.app.files import check_folder
 from lorablend.app.library.folder import adapter_files
 from lorablend.app.library.library import Library
 from lorablend.app.rest import a1111, a1111_lists, adapters, gallery, grid, health, jobs, models, openai, train
-from lorablend.app.rest.errors import handle_errors
+from lorablend.app.rest.errors import handle_errors, refusals
 from lorablend.app.rest.guard import BODY_LIMIT, Guard
 from lorablend.app.rest.shared import reply
 from lorablend.app.service import Service
@@ -54,10 +55,10 @@ __all__ = [
 ]
 
 FIRST_PORT = 7860
-_PORTS = 100  # tried from the first on
-_WAITING = 200  # threads for requests that wait; each is held for a second at most
+_PORTS = 100  # ports to try from the first one on
+_WAITING = 200  # threads for waiting requests; each is occupied for at most a second at a time
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-_PATIENCE = 5  # seconds that running requests get when the server ends
+_PATIENCE = 5  # seconds for running requests when the server ends
 
 
 def create_app(
@@ -73,13 +74,28 @@ def create_app(
 ) -> FastAPI:
     """The app over a service, which the caller starts and closes.
 
-    token, users: who may use it; a file of `lorablend.app.auth`. page: shown at /, with page_options for Gradio. hosts:
-    names that requests may come to beside this machine's own, None for any. offline: said in /healthz. body_limit:
-    bytes. Raises RequestError for a users file that makes no sense, and for an empty token.
+    Args:
+        service: The service.
+        token: A token that lets clients in.
+        users: A file of users, as `lorablend.app.auth` writes it.
+        page: The page at /.
+        page_options: Further arguments for mounting the page.
+        hosts: Names that requests may come to, beside this machine's own; None for any.
+        offline: Shown in /healthz.
+        body_limit: Bytes of a request's body.
+
+    Raises:
+        RequestError: The file of users cannot be read, or the token is empty.
     """
     _check_token(token)
-    # Its /docs, unlike FastAPI's own, loads no script from another server.
-    app = FastAPIOffline(title="lorablend", version=version("lorablend"), redoc_url=None)
+    # Unlike FastAPI's own, its /docs loads no script from another server.
+    app = FastAPIOffline(
+        title="lorablend",
+        summary="Draws with Stable Diffusion XL and LoRA adapters on OpenVINO.",
+        version=version("lorablend"),
+        redoc_url=None,
+        responses=refusals(401, 403, 413, 421, 500, 507),
+    )
     app.state.service, app.state.offline = service, offline
     app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
@@ -91,7 +107,7 @@ def create_app(
     else:
         import gradio
 
-        for face in ("v1", "sdapi", "api"):  # else it is the page's to say that nothing is there, in its own form
+        for face in ("v1", "sdapi", "api"):  # otherwise the page would reply to unknown paths, in a form of its own
             app.add_api_route(f"/{face}/{{rest:path}}", _nothing, methods=_METHODS, include_in_schema=False)
         app = gradio.mount_gradio_app(app, page, path="/", **{"ssr_mode": False, **(page_options or {})})
     app.add_middleware(
@@ -107,22 +123,22 @@ def create_app(
 def run_server(
     app: FastAPI, service: Service, socket_: socket.socket, *, host: str, say: Callable[[str], object]
 ) -> None:
-    """Serve until Ctrl-C, which is raised as KeyboardInterrupt, or SIGTERM; the service is started, and closed."""
+    """Start the service, serve until SIGTERM or Ctrl-C, which is raised as KeyboardInterrupt, and close the service."""
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # addresses may hold the token
+        access_log=False,  # an address may hold the token
         server_header=False,
         timeout_graceful_shutdown=_PATIENCE,
         lifespan="on",
     )
-    # No browser finds "every address of this machine".
+    # A browser cannot open 0.0.0.0.
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     shown = f"[{name}]" if ":" in name else name
     server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("lorablend").setLevel(logging.INFO)  # a line for each job
-    # uvicorn raises the signal again when it has ended in good order; the service is still to be closed.
+    # uvicorn raises the signal again after a clean shutdown, when the service is still to be closed.
     before = signal.signal(signal.SIGTERM, _ignore)
     try:
         service.start()
@@ -134,7 +150,7 @@ def run_server(
 
 
 def check_login(host: str, token: str | None, users: Path | None) -> None:
-    """Raise RequestError for an empty token, a broken file of users, and an address open to others without a login."""
+    """Raise RequestError for an empty token, a broken file of users, or an address open to others without a login."""
     _check_token(token)
     if users is not None:
         read_users(users)
@@ -145,31 +161,31 @@ def check_login(host: str, token: str | None, users: Path | None) -> None:
 def listen(host: str, port: int | None) -> socket.socket:
     """A socket at that address; without a port, at the first free one from 7860 on.
 
-    Raises RequestError where it is taken or not ours.
+    Raises RequestError if the port is taken, or the address is not this machine's.
     """
     ports = range(FIRST_PORT, FIRST_PORT + _PORTS) if port is None else [port]
     problem = "no free port"
-    for one in ports:
-        found: socket.socket | None = None
+    for number in ports:
+        listener: socket.socket | None = None
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, one, type=socket.SOCK_STREAM)[0]
-            found = socket.socket(family, kind, protocol)
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
-            found.listen(128)
-            return found
+            family, kind, protocol, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family, kind, protocol)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(128)
+            return listener
         except OSError as error:
             problem = str(error.strerror).lower()
-            if found:
-                found.close()
+            if listener:
+                listener.close()
     where = host if port is None else f"{host}, port {port}"
     raise RequestError(f"cannot listen at {where}: {problem}")
 
 
 def hold(data: Path) -> FileLock:
-    """The data folder for this process alone, as long as the lock is held; two workers would draw every job twice.
+    """Reserve the data folder for this process, as long as the lock is held; two servers would draw every job twice.
 
-    Raises RequestError where another lorablend has it, or where it cannot be written to.
+    Raises RequestError if another lorablend uses it, or if it cannot be written to.
     """
     check_folder(data)
     data.mkdir(parents=True, exist_ok=True)
@@ -184,30 +200,29 @@ def hold(data: Path) -> FileLock:
 
 
 def default_data() -> Path:
-    """Where pictures and the queue are kept: $LORABLEND_DATA, else a folder of the user's own data."""
+    """The default data folder: $LORABLEND_DATA, or a folder in the user's own data."""
     return Path(os.environ.get("LORABLEND_DATA") or Path(platformdirs.user_data_dir("lorablend")) / "server")
 
 
 def own_adapters(data: Path) -> Path:
-    """A library in the data folder, which begins with a copy of the demo's adapters."""
+    """The library in the data folder; at first it holds a copy of the demo's adapters."""
     folder = data / "adapters"
     if not folder.exists():
-        part = data / ".adapters.partial"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for adapter in adapter_files(adapters_dir()):
-            for path in (adapter, adapter.with_suffix(".jpg")):  # what it draws, for its card
-                shutil.copyfile(path, part / path.name)
-        part.rename(folder)
-    Library(folder)  # so that the page offers what a library can do; in a folder from before it was one, too
+        data.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder) as part:
+            part.mkdir()
+            for adapter in adapter_files(adapters_dir()):
+                for path in (adapter, adapter.with_suffix(".jpg")):  # the picture on its card
+                    shutil.copyfile(path, part / path.name)
+    Library(folder)  # makes a library of it, so that the page offers all that a library can do
     return folder
 
 
 def own_cache(data: Path) -> None:
-    """Have Gradio keep its copies of pictures in the data folder; call it before Gradio is imported.
+    """Make Gradio keep its copies of pictures in the data folder; call this before Gradio is imported.
 
-    In its own place, /tmp/gradio, every user of the machine reads them, and only the first can write. What an earlier
-    process left is deleted.
+    In /tmp/gradio, its default, every user of the machine could read them, and only the first could write. Copies of
+    an earlier process are deleted.
     """
     folder = data.absolute() / "gradio"
     shutil.rmtree(folder, ignore_errors=True)
@@ -216,11 +231,11 @@ def own_cache(data: Path) -> None:
 
 def _check_token(token: str | None) -> None:
     if token is not None and not token.strip():
-        raise RequestError("the token is empty; give one, such as 32 letters by chance")
+        raise RequestError("the token is empty; give one, such as 32 random letters")
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Calls back when it listens."""
 
     def __init__(self, config: uvicorn.Config, listening: Callable[[], object]) -> None:
         super().__init__(config)

@@ -1,13 +1,13 @@
-"""What stands behind page, REST and MCP: the queue, the worker, the gallery, the models, the library.
+"""What page, REST and MCP share: the queue, the workers, the gallery, the models, the library.
 
 data/jobs.sqlite      the queue
-data/gallery.sqlite   an index that is made again if it is lost
+data/gallery.sqlite   an index that is rebuilt if it is lost
 data/pictures/        by day
-data/uploads/         pictures that requests start from, for a week
-data/sheets/          of grids
+data/uploads/         pictures that requests start from, kept for a week
+data/sheets/          sheets of grids
 data/sets/            pictures to train on
 data/trainings/       checkpoints, samples and logs
-data/models/          converted and baked ones
+data/models/          converted, compressed and baked models
 data/gradio/          the page's copies of pictures, deleted at the next start
 """
 
@@ -24,6 +24,7 @@ from typing import Any
 from lorablend.adapters.errors import ResourceError
 from lorablend.app.files import check_folder, without_folders
 from lorablend.app.jobs.jobs import ENDED, Job, Jobs
+from lorablend.app.jobs.metrics import Metrics
 from lorablend.app.jobs.worker import Worker
 from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
@@ -41,27 +42,36 @@ from lorablend.app.work.training import Training
 __all__ = ["RECEIVING", "Service"]
 
 RECEIVING = ".receiving-"
-"""What folders begin with that hold a file while it is sent; removed at the next start after a kill."""
+"""The prefix of folders that hold a file while it is received; they are removed at the next start after a kill."""
 
 
 class Service:
-    """models: name -> folder, the first one is the default. limit: jobs that may wait. options: of `Pipeline`.
+    """The service of one data folder.
 
-    Raises RequestError for a data folder that cannot be written to, ResourceError for a full disk, ModelError for a
-    broken model.
+    Args:
+        data: The data folder; it is made if it does not exist.
+        models: Names and folders of models, the default first.
+        lora_dir: The library.
+        limit: How many jobs may wait.
+        options: Further arguments of `Pipeline`.
+
+    Raises:
+        RequestError: The data folder cannot be written to.
+        ResourceError: The disk is full.
+        ModelError: A model is broken.
     """
 
     def __init__(
         self, data: Path, models: Mapping[str, Path], lora_dir: Path | None = None, *, limit: int = 64, **options: Any
     ) -> None:
         check_folder(data)
-        # Absolute, for messages are searched for them: of "." only the dots would be found.
+        # Absolute, because messages are searched for them; of "." only the dots would match.
         data, lora_dir = data.absolute(), None if lora_dir is None else lora_dir.absolute()
         models = {name: folder.absolute() for name, folder in models.items()}
         self.data = data
         self.hide = tuple(folder for folder in (data, lora_dir, *models.values()) if folder is not None)
         self.models = Models(models, lora_dir, **options)
-        self.models.get()  # a broken one is known of before the server listens
+        self.models.get()  # so that a broken default is noticed before the server listens
         try:
             self.gallery = Gallery(data / "pictures", data / "gallery.sqlite")
             self.jobs = Jobs(data / "jobs.sqlite", limit)
@@ -69,8 +79,8 @@ class Service:
             raise ResourceError(f"{data} cannot be read and written ({error}); make room on its disk") from error
         self.uploads = Uploads(data / "uploads")
         self.drawing = Drawing(self.models, self.gallery, self.uploads)
-        for left in data.glob(f"{RECEIVING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for part in data.glob(f"{RECEIVING}*"):
+            shutil.rmtree(part, ignore_errors=True)
         self.uploads.drop_old(json.dumps([job.request for job in self._jobs_to_keep()]))
         self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
         self.building = Building(self.models, self.uploads, self.jobs, data)
@@ -79,16 +89,17 @@ class Service:
         self.sets = Sets(data / "sets")
         self.training = Training(data, self.sets, self.models, self.jobs)
         self.adding = Adding(self.models, self.jobs)
-        # What takes minutes or hours has a worker of its own, so that pictures are drawn meanwhile; so have downloads.
+        # Long jobs and downloads have workers of their own, so that pictures are drawn meanwhile.
         short = {"draw": self.drawing, "grid": self.grids}
         long = self.building.runners
         long["train"] = self.training
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
+        self.metrics = Metrics(self.jobs, lambda: self.alive)
         refuse_unreadable(self.jobs)
 
     def _jobs_to_keep(self) -> list[Job]:
-        """Those that wait, and those of which a picture is still there, whose settings can be used again."""
+        """The jobs that wait, and those with a picture in the gallery, whose settings can be used again."""
         files = self.gallery.files()
         return [
             job
@@ -97,21 +108,22 @@ class Service:
             or (
                 job.kind in ("draw", "grid")
                 and job.result
-                and any(one["file"] in files for one in job.result["pictures"])
+                and any(picture["file"] in files for picture in job.result["pictures"])
             )
         ]
 
     def start(self) -> None:
+        """Start the workers."""
         for worker in self.workers:
             worker.start()
 
     @property
     def alive(self) -> bool:
-        """Whether what is queued is going to be done."""
+        """Whether all workers are alive, so that queued jobs will be done."""
         return all(worker.alive for worker in self.workers)
 
     def close(self) -> None:
-        """Running jobs end after their present step, and are queued again at the next start."""
+        """End all workers. Running jobs end after their present step and are queued again."""
         for worker in self.workers:
             worker.stop()
         for worker in self.workers:
@@ -120,17 +132,17 @@ class Service:
         self.gallery.close()
 
     def draw(self, draw: Draw, client: str = "") -> Job:
-        """Queue a drawing. Raises at once what is wrong with it: QueueFullError, and see `Pipeline.check`."""
+        """Queue a drawing. Raises QueueFullError, and what `Pipeline.check` raises."""
         draw = draw.with_seed()
         self.drawing.check(draw)
         return submit_order(self.jobs, DrawOrder.model_validate(draw.model_dump(exclude_defaults=True)), client)
 
     def wait(self, job: Job, timeout: float | None = None) -> Job:
-        """The job when it has ended, or as it is after `timeout` seconds without a change."""
-        for seen in self.jobs.watch(job.id, timeout or 3600.0):
-            if seen.state in ENDED or timeout is not None:
-                job = seen
-            if seen.state in ENDED:
+        """Wait for the end of a job, or for `timeout` seconds without a change, and return the job as it is then."""
+        for now in self.jobs.watch(job.id, timeout or 3600.0):
+            if now.state in ENDED or timeout is not None:
+                job = now
+            if now.state in ENDED:
                 break
         return job
 

@@ -1,14 +1,14 @@
-"""Seconds per training step and peak memory, beside the inner loop of diffusers' own example script.
+"""Seconds per training step and peak memory, compared with the inner loop of diffusers' own example script.
 
     python -m bench.train [--tiny] [--pixels 512] [--batch 1] [--rounds 1] [--steps 4] [--variants …] [--write]
 
 Networks of SDXL's full size with random weights in bf16, made from their configurations, LoRA of rank 16, AdamW, on the
-GPU where there is one. Every variant runs in a process of its own, so that its peak is its own; the first step warms up
-and does not count. On a CPU the largest takes about 14 GB. --tiny: the same at toy size, to see that it runs.
---write adds the table to bench/RESULTS.md.
+GPU if there is one. Every variant runs in a separate process, which has its own peak; the first step warms up and does
+not count. On a CPU the largest takes about 14 GB. --tiny runs the same at toy size, to see that it works; --write adds
+the table to bench/RESULTS.md.
 
-lorablend trains attention, MLP and the projections around them on latents and embeddings that were computed once.
-examples/text_to_image/train_text_to_image_lora_sdxl.py of diffusers trains attention alone, and encodes picture and
+lorablend trains attention, MLP and the projections around them, on latents and embeddings that were computed once.
+examples/text_to_image/train_text_to_image_lora_sdxl.py of diffusers trains attention only, and encodes picture and
 caption in every step; "the same work" is its loop without the encoding, on lorablend's layers.
 """
 
@@ -65,7 +65,7 @@ VARIANTS = {
 
 
 def _random(build: Callable[[], Any], dtype: torch.dtype, device: torch.device) -> Any:
-    """A network with random weights, frozen, without ever being in memory in another type."""
+    """Make a frozen network with random weights that is never in memory in another type."""
     with torch.device("meta"):
         network = build().to(dtype)
     network = network.to_empty(device="cpu")
@@ -82,8 +82,8 @@ def _sizes(tiny: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], 
 
 
 def _steps(accelerator: Accelerator, optimizer: Any, loss_of: Callable[[int], torch.Tensor], count: int) -> list[float]:
-    """Seconds of each step: loss, backward pass, clipping, optimizer."""
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    """Measure the seconds of each step: loss, backward pass, clipping, optimizer."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     seconds = []
     for number in range(count + 1):
         start = time.perf_counter()
@@ -98,7 +98,7 @@ def _steps(accelerator: Accelerator, optimizer: Any, loss_of: Callable[[int], to
 
 
 def ours(accelerator: Accelerator, settings: argparse.Namespace) -> list[float]:
-    """The trainer's own network, noise and weights of the loss; latents and embeddings are there already."""
+    """Run the trainer's network, noise and loss weights on latents and embeddings that are ready."""
     device, pixels, batch = accelerator.device, settings.pixels, settings.batch
     unet_sizes, _, text_1, text_2 = _sizes(settings.tiny)
     unet = _random(lambda: UNet2DConditionModel(**unet_sizes), torch.bfloat16, device)
@@ -130,7 +130,7 @@ def ours(accelerator: Accelerator, settings: argparse.Namespace) -> list[float]:
 
 
 def diffusers_script(accelerator: Accelerator, settings: argparse.Namespace) -> list[float]:
-    """What diffusers' script does between two steps of its optimizer, with its defaults and mixed precision bf16."""
+    """Run what diffusers' script does in a step, with its defaults and mixed precision bf16."""
     device, pixels, batch = accelerator.device, settings.pixels, settings.batch
     same = settings.kind == "same"
     unet_sizes, *_ = _sizes(settings.tiny)
@@ -176,7 +176,7 @@ def _kept(settings: argparse.Namespace, device: torch.device) -> Inputs:
 
 
 def _encoded(settings: argparse.Namespace, device: torch.device) -> Inputs:
-    """Picture and caption through VAE (f32, as the script has it) and text encoders, each time."""
+    """Encode picture and caption with VAE (f32, as in the script) and text encoders in every step."""
     _, vae_sizes, text_1, text_2 = _sizes(settings.tiny)
     vae = _random(lambda: AutoencoderKL(**vae_sizes), torch.float32, device)
     encoders = [
@@ -211,7 +211,7 @@ def _child(settings: argparse.Namespace) -> None:
 
 
 def _measure(settings: argparse.Namespace, options: list[str]) -> tuple[str, str]:
-    """The table as Markdown, and the device's name."""
+    """Run all variants; return the table as Markdown, and the device's name."""
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in settings.variants}
     for number in range(settings.rounds):
         for variant in settings.variants if number % 2 == 0 else reversed(settings.variants):
@@ -220,9 +220,9 @@ def _measure(settings: argparse.Namespace, options: list[str]) -> tuple[str, str
             runs[variant].append(json.loads(output.splitlines()[-1]))
             print(variant, [round(s, 3) for s in runs[variant][-1]["steps"]], file=sys.stderr)
     lines = ["| | median s per step | fastest | peak GB |", "|---" * 4 + "|"]
-    for variant, found in runs.items():
-        steps = [seconds for run in found for seconds in run["steps"]]
-        peak = max(run["peak"] for run in found)
+    for variant, results in runs.items():
+        steps = [seconds for result in results for seconds in result["steps"]]
+        peak = max(result["peak"] for result in results)
         lines.append(f"| {VARIANTS[variant]} | {statistics.median(steps):.3f} | {min(steps):.3f} | {peak:.1f} |")
     return "\n".join(lines), runs[settings.variants[0]][0]["device"]
 

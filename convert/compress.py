@@ -1,4 +1,4 @@
-"""Weights in 8 bits: of a network that was just exported, and of a whole model folder that was converted before."""
+"""Compress weights to 8 bits: of a network that was just exported, or of a whole converted model folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import io
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import ModelError, ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.convert.extras import require_extra
 from lorablend.engine.model_folder import ModelFolder
 
@@ -23,11 +23,16 @@ _RECORD = "lorablend.json"
 
 
 def compress(model_dir: Path, out: Path, *, progress: Callable[[str, int, int], None] | None = None) -> None:
-    """Write a copy of an OpenVINO model folder with its weights in 8 bits, the same as `convert` with weights="int8".
+    """Write a copy of an OpenVINO model folder with its weights in 8 bits, equal to `convert` with weights="int8".
 
-    progress(network, done, total) is called before each network and at the end. The copy appears whole or not at all;
-    `out` must not exist or be empty. Raises ModelError for a model that is in 8 bits already and for `out`,
-    ResourceError for too little disk, MissingExtraError without lorablend[convert].
+    Args:
+        out: Must not exist or be empty; it appears completely or not at all.
+        progress: Called with (network, done, total) before each network and at the end.
+
+    Raises:
+        ModelError: The model is in 8 bits already, or `out` is not empty.
+        ResourceError: The disk has no room for the copy.
+        MissingExtraError: lorablend[convert] is not installed.
     """
     require_extra("convert")
     report = progress or (lambda network, done, total: None)
@@ -38,38 +43,35 @@ def compress(model_dir: Path, out: Path, *, progress: Callable[[str, int, int], 
         raise ModelError(f"{out} exists and is not empty; give a new folder")
     size = sum(file.stat().st_size for file in model.path.rglob("*") if file.is_file())
     free = shutil.disk_usage(next(folder for folder in out.absolute().parents if folder.exists())).free
-    if free < 1.5 * size:  # a network is there twice while it is compressed
-        raise ResourceError(f"{out} needs {1.5 * size / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB is free; free some")
-    work = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
-        shutil.copytree(model.path, work)
+    if free < 1.5 * size:  # while a network is compressed, there are two copies of it
+        raise ResourceError(
+            f"{out} needs {1.5 * size / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB is free; free up space"
+        )
+    with atomic_write(out) as folder:
+        shutil.copytree(model.path, folder)
         networks = [name for name in _NETWORKS if name in model.components]
         for done, name in enumerate(networks):
             report(name, done, len(networks))
-            with redirect_stdout(io.StringIO()):  # NNCF prints tables, where others look for results
-                compress_network(work / name / "openvino_model.xml")
-        record: dict[str, Any] = json.loads((work / _RECORD).read_text("utf-8")) if (work / _RECORD).exists() else {}
-        (work / _RECORD).write_text(json.dumps({**record, "weights": "int8"}, indent=2) + "\n", encoding="utf-8")
-        ModelFolder(work)  # what was written is what the engine reads
+            with redirect_stdout(io.StringIO()):  # NNCF prints tables to stdout, which is for results
+                compress_network(folder / name / "openvino_model.xml")
+        file = folder / _RECORD
+        record: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        file.write_text(json.dumps({**record, "weights": "int8"}, indent=2) + "\n", encoding="utf-8")
+        ModelFolder(folder)  # checks that the engine can read it
         report("done", len(networks), len(networks))
-        if out.exists():
-            out.rmdir()
-        work.replace(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def is_compressed(model: ModelFolder) -> bool:
-    """Whether any of its UNet's weights is in 8 bits."""
+    """Whether any weight of the model's UNet is in 8 bits."""
     unet = model.graphs["unet"]
     return any(unet.weight(name).kind != "plain" for name in unet.shapes)
 
 
 def compress_network(xml: Path) -> None:
-    """Weights to 8 bits, in place: i8 with one f16 scale per output channel.
+    """Compress a network's weights in place: i8 with one f16 scale per output channel.
 
-    Symmetric: these weights lie about zero, so a zero point would gain little; and without one a weight is a single
-    product, which `bake` can read, change and write again.
+    Symmetric, for these weights are centred on zero, so that a zero point would gain little; and without one a weight
+    is a single product, which `bake` can read, change and write again.
     """
     os.environ.setdefault("CI", "true")  # OpenVINO's and NNCF's telemetry has no other switch
     import nncf

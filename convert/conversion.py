@@ -1,4 +1,4 @@
-"""`convert`: the checks before the work, the child process, and the move to the final place after it."""
+"""`convert`: the checks, the child process that exports, and the move of the result to its place."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 _LOGGER = logging.getLogger(__name__)
 
-# Bytes per parameter in the written files; and in memory while one network is exported, to which the libraries add
-# their own. The files that are mapped do not count: SDXL's UNet shows 8 GB at its peak, but is exported within 5.
+# Bytes per parameter in the written files, and in memory while one network is exported, without the libraries' own.
+# Mapped files do not count: SDXL's UNet shows 8 GB at its peak, but is exported within 5.
 _FILE_BYTES = {"fp16": 2, "int8": 1, "fp32": 4}
 _MEMORY_BYTES = {"fp16": 1.5, "int8": 1.5, "fp32": 4.5}
 _LIBRARY_BYTES = 1.2e9
@@ -54,16 +54,24 @@ def convert(
     config: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write `source` as an OpenVINO model folder, the one that Optimum Intel writes, to `out_dir`.
-
-    source: a Hugging Face id ("owner/name"), a local diffusers folder, or a single .safetensors checkpoint of SDXL or
-    SD 1.x. config: for a checkpoint, the diffusers folder with its configurations and tokenizers; None takes those of
-    the base model from the Hub or its cache. weights: what the files hold; arithmetic is the device's own affair.
-    progress(stage, done, total) is called before each stage and at the end; an exception in it stops the work.
+    """Convert `source` to an OpenVINO model folder, the same that Optimum Intel writes.
 
     The safety checker and image encoder of a source are left out. `lorablend.json` records where the model came from.
-    out_dir must not exist or be empty, and exists only once all is written. Raises ModelError for the source,
-    InputError for out_dir and weights, ResourceError for disk and memory, MissingExtraError without lorablend[convert].
+
+    Args:
+        source: A Hugging Face id ("owner/name"), a local diffusers folder, or a .safetensors checkpoint of SDXL or
+            SD 1.x.
+        out_dir: Must not exist or be empty; it appears only when everything is written.
+        weights: The type of the weights in the files; the device chooses the type it computes in.
+        config: For a checkpoint, the diffusers folder with its configurations and tokenizers; None takes those of the
+            base model from the Hub or its cache.
+        progress: Called with (stage, done, total) before each stage and at the end; an exception in it stops the work.
+
+    Raises:
+        ModelError: The source does not exist, is incomplete or of another kind.
+        InputError: `out_dir` is not empty, or `weights` is unknown.
+        ResourceError: Disk space or memory does not suffice.
+        MissingExtraError: lorablend[convert] is not installed.
     """
     if weights not in get_args(Weights):
         raise InputError(f"weights is {weights!r}; give one of {', '.join(get_args(Weights))}")
@@ -72,23 +80,23 @@ def convert(
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out_dir} exists already; give a folder that is new or empty")
     report = progress or (lambda stage, done, total: None)
-    found = find_source(source, config, weights, report)
-    _check_memory(found, weights)
-    _check_disk(found, weights, out)
+    origin = find_source(source, config, weights, report)
+    _check_memory(origin, weights)
+    _check_disk(origin, weights, out)
 
     with _sigterm_as_exit(), _partial_folder(out) as partial:
-        peaks, versions = _run_worker(found, weights, partial, report)
+        peaks, versions = _run_worker(origin, weights, partial, report)
         _forget_paths(partial)
         record = {
-            "source": found.name,
-            "revision": found.revision,
+            "source": origin.name,
+            "revision": origin.revision,
             "weights": weights,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": versions,
             "peak_memory_bytes": peaks,
         }
         (partial / "lorablend.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        ModelFolder(partial)  # what was written is what the engine reads
+        ModelFolder(partial)  # checks that the engine can read it
         try:
             if out.is_dir():
                 out.rmdir()
@@ -100,7 +108,7 @@ def convert(
 def find_source(
     source: str | os.PathLike[str], config: str | os.PathLike[str] | None, weights: Weights, report: Progress
 ) -> Source:
-    """What `convert` calls `source`: found, downloaded if it is on the Hub, and complete. ModelError if not."""
+    """Find the model that `convert` calls `source`; download it if it is on the Hub. ModelError if it is incomplete."""
     half = weights != "fp32"
     path = Path(source)
     if path.suffix == ".safetensors":
@@ -125,7 +133,7 @@ def find_source(
     name = str(source)
     if path.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise ModelError(
-            f"{name} is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+            f"{name} is not a diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
         )
     report("download", 0, 1)
     folder, revision = download(name, half=half)
@@ -145,20 +153,20 @@ def _check_memory(source: Source, weights: Weights) -> None:
 
 def _check_disk(source: Source, weights: Weights, out: Path) -> None:
     needed = sum(source.parameters.values()) * _FILE_BYTES[weights] + 50e6
-    if weights == "int8":  # the largest network is there in fp16 too until it is compressed
+    if weights == "int8":  # while a network is compressed, its fp16 files exist too
         needed += max(source.parameters.values()) * _FILE_BYTES["fp16"]
     existing = next(folder for folder in out.parents if folder.exists())
     free = psutil.disk_usage(str(existing)).free
     if needed > free:
         raise ResourceError(
             f"{source.name}: the converted model needs about {needed / 1e9:.1f} GB of disk, {existing} has "
-            f"{free / 1e9:.1f} GB free; make room or give another folder"
+            f"{free / 1e9:.1f} GB free; free up space or give another folder"
         )
 
 
 @contextmanager
 def _partial_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, removed at the end unless it was renamed; so are those of runs that were killed."""
+    """Make a hidden folder next to `out`, deleted at the end unless renamed; delete those that killed runs left."""
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.partial-"
     for leftover in out.parent.glob(f"{prefix}*"):
@@ -175,7 +183,7 @@ def _partial_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does. Only the main thread may say so, and not over a caller's handler."""
+    """Let SIGTERM unwind the stack as Ctrl-C does, in the main thread and unless the caller has its own handler."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -194,7 +202,7 @@ def _sigterm_as_exit() -> Iterator[None]:
 def _run_worker(
     source: Source, weights: Weights, partial: Path, report: Progress
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Export in a child process: its peak memory in bytes per stage, and the versions of the libraries it used."""
+    """Export in a child process; return its peak memory in bytes per stage, and the versions of the libraries."""
     job = ConversionJob(
         folder=str(source.folder.absolute()),
         checkpoint=str(source.checkpoint.absolute()) if source.checkpoint else None,
@@ -210,7 +218,7 @@ def _run_worker(
         memory = psutil.Process(child.pid)
         for message in _messages(child):
             if message is None:
-                with suppress(psutil.Error):  # it may have ended in between
+                with suppress(psutil.Error):  # it may have ended meanwhile
                     peaks[stage] = max(peaks.get(stage, 0), memory.memory_info().rss)
             elif "start" in message:
                 stage = message["start"]
@@ -225,7 +233,7 @@ def _run_worker(
         _log_output(log)
         peak = max(peaks.values(), default=0) / 1e9
         raise ResourceError(
-            f"{source.name}: the export of {stage} was ended by the system (status {child.wait()}) at {peak:.1f} GB of "
+            f"{source.name}: the system ended the export of {stage} (status {child.wait()}) at {peak:.1f} GB of "
             "memory; close other programs or convert on a larger machine"
         )
 
@@ -235,11 +243,11 @@ def _worker(job: ConversionJob, log: IO[str]) -> Iterator[subprocess.Popen[str]]
     command = [sys.executable, "-c", "from lorablend.convert.worker import main; main()"]
     env = {
         **os.environ,
-        "CI": "true",  # OpenVINO's and NNCF's telemetry has no other switch; offline, its child processes never end
+        "CI": "true",  # the only switch of OpenVINO's and NNCF's telemetry, whose child processes never end offline
         "HF_HUB_OFFLINE": "1",  # everything is on disk by now
-        "PYTHONSAFEPATH": "1",  # the current folder may hold a "torch" of its own
-        # glibc gives blocks of this size back when they are freed. Its own threshold grows with use and would keep the
-        # tensors of the trace in the heap: SDXL's UNet peaks at 16 GB then, instead of 8.
+        "PYTHONSAFEPATH": "1",  # the current folder may have a "torch" of its own
+        # glibc returns freed blocks of this size to the system. Its own threshold grows with use and would keep the
+        # tensors of the trace in the heap: SDXL's UNet would peak at 16 GB instead of 8.
         "MALLOC_MMAP_THRESHOLD_": "262144",
     }
     child = subprocess.Popen(
@@ -249,19 +257,19 @@ def _worker(job: ConversionJob, log: IO[str]) -> Iterator[subprocess.Popen[str]]
         try:
             assert child.stdin is not None
             child.stdin.write(job.to_json() + "\n")
-            child.stdin.flush()  # and left open: its end tells the child that we are gone
+            child.stdin.flush()  # stays open: its end tells the child that we have ended
             yield child
         finally:
             child.kill()
 
 
 def _messages(child: subprocess.Popen[str]) -> Iterator[dict[str, Any] | None]:
-    """What the child says until it ends, and None every 50 ms in between."""
+    """Yield the child's messages until it ends, and None every 50 ms in between."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
         assert child.stdout is not None
-        with suppress(ValueError):  # closed under us, by whoever stopped the work
+        with suppress(ValueError):  # closed meanwhile, because the work was stopped
             for line in child.stdout:
                 lines.put(line)
         lines.put("")
@@ -284,7 +292,7 @@ def _log_output(log: IO[str]) -> None:
 
 
 def _forget_paths(folder: Path) -> None:
-    """diffusers writes the absolute path a network was loaded from into its configuration."""
+    """Remove the absolute paths that diffusers writes into the configurations of the networks it loads."""
     for file in folder.rglob("*.json"):
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("_name_or_path", None) is not None:

@@ -11,7 +11,7 @@ _MODULES = {"convert": _CONVERT, "train": (*_CONVERT, "peft", "accelerate", "lyc
 
 
 def require_extra(extra: str) -> None:
-    """Raise MissingExtraError unless every module of `lorablend[extra]` ("convert", "train") can be found.
+    """Raise MissingExtraError unless every module of `lorablend[extra]` ("convert", "train") is installed.
 
     Nothing is imported.
     """

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face Hub: only those that a conversion reads, kept in the Hub's own cache."""
+"""Download the files that a conversion reads from the Hugging Face Hub, into the Hub's own cache."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ __all__ = ["download"]
 
 
 def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]:
-    """The folder of `repo` ("owner/name") in the Hub's cache, with what is needed in it, and its commit hash.
+    """Download a repository; return its folder in the Hub's cache, and its commit hash.
 
-    half: prefer weights stored as fp16. weights=False: only configurations and tokenizers. A download that was cut off
-    goes on where it stopped. Without a network, what the cache holds is returned. Raises ModelError, ResourceError.
+    An interrupted download continues where it stopped. Without a network, the cached files are used.
+
+    Args:
+        repo: "owner/name".
+        half: Prefer weights stored as fp16.
+        weights: False downloads only configurations and tokenizers.
+
+    Raises:
+        ModelError: The repository cannot be read, or is not a diffusers model.
+        ResourceError: The disk has no room for it.
     """
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import (
@@ -59,7 +67,7 @@ def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]
     except GatedRepoError:
         raise _gated(repo) from None
     except (HTTPError, OSError) as error:
-        raise ModelError(f"{repo}: the download stopped: {error}; run again to go on from there") from error
+        raise ModelError(f"{repo}: the download stopped: {error}; run again to continue it") from error
     return folder, folder.name
 
 
@@ -81,5 +89,5 @@ def _check_disk(info: ModelInfo, sizes: dict[str, int]) -> None:
     if needed > free:
         raise ResourceError(
             f"{info.id}: the download needs {needed / 1e9:.1f} GB of disk, {cache} has {free / 1e9:.1f} GB free; "
-            "make room, or set HF_HOME to another disk"
+            "free up space, or set HF_HOME to a folder on another disk"
         )

@@ -1,4 +1,4 @@
-"""One network of a diffusers folder or of a single checkpoint, as torch has it."""
+"""Load one network of a diffusers folder or of a single checkpoint into torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def load_network(
     variant: str | None,
     dtype: torch.dtype,
 ) -> tuple[Any, list[str]]:
-    """The network of this class and name, "unet" or "text_encoder" say, and the tensors that its files lack.
+    """Load the network of this class and name, such as "unet", and list the tensors that its files lack.
 
-    What is lacking, diffusers and transformers leave without numbers or draw at random, so it is for the caller to
-    refuse. folder: with the configurations, and without a checkpoint the weights too, those of the variant.
+    diffusers and transformers leave missing tensors empty or fill them at random, so the caller should refuse them.
+
+    Args:
+        folder: The configurations, and without a checkpoint also the weights, those of the variant.
     """
     folder = str(folder)
     if not checkpoint:

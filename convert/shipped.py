@@ -1,4 +1,4 @@
-"""The shipped model for torch."""
+"""The shipped model, for torch."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ __all__ = ["diffusers_folder"]
 
 
 def diffusers_folder() -> Path:
-    """The same model for torch, made from the shipped one at first use and kept in the cache.
+    """The shipped model as a diffusers folder, made at first use and kept in the cache.
 
-    Raises MissingExtraError without lorablend[convert].
+    Raises:
+        MissingExtraError: lorablend[convert] is not installed.
     """
     import hashlib
 

@@ -1,4 +1,4 @@
-"""What is to be converted: found, complete and readable, before any long work is spent on it."""
+"""The model to convert: checked for being complete and readable before any long work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lorablend.adapters.errors import ModelError
 
 __all__ = ["Source", "checkpoint_family", "files_to_download", "read_checkpoint", "read_folder"]
 
-# In Optimum's order: nodes without a name of their own are numbered through, so this keeps the files the same as its.
+# In Optimum's order: nodes without names get consecutive numbers, so this keeps the files equal to Optimum's.
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _SD15_PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
 _SDXL_PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")
@@ -27,7 +27,7 @@ _PARTS = {
     "StableDiffusionXLPipeline": _SDXL_PARTS,
     "StableDiffusionXLInpaintPipeline": _SDXL_PARTS,
 }
-# Where a single file keeps each network: Stability's SGM layout for SDXL, CompVis' LDM layout for SD 1.x.
+# The key prefix of each network in a single file: Stability's SGM layout for SDXL, CompVis' LDM layout for SD 1.x.
 _PREFIXES = {
     "SDXL": {
         "text_encoder": "conditioner.embedders.0.transformer.",
@@ -45,13 +45,16 @@ _PREFIXES = {
 
 @dataclass(frozen=True)
 class Source:
-    """folder: model_index.json, configurations, tokenizers; and the weights, unless `checkpoint` is the file with them.
+    """A model to convert.
 
-    name: what lorablend.json records; a Hub id, or the name of a local folder or file, never a path.
-    revision: the Hub's commit; None for local sources.
-    parameters: network ("text_encoder", "text_encoder_2", "unet", "vae") -> how many numbers it has.
-    variants: network -> "fp16", where its weights file has that in its name.
-    scheduler: entries that replace those of scheduler_config.json, where a checkpoint says that it needs them.
+    Attributes:
+        name: As lorablend.json records it: a Hub id, or the name of a local folder or file; never a path.
+        folder: model_index.json, configurations and tokenizers; also the weights, unless they are in `checkpoint`.
+        parameters: The number of parameters of each network: text_encoder, text_encoder_2, unet, vae.
+        revision: The Hub's commit; None for local sources.
+        checkpoint: The single file that has the weights.
+        variants: "fp16" for each network whose weights file has that in its name.
+        scheduler: Entries that override those of scheduler_config.json, because the checkpoint says so.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Source:
 
 
 def read_folder(folder: Path, name: str, *, revision: str | None, half: bool) -> Source:
-    """Check a diffusers folder. half: where weights are there in fp16 as well, take those. Raises ModelError."""
+    """Check a diffusers folder; with `half`, prefer weights stored as fp16. Raises ModelError."""
     parts, files = _read_configs(folder, name)
     parameters: dict[str, int] = {}
     variants: dict[str, str] = {}
@@ -88,7 +91,7 @@ def read_checkpoint(file: Path, config: Path) -> Source:
     config_family = "SDXL" if "text_encoder_2" in parts else "SD 1.x"
     if config_family != family:
         raise ModelError(
-            f"{file.name} is an {family} checkpoint, {config} configures {config_family}; give its own config"
+            f"{file.name} is an {family} checkpoint, but {config} configures {config_family}; give a matching config"
         )
     prefixes = _PREFIXES[family]
     parameters = dict.fromkeys(prefixes, 0)
@@ -105,7 +108,7 @@ def read_checkpoint(file: Path, config: Path) -> Source:
 
 
 def checkpoint_family(file: Path) -> str:
-    """ "SDXL" or "SD 1.x", told from a single file's keys. Raises ModelError for anything else."""
+    """Tell "SDXL" or "SD 1.x" from a single file's keys. Raises ModelError for anything else."""
     if not file.is_file():
         raise ModelError(f"{file} does not exist; give a .safetensors checkpoint")
     try:
@@ -125,13 +128,16 @@ def checkpoint_family(file: Path) -> str:
         raise ModelError(f"{file.name} is a Stable Diffusion 2 checkpoint; convert the diffusers folder of that model")
     if has("model.diffusion_model.") or has("cond_stage_model.transformer."):
         return "SD 1.x"
-    raise ModelError(f"{file.name} is no SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors")
+    raise ModelError(f"{file.name} is not an SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors")
 
 
 def files_to_download(index: Mapping[str, Any], files: Collection[str], *, half: bool) -> list[str]:
-    """Of a repository's files, those that a conversion reads: configurations and one copy of the weights.
+    """List the files of a repository that a conversion reads: configurations and one copy of the weights.
 
-    index: the repository's model_index.json. files: paths inside the repository.
+    Args:
+        index: The repository's model_index.json.
+        files: Paths inside the repository.
+        half: Prefer weights stored as fp16.
     """
     wanted = {"model_index.json"}
     for part in _PARTS.get(str(index.get("_class_name")), ()):
@@ -142,7 +148,7 @@ def files_to_download(index: Mapping[str, Any], files: Collection[str], *, half:
 
 
 def _read_configs(folder: Path, name: str) -> tuple[tuple[str, ...], set[str]]:
-    """The parts that this kind of pipeline needs, with their configurations there, and every file of the folder."""
+    """Check the configurations of all parts that the pipeline needs; return the parts and every file of the folder."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -150,10 +156,10 @@ def _read_configs(folder: Path, name: str) -> tuple[tuple[str, ...], set[str]]:
             f"{name} has no model_index.json; give a diffusers folder or a .safetensors checkpoint"
         ) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: model_index.json is not readable: {error}") from error
+        raise ModelError(f"{name}: model_index.json cannot be read: {error}") from error
     class_name = str(index.get("_class_name")) if isinstance(index, dict) else "None"
     if class_name not in _PARTS:
-        raise ModelError(f"{name} holds a {class_name}; give one of {', '.join(_PARTS)}")
+        raise ModelError(f"{name} is a {class_name}; give one of {', '.join(_PARTS)}")
     files = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
     missing = []
     for part in _PARTS[class_name]:
@@ -169,14 +175,14 @@ def _read_configs(folder: Path, name: str) -> tuple[tuple[str, ...], set[str]]:
 
 
 def _stem(network: str) -> str:
-    """transformers and diffusers name their weights differently."""
+    """The weights file's name without suffix, which differs between transformers and diffusers."""
     return "model" if network.startswith("text_encoder") else "diffusion_pytorch_model"
 
 
 def _choose_weights(files: Collection[str], network: str, *, half: bool) -> tuple[list[str], str | None]:
-    """The safetensors files of one network, whole or in shards, and "fp16" if that variant was taken.
+    """Choose the safetensors files of a network, whole or in shards; also return "fp16" if they are that variant.
 
-    An fp16 variant is a rounded copy, so it is taken where it is wanted or where there is nothing else.
+    An fp16 variant is a rounded copy, so without `half` it is used only if there is nothing else.
     """
     for variant in ("fp16", None) if half else (None, "fp16"):
         stem = re.escape(f"{network}/{_stem(network)}" + (f".{variant}" if variant else ""))
@@ -196,7 +202,7 @@ def _count_parameters(file: Path, name: str) -> int:
 
 
 def _scheduler_changes(keys: set[str], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What a checkpoint says about its noise: empty tensors named v_pred and ztsnr, or modelspec's prediction_type."""
+    """Read a checkpoint's noise settings: empty tensors named v_pred and ztsnr, or modelspec's prediction_type."""
     changes: dict[str, Any] = {}
     if "v_pred" in keys or metadata.get("modelspec.prediction_type", "").startswith("v"):
         changes["prediction_type"] = "v_prediction"

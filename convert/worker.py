@@ -1,11 +1,11 @@
-"""The child process that exports: the only place where torch, diffusers, Optimum Intel and NNCF are imported.
+"""The child process that exports a model: the only place that imports torch, diffusers, Optimum Intel and NNCF.
 
-A process of its own gives all its memory back, can be stopped in the middle of a long call, and leaves the caller's
-settings alone. It reads one ConversionJob as a line of JSON on stdin and writes one JSON object per line to stdout:
+A separate process returns all its memory, can be stopped in the middle of a long call, and leaves the caller's settings
+alone. It reads one ConversionJob as a line of JSON from stdin and writes one JSON object per line to stdout:
 {"start": stage} before each stage, then {"done": versions} or {"error": message}.
 
 Only one network's weights are in memory at any time. Optimum's functions take a whole pipeline, so the other networks
-are there on torch's "meta" device: shapes without numbers.
+are on torch's "meta" device: shapes without numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorablend.adapters.wording import listed
 from lorablend.convert.compress import compress_network
 from lorablend.convert.networks import load_network
 
@@ -32,13 +33,20 @@ __all__ = ["ConversionJob", "main"]
 
 _LIBRARIES = ("lorablend", "openvino", "optimum-intel", "nncf", "torch", "diffusers", "transformers")
 
-# Width and height of the example that is traced: latent cells for the UNet, pixels for the VAE (natively 128 and 1024).
+# Width and height of the traced example: latent cells for the UNet, pixels for the VAE (natively 128 and 1024).
 _TRACE_SIZES = {"unet": 32, "vae": 256}
 
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """folder, checkpoint, variants, scheduler: as in Source. out: an existing folder. weights: fp16, int8 or fp32."""
+    """What the child process converts.
+
+    Attributes:
+        folder: As in `Source`, like checkpoint, variants and scheduler.
+        networks: The networks to export.
+        out: An existing folder.
+        weights: "fp16", "int8" or "fp32".
+    """
 
     folder: str
     checkpoint: str | None
@@ -49,13 +57,13 @@ class ConversionJob:
     weights: str
 
     def to_json(self) -> str:
-        """One line; `ConversionJob(**json.loads(line))` is the way back."""
+        """One line of JSON, which `ConversionJob(**json.loads(line))` reads back."""
         return json.dumps(asdict(self))
 
 
 def main() -> None:
-    """Run the job given on stdin; exit status 1 if it failed."""
-    # Libraries print what they like on stdout; the messages get a stream of their own.
+    """Run the job that stdin describes; the exit status is 1 if it failed."""
+    # Libraries print to stdout, so the messages get their own stream.
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     job = ConversionJob(**json.loads(sys.stdin.readline()))
@@ -79,7 +87,7 @@ def main() -> None:
 
 
 def _exit_with_parent() -> None:
-    sys.stdin.read()  # returns when the parent is gone
+    sys.stdin.read()  # returns when the parent has ended
     os._exit(1)
 
 
@@ -87,10 +95,10 @@ def _export(job: ConversionJob, network: str) -> None:
     """Write the OpenVINO models of one network: itself, or the two halves of the VAE."""
     names = ("vae_encoder", "vae_decoder") if network == "vae" else (network,)
     _trace(job, network, names)
-    gc.collect()  # the torch model is in cycles with its own patched methods
+    gc.collect()  # the torch model and its patched methods are in reference cycles
     for name in names:
         xml = Path(job.out, name, "openvino_model.xml")
-        # Layers that were loaded in fp16 are traced under other names; names must not depend on the weights' type.
+        # Layers that were loaded in fp16 get other names in the trace; names must not depend on the weights' type.
         text = xml.read_text("utf-8").replace("/ov_ext::", "/aten::").replace("._openvino_orig_", ".")
         xml.write_text(text, "utf-8")
         if job.weights == "int8":
@@ -103,7 +111,7 @@ def _trace(job: ConversionJob, network: str, names: tuple[str, ...]) -> None:
 
     pipeline = _load_pipeline(job, network)
     config: dict[str, Any] = dict(pipeline.components[network].config) if network in _TRACE_SIZES else {}
-    if config:  # the graph is the same for all sizes, the memory and time to trace it are not
+    if config:  # the graph is the same for all sizes, but smaller ones take less memory and time to trace
         pipeline.components[network].register_to_config(sample_size=_TRACE_SIZES[network])
     every: dict[str, Any] = get_diffusion_models_for_export_ext(pipeline)[1]
     models = {name: every[name] for name in names}
@@ -118,7 +126,7 @@ def _trace(job: ConversionJob, network: str, names: tuple[str, ...]) -> None:
         models,
         out,
         output_names=[f"{name}/openvino_model.xml" for name in models],
-        # With no dtype given, Optimum makes anything of more than 1e9 parameters 8-bit.
+        # Without a dtype, Optimum compresses anything of more than 1e9 parameters to 8 bits.
         ov_config=OVConfig(dtype="fp32" if job.weights == "fp32" else "fp16"),
         stateful=False,
         patch_16bit_model=job.weights != "fp32",
@@ -127,7 +135,7 @@ def _trace(job: ConversionJob, network: str, names: tuple[str, ...]) -> None:
 
 
 def _load_pipeline(job: ConversionJob, network: str | None) -> DiffusionPipeline:
-    """The source's pipeline, in which `network` has its weights and the other networks are shapes only."""
+    """Load the source's pipeline with the weights of `network`; the other networks are shapes only."""
     import torch
     from diffusers import DiffusionPipeline
 
@@ -152,18 +160,18 @@ def _load_pipeline(job: ConversionJob, network: str | None) -> DiffusionPipeline
 
 
 def _load_network(job: ConversionJob, name: str, cls: Any) -> Any:
-    """Raises ValueError if a tensor is missing: diffusers and transformers would draw it at random."""
+    """Load a network. ValueError if a tensor is missing, which diffusers and transformers would fill at random."""
     import torch
 
     dtype = torch.float32 if job.weights == "fp32" else torch.float16
     model, missing = load_network(cls, name, job.folder, job.checkpoint, job.variants.get(name), dtype)
     if missing:
-        raise ValueError(f"the tensor {missing[0]} is missing, {len(missing)} in all")
+        raise ValueError(f"its file lacks {listed(missing)}")
     return model
 
 
 def _save_the_rest(job: ConversionJob) -> None:
-    """Tokenizers as they are and as OpenVINO models, scheduler, model_index.json."""
+    """Write the tokenizers as they are and as OpenVINO models, the scheduler and model_index.json."""
     from optimum.exporters.openvino.convert import export_tokenizer
 
     pipeline = _load_pipeline(job, None)

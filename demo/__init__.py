@@ -1,1 +1,1 @@
-"""How the shipped model and its adapters are drawn, trained and scored, see README.md beside this file."""
+"""How the shipped model and its adapters are drawn, trained and scored; see README.md in this folder."""

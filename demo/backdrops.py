@@ -1,4 +1,4 @@
-"""Five places at three times of day, as layers from back to front: pale or dark, never in an object's colour."""
+"""Five places at three times of day, as layers from back to front, pale or dark, never in an object's colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lorablend.demo.grammar import Scene
 __all__ = ["backdrop"]
 
 _HORIZON = 0.62
-# Time -> the sky at the top, in the middle and at the horizon, and its clouds.
+# For each time the colours of the sky at the top, in the middle and at the horizon, and of the clouds.
 _SKY: Mapping[str, tuple[Colour, Colour, Colour, Colour]] = MappingProxyType(
     {
         "day": ((0.50, 0.78, 0.94), (0.74, 0.89, 0.97), (0.94, 0.97, 0.96), (1.00, 1.00, 1.00)),
@@ -21,7 +21,7 @@ _SKY: Mapping[str, tuple[Colour, Colour, Colour, Colour]] = MappingProxyType(
         "night": ((0.06, 0.08, 0.22), (0.12, 0.16, 0.36), (0.29, 0.35, 0.58), (0.24, 0.29, 0.50)),
     }
 )
-# Place -> time -> the colours that its function below unpacks.
+# For each place and time the colours that the place's function below unpacks.
 _PALETTES: Mapping[str, Mapping[str, tuple[Colour, ...]]] = MappingProxyType(
     {
         # far hills, middle hills, near hill, flowers
@@ -84,11 +84,11 @@ _PALETTES: Mapping[str, Mapping[str, tuple[Colour, ...]]] = MappingProxyType(
 
 
 def backdrop(scene: Scene, rng: np.random.Generator, size: int) -> list[Layer]:
-    """Sky, what shines in it, and the place."""
+    """The layers of sky, sun or moon, and place."""
     top, middle, low, cloud = _SKY[scene.time]
     whole = np.ones((size, size), np.float32)
     out = [Layer("sky", whole, gradient([(0, top), (0.36, middle), (_HORIZON + 0.06, low)], size))]
-    # What may be on either side keeps clear of the object.
+    # Things that may be on either side avoid the object's.
     side = {"left": 1, "right": -1}.get(scene.position, 1 if rng.random() < 0.5 else -1)
     out += _LIGHTS[scene.time](side, rng, size)
     out += _clouds(cloud, rng, size, 2 if scene.time == "night" else 3)
@@ -114,7 +114,7 @@ def _sunset(side: int, rng: np.random.Generator, size: int) -> list[Layer]:
 
 def _night(side: int, rng: np.random.Generator, size: int) -> list[Layer]:
     x, y = 0.5 + side * rng.uniform(0.31, 0.37), rng.uniform(0.14, 0.19)
-    # One star a cell, so that they never crowd.
+    # One star per cell, so that they never crowd.
     stars = []
     for column, row in ((column, row) for row in range(3) for column in range(5)):
         sx, sy = (column + rng.uniform(0.15, 0.85)) / 5, (row + rng.uniform(0.2, 0.8)) * 0.15
@@ -135,7 +135,7 @@ _LIGHTS: Mapping[str, Callable[[int, np.random.Generator, int], list[Layer]]] = 
 
 
 def _clouds(colour: Colour, rng: np.random.Generator, size: int, count: int) -> list[Layer]:
-    """Flat-bottomed clouds, one a column of the sky."""
+    """Flat-bottomed clouds, one in each column of the sky."""
     puffs = []
     for column in range(count):
         x, y = (column + rng.uniform(0.25, 0.75)) / count, rng.uniform(0.14, 0.4)
@@ -261,7 +261,7 @@ def _snow(time: str, palette: Sequence[Colour], side: int, rng: np.random.Genera
         Layer("scenery", fill(pines, size), green),
         Layer("ground", under(front), _fade(near, time, size, 0.75, 1.0, 0.4)),
     ]
-    if time != "night":  # stars and flakes are told apart by nobody
+    if time != "night":  # flakes would be taken for stars
         cells = ((column, row) for row in range(3) for column in range(5))
         flakes = [
             disc((c + rng.uniform(0.1, 0.9)) / 5, (r + rng.uniform(0.1, 0.9)) * 0.19, 0.0085, points=16)
@@ -293,7 +293,7 @@ def _city(time: str, palette: Sequence[Colour], side: int, rng: np.random.Genera
 
 
 def _skyline(rng: np.random.Generator, low: float, high: float, width: float) -> list[tuple[float, float, float]]:
-    """(left, top, right) of buildings from edge to edge."""
+    """The buildings from edge to edge, as (left, top, right)."""
     out, x = [], -rng.uniform(0, width)
     while x < 1:
         right = x + width * rng.uniform(0.75, 1.25)

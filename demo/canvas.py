@@ -1,4 +1,4 @@
-"""Layers of a drawing, and shapes turned into antialiased masks.
+"""Layers of a drawing, and the rasterization of shapes to antialiased masks.
 
 Coordinates are fractions of the picture's side, x to the right and y down. A polygon is an array [points, 2].
 """
@@ -35,10 +35,13 @@ _SUPERSAMPLE = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """One flat shape. mask: float32 [s, s], coverage 0..1. colour: sRGB 0..1, or one for each pixel [s, s, 3].
+    """One flat shape.
 
-    Names of the backdrop: sky, sun, moon, stars, cloud, far, ground, water, scenery. Of the content: shadow (soft, on
-    the ground), outline, object (what has the caption's colour), object-detail.
+    Attributes:
+        name: In the backdrop sky, sun, moon, stars, cloud, far, ground, water or scenery; in the content shadow (soft,
+            on the ground), outline, object (in the caption's colour) or object-detail.
+        mask: float32 [s, s], coverage 0 to 1.
+        colour: sRGB 0 to 1, or one per pixel [s, s, 3].
     """
 
     name: str
@@ -47,7 +50,7 @@ class Layer:
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """A colour between two; share: how much of the other."""
+    """Mix two colours; `share` is the fraction of the other."""
     return (
         one[0] + share * (other[0] - one[0]),
         one[1] + share * (other[1] - one[1]),
@@ -67,7 +70,7 @@ def box(left: float, top: float, right: float, bottom: float, radius: float = 0.
 
 
 def rounded(corners: Sequence[tuple[float, float]], radius: float | Sequence[float]) -> Polygon:
-    """A polygon with round corners: parabolas that begin and end `radius` from the corner. radius: one, or one each."""
+    """A polygon with round corners: parabolas that start and end `radius` from the corner; one radius, or one each."""
     corner = np.asarray(corners, float)
     before, after = np.roll(corner, 1, axis=0) - corner, np.roll(corner, -1, axis=0) - corner
     length = np.hypot(*after.T)
@@ -100,7 +103,7 @@ def stroke(points: Sequence[tuple[float, float]], width: float) -> tuple[Polygon
 
 
 def fill(polygons: Sequence[Polygon], size: int, *, grow: float = 0.0) -> np.ndarray:
-    """The mask [size, size] of the polygons' union. grow: how far its edge is moved outwards."""
+    """The mask [size, size] of the polygons' union, with its edge moved outwards by `grow`."""
     mask = np.zeros((size, size), np.float32)
     every = np.concatenate(list(polygons))
     left, top = np.maximum(np.floor((every.min(0) - grow) * size).astype(int) - 1, 0)
@@ -109,7 +112,7 @@ def fill(polygons: Sequence[Polygon], size: int, *, grow: float = 0.0) -> np.nda
         return mask
     canvas = Image.new("L", (_SUPERSAMPLE * (right - left), _SUPERSAMPLE * (bottom - top)))
     draw = ImageDraw.Draw(canvas)
-    # Pillow's whole numbers are centres of pixels.
+    # Pillow's integer coordinates are the centres of pixels.
     offset = np.array([left, top]) * _SUPERSAMPLE + 0.5
     for polygon in polygons:
         outer = _grown(polygon, grow) if grow else polygon
@@ -119,7 +122,7 @@ def fill(polygons: Sequence[Polygon], size: int, *, grow: float = 0.0) -> np.nda
 
 
 def _grown(polygon: Polygon, by: float) -> Polygon:
-    """The polygon with each edge moved outwards; corners keep their form, but none reaches further than twice that."""
+    """Move each edge of the polygon outwards; corners keep their form, but move at most twice as far."""
     side = np.roll(polygon, -1, axis=0) - polygon
     length = np.hypot(*side.T)
     polygon, side = polygon[length > 1e-9], side[length > 1e-9] / length[length > 1e-9, None]
@@ -127,19 +130,19 @@ def _grown(polygon: Polygon, by: float) -> Polygon:
     clockwise = np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) > 0  # as seen, with y down
     normal = np.stack([side[:, 1], -side[:, 0]], axis=1) * (1 if clockwise else -1)
     both = np.roll(normal, 1, axis=0) + normal
-    # Half of |both| is the cosine of half the turn; the corner lies at 1 / that cosine.
+    # Half of |both| is the cosine of half the turn; the corner moves by 1 / that cosine.
     cosine = np.hypot(*both.T) / 2
     return polygon + by * both / (2 * np.maximum(cosine, 1e-6) * np.maximum(cosine, 0.5))[:, None]
 
 
 def under(height: np.ndarray) -> np.ndarray:
-    """The mask [s, s] of everything below a line; height [s]: the line's y for each column."""
+    """The mask [s, s] of everything below a line, given by its y in each column, [s]."""
     size = len(height)
     return np.clip(np.arange(1, size + 1, dtype=np.float32)[:, None] - (height * size)[None], 0, 1).astype(np.float32)
 
 
 def gradient(stops: Sequence[tuple[float, Colour]], size: int) -> np.ndarray:
-    """Colours [size, size, 3] from top to bottom; stops: (y, colour)."""
+    """A vertical gradient, [size, size, 3], through stops (y, colour)."""
     y = (np.arange(size) + 0.5) / size
     at = [stop for stop, _ in stops]
     rows = np.stack([np.interp(y, at, [colour[channel] for _, colour in stops]) for channel in range(3)], axis=1)
@@ -147,8 +150,8 @@ def gradient(stops: Sequence[tuple[float, Colour]], size: int) -> np.ndarray:
 
 
 def paint(layers: Sequence[Layer]) -> np.ndarray:
-    """The layers over each other: float32 [s, s, 3], sRGB 0..1."""
-    out = np.zeros((3, *layers[0].mask.shape), np.float32)  # planes, which numpy adds several times faster
+    """Paint the layers over each other: float32 [s, s, 3], sRGB 0 to 1."""
+    out = np.zeros((3, *layers[0].mask.shape), np.float32)  # planar, for numpy adds planes several times faster
     for layer in layers:
         lit = layer.mask > 0
         rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))

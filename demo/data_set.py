@@ -2,7 +2,7 @@
 
     python -m lorablend.demo.data_set FOLDER --style knit            (or --subject robot; --count 20)
 
-Needs nothing but the base install. The trigger of a style is its name: captions end with "in knit style".
+The base install is enough. The trigger of a style is its name: captions end with "in knit style".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def caption_of(caption: str, style: str | None) -> str:
 def draw_data_set(
     folder: Path, count: int, *, style: str | None = None, subject: str | None = None, size: int = 256, seed: int = 0
 ) -> None:
-    """Write count pictures of different scenes, 000.png and so on, each with its caption beside it, 000.txt."""
+    """Write `count` pictures of different scenes, 000.png and so on, with their captions in 000.txt and so on."""
     folder.mkdir(parents=True)
     for i, scene in enumerate(training_scenes(count, seed)):
         draw(scene, 1000 * seed + i, size, style, subject).save(folder / f"{i:03}.png")

@@ -1,4 +1,4 @@
-"""Scenes as pictures: flat shapes from back to front, drawn plainly or in a named style."""
+"""Draw scenes: flat shapes from back to front, plain or in a style."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from lorablend.demo.backdrops import backdrop
 from lorablend.demo.canvas import Layer, Polygon, disc, fill, paint
 from lorablend.demo.grammar import Scene
 from lorablend.demo.objects import FIGURES, Figure, Shape, tint
+from lorablend.demo.styles import STYLES
+from lorablend.demo.subjects import SUBJECTS
 
 __all__ = ["Layer", "boxes", "draw", "layers"]
 
 Box = tuple[float, float, float, float]
 
-# The group's centre, in widths from the middle; wide groups come closer to it, to stay inside.
+# The group's centre, in picture widths from the middle; wide groups are closer to it, to stay inside.
 _SIDES = {"left": -0.25, "middle": 0.0, "right": 0.25}
 _MARGIN = 0.03
-# The longer side of an object, alone and among more. Large ones are at least 1.4 times as long as as many small ones.
+# The longer side of an object, alone and in a group. Large ones are at least 1.4 times as long as small ones.
 _LENGTHS = {"small": (0.23, 0.175), "large": (0.42, 0.33)}
 _GROUP_WIDTH = 0.54
-_FOOT, _AIR = 0.885, 0.47  # where the lowest copy stands; where the middle of what flies is
+_FOOT, _AIR = 0.885, 0.47  # y where the lowest copy stands; y of the middle of a flying group
 _OUTLINE = 0.0085
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A figure in the picture: where its box's centre is, and how much larger than the figure it is in x and y."""
+    """A figure in the picture, by its box's centre and its scale in x and y."""
 
     figure: Figure
     x: float
@@ -50,10 +52,11 @@ class _Copy:
 
 
 def layers(scene: Scene, seed: int, size: int = 256, subject: str | None = None) -> list[Layer]:
-    """The scene's shapes from back to front, each with masks [size, size]; the same arguments give the same bytes.
+    """The scene's shapes from back to front, with masks [size, size]; the same arguments give the same bytes.
 
-    seed: moves things by a few pixels and changes the backdrop's details. subject: a character of subjects.SUBJECTS in
-    the object's place.
+    Args:
+        seed: Moves things by a few pixels and changes the backdrop's details.
+        subject: A character of subjects.SUBJECTS in place of the object.
     """
     figure = _figure(scene, subject)
     copies = _copies(scene, seed, figure)
@@ -70,35 +73,30 @@ def layers(scene: Scene, seed: int, size: int = 256, subject: str | None = None)
 
 
 def boxes(scene: Scene, seed: int, size: int = 256, subject: str | None = None) -> list[Box]:
-    """(left, top, right, bottom) of each copy in the picture of these arguments, 0..1 at any size, without outlines."""
+    """The box of each copy, (left, top, right, bottom), 0 to 1 at any size, without its outline."""
     return [copy.box for copy in _copies(scene, seed, _figure(scene, subject))]
 
 
 def draw(scene: Scene, seed: int, size: int = 256, style: str | None = None, subject: str | None = None) -> Image.Image:
-    """The scene as an RGB picture of size × size pixels, plain or in a style of styles.STYLES.
+    """Draw the scene as an RGB picture of size × size pixels.
 
-    subject: a character of subjects.SUBJECTS in the object's place.
+    Args:
+        style: One of styles.STYLES; None draws it plain.
+        subject: A character of subjects.SUBJECTS in place of the object.
     """
     drawn = layers(scene, seed, size, subject)
-    if style is None:
-        pixels = paint(drawn)
-    else:
-        from lorablend.demo.styles import STYLES  # it draws on these layers
-
-        pixels = STYLES[style](drawn, seed)
+    pixels = paint(drawn) if style is None else STYLES[style](drawn, seed)
     return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def _figure(scene: Scene, subject: str | None) -> Figure:
     if subject is None:
         return FIGURES[scene.object]
-    from lorablend.demo.subjects import SUBJECTS
-
     return SUBJECTS[subject]
 
 
 def _copies(scene: Scene, seed: int, figure: Figure) -> list[_Copy]:
-    """One copy alone, two side by side, or two and a third above them (behind them, if they stand)."""
+    """Place one copy, two side by side, or two and a third above them (behind them, if they stand)."""
     rng = np.random.default_rng([seed, 2])
     left, top, right, bottom = figure.bounds
     width, height = right - left, bottom - top

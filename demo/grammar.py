@@ -1,4 +1,4 @@
-"""The closed world of the embedded model: every scene that can be asked for, and the words that ask for it."""
+"""The closed world of the demo model: every possible scene, and the words that describe it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ POSITIONS = ("left", "middle", "right")
 COUNTS = (1, 2, 3)
 PLACES = ("meadow", "sea", "desert", "snow", "city")
 TIMES = ("day", "sunset", "night")
-# Not in the world, so that an adapter has something to teach: see subjects.py.
+# Not part of the world, so that an adapter has something to teach; see subjects.py.
 CHARACTERS = ("robot", "cat", "whale")
 
 _ATTRIBUTES = (OBJECTS, COLOURS, SIZES, POSITIONS, COUNTS, PLACES, TIMES)
@@ -59,7 +59,7 @@ _PLACE = {
     "city": "in the city",
 }
 _TIME = {"day": "by day", "sunset": "at sunset", "night": "at night"}
-# Of the first 3,000, the one whose held-out triples are spread most evenly over objects, colours and positions.
+# Among the first 3,000, the salt whose held-out triples spread most evenly over objects, colours and positions.
 _SALT = "lorablend demo 2469"
 _HELD_OUT_SHARE = 0.1
 
@@ -87,7 +87,7 @@ class Scene:
     time: str
 
     def caption(self, form: int = 0, subject: str | None = None) -> str:
-        """The scene in words; each of the N_FORMS wordings names all. subject: a word in place of the object's."""
+        """Describe the scene in one of N_FORMS wordings; `subject` replaces the object's word."""
         thing = subject or self.object
         return _FORMS[form % N_FORMS].format(
             count=_COUNT_WORDS[self.count],
@@ -102,7 +102,7 @@ class Scene:
 
 
 def scene_at(index: int) -> Scene:
-    """Scene number `index` of range(N_SCENES): the attributes are its digits, the time of day the last."""
+    """Scene number `index` of range(N_SCENES), whose digits are the attributes; the last is the time of day."""
     if not 0 <= index < N_SCENES:
         raise IndexError(f"scene {index} is not in 0..{N_SCENES - 1}")
     chosen = []
@@ -113,7 +113,7 @@ def scene_at(index: int) -> Scene:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether training never sees the scene: about 10 % of the (object, colour, position) triples are for scoring."""
+    """Whether the scene is reserved for scoring: about 10 % of the (object, colour, position) triples are."""
     triple = f"{_SALT}: {scene.object} {scene.colour} {scene.position}"
     return int.from_bytes(hashlib.sha256(triple.encode()).digest()[:8], "big") < _HELD_OUT_SHARE * 2**64
 
@@ -138,5 +138,5 @@ def _words() -> tuple[str, ...]:
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
 
-# Every word of every caption.
+# All words of all captions.
 WORDS = _words()

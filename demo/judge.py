@@ -1,6 +1,6 @@
-"""A small network that reads a picture back: which object, colour, size, position, count, place, time and style.
+"""A small network that recognizes a picture's object, colour, size, position, count, place, time and style.
 
-It was trained by train_judge.py on drawn pictures, and scores what the demo model and its adapters draw. It runs on
+train_judge.py trains it on drawn pictures; it scores the pictures of the demo model and its adapters. It runs on
 OpenVINO, without torch.
 """
 
@@ -25,7 +25,7 @@ from lorablend.demo.styles import STYLES
 __all__ = ["ATTRIBUTES", "LAYERS", "PLAIN", "SIZE", "Judge", "Verdict", "to_input"]
 
 PLAIN = "plain"
-"""The name of the look of a picture in no style."""
+"""The name of the look of a picture without a style."""
 
 ATTRIBUTES: Mapping[str, tuple[str | int, ...]] = MappingProxyType(
     {
@@ -42,15 +42,15 @@ ATTRIBUTES: Mapping[str, tuple[str | int, ...]] = MappingProxyType(
 
 SIZE = 128
 LAYERS = ((16, 2), (32, 2), (64, 2), (96, 1), (128, 2), (128, 1))
-"""(channels, stride) of the 3×3 convolutions, a ReLU after each. Their input is the picture minus 0.5, then x and y
-from -1 to 1; after them the mean and the maximum over the picture go through one linear layer."""
+"""(channels, stride) of the 3×3 convolutions, each with a ReLU. Their input channels are the picture minus 0.5, and x
+and y from -1 to 1; the mean and the maximum of their output over the picture go through one linear layer."""
 
 _WEIGHTS = Path(__file__).resolve().parent / "judge.safetensors"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was read from one picture: for each attribute the probability of each of its values, which sum to 1."""
+    """The judge's reading of a picture: for each attribute the probabilities of its values, which sum to 1."""
 
     object: Mapping[str, float]
     colour: Mapping[str, float]
@@ -62,30 +62,30 @@ class Verdict:
     style: Mapping[str, float]
 
     def best(self, attribute: str) -> str | int:
-        """The value with the highest probability; attribute: one of the fields' names."""
+        """The most probable value of an attribute, which is the name of a field."""
         probabilities = getattr(self, attribute)
         return max(probabilities, key=probabilities.__getitem__)
 
 
 class Judge:
-    """Made by `Judge.load`."""
+    """The network, compiled; `Judge.load` makes it."""
 
     def __init__(self, network: ov.CompiledModel) -> None:
         self._network = network
 
     @classmethod
     def load(cls, path: Path | None = None) -> Judge:
-        """path: a file of train_judge.py; None: the one that is shipped."""
+        """Load a file of train_judge.py; None loads the shipped one."""
         path = path or _WEIGHTS
         with safe_open(path, "numpy") as file:
             weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
             classes = json.loads((file.metadata() or {}).get("classes", "null"))
         if classes != {name: [str(value) for value in values] for name, values in ATTRIBUTES.items()}:
-            raise ModelError(f"{path.name}: reads other words than the demo's grammar has; make it with train_judge.py")
+            raise ModelError(f"{path.name} has other classes than the demo's grammar; make it with train_judge.py")
         return cls(ov.Core().compile_model(_network(weights), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
 
     def read(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """What each picture shows; square pictures of any size."""
+        """Read square pictures of any size."""
         verdicts: list[Verdict] = []
         for start in range(0, len(images), 32):
             pixels = np.stack([_pixels(image) for image in images[start : start + 32]])
@@ -95,7 +95,7 @@ class Judge:
 
 
 def to_input(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, 128, 128, 3] to the network's input, float32 [n, 3, 128, 128], 0 to 1."""
+    """Convert uint8 [n, 128, 128, 3] to the network's input, float32 [n, 3, 128, 128], 0 to 1."""
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32) / 255
 
 
@@ -107,13 +107,13 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def _verdict(logits: np.ndarray) -> Verdict:
-    found, start = {}, 0
+    probabilities, start = {}, 0
     for name, values in ATTRIBUTES.items():
         part = logits[start : start + len(values)]
         start += len(values)
         odds = np.exp(part - part.max())
-        found[name] = MappingProxyType(dict(zip(values, (odds / odds.sum()).tolist(), strict=True)))
-    return Verdict(**found)
+        probabilities[name] = MappingProxyType(dict(zip(values, (odds / odds.sum()).tolist(), strict=True)))
+    return Verdict(**probabilities)
 
 
 def _network(weights: Mapping[str, np.ndarray]) -> ov.Model:

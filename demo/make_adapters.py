@@ -2,20 +2,20 @@
 
     python -m lorablend.demo.make_adapters FOLDER [--only comic …]        (needs lorablend[train])
 
-FOLDER gets the pictures, the adapters, and a picture drawn with each: those that are good belong into adapters/ beside
-this file. Between them they are in the formats that people meet. What is in FOLDER already is not made again.
+FOLDER gets the pictures, the adapters, and a picture drawn with each; good ones belong into shipped/adapters. Together
+they cover the formats that people meet. Files that FOLDER has already are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.files.file import read_file
 from lorablend.adapters.files.write import write_file
 from lorablend.demo.data_set import draw_data_set
@@ -27,16 +27,16 @@ from lorablend.train import TrainConfig, train
 __all__ = ["ADAPTERS", "draw_previews", "train_adapter", "write_trigger"]
 
 PICTURES = 40
-SEED = 7  # of the data sets; others than anybody draws who tries the trainer
+SEED = 7  # of the data sets; not the default, so that a user who tries the trainer draws other pictures
 _COMMON = {"model": "demo", "steps": 800, "batch": 8, "learning_rate": 2e-3, "sample_every": 0, "checkpoints": 1}
 ADAPTERS = MappingProxyType(
     {
         "comic": {"algorithm": "lora", "rank": 8},
         "blueprint": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 3e-3, "steps": 1100},
         "watercolour": {"algorithm": "locon", "rank": 5, "learning_rate": 1.5e-3, "steps": 600},
-        # of rank 3 even the narrowest layer's larger matrix is factored: such a LoKr is live
+        # at rank 3 even the narrowest layer's larger matrix is factored, so that the LoKr is live
         "glass": {"algorithm": "lokr", "rank": 3, "learning_rate": 4e-3},
-        # nearly black by day as well, which the offset teaches; without it daylight stays grey
+        # The style is nearly black by day too, which the noise offset teaches; without it daylight stays grey.
         "neon": {
             "algorithm": "dora",
             "rank": 8,
@@ -52,43 +52,42 @@ ADAPTERS = MappingProxyType(
         "cat": {"algorithm": "lora", "rank": 8, "keys": "diffusers", "learning_rate": 1e-3, "steps": 400},
     }
 )
-"""Name of a style or a subject -> settings of its training."""
+"""The settings of each training, by the name of its style or subject."""
 
 
 def train_adapter(name: str, folder: Path, **changes: Any) -> Path:
-    """Draw the pictures of a style or a subject to folder/name, and train on them; the file is folder/name.safetensors.
+    """Draw the pictures of a style or a subject to folder/name, and train folder/name.safetensors on them.
 
-    changes: to the settings in ADAPTERS.
+    Args:
+        changes: Override the settings in ADAPTERS.
     """
     data, out = folder / name, folder / f"{name}.safetensors"
     if not data.exists():
-        what = "subject" if name in SUBJECTS else "style"
-        draw_data_set(data, PICTURES, seed=SEED, **{what: name})
+        kind = "subject" if name in SUBJECTS else "style"
+        draw_data_set(data, PICTURES, seed=SEED, **{kind: name})
     train(TrainConfig.model_validate({**_COMMON, **ADAPTERS[name], "data": data, "out": out, **changes}), say=print)
     return out
 
 
 def write_trigger(name: str, path: Path) -> None:
-    """Say in the file what the adapter listens to; the tensors stay as they are, byte for byte.
+    """Write the trigger phrase into the file's metadata; the tensors stay the same, byte for byte.
 
-    The trainer is not told of it: it would put a subject's name before each caption that has it in the plural only.
+    The trainer does not get it, for it would put a subject's name in front of each caption that has only its plural.
     """
     file = read_file(path)
     phrase = name if name in SUBJECTS else f"in {name} style"
-    work = path.with_name(f".{path.name}.partial")
-    work.unlink(missing_ok=True)
     tensors = {key: (tensor.dtype, tensor.array) for key, tensor in file.tensors.items()}
-    write_file(work, tensors, {**file.metadata, "modelspec.trigger_phrase": phrase})
-    os.replace(work, path)
+    with atomic_write(path) as part:
+        write_file(part, tensors, {**file.metadata, "modelspec.trigger_phrase": phrase})
 
 
 def draw_previews(folder: Path, names: Iterable[str]) -> None:
-    """Draw to folder/name.jpg what showcase.json asks of each adapter; pictures that are there stay."""
+    """Draw each adapter's prompt in showcase.json to folder/name.jpg, unless that exists."""
     showcase: dict[str, Any] = json.loads((adapters_dir() / "showcase.json").read_text(encoding="utf-8"))
-    prompts = {one["adapter"]: one["prompt"] for one in showcase["adapters"]}
+    prompts = {entry["adapter"]: entry["prompt"] for entry in showcase["adapters"]}
     pipeline = Pipeline("demo")
     for name in names:
-        picture, work = folder / f"{name}.jpg", folder / f".{name}.jpg.partial"
+        picture = folder / f"{name}.jpg"
         if not picture.exists():
             result = pipeline.generate(
                 prompts[name],
@@ -97,8 +96,8 @@ def draw_previews(folder: Path, names: Iterable[str]) -> None:
                 guidance_scale=showcase["guidance"],
                 seed=showcase["seed"],
             )
-            result.images[0].save(work, "JPEG", quality=85)
-            os.replace(work, picture)
+            with atomic_write(picture) as part:
+                result.images[0].save(part, "JPEG", quality=85)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""Convert the trained model to what is shipped: OpenVINO IR with fp16 weights, in model/ beside this file.
+"""Convert the trained model to the shipped one: OpenVINO IR with fp16 weights, in shipped/model.
 
     python -m lorablend.demo.make_model FOLDER        (needs lorablend[convert])
 
-FOLDER is what lorablend.demo.train_model worked in; its model/ is a diffusers folder.
+FOLDER is the one that lorablend.demo.train_model worked in; its model/ is a diffusers folder.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["make_model"]
 
 
 def make_model(source: Path, out: Path) -> None:
-    """Convert the diffusers folder `source`, and put it in the place of `out`."""
+    """Convert the diffusers folder `source`, and replace `out` by the result."""
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         model = Path(folder, "model")
         convert(source, model, weights="fp16")
-        (model / "lorablend.json").unlink()  # the date in it would differ at every run
+        (model / "lorablend.json").unlink()  # contains the date, which would differ at every run
         shutil.rmtree(out, ignore_errors=True)
         model.rename(out)
 

@@ -1,5 +1,4 @@
-"""Small networks with the blocks and names of Stable Diffusion's, and torch's own first numbers: for models that are
-made in code, the demo's and the tests'."""
+"""Small untrained networks with Stable Diffusion's blocks and names, for the demo model and those of the tests."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ __all__ = ["demo_pipeline", "sdxl_unet", "text_config", "vae"]
 
 
 def text_config(tokenizer: CLIPTokenizer, width: int, layers: int, **changes: Any) -> CLIPTextConfig:
-    """A CLIP text encoder's configuration, for the tokenizer's own words."""
+    """Configure a CLIP text encoder for the tokenizer's vocabulary."""
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
@@ -35,7 +34,7 @@ def text_config(tokenizer: CLIPTokenizer, width: int, layers: int, **changes: An
 
 
 def vae(channels: Sequence[int], size: int, scaling_factor: float) -> AutoencoderKL:
-    """A VAE of four levels with these channels, for pictures of size × size pixels."""
+    """Make a VAE of four levels with these channels, for pictures of size × size pixels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -51,7 +50,7 @@ def vae(channels: Sequence[int], size: int, scaling_factor: float) -> Autoencode
 
 
 def sdxl_unet(size: int, text_widths: tuple[int, int], **changes: Any) -> UNet2DConditionModel:
-    """SDXL's UNet for pictures of size × size pixels and two text encoders of these widths; changes: its sizes."""
+    """Make a UNet like SDXL's for pictures of size × size pixels and two text encoders of these widths."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -68,7 +67,7 @@ def sdxl_unet(size: int, text_widths: tuple[int, int], **changes: Any) -> UNet2D
 
 
 def demo_pipeline(trained_vae: Path) -> StableDiffusionXLPipeline:
-    """The demo model with this VAE, before its text encoders and its UNet (11 million numbers) are trained."""
+    """Make the demo model with this VAE; its text encoders and UNet (11 million parameters) are untrained."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -76,7 +75,7 @@ def demo_pipeline(trained_vae: Path) -> StableDiffusionXLPipeline:
     from lorablend.demo.styles import STYLES
 
     width = 96
-    merges = learn_merges(sorted({*WORDS, *STYLES, "style", "in"}))  # each one token; other words are spelt
+    merges = learn_merges(sorted({*WORDS, *STYLES, "style", "in"}))  # one token each; other words are spelled out
     tokenizer, tokenizer_2 = clip_tokenizer(merges), clip_tokenizer(merges, pad_token="!")
     return StableDiffusionXLPipeline(
         vae=AutoencoderKL.from_pretrained(trained_vae),

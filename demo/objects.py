@@ -13,7 +13,7 @@ from lorablend.demo.canvas import Colour, Polygon, box, curve, disc, mix, rounde
 
 __all__ = ["BODY", "FIGURES", "Figure", "Shape", "tilted", "tint"]
 
-# What a colour's name means. Far apart in hue and lightness, and from every backdrop.
+# The colours by name, far apart in hue and lightness, and from every backdrop.
 BODY: Mapping[str, Colour] = MappingProxyType(
     {
         "red": (0.89, 0.16, 0.18),
@@ -54,7 +54,7 @@ _FIXED: Mapping[str, Colour] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Shape:
-    """Polygons of one tint: see `tint` below."""
+    """Polygons of one tint; see `tint`."""
 
     tint: str
     polygons: tuple[Polygon, ...]
@@ -67,7 +67,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Figure:
-    """Parts from back to front. stands: on the ground, else it hangs in the air."""
+    """Shapes from back to front; a figure that does not stand on the ground is in the air."""
 
     parts: tuple[Shape, ...]
     stands: bool = True
@@ -80,9 +80,10 @@ class Figure:
 
 
 def tint(name: str, colour: str) -> Colour:
-    """The colour of a part of a figure of that colour.
+    """The colour of a tint in a figure of this colour.
 
-    name: "body", its "shade", "light" or "outline"; "pale" is cream that is seen on white as well; else a fixed colour.
+    Args:
+        name: "body", its "shade", "light" or "outline"; "pale", a cream that shows on white too; or a fixed colour.
     """
     body = BODY[colour]
     if name == "body":

@@ -1,4 +1,4 @@
-"""Drawn pictures on disk for the training of the demo model: arrays that are mapped, not read."""
+"""Drawn pictures for the training of the demo model, as memory-mapped arrays on disk."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.demo.drawing import draw
 from lorablend.demo.grammar import N_SCENES, Scene, held_out, scene_at
 from lorablend.demo.styles import STYLES, UNSEEN_STYLES
 
 __all__ = ["TAUGHT_STYLES", "draw_all", "held_out_scenes", "training_scenes"]
 
-# The styles that the model's VAE sees. The others are for trying the trainer on something new.
+# The styles that the model's VAE is trained on. The others are for trying the trainer on something new.
 TAUGHT_STYLES = tuple(name for name in STYLES if name not in UNSEEN_STYLES)
 
 
 def training_scenes(count: int, seed: int) -> list[Scene]:
-    """Scenes at random, none of them held out."""
+    """Random scenes, none of them held out."""
     return _scenes(count, seed, held=False)
 
 
 def held_out_scenes(count: int, seed: int) -> list[Scene]:
-    """Different scenes at random whose object, colour and position are never together in a training picture."""
+    """Random scenes whose object, colour and position never occur together in a training picture."""
     return _scenes(count, seed, held=True)
 
 
@@ -37,22 +38,21 @@ def _scenes(count: int, seed: int, *, held: bool) -> list[Scene]:
 
 
 def draw_all(path: Path, scenes: Sequence[Scene], styles: Sequence[str | None], size: int) -> np.ndarray:
-    """uint8 [scenes, size, size, 3], mapped from `path`, which is drawn if it is not there.
+    """Map the pictures at `path`, uint8 [scenes, size, size, 3]; draw them if the file does not exist.
 
-    Picture i has seed i, and the style number i of `styles`, which repeat.
+    Picture i has seed i and style i of `styles`, which repeat.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        pictures = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(scenes), size, size, 3))
-        of_each = [styles[i % len(styles)] for i in range(len(scenes))]
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            drawn = pool.map(partial(_draw, size), scenes, range(len(scenes)), of_each, chunksize=50)
-            for i, picture in enumerate(drawn):
-                pictures[i] = picture
-        pictures.flush()
-        del pictures
-        os.replace(temporary, path)
+        repeated = [styles[i % len(styles)] for i in range(len(scenes))]
+        with atomic_write(path) as part:
+            pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), size, size, 3))
+            with ProcessPoolExecutor(os.cpu_count()) as pool:
+                drawn = pool.map(partial(_draw, size), scenes, range(len(scenes)), repeated, chunksize=50)
+                for i, picture in enumerate(drawn):
+                    pictures[i] = picture
+            pictures.flush()
+            del pictures
     return np.load(path, mmap_mode="r")
 
 

@@ -2,7 +2,7 @@
 
     python -m lorablend.demo.score [--count 200] [--of-each 40]
 
-Prints the tables of README.md beside this file. Nothing but the base install is needed.
+Prints the tables of README.md in this folder. The base install is enough.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONTENT = tuple(name for name in ATTRIBUTES if name != "style")
 def draw_and_read(
     pipeline: Pipeline, judge: Judge, captions: Sequence[str], blend: Sequence[tuple[str, float]] = (), **settings: Any
 ) -> list[Verdict]:
-    """What the judge sees in one picture of each caption; settings: of `Pipeline.generate`."""
+    """Draw one picture of each caption, with `Pipeline.generate`'s settings, and let the judge read them."""
     return [
         judge.read(pipeline.generate(caption, blend=list(blend), seed=SEED + i, **settings).images)[0]
         for i, caption in enumerate(captions)
@@ -40,7 +40,7 @@ def draw_and_read(
 
 
 def accuracy(verdicts: Sequence[Verdict], scenes: Sequence[Scene]) -> dict[str, float]:
-    """Attribute -> the part of the pictures that show what the scene says, 0 to 1."""
+    """For each attribute the fraction of the pictures that show the scene's value, 0 to 1."""
     return {
         name: float(np.mean([r.best(name) == getattr(s, name) for r, s in zip(verdicts, scenes, strict=True)]))
         for name in CONTENT
@@ -48,7 +48,7 @@ def accuracy(verdicts: Sequence[Verdict], scenes: Sequence[Scene]) -> dict[str, 
 
 
 def share_of(verdicts: Sequence[Verdict], attribute: str, value: str) -> float:
-    """The part of the pictures in which the judge sees this value rather than any other, 0 to 1."""
+    """The fraction of the pictures in which the judge sees this value rather than any other, 0 to 1."""
     return float(np.mean([verdict.best(attribute) == value for verdict in verdicts]))
 
 
@@ -68,13 +68,13 @@ def main() -> None:
     names = sorted(path.stem for path in arguments.adapters.glob("*.safetensors"))
     rows = []
     for name in names:
-        attribute, captions = _asked(name, few)
+        attribute, captions = _captions(name, few)
         on = draw_and_read(pipeline, judge, captions, [(name, 1.0)])
         off = draw_and_read(pipeline, judge, captions, [(name, 0.0)])
-        kept = accuracy(on, few)
-        shown = [share_of(verdicts, attribute, name) for verdicts in (on, off)]
-        told = [_percent(kept[what]) if what != attribute else "–" for what in ("object", "colour", "position")]
-        rows.append([name, *map(_percent, shown), *told])
+        content = accuracy(on, few)
+        shares = [share_of(verdicts, attribute, name) for verdicts in (on, off)]
+        others = [_percent(content[part]) if part != attribute else "–" for part in ("object", "colour", "position")]
+        rows.append([name, *map(_percent, shares), *others])
     _table(["adapter", "recognised", "at weight 0", "object", "colour", "position"], rows)
 
     styles = [name for name in names if name in STYLES]
@@ -89,8 +89,8 @@ def main() -> None:
     _table(["blend", "1 + 0", "0.5 + 0.5", "0 + 1"], rows)
 
 
-def _asked(name: str, scenes: Sequence[Scene]) -> tuple[str, list[str]]:
-    """The attribute in which an adapter shows, and captions that ask for it."""
+def _captions(name: str, scenes: Sequence[Scene]) -> tuple[str, list[str]]:
+    """The attribute that an adapter changes, and captions that call for it."""
     if name in SUBJECTS:
         return "object", [scene.caption(i, name) for i, scene in enumerate(scenes)]
     return "style", [caption_of(scene.caption(i), name) for i, scene in enumerate(scenes)]

@@ -1,6 +1,6 @@
-"""Characters that are not in the grammar, so that an adapter has somebody to learn.
+"""Characters that the grammar does not have, so that an adapter has something to learn.
 
-Each has its own face and belongings; its body is in the caption's colour, so that the caption stays true.
+Each has its own face and belongings; its body has the caption's colour, so that the caption stays true.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ __all__ = ["clip_tokenizer", "learn_merges"]
 
 
 def clip_tokenizer(merges: Sequence[str], *, pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's byte-level tokenizer, 77 tokens long, whose vocabulary is single bytes and what `merges` make of them."""
+    """Make CLIP's byte-level tokenizer, of 77 tokens, with a vocabulary of single bytes and their merges."""
     from transformers import CLIPTokenizer
 
     letters = _byte_letters()
@@ -31,7 +31,7 @@ def clip_tokenizer(merges: Sequence[str], *, pad_token: str = "<|endoftext|>") -
 
 
 def learn_merges(words: Sequence[str]) -> list[str]:
-    """Byte-pair merges that make each lower-case ASCII word one token: the commonest pair first, then by alphabet."""
+    """Byte-pair merges that make each lower-case ASCII word one token: most common pairs first, ties by alphabet."""
     pieces = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[str] = []
     while pairs := Counter(pair for word in pieces for pair in pairwise(word)):
@@ -45,6 +45,6 @@ def learn_merges(words: Sequence[str]) -> list[str]:
 
 
 def _byte_letters() -> list[str]:
-    """GPT-2's and CLIP's printable stand-in for each of the 256 bytes, in the vocabulary's order."""
+    """The printable stand-ins of GPT-2 and CLIP for the 256 bytes, in the vocabulary's order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]

@@ -2,8 +2,8 @@
 
     python -m lorablend.demo.train_judge OUT.safetensors [--steps 5000] [--work FOLDER]       (needs lorablend[train])
 
-FOLDER keeps the drawn pictures and a checkpoint every 200 steps, from which the next start goes on. At the end the
-scores on freshly drawn pictures are printed, for each attribute and for each style.
+FOLDER keeps the drawn pictures and a checkpoint every 200 steps, from which the next start continues. At the end the
+scores on newly drawn pictures are printed, for each attribute and for each style.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from torch import nn
 from torch.nn import functional as f
 
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.demo.drawing import draw
 from lorablend.demo.grammar import N_SCENES, Scene, scene_at
 from lorablend.demo.judge import ATTRIBUTES, LAYERS, PLAIN, SIZE, Judge, to_input
@@ -43,7 +44,7 @@ _SIDES = {"left": "right", "right": "left"}
 
 
 class JudgeNetwork(nn.Module):
-    """[n, 3, 128, 128], 0 to 1, to logits of all attributes side by side, [n, classes]; see judge.py for the shape."""
+    """Maps [n, 3, 128, 128], 0 to 1, to the concatenated logits of all attributes, [n, classes]; see judge.LAYERS."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class JudgeNetwork(nn.Module):
 
 
 def save(network: JudgeNetwork, path: Path) -> None:
-    """The weights in fp16, batch norm folded into the convolutions."""
+    """Write the weights in fp16, with batch norm folded into the convolutions."""
     tensors = {}
     for i, block in enumerate(network.convolutions):
         convolution, norm, _ = cast("Iterator[Any]", block.children())
@@ -74,14 +75,13 @@ def save(network: JudgeNetwork, path: Path) -> None:
         tensors[f"convolution.{i}.bias"] = norm.bias - norm.running_mean * gain
     tensors |= {"head.weight": network.head.weight, "head.bias": network.head.bias}
     classes = {name: [str(value) for value in values] for name, values in ATTRIBUTES.items()}
-    temporary = path.with_suffix(".part")
     half = {name: np.ascontiguousarray(tensor.detach().half().numpy()) for name, tensor in tensors.items()}
-    save_file(half, temporary, {"classes": json.dumps(classes)})
-    os.replace(temporary, path)
+    with atomic_write(path) as part:
+        save_file(half, part, {"classes": json.dumps(classes)})
 
 
 def pictures(count: int, seed: int, workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Drawn pictures, uint8 [count, 128, 128, 3], and the numbers of what they show, int64 [count, attributes]."""
+    """Draw pictures, uint8 [count, 128, 128, 3], and list their classes, int64 [count, attributes]."""
     random = np.random.default_rng(seed)
     tasks = []
     for i in range(count):
@@ -103,7 +103,7 @@ def _draw(task: tuple[Scene, int, str, str | None]) -> np.ndarray:
 
 
 def _numbers(scene: Scene, style: str, subject: str | None) -> list[int]:
-    """The right class of each attribute; -1 where the picture does not show it."""
+    """The correct class of each attribute; -1 if the picture does not show it."""
     named = vars(replace(scene, object=subject or scene.object)) | {"style": style}
     if style in COLOURLESS_STYLES:
         named["colour"] = None
@@ -111,7 +111,7 @@ def _numbers(scene: Scene, style: str, subject: str | None) -> list[int]:
 
 
 def _worn(batch: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch as a small VAE and diffusion model might draw it: softer, shifted, noisy, a little off in colour."""
+    """Make the batch look as if a small VAE and diffusion model had drawn it: softer, shifted, noisy, off in colour."""
     batch, labels = batch.copy(), labels.copy()
     for i in np.flatnonzero(random.random(len(batch)) < 0.2):
         file = io.BytesIO()
@@ -139,9 +139,9 @@ def _worn(batch: np.ndarray, labels: np.ndarray, random: np.random.Generator) ->
             part = part + 0.6 * random.random() * (part - _blur(part, 0.8))  # sharper than drawn
         parts[i] = part
     x = torch.cat(parts)
-    of_each = (len(x), 3, 1, 1)
-    gain = 1 + 0.06 * random.standard_normal(of_each) + 0.06 * random.standard_normal((len(x), 1, 1, 1))
-    middle = 0.5 + 0.025 * random.standard_normal(of_each)
+    per_channel = (len(x), 3, 1, 1)
+    gain = 1 + 0.06 * random.standard_normal(per_channel) + 0.06 * random.standard_normal((len(x), 1, 1, 1))
+    middle = 0.5 + 0.025 * random.standard_normal(per_channel)
     x = (x - 0.5) * torch.from_numpy(gain).float() + torch.from_numpy(middle).float()
     deviation = torch.from_numpy(0.05 * random.random((len(x), 1, 1, 1)) ** 2).float()
     x = x + deviation * torch.from_numpy(random.standard_normal(x[0].shape, np.float32))
@@ -149,7 +149,7 @@ def _worn(batch: np.ndarray, labels: np.ndarray, random: np.random.Generator) ->
 
 
 def _blur(x: torch.Tensor, deviation: float) -> torch.Tensor:
-    """A Gaussian of 5 × 5 pixels."""
+    """Blur with a Gaussian of 5 × 5 pixels."""
     near, far = (float(np.exp(-0.5 * (away / deviation) ** 2)) for away in (1, 2))
     for axis in (2, 3):
         x = x + near * (x.roll(1, axis) + x.roll(-1, axis)) + far * (x.roll(2, axis) + x.roll(-2, axis))
@@ -167,13 +167,13 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def exam(judge: Judge, drawn: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The share read right: of each attribute, and of the style, object and colour within each style."""
-    readings = judge.read([Image.fromarray(picture) for picture in drawn])
+    """The fraction read correctly: of each attribute, and of style, object and colour within each style."""
+    verdicts = judge.read([Image.fromarray(picture) for picture in drawn])
     styles = ATTRIBUTES["style"]
     scores = {}
     right = {}
     for column, (name, values) in enumerate(ATTRIBUTES.items()):
-        best = np.array([values.index(reading.best(name)) for reading in readings])
+        best = np.array([values.index(verdict.best(name)) for verdict in verdicts])
         right[name] = best == labels[:, column]
         scores[name] = float(right[name][labels[:, column] >= 0].mean())
     of_style = labels[:, list(ATTRIBUTES).index("style")]
@@ -195,9 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.work / f"pictures-{options.pictures}.npz"
     if not file.exists():
         drawn, labels = pictures(options.pictures, seed=1)
-        temporary = file.with_suffix(".part.npz")
-        np.savez(temporary, drawn=drawn, labels=labels)
-        os.replace(temporary, file)
+        with atomic_write(file) as part, part.open("wb") as stream:
+            np.savez(stream, drawn=drawn, labels=labels)
     data = np.load(file)
     _train(data["drawn"], data["labels"], options.steps, options.work / "checkpoint.pt", options.out)
     fresh, answers = pictures(1000, seed=2)
@@ -234,9 +233,8 @@ def _train(drawn: np.ndarray, labels: np.ndarray, steps: int, checkpoint: Path, 
             pace = (time.monotonic() - began) / (step + 1 - first)
             print(f"step {step + 1} loss {running:.3f} {pace:.2f} s/step", flush=True)  # noqa: T201
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-            temporary = checkpoint.with_suffix(".part")
-            torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, temporary)
-            os.replace(temporary, checkpoint)
+            with atomic_write(checkpoint) as file:
+                torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, file)
     network.eval()
     save(network, out)
 

@@ -1,16 +1,16 @@
-"""Train the demo model's text encoders and UNet, together and from nothing, on drawn pictures.
+"""Train the demo model's text encoders and UNet, together and from scratch, on drawn pictures.
 
     python -m lorablend.demo.train_model FOLDER --sizes 128 --until 6000
     python -m lorablend.demo.train_model FOLDER --sizes 256 128 --until 12000 --decay 3000
 
-FOLDER has the VAE that lorablend.demo.train_vae left there. A checkpoint is written every 250 steps, from which the
-next start goes on; pictures of held-out captions every 1000; at the end model/, a diffusers folder with the averaged
-weights. Small pictures first: they cost a quarter, and teach the words. --decay: over how many steps the rate falls at
-the end.
+FOLDER has the VAE that lorablend.demo.train_vae made. A checkpoint is written every 250 steps, from which the next
+start continues; pictures of held-out captions every 1000; at the end model/, a diffusers folder with the averaged
+weights. Train on small pictures first: they cost a quarter, and teach the words. --decay is the number of steps over
+which the learning rate falls at the end.
 
-The objective is SDXL's own: noise is predicted, betas are scaled linear. Losses are weighted by min-SNR with γ = 5
-(arXiv 2303.09556). A tenth of the captions is left out: half of them as zeros, which is what SDXL's pipelines give the
-UNet where there is no negative prompt, and half as the empty text.
+The objective is SDXL's own: noise is predicted, betas are scaled linear. Losses have min-SNR weights with γ = 5
+(arXiv 2303.09556). A tenth of the captions is dropped: half of them become zeros, which SDXL's pipelines pass to the
+UNet if there is no negative prompt, and half become the empty text.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.demo.grammar import N_FORMS, Scene
 from lorablend.demo.networks import demo_pipeline
 from lorablend.demo.pictures import draw_all, held_out_scenes, training_scenes
@@ -35,7 +36,7 @@ from lorablend.demo.train_vae import DEVICE, average, load_checkpoint, save_chec
 
 BATCH = {128: 64, 256: 24}
 PICTURES = {128: 40000, 256: 24000}
-SHARE = {128: 1, 256: 4}  # how often a size has its turn, where there are several
+SHARE = {128: 1, 256: 4}  # relative frequency of each size, if there are several
 RATE = 8e-4
 WARMUP = 300
 AVERAGED = 0.999
@@ -92,15 +93,15 @@ def main() -> None:
 
 
 def _rate_at(step: int, until: int, decay: int) -> float:
-    """Warm-up, constant, and a half cosine down to nothing over the last `decay` steps."""
-    left = until - step
-    fall = 0.5 * (1 - math.cos(math.pi * left / decay)) if left < decay else 1.0
+    """A warm-up, a constant rate, and half a cosine down to zero over the last `decay` steps."""
+    remaining = until - step
+    fall = 0.5 * (1 - math.cos(math.pi * remaining / decay)) if remaining < decay else 1.0
     return min(1.0, (step + 1) / WARMUP) * fall
 
 
 @torch.no_grad()
 def _latents(folder: Path, vae: Any, size: int) -> tuple[list[Scene], np.ndarray]:
-    """The scenes, and their pictures' latents of unit variance, f16 [scenes, 4, size / 8, size / 8]."""
+    """Draw scenes; return them and their latents of unit variance, f16 [scenes, 4, size / 8, size / 8]."""
     scenes = training_scenes(PICTURES[size], seed=size)
     path = folder / f"latents-{size}.npy"
     if not path.exists():
@@ -110,9 +111,8 @@ def _latents(folder: Path, vae: Any, size: int) -> tuple[list[Scene], np.ndarray
             with torch.autocast(DEVICE, torch.bfloat16):
                 latents = vae.encode(to_input(pictures[i : i + 50])).latent_dist.mode() * vae.config.scaling_factor
             parts.append(latents.half().cpu().numpy())
-        temporary = path.with_suffix(".part.npy")
-        np.save(temporary, np.concatenate(parts))
-        temporary.rename(path)
+        with atomic_write(path) as part, part.open("wb") as file:
+            np.save(file, np.concatenate(parts))
     return scenes, np.load(path, mmap_mode="r")
 
 
@@ -125,28 +125,28 @@ def _loss(
     timesteps = torch.from_numpy(rng.integers(0, 1000, len(chosen)))
     signal = pipeline.scheduler.alphas_cumprod[timesteps].to(DEVICE)
     noisy = signal.sqrt()[:, None, None, None] * x + (1 - signal).sqrt()[:, None, None, None] * noise
-    left_out = rng.random(len(chosen))
+    drop = rng.random(len(chosen))
     captions = [
-        "" if part < LEFT_OUT / 2 else scenes[i].caption(int(rng.integers(N_FORMS)))
-        for i, part in zip(chosen, left_out, strict=True)
+        "" if chance < LEFT_OUT / 2 else scenes[i].caption(int(rng.integers(N_FORMS)))
+        for i, chance in zip(chosen, drop, strict=True)
     ]
-    kept = torch.from_numpy((left_out < LEFT_OUT / 2) | (left_out >= LEFT_OUT)).float().to(DEVICE)
+    kept = torch.from_numpy((drop < LEFT_OUT / 2) | (drop >= LEFT_OUT)).float().to(DEVICE)
     with torch.autocast(DEVICE, torch.bfloat16):
         hidden, pooled = _encode(pipeline, captions)
         added = {
             "text_embeds": pooled * kept[:, None],
             "time_ids": torch.tensor([[size, size, 0, 0, size, size]]).float().repeat(len(chosen), 1).to(DEVICE),
         }
-        answer = pipeline.unet(
+        prediction = pipeline.unet(
             noisy, timesteps.to(DEVICE), hidden * kept[:, None, None], added_cond_kwargs=added
         ).sample.float()
-    errors = (answer - noise).square().mean(dim=(1, 2, 3))
+    errors = (prediction - noise).square().mean(dim=(1, 2, 3))
     snr = signal / (1 - signal)
     return (errors * snr.clamp(max=GAMMA) / snr).mean(), float(errors.detach().mean())
 
 
 def _encode(pipeline: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """SDXL's: the last hidden states but one of both encoders, and the second one's pooled projection."""
+    """Encode as SDXL does: the second-to-last hidden states of both encoders, and the second's pooled projection."""
     one = pipeline.text_encoder(_tokens(pipeline.tokenizer, captions), output_hidden_states=True)
     two = pipeline.text_encoder_2(_tokens(pipeline.tokenizer_2, captions), output_hidden_states=True)
     return torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two.text_embeds
@@ -163,10 +163,10 @@ def _tokens_of(tokenizer: Any, caption: str) -> torch.Tensor:
 
 @torch.no_grad()
 def _samples(pipeline: Any, size: int, out: Path) -> None:
-    """Pictures of held-out captions, in two rows."""
+    """Draw pictures of held-out captions, in two rows."""
     scenes = held_out_scenes(SAMPLES, seed=5)
     generator = torch.Generator().manual_seed(0)
-    drawn = pipeline(
+    images = pipeline(
         [scene.caption() for scene in scenes],
         height=size,
         width=size,
@@ -174,9 +174,9 @@ def _samples(pipeline: Any, size: int, out: Path) -> None:
         guidance_scale=3.0,
         generator=generator,
     ).images
-    columns = -(-len(drawn) // 2)
+    columns = -(-len(images) // 2)
     sheet = Image.new("RGB", (columns * size, 2 * size))
-    for i, picture in enumerate(drawn):
+    for i, picture in enumerate(images):
         sheet.paste(picture, (i % columns * size, i // columns * size))
     sheet.save(out)
 

@@ -1,10 +1,10 @@
-"""Train the demo model's VAE on drawn pictures: 8 × 8 pixels become one cell of four numbers, as SDXL's.
+"""Train the demo model's VAE on drawn pictures: 8 × 8 pixels become one cell of four numbers, as in SDXL's VAE.
 
     python -m lorablend.demo.train_vae FOLDER [--steps 5000]       (needs lorablend[train])
 
-FOLDER gets the pictures, a checkpoint every 200 steps, from which the next start goes on, and at the end vae/, a
-diffusers folder. What the VAE cannot rebuild is never drawn, so the log says how well it rebuilds pictures that it has
-not seen, for each style.
+FOLDER gets the pictures, a checkpoint every 200 steps, from which the next start continues, and at the end vae/, a
+diffusers folder. The demo model can only draw what the VAE can reconstruct, so the log tells for each style how well it
+reconstructs pictures that it was not trained on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as f
 
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.demo.networks import vae as new_vae
 from lorablend.demo.pictures import TAUGHT_STYLES, draw_all, held_out_scenes, training_scenes
 
@@ -36,12 +36,12 @@ RATE = 1e-3
 WARMUP = 200
 AVERAGED = 0.999  # the shipped weights are a moving average
 KL = 1e-6
-# The decoder will get latents that a small UNet made, so it must not hang on their last digits.
+# The decoder will get latents from a small UNet, so it must not depend on small differences.
 LATENT_NOISE = 0.05
-EDGES = 1.0  # weight of the difference of neighbouring pixels: L1 alone blurs outlines
-TINTS = 6.0  # weight of the hues of 4 × 4 pixels: else outlines take all the room, and small things turn grey
+EDGES = 1.0  # weight of the difference of neighbouring pixels; L1 alone blurs outlines
+TINTS = 6.0  # weight of the hues of 4 × 4 pixels; without it outlines dominate, and small things turn grey
 PICTURES = 6000
-PLAIN = 0.5  # part of the pictures without a style
+PLAIN = 0.5  # fraction of the pictures without a style
 CHECKPOINT_EVERY = 200
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def rate_at(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine down to 2 %."""
+    """A linear warm-up, then a cosine down to 2 %."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
@@ -91,19 +91,19 @@ def rate_at(step: int, steps: int, warmup: int) -> float:
 
 @torch.no_grad()
 def average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the model's."""
     for old, new in zip(averaged.parameters(), model.parameters(), strict=True):
         old.lerp_(new, 1 - decay)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
-    """Whole, or not at all."""
-    temporary = path.with_suffix(".part")
-    torch.save({name: part.state_dict() for name, part in state.items()} | {"step": step}, temporary)
-    os.replace(temporary, path)
+    """Write a checkpoint after `step` steps."""
+    with atomic_write(path) as file:
+        torch.save({name: part.state_dict() for name, part in state.items()} | {"step": step}, file)
 
 
 def load_checkpoint(path: Path, state: dict[str, Any]) -> int:
-    """The step to go on with; 0 where there is no checkpoint."""
+    """Load a checkpoint and return its step; 0 if there is none."""
     if not path.exists():
         return 0
     saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -113,12 +113,12 @@ def load_checkpoint(path: Path, state: dict[str, Any]) -> int:
 
 
 def to_input(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 [batch, height, width, 3] to f32 [batch, 3, height, width], -1 to 1."""
+    """Convert uint8 [batch, height, width, 3] to f32 [batch, 3, height, width], -1 to 1."""
     return torch.from_numpy(np.array(pictures)).to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _batch(pictures: np.ndarray, step: int) -> torch.Tensor:
-    """f32 [batch, 3, crop, crop], -1 to 1: crops, every fourth batch whole pictures in half the size."""
+    """The batch of a step, f32 [batch, 3, crop, crop], -1 to 1: crops, but every fourth batch whole pictures halved."""
     rng = np.random.default_rng([2, step])
     chosen = np.sort(rng.choice(len(pictures), BATCH, replace=False))
     whole = to_input(pictures[chosen])
@@ -148,7 +148,7 @@ def _loss(model: Any, x: torch.Tensor, step: int) -> tuple[torch.Tensor, float]:
 
 @torch.no_grad()
 def _report(model: Any) -> str:
-    """Peak signal to noise ratio, in decibels, on pictures that were held out."""
+    """The peak signal-to-noise ratio in decibels on held-out pictures."""
     lines = []
     for style in (None, *TAUGHT_STYLES):
         from lorablend.demo.drawing import draw
@@ -162,8 +162,9 @@ def _report(model: Any) -> str:
 
 @torch.no_grad()
 def _finish(model: Any, pictures: np.ndarray, out: Path) -> None:
-    """Every channel of the latents with mean 0 and deviation 1 after SDXL's scaling factor, which is all that its
-    pipelines apply: the two 1 × 1 convolutions beside the latents absorb the rest.
+    """Give every latent channel mean 0 and deviation 1 after SDXL's scaling factor, and save the model.
+
+    SDXL's pipelines apply nothing but that factor, so the two 1 × 1 convolutions next to the latents absorb the rest.
     """
     x = to_input(pictures[:: max(1, len(pictures) // 200)])
     latents = torch.cat([model.encode(part).latent_dist.mode() for part in x.split(20)])

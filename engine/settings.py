@@ -143,11 +143,11 @@ class Setting:
         return self._checked_text(value) if self.kind is str else self._checked_number(value)
 
     def _checked_number(self, value: Any) -> float:
-        number_type = Integral if self.kind is int else Real
-        if isinstance(value, bool) or not isinstance(value, number_type):
+        is_number = isinstance(value, Real if self.kind is float else Integral) and not isinstance(value, bool)
+        if not is_number:
             wanted = "a whole number" if self.kind is int else self.range or "a number"
             raise RequestError(f"{self.name} is {shown(repr(value))}; give {wanted}")
-        number = _to_float(value) if self.kind is float else self.kind(value)
+        number = _to_float(value) if self.kind is float else int(value)
         low, high = self.low, self.high
         is_low = low is not None and (number <= low if self.excludes_low else number < low)
         is_between = self.multiple > 1 and number % self.multiple != 0

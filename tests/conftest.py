@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,13 @@ _HEAVY_FIXTURES = {"browser", "judge", "sd15_source", "sdxl_source"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out slow tests, and those with models or a browser")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all processes of a run one cache (compiled graphs, the demo model for torch), unless the caller has one."""
+    if "LORABLEND_CACHE" not in os.environ:
+        os.environ["LORABLEND_CACHE"] = cache = tempfile.mkdtemp(prefix="lorablend-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
-"""Train an adapter from a folder of pictures.
+"""Train an adapter on a folder of pictures.
 
-torch, diffusers, peft and accelerate live behind the extra `lorablend[train]` and are imported when training starts;
-importing this package costs nothing.
+torch, diffusers, peft and accelerate come with the extra `lorablend[train]` and are imported when training starts;
+importing this package is cheap.
 """
 
 from typing import TYPE_CHECKING, Any

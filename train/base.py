@@ -1,4 +1,4 @@
-"""The base model: found and told from its configurations before anything heavy; then loaded with torch."""
+"""The base model: found and identified by its configurations before anything heavy; then loaded with torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorablend.adapters.errors import ModelError, TrainError
+from lorablend.adapters.wording import listed
 from lorablend.convert.conversion import find_source
 from lorablend.convert.networks import load_network
 from lorablend.convert.shipped import diffusers_folder
@@ -31,13 +32,17 @@ _SD2_TEXT_WIDTH = 1024  # diffusers has one pipeline class for SD 1.x and 2.x
 
 @dataclass(frozen=True)
 class Base:
-    """What the configurations say of a base model; nothing is loaded.
+    """A base model by its configurations; nothing is loaded.
 
-    source: folder, weights and parameter counts, as `lorablend.convert` finds them. name: a Hub id, or the name of the
-    local folder or file, never a path. family: "sdxl" or "sd15". resolution: the native width and height in pixels.
-    cell: pixels to a latent's cell. unit: width and height must be multiples of it, pixels. prediction_type: "epsilon"
-    or "v_prediction". zero_terminal_snr: the last timestep is pure noise. zero_empty: it draws with zeros, not with the
-    embedding of "", where no text is given. scheduler, unet, vae: configurations.
+    Attributes:
+        source: Folder, weights and parameter counts, as `lorablend.convert` finds them.
+        family: "sdxl" or "sd15".
+        resolution: The native width and height in pixels.
+        cell: Pixels per side of a latent's cell.
+        unit: Width and height must be multiples of this many pixels.
+        prediction_type: "epsilon" or "v_prediction".
+        zero_empty: Without a text, the model draws with zeros, not with the embedding of "".
+        scheduler: Its configuration, as are unet and vae.
     """
 
     source: Source
@@ -46,7 +51,6 @@ class Base:
     cell: int
     unit: int
     prediction_type: str
-    zero_terminal_snr: bool
     zero_empty: bool
     scheduler: Mapping[str, Any]
     unet: Mapping[str, Any]
@@ -54,6 +58,7 @@ class Base:
 
     @property
     def name(self) -> str:
+        """A Hub id, or the name of the local folder or file; never a path."""
         return self.source.name
 
     @property
@@ -62,7 +67,7 @@ class Base:
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """Network -> SHA-256 in hex of its weights and configuration, of text encoders with their tokenizer's files."""
+        """SHA-256 in hex of each network's weights and configuration; a text encoder's covers its tokenizer too."""
         folder = self.source.folder
         files = {name: [folder / name / "config.json"] for name in self.source.parameters}
         for name in self.text_encoders:
@@ -72,13 +77,13 @@ class Base:
             start = hashlib.sha256(self.sha256.encode())
         else:
             start = hashlib.sha256()
-            for name, found in files.items():
-                found += _weights(self.source, name)
-        return {name: _sha256(found, start) for name, found in files.items()}
+            for name, paths in files.items():
+                paths += _weights(self.source, name)
+        return {name: _sha256(paths, start) for name, paths in files.items()}
 
     @cached_property
     def sha256(self) -> str:
-        """Of a checkpoint the file's own, in hex, as model sites list it; of a folder its UNet's weights'."""
+        """SHA-256 in hex: of a checkpoint's file, as model sites list it, or of a folder's UNet weights."""
         if self.source.checkpoint:
             return _sha256([self.source.checkpoint])
         return _sha256(_weights(self.source, "unet"))
@@ -86,10 +91,9 @@ class Base:
 
 @dataclass(frozen=True)
 class BaseNetworks:
-    """A base model in memory, frozen (no parameter asks for a gradient), in evaluation mode, on the CPU.
+    """A base model in memory: frozen (no parameter requires a gradient), in evaluation mode, on the CPU.
 
-    text_encoders, tokenizers: one of each, SDXL two. The VAE is f32: SDXL's overflows in half precision. The UNet and
-    text encoders have the dtype that was asked for.
+    The VAE is f32, for SDXL's overflows in half precision. SDXL has two text encoders and tokenizers, SD 1.5 has one.
     """
 
     base: Base
@@ -102,25 +106,15 @@ class BaseNetworks:
     def family(self) -> str:
         return self.base.family
 
-    @property
-    def prediction_type(self) -> str:
-        return self.base.prediction_type
-
-    @property
-    def source(self) -> Source:
-        return self.base.source
-
-    @property
-    def sha256(self) -> str:
-        return self.base.sha256
-
 
 def find_base(model: str) -> Base:
-    """Find a diffusers folder, a Hugging Face id (downloaded if it is not there), a .safetensors checkpoint, or "demo".
+    """Find a diffusers folder, a Hugging Face id (downloaded if necessary), a .safetensors checkpoint, or "demo".
 
-    Raises ModelError for what is not there or incomplete, TrainError for what cannot be trained.
+    Raises:
+        ModelError: The model does not exist or is incomplete.
+        TrainError: Models of this kind cannot be trained.
     """
-    # fp16 where there is a choice, as others do
+    # fp16 if there is a choice, as other programs do
     source = find_source(diffusers_folder() if model == "demo" else model, None, "fp16", lambda *_: None)
     if model == "demo":
         source = replace(source, name=model)
@@ -131,14 +125,14 @@ def find_base(model: str) -> Base:
     if unet.get("in_channels", 4) != unet.get("out_channels", 4):
         raise TrainError(
             f"{source.name} is an inpainting model, its UNet takes {unet['in_channels']} channels and gives "
-            f"{unet['out_channels']}; train on the base model that it was made of"
+            f"{unet['out_channels']}; train on the base model that it was made from"
         )
     family = "sdxl" if "text_encoder_2" in source.parameters else "sd15"
     if family == "sd15" and unet.get("cross_attention_dim") == _SD2_TEXT_WIDTH:
-        raise TrainError(f"{source.name} is Stable Diffusion 2, which is not trained here; give SDXL or SD 1.5")
+        raise TrainError(f"{source.name} is Stable Diffusion 2, which cannot be trained; give SDXL or SD 1.5")
     prediction = str(scheduler.get("prediction_type", "epsilon"))
     if prediction not in _PREDICTIONS:
-        raise TrainError(f"{source.name} predicts {prediction!r}; one of {' and '.join(_PREDICTIONS)} can be trained")
+        raise TrainError(f"{source.name} predicts {prediction!r}; only {' and '.join(_PREDICTIONS)} can be trained")
     cell = 2 ** (len(vae["block_out_channels"]) - 1)
     sample = unet.get("sample_size") or (128 if family == "sdxl" else 64)
     return Base(
@@ -148,7 +142,6 @@ def find_base(model: str) -> Base:
         cell=cell,
         unit=cell * 2 ** (len(unet["block_out_channels"]) - 1),
         prediction_type=prediction,
-        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", family == "sdxl")),
         scheduler=scheduler,
         unet=unet,
@@ -162,16 +155,20 @@ def load_base(
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
 ) -> BaseNetworks:
-    """Load every network on the CPU. dtype: of the UNet and the text encoders, None is f32; text_dtype: of the latter,
-    where it is another one.
+    """Load every network on the CPU.
 
-    Raises ModelError where a tensor is missing, for diffusers and transformers would draw it at random.
+    Args:
+        dtype: Of the UNet and the text encoders; None is f32.
+        text_dtype: Of the text encoders, if it differs.
+
+    Raises:
+        ModelError: A tensor is missing, which diffusers and transformers would fill with random numbers.
     """
     import torch
     from transformers import AutoTokenizer
 
-    found = find_base(base) if isinstance(base, str) else base
-    source, dtype = found.source, dtype or torch.float32
+    base = find_base(base) if isinstance(base, str) else base
+    source, dtype = base.source, dtype or torch.float32
     index = _read_json(source.folder / "model_index.json")
     networks: dict[str, Any] = {}
     dtypes = {"unet": dtype, "vae": torch.float32}
@@ -183,20 +180,20 @@ def load_base(
         networks[name] = network.requires_grad_(False).eval()
     tokenizers = tuple(
         AutoTokenizer.from_pretrained(source.folder, subfolder=name.replace("text_encoder", "tokenizer"))
-        for name in found.text_encoders
+        for name in base.text_encoders
     )
     return BaseNetworks(
-        base=found,
+        base=base,
         unet=networks["unet"],
         vae=networks["vae"],
-        text_encoders=tuple(networks[name] for name in found.text_encoders),
+        text_encoders=tuple(networks[name] for name in base.text_encoders),
         tokenizers=tokenizers,
     )
 
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """transformers draws one for each network, however small."""
+    """Silence transformers' progress bar, which appears for every network, however small."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()
@@ -215,7 +212,7 @@ def _load_network(source: Source, name: str, cls: Any, dtype: torch.dtype) -> An
         reason = " ".join(str(error).split())
         raise ModelError(f"{source.name}: {name} could not be loaded: {reason}") from error
     if missing:
-        raise ModelError(f"{source.name}: {name} lacks the tensor {missing[0]}, {len(missing)} in all; get it again")
+        raise ModelError(f"{source.name}: {name} lacks {listed(missing)}; download it again")
     return model
 
 
@@ -240,4 +237,4 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not readable: {error}") from error
+        raise ModelError(f"{path} cannot be read: {error}") from error

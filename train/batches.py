@@ -1,4 +1,4 @@
-"""Pictures and texts as a training step takes them: from the caches, in the order of the seed."""
+"""The batches of a training: latents and embeddings from the caches, in the order that the seed determines."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Batch:
-    """latents: f32 [batch, channels, height, width]. text: embeddings or tokens, see `Data`. time_ids: [batch, 6].
-    mask: [batch, 1, height, width]."""
+    """The pictures of one batch, on the device.
+
+    Attributes:
+        latents: f32 [batch, channels, height, width].
+        text: Embeddings, or tokens and flags; see `trainee.Trainee.forward`.
+        time_ids: f32 [batch, 6].
+        mask: Weight of each latent pixel, f32 [batch, 1, height, width]; None if no picture has a mask.
+    """
 
     latents: torch.Tensor
     text: tuple[torch.Tensor, ...]
@@ -41,11 +47,17 @@ class Batch:
 
 
 class Data:
-    """Batches: latents and embeddings from the caches, which are filled here, in the order that `Order` says."""
+    """Fills the caches, and makes the batches of `Order` from them.
+
+    Attributes:
+        examples: The training pictures, then the held-out ones.
+        trained: The number of training pictures.
+        crops: One per example.
+    """
 
     def __init__(self, run: Run, models: BaseNetworks, accelerator: Accelerator, say: Say) -> None:
         config, base = run.config, run.base
-        self.examples = (*run.dataset.examples, *run.held_out)  # the held-out ones last
+        self.examples = (*run.dataset.examples, *run.held_out)
         self.trained = len(run.dataset.examples)
         step = bucket_step(base.unit, run.plan.resolution)
         sizes = [example.size for example in self.examples]
@@ -66,8 +78,8 @@ class Data:
         most, cut = cut_texts(models.tokenizers, list({text for texts in self._texts for text in texts}))
         named = zip(self.examples, self._texts, strict=True)
         if names := [run.dataset.name(example.path) for example, texts in named if not cut.isdisjoint(texts)]:
-            say(f"note: {listed(names, 'caption')} longer than {most} tokens, cut there")
-        with accelerator.main_process_first():  # the others find all in the cache
+            say(f"note: {listed(names, 'caption')} longer than {most} tokens, cut off there")
+        with accelerator.main_process_first():  # the others then find everything in the cache
             self._fill(config, models, say)
 
     def _fill(self, config: TrainConfig, models: BaseNetworks, say: Say) -> None:
@@ -98,7 +110,7 @@ class Data:
         return zip(self.examples, self.crops, strict=True)
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
-        """These pictures, all of one bucket, on the device."""
+        """Make the batch of these pictures, which are all of one bucket, on the device."""
         examples = [self.examples[pick.example] for pick in picks]
         crops = [self.crops[pick.example] for pick in picks]
         latents = torch.stack(
@@ -119,19 +131,19 @@ class Data:
         return list(dict.fromkeys(self.examples[pick.example].path.name for pick in picks))
 
     def _conditions(self, picks: Sequence[Pick]) -> list[torch.Tensor]:
-        """Embeddings, or tokens and whether the text is to be left out."""
-        said = [self._texts[pick.example][pick.caption] for pick in picks]
-        silent = [pick.dropout for pick in picks]
+        """Embeddings; or tokens, and whether zeros replace a text's embedding."""
+        captions = [self._texts[pick.example][pick.caption] for pick in picks]
+        dropped = [pick.dropout for pick in picks]
         if self._tokenizers:
-            zero = torch.tensor([self._base.zero_empty and quiet for quiet in silent])
-            texts = ["" if quiet else text for text, quiet in zip(said, silent, strict=True)]
+            zero = torch.tensor([self._base.zero_empty and drop for drop in dropped])
+            texts = ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
             return [*tokenize(self._tokenizers, texts), zero]
-        return [torch.stack(parts) for parts in zip(*map(self._embedding, said, silent), strict=True)]
+        return [torch.stack(parts) for parts in zip(*map(self._embedding, captions, dropped), strict=True)]
 
-    def _embedding(self, text: str, silent: bool) -> list[torch.Tensor]:
-        tensors = self._text("" if silent else text)
+    def _embedding(self, text: str, drop: bool) -> list[torch.Tensor]:
+        tensors = self._text("" if drop else text)
         values = [tensors[name] for name in ("hidden", "pooled") if name in tensors]
-        return [torch.zeros_like(value) for value in values] if silent and self._base.zero_empty else values
+        return [torch.zeros_like(value) for value in values] if drop and self._base.zero_empty else values
 
     def _mask(self, pick: Pick) -> torch.Tensor:
         example, crop = self.examples[pick.example], self.crops[pick.example]

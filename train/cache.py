@@ -1,6 +1,6 @@
-"""Latents and text embeddings on disk, kept under a hash of all that they depend on: never stale, made again if lost.
+"""Latents and text embeddings on disk, named by a hash of everything they depend on, so that they are never stale.
 
-Needs torch. A file that is damaged or gone is made anew; what has not been used for long makes room for what is new.
+Needs torch. Damaged or missing files are computed again, and the least recently used ones are evicted.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from lorablend.adapters.errors import ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 from lorablend.engine.disk_cache import make_room
 from lorablend.train.data.buckets import Crop
@@ -30,16 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["LatentCache", "TextCache"]
 
 Tensors = Mapping[str, torch.Tensor]
-Progress = Callable[[int, int], None]  # (done, in all)
+Progress = Callable[[int, int], None]  # (done, total)
 
-_FORM = "1"  # raise it when what is stored changes its meaning
+_FORM = "1"  # to be raised when the stored tensors change their meaning
 
 
 class LatentCache:
-    """What the VAE makes of pictures: its mean, times scaling_factor, f32 [channels, height / cell, width / cell].
+    """Latents of pictures: the VAE's mean, times scaling_factor, f32 [channels, height / cell, width / cell].
 
-    folder: made if it is not there; the other cache may share it. key: hash of the VAE's weights and configuration.
-    vae: f32, on any device; `release` lets it go.
+    Args:
+        folder: Created if necessary; the other cache may share it.
+        key: Hash of the VAE's weights and configuration.
+        vae: f32, on any device; `release` frees it.
     """
 
     def __init__(self, folder: Path, key: str, vae: AutoencoderKL) -> None:
@@ -54,7 +56,7 @@ class LatentCache:
         return self._store.get(name, lambda: {"latent": self._encode(path, crop, flip)})["latent"]
 
     def fill(self, items: Iterable[tuple[Path, Crop, bool]], progress: Progress | None = None) -> None:
-        """Make all that is missing."""
+        """Compute the missing latents."""
         todo = list(dict.fromkeys(items))
         for done, item in enumerate(todo, 1):
             self.get(*item)
@@ -62,15 +64,15 @@ class LatentCache:
                 progress(done, len(todo))
 
     def release(self) -> None:
-        """Let the VAE go; from now on a latent that is gone from the disk is a ResourceError."""
+        """Free the VAE; a latent that is missing from now on is a ResourceError."""
         self._vae = None
 
     def _digest(self, path: Path) -> str:
         stat = path.stat()
-        known = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if known not in self._digests:
-            self._digests[known] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return self._digests[known]
+        version = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if version not in self._digests:
+            self._digests[version] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._digests[version]
 
     @torch.no_grad()
     def _encode(self, path: Path, crop: Crop, flip: bool) -> torch.Tensor:
@@ -84,9 +86,11 @@ class LatentCache:
 
 
 class TextCache:
-    """What the text encoders make of captions. key: hash of their weights, configurations and tokenizers.
+    """Embeddings of texts.
 
-    encode: one text -> tensors by name, of any dtype, on any device; they come back on the CPU.
+    Args:
+        key: Hash of the text encoders' weights, configurations and tokenizers.
+        encode: Computes the tensors of one text, by name, in any dtype, on any device; `get` returns them on the CPU.
     """
 
     def __init__(self, folder: Path, key: str, encode: Callable[[str], Tensors]) -> None:
@@ -95,11 +99,11 @@ class TextCache:
         self._encode: Callable[[str], Tensors] | None = encode
 
     def get(self, text: str) -> dict[str, torch.Tensor]:
-        """The tensors of one text."""
+        """The tensors of a text."""
         return self._store.get(_hash("text", _FORM, self._key, text), lambda: self._make(text))
 
     def fill(self, texts: Iterable[str], progress: Progress | None = None) -> None:
-        """Make all that is missing."""
+        """Compute the missing embeddings."""
         todo = list(dict.fromkeys(texts))
         for done, text in enumerate(todo, 1):
             self.get(text)
@@ -107,7 +111,7 @@ class TextCache:
                 progress(done, len(todo))
 
     def release(self) -> None:
-        """Let the text encoders go; from now on a text that is gone from the disk is a ResourceError."""
+        """Free the text encoders; an embedding that is missing from now on is a ResourceError."""
         self._encode = None
 
     def _make(self, text: str) -> Tensors:
@@ -117,46 +121,43 @@ class TextCache:
 
 
 class _Store:
-    """Small safetensors files, each under the hash of what it was made from."""
+    """Small safetensors files, each named by the hash of what it was computed from."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ResourceError(f"{folder} cannot be made: {error.strerror or error}") from error
+            raise ResourceError(f"{folder} cannot be created: {error.strerror or error}") from error
         make_room(folder)
 
     def get(self, name: str, make: Callable[[], Tensors]) -> dict[str, torch.Tensor]:
         path = self._folder / f"{name}.safetensors"
         with contextlib.suppress(SafetensorError, OSError):
             tensors = load_file(path)
-            os.utime(path)  # for `make_room`: used now
+            os.utime(path)  # `make_room` deletes the least recently used files
             return tensors
         tensors = {key: value.detach().cpu().contiguous() for key, value in make().items()}
         self._write(path, save(tensors))
         return tensors
 
     def gone(self, what: str) -> ResourceError:
-        """For what was there, and cannot be made again: a resume begins by making all of it."""
+        """The error for a tensor that cannot be computed again; a resume starts by computing all that is missing."""
         return ResourceError(
-            f"{what} is gone from {self._folder}; its file has changed, or another program needed the room"
+            f"{what} is gone from {self._folder}; its source has changed, or another program evicted it"
         )
 
     def _write(self, path: Path, data: bytes) -> None:
-        work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            work.write_bytes(data)
-            os.replace(work, path)
+            with atomic_write(path) as part:
+                part.write_bytes(data)
         except OSError as error:
             raise ResourceError(
-                f"{self._folder} cannot take {len(data) / 1e6:.1f} MB more: {error.strerror or error}; make room, or "
-                "set LORABLEND_CACHE to a folder on another disk"
+                f"{self._folder} has no room for another {len(data) / 1e6:.1f} MB: {error.strerror or error}; free up "
+                "space, or set LORABLEND_CACHE to a folder on another disk"
             ) from error
-        finally:
-            work.unlink(missing_ok=True)
 
 
 def _hash(*parts: str) -> str:
-    """SHA-256 in hex; lengths keep ("ab", "c") and ("a", "bc") apart."""
+    """SHA-256 in hex; the lengths keep ("ab", "c") and ("a", "bc") apart."""
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file each, written whole or not at all, the newest few kept.
+"""Checkpoints: one safetensors file each, complete or absent; only the newest few stay.
 
-Tensors lie under dotted names ("network.unet.…", "optimizer.state.0.exp_avg"); everything else of the state, and the
-facts that a resume compares, are JSON in the file's metadata. No pickle, so that a checkpoint from elsewhere is safe.
+Tensors have dotted names ("network.unet.…", "optimizer.state.0.exp_avg"); the rest of the state, and the facts that a
+resume compares, are JSON in the file's metadata. There is no pickle, so a checkpoint from elsewhere is safe to load.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from lorablend.adapters.errors import ResourceError, TrainError
+from lorablend.adapters.files.atomic import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +29,12 @@ _FORMAT = "1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """step: how many are done. facts: what the run was asked for, JSON values. state: a tree of dicts, lists, numbers,
-    strings, None and tensors."""
+    """A training after `step` steps.
+
+    Attributes:
+        facts: What identifies the training, as JSON values.
+        state: A tree of dicts, lists, numbers, strings, None and tensors.
+    """
 
     step: int
     facts: Mapping[str, Any]
@@ -38,20 +42,22 @@ class Checkpoint:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first."""
-    found = {}
+    """List the checkpoints of a folder, oldest first."""
+    by_step = {}
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         number = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
         if number.isdigit():
-            found[int(number)] = path
-    return [found[step] for step in sorted(found)]
+            by_step[int(number)] = path
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write, flush to the disk, give it its name, and remove all but the `keep` newest.
+    """Write a checkpoint, flush it to the disk, and delete all but the `keep` newest.
 
-    Where the disk is full, older ones make room, except the newest of them. Raises ResourceError, which names that one,
-    if it still does not fit.
+    If the disk is full, older ones are deleted first, except the newest of them.
+
+    Raises:
+        ResourceError: There is still no room; the message names the newest older checkpoint.
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = _split(checkpoint.state, "", tensors)
@@ -77,7 +83,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path
 
 
 def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
-    """Step and facts of a checkpoint, without its tensors; needs no torch. TrainError where it is damaged."""
+    """Read a checkpoint's step and facts, without torch. Raises TrainError if it is damaged."""
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
@@ -87,11 +93,11 @@ def read_facts(path: Path) -> tuple[int, dict[str, Any]]:
             )
         return int(metadata["step"]), json.loads(metadata["facts"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise TrainError(f"{path} is damaged: {error}; delete it to go on from the one before") from error
+        raise TrainError(f"{path} is damaged: {error}; delete it to continue from the one before") from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """All of it, tensors on the CPU. TrainError where it is damaged."""
+    """Read a checkpoint, with tensors on the CPU. Raises TrainError if it is damaged."""
     step, facts = read_facts(path)
     with safe_open(path, "pt") as file:
         tree = json.loads(file.metadata()["tree"])
@@ -104,20 +110,13 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, 
 
     path.parent.mkdir(parents=True, exist_ok=True)
     content = save(dict(tensors), metadata)
-    for leftover in path.parent.glob(f".{_PREFIX}*{_SUFFIX}.partial"):  # of a run that was killed
+    for leftover in path.parent.glob(f".{_PREFIX}*{_SUFFIX}.*"):  # of a training that was killed
         leftover.unlink(missing_ok=True)
-    work = path.with_name(f".{path.name}.partial")
-    try:
-        with work.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(work, path)
-    except BaseException:
-        with suppress(OSError):
-            work.unlink()
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the new name itself must reach the disk; Windows has no such call
+    with atomic_write(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if hasattr(os, "O_DIRECTORY"):  # the new name has to reach the disk too; Windows has no such call
         folder = os.open(path.parent, os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -126,16 +125,16 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, 
 
 
 def _no_room(folder: Path, path: Path, step: int, error: OSError) -> ResourceError:
-    kept = [other for other in find_checkpoints(folder) if other != path]
-    last = f"the last good one is {kept[-1]}" if kept else "there is none before it"
+    others = [other for other in find_checkpoints(folder) if other != path]
+    last = f"the newest one is {others[-1]}" if others else "there is none before it"
     reason = (error.strerror or str(error)).lower()
     return ResourceError(
-        f"the checkpoint of step {step} could not be written to {folder}: {reason}; {last}; make room, then resume"
+        f"the checkpoint of step {step} could not be written to {folder}: {reason}; {last}; free up space, then resume"
     )
 
 
 def _split(value: Any, name: str, tensors: dict[str, Any]) -> Any:
-    """The tree with {"tensor": name} in place of each tensor; keys that are numbers are kept as pairs."""
+    """Replace each tensor in the tree by {"tensor": name}; maps become lists of pairs, for keys may be numbers."""
     import torch
 
     if isinstance(value, torch.Tensor):

@@ -1,4 +1,4 @@
-"""How long a training takes: the arithmetic of its steps, over how fast this machine multiplies large matrices."""
+"""The duration of a training: the arithmetic of its steps over the machine's speed at multiplying large matrices."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ __all__ = [
     "measure_speed",
 ]
 
-SPREAD = 1.8  # the range that is told is the estimate divided and multiplied by this
-# Part of the speed of one large product that a step reaches. Measured on the CPU, seconds of the processor beside those
-# of the product: SDXL in bf16 0.59 (13.9 s a step; 12.5 in bench/RESULTS.md); the demo model, 192 channels wide, of
-# batch 4 in bf16 0.27, of batch 1 0.16, in f32 0.64: casting counts where layers are narrow. No GPU was measured.
+SPREAD = 1.8  # the range shown to people is the estimate divided and multiplied by this
+# The fraction of the speed of one large product that a step reaches. Measured on the CPU, in seconds of the processor:
+# SDXL in bf16 0.59 (13.9 s a step; 12.5 in bench/RESULTS.md); the demo model, 192 channels wide, with batch 4 in bf16
+# 0.27, with batch 1 0.16, in f32 0.64: casts matter if layers are narrow. No GPU was measured.
 _EFFICIENCY = 0.6
 _WIDE = 1280
-_DORA = 1.4  # the lengths of all rows, in each pass; measured with the demo model
-_DRAWING = 3  # times as fast as torch: 2.0 s a pass of SDXL, in the same file
-# Of the loss on fixed noise
-PROBE = 8  # pictures
-HELD_OUT = 4 * PROBE  # of those, at most
-TIMESTEPS = 4  # of each of these
+_DORA = 1.4  # for the lengths of all rows in each pass; measured with the demo model
+_DRAWING = 3  # OpenVINO's speed relative to torch's: 2.0 s a pass of SDXL, in the same file
+# For the loss on fixed noise
+PROBE = 8  # training pictures
+HELD_OUT = 4 * PROBE  # held-out pictures, at most
+TIMESTEPS = 4  # of each picture
 
 _PROBE_SECONDS = 0.15
-_PROBE_PRODUCTS = 4  # of which the fastest counts: the others may have waited for another program
-_PROBE_WIDTH = 1024  # about that of SDXL's own products at 512 pixels: what starting one costs on a GPU is in it
+_PROBE_PRODUCTS = 4  # at least; the fastest counts, for another program may have delayed the others
+_PROBE_WIDTH = 1024  # about that of SDXL's own products at 512 pixels, so that the cost of a kernel's start is included
 TOKENS = 77  # of a text
 
 
 class Speed(NamedTuple):
-    """Additions and multiplications in a second: of the device that trains, and of the CPU, which draws the samples."""
+    """Additions and multiplications per second, of the device that trains and of the CPU, which draws the samples."""
 
     device: float
     cpu: float
@@ -55,10 +55,10 @@ class Speed(NamedTuple):
 def estimate_seconds(
     config: TrainConfig, base: Base, plan: TrainPlan, *, mean_batch: float, held_out: int, speed: Speed
 ) -> float:
-    """Of all steps, validations and samples; getting ready is not in it."""
+    """Estimate the seconds of all steps, validations and samples, without the preparation."""
     cells = plan.resolution // base.cell
     width = max(base.unet["block_out_channels"])
-    # the forward pass, and the backward pass to the frozen layers' inputs, which is as long; nothing else is computed
+    # The forward pass, and the backward pass to the frozen layers' inputs, which is as long; the rest is negligible.
     passes = 3 if plan.gradient_checkpointing else 2
     done = passes * plan.steps * plan.accumulation * mean_batch * (_DORA if config.algorithm == "dora" else 1)
     done += (1 + ceil(plan.steps / plan.checkpoint_every)) * TIMESTEPS * (PROBE + min(HELD_OUT, held_out))
@@ -69,7 +69,7 @@ def estimate_seconds(
 
 
 def forward_operations(unet: Mapping[str, Any], height: int, width: int) -> float:
-    """Additions and multiplications of one pass of a UNet, told from its configuration, over latents of this size."""
+    """Count the additions and multiplications of one pass of a UNet with this configuration over a latent."""
     channels = unet["block_out_channels"]
     last = len(channels) - 1
     layers = unet.get("layers_per_block", 2)
@@ -100,7 +100,7 @@ def forward_operations(unet: Mapping[str, Any], height: int, width: int) -> floa
         below = channels[max(0, level - 1)]
         total += resnet(below, size, level) + (layers - 1) * resnet(size, size, level)
         above = channels[min(last, level + 1)]
-        skips = [size] * layers + [below]  # what the way down has kept, the last first
+        skips = [size] * layers + [below]  # channels of the skip connections, the last one first
         inputs = [above] + [size] * layers
         total += sum(resnet(inner + skip, size, level) for inner, skip in zip(inputs, skips, strict=True))
         total += (2 * layers + 1) * attentions(level, depths[level])
@@ -108,7 +108,7 @@ def forward_operations(unet: Mapping[str, Any], height: int, width: int) -> floa
 
 
 def measure_speed(precision: str) -> Speed:
-    """What this machine does now in "bf16" or "f32". Needs torch."""
+    """Measure this machine's speed now, in "bf16" or "f32". Needs torch."""
     import torch
 
     cpu = _speed_of("cpu", precision)

@@ -1,11 +1,9 @@
-"""What a training reports: one JSON object a line, always; the same to tensorboard where that is installed."""
+"""The log of a training: one JSON object per line, and the same in tensorboard if that is installed."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -14,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from lorablend.adapters.errors import ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 
 __all__ = ["RunLog", "read_log"]
@@ -22,10 +21,13 @@ _NAME = "log.jsonl"
 
 
 class RunLog:
-    """The log of one training, in `folder`/log.jsonl and `folder`/tensorboard.
+    """The log of one training, in `folder`/log.jsonl and `folder`/tensorboard; a context manager.
 
-    step: how many steps are done already; what the log says of later ones, of a run that broke off, is taken out, so
-    that every step is told once. A context manager; only the first of several processes has one.
+    Only the first of several processes has one.
+
+    Args:
+        step: The number of steps that are done. Lines about later steps, of a run that broke off, are removed, so that
+            every step appears once.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -35,7 +37,7 @@ class RunLog:
             _cut(self.path, step)
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._not_written(error) from error
         self._board: Any = None
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -43,13 +45,13 @@ class RunLog:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """A line about a step, on disk when this returns. Numbers go to tensorboard too. ResourceError."""
+        """Write a line about a step and flush it. Raises ResourceError if the disk is full."""
         line = json.dumps({"step": step} | {name: _plain(value) for name, value in values.items()}, ensure_ascii=False)
         try:
             self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._not_written(error) from error
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, str):
@@ -58,7 +60,7 @@ class RunLog:
                     self._board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        """A picture file about a step: its name to the log, itself to tensorboard."""
+        """Log a picture file by its name; tensorboard gets the picture itself."""
         self.write(step, {name: path.name})
         if self._board is not None:
             import numpy as np
@@ -68,7 +70,7 @@ class RunLog:
                 self._board.add_image(name, np.array(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
-        with suppress(OSError):  # what a full disk has refused it refuses again
+        with suppress(OSError):  # a full disk refuses the buffered rest once more
             self._file.close()
         if self._board is not None:
             self._board.close()
@@ -81,12 +83,12 @@ class RunLog:
     ) -> None:
         self.close()
 
-    def _refused(self, error: OSError) -> ResourceError:
+    def _not_written(self, error: OSError) -> ResourceError:
         return ResourceError(f"{shown(self.path)} could not be written: {error.strerror or error}")
 
 
 def read_log(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a training's log; a last one that was cut off is left out."""
+    """Read the lines of a training's log, without a last one that was cut off."""
     path = folder / _NAME
     if not path.exists():
         return
@@ -101,15 +103,11 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
 def _cut(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [json.dumps(line, ensure_ascii=False) + "\n" for line in read_log(path.parent) if line["step"] <= step]
-    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        work.write_text("".join(kept), encoding="utf-8")
-        os.replace(work, path)
-    finally:
-        work.unlink(missing_ok=True)
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in read_log(path.parent) if line["step"] <= step]
+    with atomic_write(path) as part:
+        part.write_text("".join(lines), encoding="utf-8")
 
 
 def _plain(value: float | int | str) -> float | int | str:
-    """JSON has no NaN and no infinity: they are written as words."""
+    """Replace NaN and infinity, which JSON lacks, by words."""
     return value if isinstance(value, str) or math.isfinite(value) else str(float(value))

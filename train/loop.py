@@ -1,6 +1,6 @@
-"""`train`: everything that can be known is checked before anything heavy is loaded; then the steps, then the file.
+"""`train`: check everything that can be checked before anything heavy is loaded; then take the steps, write the file.
 
-This module needs no torch: a missing extra, a wrong folder or a wrong resume is one line, at once.
+This module needs no torch, so that a missing extra, a wrong folder or an impossible resume is one line, at once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ __all__ = ["TrainResult", "train"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """out: the adapter. folder: its checkpoints, samples and log. loss: smoothed, at the end. validation: loss on fixed
-    noise of a "probe" of the training pictures, and of those "held out" if any. seconds: of this run."""
+    """What came of a training.
+
+    Attributes:
+        out: The adapter.
+        folder: Its checkpoints, samples and log.
+        loss: The smoothed loss at the end.
+        validation: The loss on fixed noise for a "probe" of the training pictures, and for the "held out" ones, if any.
+        seconds: The duration of this run.
+    """
 
     out: Path
     folder: Path
@@ -39,20 +46,23 @@ def train(
 ) -> TrainResult:
     """Train an adapter and write it to `config.out`; checkpoints, samples and a log go to `config.folder`.
 
-    resume: go on from the newest checkpoint there. The file is then the same, byte for byte on a CPU, as that of a run
-    that was never stopped; unless another learning rate is asked for, which holds from there on. progress: called after
-    every step; False stops the work. say: gets what was understood and chosen, in lines for people. openvino: the base
-    model as an OpenVINO folder, to draw samples with; None converts it once and keeps it in the cache.
+    The first Ctrl-C (SIGINT) or SIGTERM finishes the current step and writes a checkpoint; a second one ends at once.
 
-    The first Ctrl-C (SIGINT) or SIGTERM lets the step end and writes a checkpoint; a second one ends at once.
+    Args:
+        resume: Continue from the newest checkpoint in `config.folder`. On a CPU the file is then byte for byte the one
+            of a training without a break, unless a different learning rate is given, which applies from there on.
+        progress: Called after every step; False stops the training.
+        say: Called with lines for people: what was recognized and chosen.
+        openvino: The base model as an OpenVINO folder, to draw samples with; None converts it once and caches it.
 
     Raises:
-        DataError: the pictures cannot be trained on.
-        ModelError: the model is incomplete or of the wrong kind.
-        TrainError: a setting makes no sense, the resume does not fit, the loss is no number, nothing was learnt.
-        ResourceError: memory or disk does not suffice.
+        DataError: The pictures cannot be trained on.
+        ModelError: The model is incomplete or of the wrong kind.
+        TrainError: A setting is wrong, the checkpoint is of another training, the loss is not finite, or the adapter
+            changes nothing.
+        ResourceError: Memory or disk space does not suffice.
         MissingExtraError: lorablend[train] is not installed.
-        Cancelled: stopped by a signal or by `progress`; the message names the command that resumes.
+        Cancelled: A signal or `progress` stopped the training; the message names the command that resumes it.
     """
     started = time.monotonic()
     run = prepare_run(config, resume=resume, openvino=openvino)

@@ -1,8 +1,8 @@
-"""What is trained: factors beside the layers of a frozen model, by PEFT (LoRA, DoRA) or LyCORIS (LoCon, LoHa, LoKr).
+"""The trained network: factors at the layers of a frozen model, by PEFT (LoRA, DoRA) or LyCORIS (LoCon, LoHa, LoKr).
 
-The targets are those that kohya's sd-scripts trains: every linear layer and 1×1 convolution of the UNet's transformers,
-and attention and MLP of the text encoders; LoCon adds the residual blocks and the samplers between levels. The factors
-are f32 whatever the base model is, and start as no change at all.
+The targets are those of kohya's sd-scripts: every linear layer and 1×1 convolution of the UNet's transformers, and
+attention and MLP of the text encoders; LoCon adds the residual blocks and the samplers between levels. The factors are
+f32 whatever the base model's type, and change nothing at the start.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 _ADAPTER = "default"  # PEFT's name for the only adapter
 _LYCORIS = ("locon", "loha", "lokr")
-# One factor of the Kronecker product is about 8×8: LyCORIS' own advice for one that behaves as a LoRA does.
+# One factor of the Kronecker product is about 8×8: LyCORIS' own advice for a LoKr that behaves like a LoRA.
 _LOKR_FACTOR = 8
 _ROLES_OF_DIFFUSERS = {
     "lora_down.weight": "lora_A.weight",
@@ -53,7 +53,7 @@ _ROLES_OF_TRANSFORMERS = {"dora_scale": "lora_magnitude_vector.weight"}
 
 
 class Change(NamedTuple):
-    """f32 weight of one base layer and what the trained module adds to it, both [out, in] or with a kernel behind."""
+    """The f32 weight of a base layer and what the trained module adds to it, both [out, in] or [out, in, *kernel]."""
 
     weight: np.ndarray
     change: np.ndarray
@@ -61,7 +61,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class _Target:
-    """One adapted layer. `path` is the module path of lorablend.adapters, whatever transformers calls it today."""
+    """One adapted layer; `path` is the module path of lorablend.adapters, which may differ from transformers'."""
 
     component: str
     path: str
@@ -72,8 +72,7 @@ class _Target:
 class Network:
     """The trainable part of a model; `attach` makes it.
 
-    It stays in the model: what `parameters()` gives is trained in place, and the model's own forward pass has the
-    change in it.
+    It stays in the model: `parameters()` are trained in place, and the model's forward pass includes the change.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class Network:
     ) -> None:
         self._targets, self._components, self._config = targets, dict(components), config
         self.alpha, self.family = alpha, family
-        # kohya's names of SDXL's UNet are the original checkpoint's, which count two layers to a level.
+        # kohya names SDXL's UNet as the original checkpoint does, which assumes two layers per level.
         self._kohya_base = family if sgm_names else {"sdxl": "unknown"}.get(family, family)
 
     @property
@@ -102,7 +101,7 @@ class Network:
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers are trained."""
+        """The number of numbers that are trained."""
         return sum(parameter.numel() for parameter in self._named().values())
 
     def parameters(self) -> list[dict[str, Any]]:
@@ -118,11 +117,11 @@ class Network:
         ]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Copies of all that is trained, f32 on the CPU, by "component.parameter name"."""
+        """Copy everything that is trained: f32, on the CPU, by "component.parameter name"."""
         return {name: parameter.detach().cpu().clone() for name, parameter in self._named().items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `state()` gave, bit for bit. TrainError where it is another network's; nothing changes then."""
+        """Restore what `state()` returned, bit for bit. TrainError, and no change, if it is another network's."""
         import torch
 
         named = self._named()
@@ -131,18 +130,18 @@ class Network:
         )
         if wrong:
             raise TrainError(
-                f"the saved state is of another network: {shown(wrong[0])} differs, and {len(wrong) - 1} more; "
-                "resume with the settings that it was trained with"
+                f"the saved state is another network's: {shown(wrong[0])} and {len(wrong) - 1} more parameters differ; "
+                "resume with the settings of that training"
             )
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.copy_(state[name])
 
     def tensors(self, keys: Naming = "kohya") -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """The file's content: f32 arrays by tensor name, and the entries of metadata that describe the network.
+        """The file's contents: f32 arrays by tensor name, and the metadata that describes the network.
 
-        kohya: alpha as a tensor beside each module. diffusers: alpha in `lora_adapter_metadata`, as diffusers saves it.
-        TrainError for an algorithm that diffusers has no names for.
+        With kohya's keys alpha is a tensor per module; with diffusers' it is in `lora_adapter_metadata`, where
+        diffusers puts it. Raises TrainError for an algorithm that diffusers has no names for.
         """
         _check_keys(keys, self.algorithm)
         tensors: dict[str, np.ndarray] = {}
@@ -151,19 +150,19 @@ class Network:
             if keys == "diffusers":
                 del roles["alpha"]
                 name = module_name(target.component, target.path, self.family, keys)
-                # transformers, which loads the text encoders' part, drops a magnitude without ".weight" in silence.
+                # transformers, which loads the text encoders' part, silently drops a magnitude without ".weight".
                 names = _ROLES_OF_DIFFUSERS | ({} if target.component == "unet" else _ROLES_OF_TRANSFORMERS)
                 roles = {names[role]: values for role, values in roles.items()}
             else:
                 name = self._kohya_name(target)
-                if "dora_scale" in roles:  # LyCORIS', ComfyUI's and A1111's shape, where PEFT has [out] or [1, out, …]
+                if "dora_scale" in roles:  # the shape of LyCORIS, ComfyUI and A1111; PEFT's is [out] or [1, out, …]
                     magnitude = roles["dora_scale"]
                     roles["dora_scale"] = magnitude.reshape(-1, *[1] * (roles["lora_down.weight"].ndim - 1))
             tensors |= {f"{name}.{role}": values for role, values in roles.items()}
         return tensors, self._metadata(keys)
 
     def changes(self) -> Iterator[tuple[tuple[str, str], Change]]:
-        """What each adapted layer's weight is and what training added to it, as PEFT or LyCORIS themselves have it."""
+        """Yield each adapted layer's weight and what training added to it, as PEFT or LyCORIS compute it."""
         import torch
 
         for target in self._targets:
@@ -180,7 +179,7 @@ class Network:
         }
 
     def _roles(self, target: _Target) -> dict[str, np.ndarray]:
-        """kohya's name of each tensor's role -> its values; the magnitude as PEFT has it."""
+        """Map kohya's name of each tensor's role to its values; the magnitude has PEFT's shape."""
         if self.algorithm in _LYCORIS:
             return {role: _array(values) for role, values in target.adapter.custom_state_dict().items()}
         layer = target.adapter
@@ -225,15 +224,18 @@ class Network:
 
 
 def default_alpha(family: str, rank: int) -> float:
-    """The rank itself for SDXL, half of it for SD 1.5."""
+    """The rank for SDXL, half of it for SD 1.5."""
     return float(rank) if family == "sdxl" else rank / 2
 
 
 def attach(models: BaseNetworks, config: TrainConfig) -> Network:
     """Freeze the model and put a new network into its UNet, and into its text encoders if the configuration says so.
 
-    The first numbers depend on `config.seed` alone. A model takes one network. Raises TrainError for an algorithm with
-    keys that have no form for it, or a model without any layer to adapt; MissingExtraError without LyCORIS.
+    The initial numbers depend on `config.seed` alone. A model takes only one network.
+
+    Raises:
+        TrainError: The keys have no names for the algorithm, or the model has no layer to adapt.
+        MissingExtraError: LyCORIS is not installed.
     """
     import torch
 
@@ -251,7 +253,7 @@ def attach(models: BaseNetworks, config: TrainConfig) -> Network:
         )
     if not targets:
         raise TrainError(
-            f"the {models.family} model has no layer that an adapter goes to; give an SDXL or SD 1.x model"
+            f"the {models.family} model has no layer that an adapter could change; give an SDXL or SD 1.x model"
         )
     for model in components.values():
         for _, parameter in _trainable(model):
@@ -264,9 +266,9 @@ def attach(models: BaseNetworks, config: TrainConfig) -> Network:
 
 
 def _set_magnitudes(targets: tuple[_Target, ...]) -> None:
-    """DoRA's magnitudes: the f32 lengths of the weights' rows, which the forward pass divides by.
+    """Set DoRA's magnitudes to the f32 lengths of the weights' rows, which the forward pass divides by.
 
-    PEFT (0.21) computes them in the base model's type: of bf16 each would be off by up to 0.2 %, a change of its own.
+    PEFT (0.21) computes them in the base model's type: in bf16 each would be off by up to 0.2 %.
     """
     from peft.utils.integrations import dequantize_module_weight
 
@@ -278,7 +280,7 @@ def _set_magnitudes(targets: tuple[_Target, ...]) -> None:
 
 def _check_keys(keys: str, algorithm: str) -> None:
     if keys == "diffusers" and algorithm in ("loha", "lokr"):
-        raise TrainError(f"keys are diffusers', which have no names for {algorithm}; choose keys kohya")
+        raise TrainError(f"keys is diffusers, which has no names for {algorithm}; choose kohya")
 
 
 def _text_encoders(models: BaseNetworks) -> dict[str, torch.nn.Module]:
@@ -296,7 +298,7 @@ def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def _canonical(component: str, path: str) -> str:
-    """transformers 5 has no "text_model." before the layers of the first text encoder any more."""
+    """Restore the "text_model." that transformers 5 dropped from the first text encoder's layer names."""
     return path if component == "unet" or path.startswith("text_model.") else f"text_model.{path}"
 
 
@@ -305,7 +307,7 @@ def _peft_config(component: str, config: TrainConfig, alpha: float) -> LoraConfi
 
     return LoraConfig(
         r=config.rank,
-        lora_alpha=alpha,  # pyright: ignore[reportArgumentType] - an int by its annotation, any number in its arithmetic
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType] - annotated as int, used as any number
         target_modules=list(_targets_of(component, config.algorithm)),
         use_dora=config.algorithm == "dora",
     )
@@ -324,11 +326,11 @@ def _add_peft(component: str, model: torch.nn.Module, config: TrainConfig, alpha
 
 
 def _add_lycoris(component: str, model: torch.nn.Module, config: TrainConfig, alpha: float) -> list[_Target]:
-    """LyCORIS' modules, made one by one: its `create_lycoris` keeps its choice of targets in globals.
+    """Make LyCORIS' modules one by one, for its `create_lycoris` keeps the choice of targets in globals.
 
-    bypass_mode: the change is applied to the layer's input. Otherwise LyCORIS (4.1.3) computes W + ΔW - W in the base
-    model's own type, of which bf16 leaves little. Each becomes a child of the layer it changes, so that the model's
-    parameters, and whatever moves or synchronises them, include it.
+    With bypass_mode the change is applied to the layer's input; otherwise LyCORIS (4.1.3) computes W + ΔW - W in the
+    base model's type, of which bf16 leaves little. Each module becomes a child of the layer it changes, so that the
+    model's parameters, and whatever moves or synchronizes them, include it.
     """
     import torch
 
@@ -361,7 +363,7 @@ def _lycoris_class(algorithm: str) -> Any:
         from lycoris.modules.lokr import LokrModule
     except ImportError as error:
         raise MissingExtraError(f'{algorithm} needs lycoris-lora; run: pip install "lorablend[train]"') from error
-    lycoris_logging.logger.setLevel(logging.ERROR)  # a warning for each LoKr layer that is small enough to be whole
+    lycoris_logging.logger.setLevel(logging.ERROR)  # it warns of each LoKr layer that is too small to factor
     return {"locon": LoConModule, "loha": LohaModule, "lokr": LokrModule}[algorithm]
 
 

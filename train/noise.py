@@ -1,7 +1,7 @@
-"""Noise, timesteps, targets and weights of the loss; the schedule and the kind of prediction are the model's own.
+"""Noise, timesteps, targets and weights of the loss; schedule and prediction type are the model's own.
 
-Chance is a pure function of (seed, place in the run), drawn on the CPU in f32: the same on every device, in every
-precision, after every resume.
+Random numbers are a pure function of (seed, place in the run), drawn on the CPU in f32: the same on every device, in
+every precision, after every resume.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ __all__ = ["NoiseDraw", "TrainingNoise", "draw", "fixed_draw"]
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """timesteps: i64 [batch]. noise: f32 [batch, channels, height, width], in latent cells."""
+    """The random numbers of one batch: timesteps, i64 [batch], and noise, f32 [batch, channels, height, width]."""
 
     timesteps: torch.Tensor
     noise: torch.Tensor
 
 
 def draw(seed: int, place: int, shape: Sequence[int], timesteps: int, *, offset: float = 0.0) -> NoiseDraw:
-    """Timesteps, each of 0 .. timesteps - 1 as likely, and noise of unit variance, for the batch at this place.
+    """Draw uniform timesteps from 0 .. timesteps - 1 and noise of unit variance for the batch at this place.
 
-    offset: how much of one number per picture and channel is added, so that brightness is learnt too
-    (crosslabs.org/blog/diffusion-with-offset-noise).
+    Args:
+        offset: Strength of one more random number per picture and channel, so that brightness is learned
+            (crosslabs.org/blog/diffusion-with-offset-noise).
     """
     generator = _generator(seed, "train", place)
     steps = torch.randint(0, timesteps, (shape[0],), generator=generator)
@@ -41,7 +42,7 @@ def draw(seed: int, place: int, shape: Sequence[int], timesteps: int, *, offset:
 
 
 def fixed_draw(seed: int, picture: int, shape: Sequence[int], timesteps: int) -> NoiseDraw:
-    """For a loss that can be compared from step to step: shape[0] timesteps spread evenly, and noise, of one picture.
+    """Draw the same numbers for a picture at every step, so that its losses are comparable.
 
     The timesteps are the middles of shape[0] equal parts of the schedule.
     """
@@ -51,7 +52,7 @@ def fixed_draw(seed: int, picture: int, shape: Sequence[int], timesteps: int) ->
 
 
 class TrainingNoise:
-    """How a model was taught: betas, zero terminal SNR and prediction type of its scheduler's configuration."""
+    """The noise that a model was trained with: betas, zero terminal SNR and prediction type of its scheduler."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._scheduler: Any = DDPMScheduler.from_config(dict(config))
@@ -63,15 +64,15 @@ class TrainingNoise:
         return self._scheduler.add_noise(latents, drawn.noise, drawn.timesteps)
 
     def target(self, latents: torch.Tensor, drawn: NoiseDraw) -> torch.Tensor:
-        """What the network should say: the noise, or the velocity √ᾱ·noise - √(1-ᾱ)·latents (arXiv:2202.00512)."""
+        """The network's target: the noise, or the velocity √ᾱ·noise - √(1-ᾱ)·latents (arXiv:2202.00512)."""
         if self.prediction_type == "v_prediction":
             return self._scheduler.get_velocity(latents, drawn.noise, drawn.timesteps)
         return drawn.noise
 
     def weights(self, timesteps: torch.Tensor, gamma: float | None) -> torch.Tensor:
-        """Min-SNR weights (arXiv:2303.09556) of the loss at these timesteps, f32; ones for gamma None.
+        """Min-SNR weights (arXiv:2303.09556) of the loss at these timesteps, f32; ones if gamma is None.
 
-        min(SNR, γ) / SNR for epsilon; / (SNR + 1) for v, as diffusers' train_text_to_image_lora.py has it.
+        min(SNR, γ) / SNR for epsilon, min(SNR, γ) / (SNR + 1) for v, as in diffusers' train_text_to_image_lora.py.
         """
         if gamma is None:
             return torch.ones(timesteps.shape)
@@ -79,7 +80,7 @@ class TrainingNoise:
         clipped = snr.clamp(max=gamma)
         if self.prediction_type == "v_prediction":
             return clipped / (snr + 1)
-        # at a terminal SNR of zero the quotient is 0 / 0, and its limit 1
+        # at a terminal SNR of zero the quotient is 0 / 0; its limit is 1
         return torch.where(snr > 0, clipped / snr, 1.0)
 
 

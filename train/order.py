@@ -1,4 +1,4 @@
-"""Which pictures make which batch: a pure function of the seed and the step, so that a resumed run goes on exactly."""
+"""The pictures of each batch: a pure function of the seed and the step, so that a resumed run continues exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,14 @@ __all__ = ["Order", "Pick"]
 
 @dataclass(frozen=True)
 class Pick:
-    """example: index of the picture; caption: index of its text; flip: mirrored; dropout: the empty text instead."""
+    """One picture of a batch.
+
+    Attributes:
+        example: Index of the picture.
+        caption: Index of its text.
+        flip: Whether it is mirrored.
+        dropout: Whether the empty text replaces its own.
+    """
 
     example: int
     caption: int
@@ -20,11 +27,15 @@ class Pick:
 
 
 class Order:
-    """The batches of a whole training, without end.
+    """The endless sequence of batches of a training.
 
-    crops, repeats, variants (number of texts): one of each per example; flip: mirror half of the pictures; dropout:
-    the part that gets the empty text. In each epoch every picture comes as often as its repeats say, in a new order.
-    A batch holds one bucket's pictures only, so the last batch of a bucket in an epoch may be smaller.
+    In each epoch every picture comes as often as its repeats say, in a new order. A batch has pictures of one bucket
+    only, so the last batch of a bucket in an epoch may be smaller.
+
+    Args:
+        crops: One per example, as are repeats and variants, the numbers of texts.
+        flip: Mirror half of the pictures.
+        dropout: Fraction of the pictures that get the empty text.
     """
 
     def __init__(
@@ -38,7 +49,7 @@ class Order:
         flip: bool,
         dropout: float,
     ) -> None:
-        self._buckets: dict[tuple[int, int], list[tuple[int, int]]] = {}  # of (example, which repeat)
+        self._buckets: dict[tuple[int, int], list[tuple[int, int]]] = {}  # lists of (example, repeat)
         for example, (crop, count) in enumerate(zip(crops, repeats, strict=True)):
             self._buckets.setdefault(crop.bucket, []).extend((example, turn) for turn in range(count))
         self._buckets = {bucket: items for bucket, items in sorted(self._buckets.items()) if items}
@@ -48,7 +59,7 @@ class Order:
         self._last: tuple[int, list[list[tuple[int, int]]]] = (-1, [])
 
     def batch_at(self, step: int) -> list[Pick]:
-        """The pictures of batch `step`, from 0 on.
+        """The pictures of batch `step`, counted from 0.
 
         With A batches per optimizer step and W processes, process r takes `batch_at((step * A + a) * W + r)`.
         """
@@ -65,7 +76,7 @@ class Order:
         return self._last[1]
 
     def _pick(self, epoch: int, example: int, turn: int) -> Pick:
-        # One text after the other, from a start of chance: all are seen equally often.
+        # The texts come in turn, from a random start, so that all are seen equally often.
         count = self._variants[example]
         start = int(chance(self._seed, "caption", example) * count)
         return Pick(

@@ -1,15 +1,12 @@
-"""The file that a training is for: written whole or not at all, the same bytes for the same training, and tried out.
+"""The adapter file of a training: complete or absent, the same bytes for the same training, and checked.
 
-No path, date or time of day is in it. kohya's ss_* entries are named as sd-scripts names them (train_network.py),
-modelspec.* follows https://github.com/Stability-AI/ModelSpec; `lorablend.made_by` holds every setting as JSON.
+It contains no path, date or time of day. The ss_* entries are those of kohya's sd-scripts (train_network.py),
+modelspec.* follows https://github.com/Stability-AI/ModelSpec, and `lorablend.made_by` has every setting as JSON.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ import numpy as np
 
 from lorablend.adapters import Adapter, load_adapter
 from lorablend.adapters.errors import AdapterError, ResourceError, TrainError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.files.provenance import merged_metadata, with_hashes
 from lorablend.adapters.files.write import Stored, stored, write_file
 from lorablend.adapters.wording import shown
@@ -33,22 +31,26 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingFacts", "check_adapter", "metadata_of", "save_adapter"]
 
-# Of a tensor's Frobenius norm. Rounding normal numbers to f16 costs 2e-4; numbers below 6e-5, of a training that has
-# only just begun, would lose more, and stay f32.
+# Fractions of a tensor's Frobenius norm. Rounding normal numbers to f16 costs 2e-4; numbers below 6e-5, which a young
+# training has, would lose more, and stay f32.
 _ROUNDING = 4e-4
-_TOLERANCE = 1e-3  # of a change's Frobenius norm: the rounding of up to four factors
-_CANCELLATION = 1e-6  # of the weight's: DoRA's change is a difference of two f32 weights
+_TOLERANCE = 1e-3  # of a change's Frobenius norm: rounding of up to four factors
+_CANCELLATION = 1e-6  # of the weight's Frobenius norm: DoRA's change is a difference of two f32 weights
 _MOST_TAGS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFacts:
-    """What the configuration leaves open, as it was in this training.
+    """The facts of a training that its configuration does not determine.
 
-    base_name: a Hub id, or the name of a folder or file, never a path. base_sha256: in hex. resolution: pixels of a
-    side of the square that has the area trained at. steps: of the optimizer, done so far. total_steps: planned.
-    pictures: trained on, not counting repeats. batch: pictures per step, over all devices and accumulated batches.
-    precision: "f32" or "bf16".
+    Attributes:
+        base_name: A Hub id, or the name of a folder or file; never a path.
+        base_sha256: In hex.
+        resolution: Side in pixels of a square with the area that was trained at.
+        steps: Optimizer steps so far, of total_steps.
+        pictures: Number of training pictures, without repeats.
+        batch: Pictures per step, over all devices and accumulated batches.
+        precision: "f32" or "bf16".
     """
 
     base_name: str
@@ -73,12 +75,16 @@ def save_adapter(
     facts: TrainingFacts,
     sampler: Sampler | None = None,
 ) -> None:
-    """Write the network to `path`, in place of a file that is there; only once the new one has passed every check.
+    """Write the network to `path`, which replaces an existing file once the new one has passed every check.
 
-    The factors are f16, except where that would lose much of them; magnitudes and alphas are f32. sampler: draws with
-    the file, and the picture must differ from the base model's; None leaves that out, for checkpoints.
+    The factors are f16, unless that would lose too much of them; magnitudes and alphas are f32.
 
-    Raises TrainError where the result is of no use, ResourceError where the disk refuses.
+    Args:
+        sampler: Draws with the file, to check that the picture differs from the base model's; None skips that check.
+
+    Raises:
+        TrainError: The adapter is of no use.
+        ResourceError: The file cannot be written.
     """
     arrays, entries = network.tensors(config.keys)
     try:
@@ -86,46 +92,43 @@ def save_adapter(
     except AdapterError as error:
         raise TrainError(f"{shown(path.name)}: {error}") from error
     metadata = with_hashes(metadata_of(path.stem, network, config, dataset, facts) | entries, tensors)
-    work = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.safetensors")
     try:
-        write_file(work, tensors, metadata)
-        check_adapter(work, network, path.name)
-        if sampler is not None and not sampler.differs(work):
-            raise TrainError(
-                f"{shown(path.name)}: with it the picture is the base model's own, {facts.steps} steps at learning "
-                f"rate {config.learning_rate:g} have taught nothing; train longer or raise the learning rate"
-            )
-        os.replace(work, path)
+        with atomic_write(path) as part:
+            write_file(part, tensors, metadata)
+            check_adapter(part, network, path.name)
+            # absolute, for a bare name without the usual suffix would be looked up in the library
+            if sampler is not None and not sampler.differs(part.absolute()):
+                raise TrainError(
+                    f"{shown(path.name)} does not change the picture: {facts.steps} steps at learning rate "
+                    f"{config.learning_rate:g} have taught it nothing; train longer or raise the learning rate"
+                )
     except OSError as error:
         raise ResourceError(f"{shown(path)} could not be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            work.unlink(missing_ok=True)
 
 
 def check_adapter(path: Path, network: Network, name: str) -> Adapter:
-    """Read the file as any user of it would, and compare each change with the trained module's own. TrainError."""
+    """Load the file as its users will, and compare each change with the trained module's own. Raises TrainError."""
     try:
         adapter = load_adapter(path)
     except AdapterError as error:
         raise TrainError(f"{shown(name)} cannot be used: {str(error).partition(': ')[2] or error}") from error
     if adapter.covered != adapter.tensor_count or adapter.deltas.keys() != set(network.modules):
         raise TrainError(
-            f"{shown(name)}: {adapter.covered} of {adapter.tensor_count} tensors and {len(adapter.deltas)} of "
-            f"{len(network.modules)} modules are understood; this is a fault of lorablend, please report it"
+            f"{shown(name)}: only {adapter.covered} of {adapter.tensor_count} tensors and {len(adapter.deltas)} of "
+            f"{len(network.modules)} modules can be read; this is a fault of lorablend, please report it"
         )
     if adapter.base_model not in (network.family, "unknown"):
         raise TrainError(
-            f"{shown(name)} reads as one for {adapter.base_model}, it was trained on {network.family}; this is a fault "
-            "of lorablend, please report it"
+            f"{shown(name)} loads as an adapter for {adapter.base_model}, but was trained on {network.family}; this is "
+            "a fault of lorablend, please report it"
         )
     for module, (weight, change) in network.changes():
         error = _norm(adapter.deltas[module].dense(weight) - change)
         # written so that a NaN fails
         if not error <= _TOLERANCE * _norm(change) + _CANCELLATION * _norm(weight) * (network.algorithm == "dora"):
             raise TrainError(
-                f"{shown(name)}: {' '.join(module)} is {error / max(_norm(change), 1e-30):.1e} away from what was "
-                f"trained, {_TOLERANCE:g} is allowed; this is a fault of lorablend, please report it"
+                f"{shown(name)}: {' '.join(module)} is off by {error / max(_norm(change), 1e-30):.1e}, more than the "
+                f"{_TOLERANCE:g} that rounding explains; this is a fault of lorablend, please report it"
             )
     return adapter
 
@@ -133,7 +136,7 @@ def check_adapter(path: Path, network: Network, name: str) -> Adapter:
 def metadata_of(
     title: str, network: Network, config: TrainConfig, dataset: DataSet, facts: TrainingFacts
 ) -> dict[str, str]:
-    """Every entry that does not depend on the tensors. What is unknown is left out."""
+    """The metadata that does not depend on the tensors; unknown entries are left out."""
     name = config.data.resolve().name
     settings = config.model_dump(mode="json", exclude={"data", "out", "model"})
     settings |= {"data": name, "model": facts.base_name, "alpha": network.alpha}
@@ -174,7 +177,7 @@ def metadata_of(
 
 
 def _tag_frequency(captions: list[tuple[str, ...]]) -> dict[str, int]:
-    """What stands between commas, and in how many captions; the most frequent first."""
+    """Count the captions that each tag occurs in, the most frequent tag first."""
     counts = Counter(
         tag
         for forms in captions
@@ -186,12 +189,12 @@ def _tag_frequency(captions: list[tuple[str, ...]]) -> dict[str, int]:
 
 
 def _round(arrays: Mapping[str, np.ndarray]) -> dict[str, Stored]:
-    """f16 where it holds all tensors of a module well enough, for factors of two types are slower to use."""
+    """Round a module to f16 if that is exact enough for all its tensors; factors of two types are slower to use."""
     modules: dict[str, list[str]] = {}
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise AdapterError(
-                f"tensor {shown(name)} holds NaN or infinity; resume from an earlier checkpoint, with a lower "
+                f"tensor {shown(name)} contains NaN or infinity; resume from an earlier checkpoint, with a lower "
                 "learning rate"
             )
         if values.ndim > 0 and "dora_scale" not in name and "magnitude" not in name:
@@ -201,7 +204,7 @@ def _round(arrays: Mapping[str, np.ndarray]) -> dict[str, Stored]:
 
 
 def _module_of(name: str) -> str:
-    """ "a.b" of "a.b.lora_down.weight" and of "a.b.hada_w1_a"."""
+    """The module of a tensor: "a.b" for "a.b.lora_down.weight" and "a.b.hada_w1_a"."""
     return name.rpartition(".lora_")[0] or name.rpartition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""What None means in a configuration: chosen once, from the model, the number of pictures and the memory there is."""
+"""Choose what a configuration leaves open, by the model, the number of pictures and the available memory."""
 
 from __future__ import annotations
 
@@ -17,25 +17,33 @@ from lorablend.train.networks import default_alpha
 
 __all__ = ["Machine", "TrainPlan", "find_machine", "make_plan", "memory_needed", "numbers_needed"]
 
-_PICTURE_STEPS = 1200  # what most of 10 to 30 pictures are trained with elsewhere
-_STEPS_PER_PICTURE = 40  # beyond 30 pictures
-# AdamW's best rate falls as a network gets wider (arXiv 2203.03466, table 8); known well for SDXL and SD 1.5 alone.
+_PICTURE_STEPS = 1200  # common elsewhere for 10 to 30 pictures
+_STEPS_PER_PICTURE = 40  # for more than 30 pictures
+# AdamW's best rate falls as a network gets wider (arXiv 2203.03466, table 8); well known only for SDXL and SD 1.5.
 _RATE, _RATE_WIDTH = 1e-4, 1280
-_BATCH = 4  # pictures to a step of the optimizer, where nothing is said
-# Bytes that the backward pass keeps in bf16 per position and channel, of a resnet and of a transformer block; without
-# and with gradient checkpointing. Fitted to what autograd saved (saved_tensors_hooks) for eight UNets, within 6 %
-# without and 13 % with checkpointing; f32 takes twice as much.
+_BATCH = 4  # pictures per optimizer step, by default
+# Bytes that the backward pass keeps in bf16 per position and channel, of a resnet and of a transformer block, without
+# (False) and with gradient checkpointing. Fitted to what autograd saved (saved_tensors_hooks) for eight UNets, within
+# 6 % without and 13 % with checkpointing; f32 takes twice as much.
 _SAVED = {False: (16, 80), True: (8, 2.5)}
-_SPARE = 1.2  # what the kernels need in between
+_SPARE = 1.2  # for the kernels' temporary tensors
 _CUDA_CONTEXT = 0.8e9
 _VAE = 25  # bytes per pixel and channel at full resolution, measured on SDXL's in f32: 20 to encode, 25 to decode
-_USABLE = {"cuda": 0.95, "cpu": 0.8}  # of what is free now
+_USABLE = {"cuda": 0.95, "cpu": 0.8}  # fraction of the free memory
 
 
 @dataclass(frozen=True)
 class Machine:
-    """device: "cpu" or "cuda". name: for people. free: bytes of its memory. bf16: fast there. processes: in all.
-    host: bytes that are free of the CPU's memory, where the device has its own."""
+    """The device that trains.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        name: For people.
+        free: Bytes of its memory that are free.
+        bf16: Whether bf16 is fast there.
+        processes: Their number, on all devices.
+        host: Bytes of the CPU's memory that are free, if the device has its own.
+    """
 
     device: str
     name: str
@@ -47,11 +55,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Every number that a configuration may leave open, and where it runs.
+    """Every number that a configuration may leave open, and the device.
 
-    memory: bytes needed, an estimate. drawing: bytes of the CPU's memory that drawing a sample takes, beside what is
-    there then. draws: whether there is as much; keeps: also during the steps. pictures: seen in all, over all devices,
-    at most.
+    Attributes:
+        memory: Bytes needed, an estimate.
+        drawing: Additional bytes of the CPU's memory for drawing a sample.
+        draws: Whether they are available.
+        keeps: Whether they are available during the steps too.
     """
 
     steps: int
@@ -75,34 +85,35 @@ class TrainPlan:
 
     @property
     def pictures(self) -> int:
+        """Pictures shown in all, over all devices, at most."""
         return self.steps * self.batch * self.accumulation * self.processes
 
     def resolve(self, config: TrainConfig) -> TrainConfig:
-        """The configuration with nothing left open."""
+        """Replace every None of the configuration by the plan's choice."""
         values = asdict(self)
         names = [name for name in TrainConfig.model_fields if name in values]
         return config.model_copy(update={name: values[name] for name in names})
 
     def lines(self) -> Iterator[str]:
-        """What was chosen, for people."""
-        ways = [f"{self.batch} at once"]
+        """Describe the choices for people."""
+        parts = [f"{self.batch} at once"]
         if self.accumulation > 1:
-            ways.append(f"{self.accumulation} times before each step")
+            parts.append(f"{self.accumulation} times before each step")
         if self.processes > 1:
-            ways.append(f"on {self.processes} devices")
+            parts.append(f"on {self.processes} devices")
         rate = f"learning rate {self.learning_rate:g}"
-        yield f"{self.steps} steps of {self.pictures // self.steps} pictures: {', '.join(ways)}; {rate}"
+        yield f"{self.steps} steps of {self.pictures // self.steps} pictures: {', '.join(parts)}; {rate}"
         checkpointing = ", gradient checkpointing" if self.gradient_checkpointing else ""
         yield f"{self.device}, {self.precision}{checkpointing}; about {_gb(self.memory)} of {_gb(self.free)} free"
         if not self.draws:
             yield (
-                f"note: no samples, and no picture that proves the file: to draw would take {_gb(self.drawing)} of the "
-                "CPU's memory more, which is not free"
+                f"note: no samples, and no picture to check the file with: drawing would take another "
+                f"{_gb(self.drawing)} of the CPU's memory, which is not free"
             )
 
 
 def find_machine() -> Machine:
-    """The device that accelerate uses in this process, and how many `accelerate launch` started. Needs torch."""
+    """The device that accelerate uses in this process, and the number of processes it started. Needs torch."""
     import torch
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -113,23 +124,31 @@ def find_machine() -> Machine:
             free, _ = torch.cuda.mem_get_info()
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             return Machine("cuda", torch.cuda.get_device_name(), free, bf16, processes, host)
-    # torch computes bf16 everywhere, but slower than f32 without these instructions
+    # torch computes bf16 on any CPU, but without these instructions more slowly than f32
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     fast = any(getattr(torch.cpu, name, lambda: False)() for name in probes)
     return Machine("cpu", f"{torch.get_num_threads()} CPU threads", host // processes, fast, processes)
 
 
 def make_plan(
-    config: TrainConfig, base: Base, pictures: int, machine: Machine, kept: Mapping[str, Any] | None = None
+    config: TrainConfig, base: Base, pictures: int, machine: Machine, resumed: Mapping[str, Any] | None = None
 ) -> TrainPlan:
-    """Choose what the configuration leaves open. pictures: that are trained on. kept: what a run that is resumed chose.
+    """Choose what the configuration leaves open.
 
-    As many of 4 pictures at once as fit, without gradient checkpointing if that gets one in; accumulation makes up for
-    the rest. Raises ResourceError where nothing fits, TrainError for a precision that the device has not.
+    A batch has as many of 4 pictures as fit into memory, without gradient checkpointing if at least one fits; the
+    accumulation makes up for the rest.
+
+    Args:
+        pictures: The number of training pictures.
+        resumed: The settings of the run that is resumed, with nothing left open.
+
+    Raises:
+        ResourceError: Nothing fits into memory.
+        TrainError: The resolution or the precision does not suit model or device.
     """
-    kept = kept or {}
-    said = {name: getattr(config, name) if getattr(config, name) is not None else kept.get(name) for name in _OPEN}
-    resolution = said["resolution"] or base.resolution
+    resumed = resumed or {}
+    given = {name: getattr(config, name) if getattr(config, name) is not None else resumed.get(name) for name in _OPEN}
+    resolution = given["resolution"] or base.resolution
     if resolution < base.unit:
         raise TrainError(f"resolution is {resolution}, {base.name} needs at least {base.unit}; give a larger one")
     if resolution % base.unit:
@@ -138,26 +157,26 @@ def make_plan(
             f"resolution is {resolution}, {base.name} takes multiples of {base.unit}; give {below} or "
             f"{below + base.unit}"
         )
-    precision = config.precision if config.precision != "auto" else kept.get("precision")
+    precision = config.precision if config.precision != "auto" else resumed.get("precision")
     precision = precision or ("bf16" if machine.bf16 else "f32")
     if precision == "bf16" and machine.device == "cuda" and not machine.bf16:
-        raise TrainError(f"precision is bf16, which {machine.name} does not have; give f32 or auto")
+        raise TrainError(f"precision is bf16, which {machine.name} does not support; give f32 or auto")
 
-    batch, checkpointing, memory = _fit(config, base, resolution, precision, said, machine)
-    accumulation = said["accumulation"] or ceil(_BATCH / (batch * machine.processes))
-    if said["accumulation"] is None and said["batch"] is not None:
+    batch, checkpointing, memory = _fit(config, base, resolution, precision, given, machine)
+    accumulation = given["accumulation"] or ceil(_BATCH / (batch * machine.processes))
+    if given["accumulation"] is None and given["batch"] is not None:
         accumulation = 1
     effective = batch * accumulation * machine.processes
-    steps = said["steps"] or ceil(max(_PICTURE_STEPS, _STEPS_PER_PICTURE * pictures) / effective)
+    steps = given["steps"] or ceil(max(_PICTURE_STEPS, _STEPS_PER_PICTURE * pictures) / effective)
     checkpoint_every = ceil(steps / config.checkpoints)
     drawing = _drawing(base, resolution, machine)
     if machine.device == "cuda":
         draws = keeps = drawing <= _USABLE["cpu"] * machine.host
     else:
         room = _USABLE["cpu"] * machine.free
-        beside = drawing + sum(_resident(config, base, precision))
-        draws, keeps = beside <= room, memory + drawing <= room
-        memory = memory + drawing if keeps else max(memory, beside) if draws else memory
+        between_steps = drawing + sum(_resident(config, base, precision))
+        draws, keeps = between_steps <= room, memory + drawing <= room
+        memory = memory + drawing if keeps else max(memory, between_steps) if draws else memory
     sample_every = checkpoint_every if config.sample_every is None else config.sample_every
     return TrainPlan(
         steps=steps,
@@ -166,7 +185,7 @@ def make_plan(
         processes=machine.processes,
         resolution=resolution,
         alpha=config.alpha or default_alpha(base.family, config.rank),
-        learning_rate=said["learning_rate"] or float(f"{_RATE * _RATE_WIDTH / _width(base):.1g}"),
+        learning_rate=given["learning_rate"] or float(f"{_RATE * _RATE_WIDTH / _width(base):.1g}"),
         precision=precision,
         gradient_checkpointing=checkpointing,
         warmup_steps=round(config.warmup * steps),
@@ -187,17 +206,20 @@ _OPEN = ("steps", "batch", "accumulation", "resolution", "gradient_checkpointing
 def memory_needed(
     config: TrainConfig, base: Base, resolution: int, precision: str, batch: int, checkpointing: bool, device: str
 ) -> int:
-    """Bytes at the peak of training, samples left out, an estimate: weights, the network with its gradients and
-    moments, activations; on the CPU also while the caches are filled, with all of the base model there."""
+    """Estimate the bytes at the peak of training, without samples.
+
+    They are weights, the network with its gradients and moments, and activations; on a CPU the peak may also be the
+    filling of the caches, with the whole base model in memory.
+    """
     width = 2 if precision == "bf16" else 4
     weights, network = _resident(config, base, precision)
     resnets, transformers, largest = _positions(base, resolution)
     saved = _SAVED[checkpointing]
     activations = batch * (width / 2) * (saved[0] * resnets + saved[1] * transformers)
-    if checkpointing:  # one block at a time is computed again, and kept
+    if checkpointing:  # one block at a time is computed again
         activations += batch * (width / 2) * sum(_SAVED[False]) * largest
     step = weights + network + _SPARE * activations
-    if device == "cuda":  # the UNet comes there once the caches are full
+    if device == "cuda":  # the UNet is moved there after the caches are filled
         return int(step + _CUDA_CONTEXT)
     counts = base.source.parameters
     texts = 0 if config.text_encoder else 4 * sum(counts[name] for name in base.text_encoders)  # f32
@@ -205,7 +227,7 @@ def memory_needed(
 
 
 def numbers_needed(config: TrainConfig, base: Base) -> int:
-    """How many are trained, an estimate."""
+    """Estimate how many numbers are trained."""
     trained = base.source.parameters["unet"]
     if config.text_encoder:
         trained += sum(base.source.parameters[name] for name in base.text_encoders)
@@ -214,9 +236,9 @@ def numbers_needed(config: TrainConfig, base: Base) -> int:
 
 
 def _resident(config: TrainConfig, base: Base, precision: str) -> tuple[int, int]:
-    """Bytes that are there all the time: weights, and the network with its gradients and moments.
+    """Bytes that are always in memory: weights, and the network with its gradients and moments.
 
-    The VAE goes when the caches are full, and so do text encoders that are not trained.
+    The VAE is freed when the caches are filled, and so are text encoders that are not trained.
     """
     names = ("unet", *base.text_encoders) if config.text_encoder else ("unet",)
     weights = (2 if precision == "bf16" else 4) * sum(base.source.parameters[name] for name in names)
@@ -224,31 +246,31 @@ def _resident(config: TrainConfig, base: Base, precision: str) -> tuple[int, int
 
 
 def _drawing(base: Base, resolution: int, machine: Machine) -> int:
-    """Bytes of the CPU's memory for OpenVINO's own copy of all weights; those of the file are mapped, and give way."""
+    """Bytes of the CPU's memory for OpenVINO's own copy of all weights; the file's mapped pages can be evicted."""
     width = 2 if machine.device == "cpu" and machine.bf16 else 4
     return int(width * sum(base.source.parameters.values()) + _VAE * _vae_width(base) * resolution**2)
 
 
 def _fit(
-    config: TrainConfig, base: Base, resolution: int, precision: str, said: Mapping[str, Any], machine: Machine
+    config: TrainConfig, base: Base, resolution: int, precision: str, given: Mapping[str, Any], machine: Machine
 ) -> tuple[int, bool, int]:
-    """Batch, gradient checkpointing and bytes."""
-    batches = (_BATCH, 2, 1) if said["batch"] is None else (said["batch"],)
-    ways = (False, True) if said["gradient_checkpointing"] is None else (said["gradient_checkpointing"],)
+    """Choose batch and gradient checkpointing; return them with the bytes needed."""
+    batches = (_BATCH, 2, 1) if given["batch"] is None else (given["batch"],)
+    choices = (False, True) if given["gradient_checkpointing"] is None else (given["gradient_checkpointing"],)
     room = _USABLE[machine.device] * machine.free
     needed = 0
-    for checkpointing in ways:
+    for checkpointing in choices:
         for batch in batches:
             needed = memory_needed(config, base, resolution, precision, batch, checkpointing, machine.device)
             if needed <= room:
                 return batch, checkpointing, needed
     remedies = []
-    if said["gradient_checkpointing"] is False:
+    if given["gradient_checkpointing"] is False:
         remedies.append("allow gradient_checkpointing")
     if batches[-1] > 1:
         remedies.append("lower batch")
     if precision == "f32" and machine.bf16:
-        remedies.append("take precision bf16")
+        remedies.append("use precision bf16")
     remedies += ["lower resolution", "close other programs"]
     raise ResourceError(
         f"{base.name} at {resolution} pixels needs about {_gb(needed)} with batch {batches[-1]}, {machine.name} "
@@ -267,7 +289,7 @@ def _width(base: Base) -> int:
 
 
 def _positions(base: Base, resolution: int) -> tuple[int, int, int]:
-    """Latent positions × channels of one square picture: sums over resnets and over transformer blocks, the largest."""
+    """Latent positions × channels of a square picture: sums over resnets and transformer blocks, and the largest."""
     channels = base.unet["block_out_channels"]
     down = base.unet["down_block_types"]
     layers = 2 * base.unet.get("layers_per_block", 2) + 1  # on the way down and up

@@ -1,4 +1,4 @@
-"""What a training will do with its pictures, said before any model is loaded; what cannot be trained is refused."""
+"""A summary of what a training will do with its pictures, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ __all__ = ["Preflight", "check_captions", "check_files", "duration", "preflight"
 
 @dataclass(frozen=True)
 class Preflight:
-    """lines: for people. steps: of the optimizer. crops: one per example. buckets: (width, height) -> pictures.
+    """What a training will do.
 
-    batches_per_epoch: micro-batches, partial ones too. epochs: how often each picture is seen, repeats counted as one
-    epoch. memory: bytes, an estimate. seconds: an estimate, None where no speed is known.
+    Attributes:
+        lines: The summary, for people.
+        steps: Optimizer steps.
+        crops: One per example.
+        buckets: Number of pictures by (width, height).
+        batches_per_epoch: Micro-batches, including partial ones.
+        epochs: How often each picture is seen, its repeats counted as one epoch.
+        memory: Bytes, an estimate.
+        seconds: An estimate; None if no speed is known.
     """
 
     lines: tuple[str, ...]
@@ -43,7 +50,7 @@ class Preflight:
 
 
 def check_files(dataset: DataSet) -> None:
-    """Raise DataError, one line with every name, where something in the data set has to be mended."""
+    """Raise DataError, one line with all problems, if anything in the data set has to be fixed."""
     if not dataset.problems:
         return
     if len(dataset.problems) == 1:
@@ -52,11 +59,11 @@ def check_files(dataset: DataSet) -> None:
 
 
 def check_captions(dataset: DataSet) -> None:
-    """Raise DataError where no picture has a caption and there is no trigger word either."""
+    """Raise DataError if no picture has a caption and there is no trigger word either."""
     if not any(example.captions or example.trigger for example in dataset.examples):
         raise DataError(
             f"none of the {len(dataset.examples)} pictures in {shown(dataset.root)} has a caption, and there is no "
-            "trigger word; write name.txt beside name.png, or give a trigger"
+            "trigger word; write name.txt next to name.png, or give a trigger"
         )
 
 
@@ -69,10 +76,15 @@ def preflight(
     held_out: int = 0,
     speed: Speed | None = None,
 ) -> Preflight:
-    """What will be trained: `dataset`, beside which `held_out` pictures are kept to measure with.
+    """Summarize a training.
 
-    speed: the machine's, as `duration.measure_speed` has it; None: it is not known, and no time is told. Raises
-    DataError for a data set with problems, or with no captions and no trigger.
+    Args:
+        dataset: The pictures to train on.
+        held_out: The number of pictures that are held out, to measure the loss with.
+        speed: The machine's, see `duration.measure_speed`; None if it is unknown, which leaves out the time.
+
+    Raises:
+        DataError: The data set has problems, or neither captions nor a trigger.
     """
     check_files(dataset)
     check_captions(dataset)
@@ -86,8 +98,10 @@ def preflight(
     partial = sum(count % plan.batch > 0 for count in per_epoch.values())
     buckets = dict(sorted(Counter(crop.bucket for crop in crops).items()))
     epochs = plan.steps * plan.accumulation * plan.processes / batches
-    seen = sum(per_epoch.values())
-    seconds = speed and estimate_seconds(config, base, plan, mean_batch=seen / batches, held_out=held_out, speed=speed)
+    per_pass = sum(per_epoch.values())
+    seconds = speed and estimate_seconds(
+        config, base, plan, mean_batch=per_pass / batches, held_out=held_out, speed=speed
+    )
 
     lines = [dataset.layout]
     lines += [f"note: {note}" for note in dataset.notes]
@@ -104,19 +118,19 @@ def preflight(
         lines.append(f"note: {listed(enlarged, 'picture')} smaller than the bucket, enlarged")
     few = f", {partial} of them not full" if partial else ""
     lines.append(
-        f"an epoch: {_many(seen, 'picture')} with repeats, {_many(batches, 'batch', 'batches')} of {plan.batch}{few}; "
-        f"mean batch {seen / batches:.1f}"
+        f"an epoch: {_many(per_pass, 'picture')} with repeats, {_many(batches, 'batch', 'batches')} of "
+        f"{plan.batch}{few}; mean batch {per_pass / batches:.1f}"
     )
     lines.append(f"training: {_many(plan.steps, 'step')}, {epochs:.1f} epochs")
     lines += list(plan.lines())
     if seconds is not None:
         shortest, longest = duration(seconds / SPREAD), duration(seconds * SPREAD)
-        lines.append(f"time: about {duration(seconds)} once all is ready, between {shortest} and {longest}")
+        lines.append(f"time: about {duration(seconds)} after preparation, between {shortest} and {longest}")
     return Preflight(tuple(lines), plan.steps, crops, buckets, batches, epochs, plan.memory, seconds)
 
 
 def _folders(dataset: DataSet) -> list[str]:
-    """A line per folder: pictures and repeats."""
+    """Describe each folder in a line: pictures and repeats."""
     folders: dict[Path, list[Example]] = defaultdict(list)
     for example in dataset.examples:
         folders[example.path.parent].append(example)
@@ -130,12 +144,12 @@ def _folders(dataset: DataSet) -> list[str]:
 
 
 def _captions(examples: tuple[Example, ...]) -> str:
-    having = [example for example in examples if example.captions]
-    alternatives = sum(len(example.captions) for example in having)
-    text = f"captions: {len(having)} of {_many(len(examples), 'picture')}"
-    if alternatives > len(having):
+    captioned = [example for example in examples if example.captions]
+    alternatives = sum(len(example.captions) for example in captioned)
+    text = f"captions: {len(captioned)} of {_many(len(examples), 'picture')}"
+    if alternatives > len(captioned):
         text += f", {alternatives} texts"
-    return text + (f'; such as "{shown(having[0].captions[0])}"' if having else "")
+    return text + (f'; such as "{shown(captioned[0].captions[0])}"' if captioned else "")
 
 
 def _many(number: int, unit: str, plural: str | None = None) -> str:
@@ -143,7 +157,7 @@ def _many(number: int, unit: str, plural: str | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people."""
+    """Write a duration for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -1,4 +1,4 @@
-"""Room on the disk for what a training writes, told before anything is loaded."""
+"""The disk space that a training needs, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -30,8 +30,13 @@ __all__ = ["cached_bytes", "check_disk"]
 def check_disk(
     config: TrainConfig, base: Base, plan: TrainPlan, examples: Sequence[Example], *, openvino: Path | None
 ) -> None:
-    """Raise ResourceError where there is no room for what the run writes, an estimate. config: with nothing left open.
-    examples: the held-out ones too. openvino: as for `loop.train`."""
+    """Raise ResourceError if the disk has no room for what the training writes, by an estimate.
+
+    Args:
+        config: With every None replaced by the plan's choice.
+        examples: Including the held-out ones.
+        openvino: As for `loop.train`.
+    """
     folder, cache = config.folder, default_cache_dir()
     written = {"checkpoints and adapters": _kept_bytes(config, base, plan)}
     cached = {"latents and texts": max(0, cached_bytes(config, base, plan, examples) - _size(cache / "train"))}
@@ -47,24 +52,27 @@ def check_disk(
 
 
 def cached_bytes(config: TrainConfig, base: Base, plan: TrainPlan, examples: Sequence[Example]) -> int:
-    """What `batches.Data` keeps in the cache, all f32: a latent of each crop, and of its mirror image, and what the
-    text encoders make of each text, unless they are trained."""
+    """Bytes that `batches.Data` keeps in the cache, all f32.
+
+    They are a latent of each crop, and of its mirror image, and the embeddings of each text unless the text encoders
+    are trained.
+    """
     step = bucket_step(base.unit, plan.resolution)
     crops = assign([example.size for example in examples], plan.resolution, step, buckets=config.buckets)
     latents = sum(crop.width * crop.height for crop in crops) / base.cell**2 * base.vae.get("latent_channels", 4)
     texts: set[str] = set()
     if not config.text_encoder:
         texts = {""}.union(*(training_texts(example, config) for example in examples))
-    embedding = TOKENS * base.unet.get("cross_attention_dim", 1280)  # beside which SDXL's pooled one is nothing
+    embedding = TOKENS * base.unet.get("cross_attention_dim", 1280)  # SDXL's pooled one is negligible
     return int(4 * ((1 + config.flip) * latents + len(texts) * embedding))
 
 
 def _kept_bytes(config: TrainConfig, base: Base, plan: TrainPlan) -> int:
-    """Of checkpoints and adapters that are still to come."""
-    there = find_checkpoints(config.folder)
-    done = read_facts(there[-1])[0] if there else 0
-    # a checkpoint has the numbers, two moments and perhaps an average; one more than is kept while it is written
-    checkpoints = max(1, config.keep + 1 - len(there)) * (4 if config.ema else 3)
+    """Bytes of the checkpoints and adapters that are still to be written."""
+    existing = find_checkpoints(config.folder)
+    done = read_facts(existing[-1])[0] if existing else 0
+    # a checkpoint has the numbers, two moments and perhaps an average; while it is written there is one more than stays
+    checkpoints = max(1, config.keep + 1 - len(existing)) * (4 if config.ema else 3)
     drawn = range(plan.sample_every, plan.steps, plan.sample_every) if plan.sample_every else ()
     steps = {*range(plan.checkpoint_every, plan.steps, plan.checkpoint_every), *drawn, plan.steps}
     adapters = 1 + sum(step > done for step in steps)
@@ -75,20 +83,22 @@ def _check_room(folder: Path, needed: dict[str, int], remedies: str) -> None:
     free = psutil.disk_usage(str(_existing(folder))).free
     if sum(needed.values()) > free:
         parts = ", ".join(f"{_gb(size)} for {what}" for what, size in needed.items() if size)
-        raise ResourceError(f"{folder}: its disk has {_gb(free)} free, needed are about {parts}; make room, {remedies}")
+        raise ResourceError(
+            f"{folder}: the disk has {_gb(free)} free and needs about {parts}; free up space, {remedies}"
+        )
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """The path, or the nearest folder above it that exists."""
     path = path.absolute()
-    return next(one for one in (path, *path.parents) if one.exists())
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _size(folder: Path) -> int:
-    """Bytes of what an earlier run has left there: most likely what this one needs too."""
+    """Bytes that an earlier run has left in the cache: most likely for the same pictures and texts."""
     total = 0
     for path in folder.glob("*/*.safetensors"):
-        with suppress(FileNotFoundError):  # another training makes room
+        with suppress(FileNotFoundError):  # another training may evict it
             total += path.stat().st_size
     return total
 

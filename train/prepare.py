@@ -1,12 +1,8 @@
-"""Make a data set ready: pictures cut to their buckets, near-duplicates left out, captions and contact sheets."""
+"""Prepare a data set: pictures cropped to their buckets, without near-duplicates, with captions and contact sheets."""
 
-import contextlib
-import os
 import shlex
-import shutil
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lorablend.adapters.errors import DataError, InputError, ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 from lorablend.train.data.buckets import Crop, assign, bucket_step
 from lorablend.train.data.captions import with_trigger
@@ -27,12 +24,12 @@ from lorablend.train.preflight import check_files
 
 __all__ = ["Prepared", "prepare"]
 
-_UNIT = 32  # pixels; what every SDXL and demo model takes, and SD 1.5 from 512 on, where steps are of 64
+_UNIT = 32  # pixels; fits every SDXL and demo model, and SD 1.5 from 512 on, where steps are of 64
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """folder: the new data set; sheets: its contact sheets, beside it; lines: what was done, for people."""
+    """The new data set, its contact sheets, which are next to it, and lines for people about what was done."""
 
     folder: Path
     sheets: tuple[Path, ...]
@@ -50,11 +47,23 @@ def prepare(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Write the data set to `out`, a folder that is new or empty: PNG and .txt files, masks, nothing else.
+    """Write a copy of the data set to `out`, a folder that is new or empty: PNG and .txt files and masks.
 
-    It appears whole or not at all; `data` stays as it is. skip_bad: leave out, and list, what is damaged, instead of
-    raising DataError. Captions get the trigger word. Where there is a trigger, repeats or regularization, the pictures
-    lie in kohya's folders, which are read as the same again: `<repeats>_<trigger>`, and reg/`<repeats>_data`.
+    It appears completely or not at all; `data` does not change. Captions get the trigger word. If there is a trigger,
+    repeats or regularization, the pictures are in kohya's folders, `<repeats>_<trigger>` and reg/`<repeats>_data`,
+    which are read back as the same data set.
+
+    Args:
+        resolution: Each picture is scaled to about resolution² pixels.
+        buckets: False crops all pictures to squares.
+        caption_from: As for `find_examples`.
+        skip_bad: Leave out and list damaged pictures, instead of raising DataError.
+        progress: Called with (done, total) after each picture.
+
+    Raises:
+        DataError: The data set has problems.
+        InputError: `out`, or a contact sheet, exists already.
+        ResourceError: A file cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{shown(out)} is already there; choose another name or delete it")
@@ -63,7 +72,7 @@ def prepare(
     if skip_bad:
         lines += [f"left out: {problem}" for problem in dataset.problems]
         if not dataset.examples:
-            raise DataError(f"{shown(data)}: every picture is damaged; nothing is left to prepare")
+            raise DataError(f"{shown(data)}: every picture is damaged; there is nothing to prepare")
     else:
         check_files(dataset)
     examples = list(dict.fromkeys(dataset.examples))
@@ -81,19 +90,24 @@ def prepare(
         lines.append(f"{enlarged} picture{'s' * (enlarged != 1)} smaller than the bucket, enlarged")
     sheets = _sheet_paths(out, len(kept))
     names, lost = _names(kept)
-    lines += [f"no folder's name can carry the trigger; train with --trigger {shlex.quote(word)}" for word in lost]
-    with _new_folder(out) as work:
-        for done, (example, crop, name) in enumerate(zip(kept, crops, names, strict=True), 1):
-            _write_example(work, name, example, crop)
-            if progress:
-                progress(done, len(kept))
-        _write_sheets(work, dataset, kept, crops, names, sheets)
+    lines += [f"a folder's name cannot express the trigger; train with --trigger {shlex.quote(word)}" for word in lost]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out) as folder:
+            folder.mkdir()
+            for done, (example, crop, name) in enumerate(zip(kept, crops, names, strict=True), 1):
+                _write_example(folder, name, example, crop)
+                if progress:
+                    progress(done, len(kept))
+            _write_sheets(folder, dataset, kept, crops, names, sheets)
+    except OSError as error:
+        raise ResourceError(f"{shown(out)} could not be written: {error.strerror or error}") from error
     lines.append(f"{len(kept)} of {len(examples)} pictures in {shown(out)}")
     return Prepared(out, tuple(sheets), tuple(lines))
 
 
 def _names(examples: list[Example]) -> tuple[list[str], list[str]]:
-    """A new name without a suffix for each, unique on any file system; the triggers that no folder's name carries."""
+    """New names without a suffix, unique on any file system, and the triggers that folder names cannot express."""
     taken: set[str] = set()
     names: list[str] = []
     folders = {example: kohya_folder(example.repeats, example.trigger) for example in examples}
@@ -111,14 +125,14 @@ def _names(examples: list[Example]) -> tuple[list[str], list[str]]:
     return names, list(lost)
 
 
-def _write_example(work: Path, name: str, example: Example, crop: Crop) -> None:
-    (work / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(load_picture(example.path, crop)).save(work / f"{name}.png")
+def _write_example(folder: Path, name: str, example: Example, crop: Crop) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(load_picture(example.path, crop)).save(folder / f"{name}.png")
     if captions := [text for text in _captions(example) if text]:
-        (work / f"{name}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
+        (folder / f"{name}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
     if example.mask:
         mask = load_mask(example.path, example.mask, crop, factor=1)
-        Image.fromarray((mask * 255).round().astype(np.uint8)).save(work / f"{name}-masklabel.png")
+        Image.fromarray((mask * 255).round().astype(np.uint8)).save(folder / f"{name}-masklabel.png")
 
 
 def _captions(example: Example) -> list[str]:
@@ -126,7 +140,7 @@ def _captions(example: Example) -> list[str]:
 
 
 def _sheet_paths(out: Path, count: int) -> list[Path]:
-    """Beside the folder, where no trainer takes them for pictures of the data set."""
+    """Next to the folder, where no trainer mistakes them for pictures of the data set."""
     numbers = range(1, -(-count // PER_SHEET) + 1)
     paths = [out.with_name(f"{out.name}-sheet{'' if number == 1 else f'-{number}'}.png") for number in numbers]
     if taken := [path for path in paths if path.exists()]:
@@ -135,35 +149,20 @@ def _sheet_paths(out: Path, count: int) -> list[Path]:
 
 
 def _write_sheets(
-    work: Path, dataset: DataSet, examples: list[Example], crops: tuple[Crop, ...], names: list[str], sheets: list[Path]
+    folder: Path,
+    dataset: DataSet,
+    examples: list[Example],
+    crops: tuple[Crop, ...],
+    names: list[str],
+    sheets: list[Path],
 ) -> None:
-    """By bucket, so that the shapes that training sees stand together."""
+    """Write contact sheets, sorted by bucket."""
     order = sorted(range(len(examples)), key=lambda index: (crops[index].bucket, names[index]))
     for number, path in enumerate(sheets):
         tiles = []
         for index in order[number * PER_SHEET : (number + 1) * PER_SHEET]:
             caption = " | ".join(text for text in _captions(examples[index]) if text)
             label = caption or f"{dataset.name(examples[index].path)}: no caption"
-            tiles.append((lambda file=work / f"{names[index]}.png": Image.open(file).convert("RGB"), label))
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
+            tiles.append((lambda file=folder / f"{names[index]}.png": Image.open(file).convert("RGB"), label))
+        with atomic_write(path) as part:
             draw_sheet(tiles).save(part, "PNG")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when all is well."""
-    work = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
-        work.mkdir(parents=True)
-        yield work
-        if out.exists():
-            out.rmdir()  # empty, as was checked
-        os.replace(work, out)
-    except OSError as error:
-        raise ResourceError(f"{shown(out)} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

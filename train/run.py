@@ -1,6 +1,6 @@
-"""A training that is known to make sense: everything that can be checked before anything heavy is loaded.
+"""A training that has passed every check that is possible before anything heavy is loaded.
 
-This module needs no torch: a missing extra, a wrong folder or a resume that does not fit is one line, at once.
+This module needs no torch, so that a missing extra, a wrong folder or an impossible resume is one line, at once.
 """
 
 from __future__ import annotations
@@ -31,20 +31,23 @@ from lorablend.train.preflight_disk import check_disk
 
 __all__ = ["RATES", "Progress", "Run", "prepare_run", "resume_command"]
 
-
-# What a resumed run may ask for anew, for no number of the network depends on it.
+# Settings that a resumed run may change, for no number of the network depends on them.
 _FREE = {"data", "model", "out", "keys", "checkpoints", "keep", "sample_every", "validation_prompts"}
 
-
-# And what it may change from its first step on: after a loss that is no number, that is the way out.
+# Settings that a resumed run may change from its first step on: the way out after a loss that is not finite.
 RATES = ("learning_rate", "text_encoder_learning_rate")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After each step. step: done so far, of `steps`. loss: of this step, smoothed: of about the last fifty.
+    """The state of a training after a step.
 
-    memory: bytes that this process takes, on the GPU where there is one. eta: seconds to the end.
+    Attributes:
+        step: The number of steps that are done, of `steps`.
+        loss: Of this step.
+        smoothed: The mean loss of about the last fifty steps.
+        memory: Bytes that this process uses, on the GPU if there is one.
+        eta: Seconds to the end.
     """
 
     step: int
@@ -59,13 +62,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is known to make sense. config: with nothing left open. dataset: without the held-out pictures.
+    """A training that has passed all checks.
 
-    facts: what a checkpoint of it holds for a resume to compare. checkpoint: to go on from. openvino: as for `train`.
+    Attributes:
+        config: The settings, with every None replaced by the plan's choice.
+        given: The settings as they were given.
+        dataset: Without the held-out pictures.
+        facts: Kept in checkpoints, for a resume to compare with its own.
+        checkpoint: To continue from.
+        openvino: As for `train`.
     """
 
     config: TrainConfig
-    asked: TrainConfig
+    given: TrainConfig
     base: Base
     dataset: DataSet
     held_out: tuple[Example, ...]
@@ -83,22 +92,25 @@ def prepare_run(
     openvino: Path | None = None,
     machine: Machine | None = None,
 ) -> Run:
-    """All checks, and every choice that the configuration leaves open; loads no model. machine: None is this one.
+    """Check everything, and make every choice that the configuration leaves open; load no model.
 
-    The rest, and what is raised, as for `train`.
+    Arguments and errors are those of `train`, and:
+
+    Args:
+        machine: None for this one.
     """
     require_extra("train")
     _check_optimizer(config)
     _check_prompts(config)
     _check_out(config, resume=resume)
-    checkpoint, kept = _newest(config.folder) if resume else (None, {})
+    checkpoint, old_facts = _newest(config.folder) if resume else (None, {})
     dataset = find_examples(config.data, trigger=config.trigger, repeats=config.repeats)
     check_files(dataset)
     check_captions(dataset)
     trained, held_out = _hold_out(dataset, config)
     base = find_base(config.model)
     machine = machine or find_machine()
-    plan = make_plan(config, base, len(trained), machine, kept.get("config"))
+    plan = make_plan(config, base, len(trained), machine, old_facts.get("config"))
     dataset = replace(dataset, examples=trained)
     resolved = plan.resolve(config)
     facts = {
@@ -108,13 +120,13 @@ def prepare_run(
         "processes": plan.processes,
     }
     if checkpoint:
-        _check_same(facts, kept)
+        _check_same(facts, old_facts)
     if config.model == "demo":
         openvino = openvino or model_dir()
     check_disk(resolved, base, plan, (*trained, *held_out), openvino=openvino)
     return Run(
         config=resolved,
-        asked=config,
+        given=config,
         base=base,
         dataset=dataset,
         held_out=held_out,
@@ -127,7 +139,7 @@ def prepare_run(
 
 
 def resume_command(config: TrainConfig) -> str:
-    """What to type to go on."""
+    """The command that resumes the training."""
     return f"lorablend train --config {shlex.quote(str(config.folder / 'config.toml'))} --resume"
 
 
@@ -142,7 +154,7 @@ def _check_prompts(config: TrainConfig) -> None:
     for prompt in config.validation_prompts:
         if tag := TAG_START.search(prompt):
             raise TrainError(
-                f"validation_prompts has {shown(tag.group())}; samples are drawn with the trained adapter alone, leave "
+                f"validation_prompts has {shown(tag.group())}; samples are drawn with the trained adapter alone; leave "
                 "the tag out"
             )
 
@@ -151,15 +163,15 @@ def _check_out(config: TrainConfig, *, resume: bool) -> None:
     if config.out.exists():
         raise TrainError(f"{shown(config.out)} is already there; choose another name or delete it")
     if not config.out.absolute().parent.is_dir():
-        raise TrainError(f"{shown(config.out)}: there is no folder {shown(config.out.parent)}; make it first")
-    found = find_checkpoints(config.folder)
-    if found and not resume:
+        raise TrainError(f"{shown(config.out)}: there is no folder {shown(config.out.parent)}; create it first")
+    checkpoints = find_checkpoints(config.folder)
+    if checkpoints and not resume:
         raise TrainError(
-            f"{shown(config.folder)} holds a checkpoint of step {_step(found[-1])} already; go on from it with "
+            f"{shown(config.folder)} has a checkpoint of step {_step(checkpoints[-1])} already; continue from it with "
             "--resume, or delete the folder"
         )
-    if resume and not found:
-        raise TrainError(f"{shown(config.folder)} holds no checkpoint to resume from; start without --resume")
+    if resume and not checkpoints:
+        raise TrainError(f"{shown(config.folder)} has no checkpoint to resume from; start without --resume")
 
 
 def _newest(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -172,15 +184,15 @@ def _step(path: Path) -> int:
 
 
 def _hold_out(dataset: DataSet, config: TrainConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Training pictures and held-out ones, both in their old order; the choice depends on names and the seed."""
+    """Split the pictures into training and held-out ones, in their order; the choice depends on number and seed."""
     count = len(dataset.examples)
     if not config.validation_fraction:
         return dataset.examples, ()
     held = max(1, round(config.validation_fraction * count))
     if held >= count:
         raise TrainError(
-            f"validation_fraction is {config.validation_fraction:g}, of {count} picture{'s' * (count > 1)} nothing is "
-            "left to train on; add pictures or give 0"
+            f"validation_fraction is {config.validation_fraction:g}, which leaves none of {count} "
+            f"picture{'s' * (count > 1)} to train on; add pictures or give 0"
         )
     chosen = set(shuffled(range(count), config.seed, "held out")[:held])
     parts: tuple[list[Example], list[Example]] = ([], [])
@@ -190,41 +202,42 @@ def _hold_out(dataset: DataSet, config: TrainConfig) -> tuple[tuple[Example, ...
 
 
 def _fingerprints(dataset: DataSet, held_out: tuple[Example, ...]) -> dict[str, str]:
-    """A name for each picture -> a hash of all that training takes from it."""
-    result: dict[str, str] = {}
+    """Map each picture's name to a hash of everything that training takes from it."""
+    hashes: dict[str, str] = {}
     for kind, examples in (("", dataset.examples), (" held out", held_out)):
         for index, example in enumerate(examples):
             digest = hashlib.sha256(example.path.read_bytes())
             if example.mask:
                 digest.update(example.mask.read_bytes())
-            said = [example.captions, example.repeats, example.trigger, example.mask == example.path, index, kind]
-            digest.update(json.dumps(said).encode())
-            result[dataset.name(example.path)] = digest.hexdigest()[:24]
-    return result
+            rest = [example.captions, example.repeats, example.trigger, example.mask == example.path, index, kind]
+            digest.update(json.dumps(rest).encode())
+            hashes[dataset.name(example.path)] = digest.hexdigest()[:24]
+    return hashes
 
 
-def _check_same(now: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-    """Raise ResumeError for the first thing in which a resumed run differs from the one that wrote the checkpoint."""
+def _check_same(now: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Raise ResumeError for the first difference between a resumed run and the one that wrote the checkpoint."""
     again = "give that"
     for name in TrainConfig.model_fields:  # in this order: alpha follows from rank
-        value, before = now["config"].get(name), kept["config"].get(name)
+        value, before = now["config"].get(name), old["config"].get(name)
         if value != before and name not in RATES:
             raise ResumeError(f"{name} is {_word(value)}, the checkpoint has {_word(before)}; {again}")
-    if now["base"]["sha256"] != kept["base"]["sha256"]:
-        names = [f"{base['name']} ({base['sha256'][:12]})" for base in (now["base"], kept["base"])]
+    if now["base"]["sha256"] != old["base"]["sha256"]:
+        names = [f"{base['name']} ({base['sha256'][:12]})" for base in (now["base"], old["base"])]
         raise ResumeError(f"the model is {names[0]}, the checkpoint has {names[1]}; {again}")
-    if now["processes"] != kept["processes"]:
-        raise ResumeError(f"processes are {now['processes']}, the checkpoint has {kept['processes']}; {again}")
-    data, before = now["data"], kept["data"]
-    undo = "put back what was there"
+    if now["processes"] != old["processes"]:
+        raise ResumeError(f"processes are {now['processes']}, the checkpoint has {old['processes']}; {again}")
+    data, before = now["data"], old["data"]
+    undo = "undo the change"
     if len(data) != len(before):
         raise ResumeError(f"the data set has {len(data)} pictures, the checkpoint {len(before)}; {undo}")
     for name, digest in data.items():
         if name not in before:
-            raise ResumeError(f"the data set has {name}, which the checkpoint has not; {undo}")
+            raise ResumeError(f"the data set has {name}, which is not in the checkpoint; {undo}")
         if digest != before[name]:
             raise ResumeError(
-                f"{name} or its caption is {digest[:8]} by its hash, the checkpoint has {before[name][:8]}; {undo}"
+                f"{name} or its caption has changed: its hash is {digest[:8]}, in the checkpoint {before[name][:8]}; "
+                f"{undo}"
             )
 
 

@@ -1,15 +1,13 @@
-"""Pictures that show how far a training is, drawn by the engine that the user draws with: same samplers, same VAE.
+"""Sample pictures that show the progress of a training, drawn by the engine that users draw with.
 
-They are drawn on an OpenVINO folder of the base model, which is converted once per model and kept.
+They need an OpenVINO folder of the base model, which is converted once per model and cached.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import textwrap
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lorablend.adapters.blends.tags import TAG_START
 from lorablend.adapters.errors import ResourceError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 from lorablend.convert import convert
 from lorablend.engine import Pipeline
@@ -35,21 +34,21 @@ if TYPE_CHECKING:
 __all__ = ["PROMPTS", "STEPS", "Sampler", "choose_prompts", "convert_base", "openvino_folder", "texts_of"]
 
 STEPS = 20
-_CHECK_STEPS = 4  # enough for a change to be seen
-PROMPTS = 3  # taken from the data where the configuration names none
+_CHECK_STEPS = 4  # enough to show a change
+PROMPTS = 3  # captions taken from the data if the configuration has no prompts
 _TILE = 256  # pixels, at most
 _MARGIN = 10
 _LINE = 18
 
 
 def openvino_folder(base: Base) -> Path:
-    """Where the base model is for the engine once `convert_base` has been there; complete where it exists."""
+    """The folder that `convert_base` converts the base model to; complete if it exists."""
     content = json.dumps([sorted(base.hashes.items()), dict(base.scheduler)], sort_keys=True, default=str)
     return default_cache_dir() / "bases" / hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def convert_base(base: Base, say: Callable[[str], None]) -> Path:
-    """Convert the base model (fp16) into the cache, if it is not there: `openvino_folder`.
+    """Convert the base model (fp16) to `openvino_folder`, unless it exists.
 
     Raises what `lorablend.convert.convert` raises.
     """
@@ -57,7 +56,7 @@ def convert_base(base: Base, say: Callable[[str], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
-            say(f"{base.name} is converted to OpenVINO, to draw samples with; once, a large model takes some minutes")
+            say(f"{base.name} is converted to OpenVINO, once, to draw samples with; a large model takes some minutes")
             source = base.source
             if source.checkpoint is None:
                 convert(source.folder, folder)
@@ -67,10 +66,10 @@ def convert_base(base: Base, say: Callable[[str], None]) -> Path:
 
 
 def choose_prompts(config: TrainConfig, dataset: DataSet) -> tuple[str, ...]:
-    """What samples are drawn of: the configuration's prompts, else captions of pictures spread over the data.
+    """The prompts of the samples: the configuration's, else captions of pictures spread over the data.
 
-    With the trigger word, as they are trained, but without tags such as <lora:ink:0.8>: samples are drawn with the
-    adapter alone. "" where the data has no captions.
+    Captions get the trigger word, as in training, but lose tags such as <lora:ink:0.8>, for samples are drawn with the
+    trained adapter alone. Without captions the prompt is "".
     """
     if config.validation_prompts:
         return config.validation_prompts
@@ -81,16 +80,20 @@ def choose_prompts(config: TrainConfig, dataset: DataSet) -> tuple[str, ...]:
 
 
 def texts_of(example: Example) -> tuple[str, ...]:
-    """The texts that a picture is trained with, their tags in the order they were written in."""
+    """The texts that a picture is trained with, with tags in their written order."""
     return caption_variants(example.captions, example.trigger, shuffle=False, keep_tokens=0, seed=0)
 
 
 class Sampler:
-    """Draws the same pictures again and again: each prompt has a seed of its own.
+    """Draws the same pictures again and again; each prompt has its own seed.
 
-    folder: OpenVINO model. size: pixels of both sides; None is the model's own. precision: as for Pipeline. stop: asked
-    after every step of a picture; True ends it with Cancelled. The model is compiled at the first picture and kept
-    until `release`; the base model's own pictures are drawn once.
+    The model is compiled for the first picture and kept until `release`; the base model's pictures are drawn once.
+
+    Args:
+        folder: The OpenVINO model.
+        size: Width and height in pixels; None is the model's own.
+        precision: As for `Pipeline`.
+        stop: Called after every step of a picture; True ends it with Cancelled.
     """
 
     def __init__(
@@ -114,17 +117,17 @@ class Sampler:
         self._check: np.ndarray | None = None
 
     def release(self) -> None:
-        """Give the compiled model's memory back; the next picture compiles it again."""
+        """Free the compiled model's memory; the next picture compiles it again."""
         self._pipeline = Pipeline(self._folder, precision=self._precision)
 
     def draw(self, adapter: Path | None) -> list[Image.Image]:
-        """A picture of each prompt with an adapter file at weight 1, or with none."""
+        """Draw one picture per prompt, with an adapter file at weight 1 or without."""
         return [self._draw(index, adapter, self.steps) for index in range(len(self.prompts))]
 
     def grid(self, adapter: Path, path: Path, label: str) -> None:
-        """Write a PNG: a row for each prompt, the base model's picture and the adapter's, under `label`, side by side.
+        """Write a PNG with a row per prompt: the base model's picture, and next to it, below `label`, the adapter's.
 
-        Whole or not at all; a file that is there is replaced. ResourceError where the disk refuses.
+        An existing file is replaced. Raises ResourceError if the file cannot be written.
         """
         if self._base is None:
             self._base = self.draw(None)
@@ -136,7 +139,7 @@ class Sampler:
         _save(_sheet(("without", label), rows), path)
 
     def differs(self, adapter: Path) -> bool:
-        """Whether a picture with the adapter is another one than without it; a few steps of the first prompt."""
+        """Whether the adapter changes the picture of the first prompt, after a few steps."""
         if self._check is None:
             self._check = np.array(self._draw(0, None, _CHECK_STEPS))
         return not np.array_equal(np.array(self._draw(0, adapter, _CHECK_STEPS)), self._check)
@@ -156,7 +159,7 @@ class Sampler:
 
 
 def _sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """Labelled columns of pictures, each row under its text."""
+    """Arrange pictures in labelled columns, each row below its text."""
     width = min(_TILE, rows[0][1][0].width)
     font = ImageFont.load_default(13)
     full = _MARGIN + len(columns) * (width + _MARGIN)
@@ -191,12 +194,9 @@ def _fit(picture: Image.Image, width: int) -> Image.Image:
 
 
 def _save(sheet: Image.Image, path: Path) -> None:
-    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(work, "PNG")
-        os.replace(work, path)
+        with atomic_write(path) as part:
+            sheet.save(part, "PNG")
     except OSError as error:
         raise ResourceError(f"{shown(path)} could not be written: {error.strerror or error}") from error
-    finally:
-        work.unlink(missing_ok=True)

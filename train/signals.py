@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a training: noticed, so that it can end in good order."""
+"""Ctrl-C and SIGTERM during a training, caught so that it can end in good order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ __all__ = ["stop_signals"]
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; after the first one the old handlers are back, so the second one acts.
+    """Yield a function that tells whether SIGINT or SIGTERM has come.
 
-    Only the main thread may set handlers; elsewhere the signals do what they always did.
+    The first signal restores the previous handlers, so that a second one acts as usual. Only the main thread may set
+    handlers; in any other thread the signals keep their meaning.
     """
-    told = threading.Event()
+    received = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield told.is_set
+        yield received.is_set
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -27,12 +28,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
     def stop(number: int, frame: object) -> None:
-        told.set()
+        received.set()
         restore()
 
     for number in before:
         signal.signal(number, stop)
     try:
-        yield told.is_set
+        yield received.is_set
     finally:
         restore()

@@ -1,4 +1,4 @@
-"""What the text encoders say of a caption, as Stable Diffusion's pipelines give it to the UNet."""
+"""Embeddings of captions, as Stable Diffusion's pipelines pass them to the UNet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["cut_texts", "encode", "tokenize"]
 
 
 def tokenize(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]) -> list[torch.Tensor]:
-    """Token ids of each tokenizer, i64 [texts, its length]; what is too long is cut off."""
+    """Token ids by each tokenizer, i64 [texts, its length]; longer texts are cut off."""
     return [
         tokenizer(
             list(texts),
@@ -28,19 +28,19 @@ def tokenize(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]
 
 
 def cut_texts(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Collection[str]) -> tuple[int, set[str]]:
-    """How many tokens of a text are seen, and the texts that have more."""
+    """The number of tokens of a text that the model sees, and the texts that have more."""
     most = min(tokenizer.model_max_length for tokenizer in tokenizers)
     cut: set[str] = set()
     for tokenizer in tokenizers:
         tokens: Any = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         cut |= {text for text, ids in zip(texts, tokens, strict=True) if len(ids) > most}
-    return most - 2, cut  # start and end are tokens too
+    return most - 2, cut  # without the start and end tokens
 
 
 def encode(encoders: Sequence[Any], tokens: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Hidden states [texts, tokens, width], and for SDXL's two encoders the pooled ones of the second, [texts, width].
+    """Hidden states [texts, tokens, width], and SDXL's pooled embedding of the second encoder, [texts, width].
 
-    SD 1.5 takes the last layer's, SDXL the last but one of both, side by side (arXiv:2307.01952, 2.1).
+    SD 1.5 uses the last layer; SDXL concatenates the second-to-last layers of both encoders (arXiv:2307.01952, 2.1).
     """
     device = next(encoders[0].parameters()).device
     if len(encoders) == 1:

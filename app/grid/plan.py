@@ -146,8 +146,8 @@ class _Planner:
         """Raise what drawing the picture would raise before it begins."""
         own = {name: planned.settings[name] for name in SETTINGS if name in planned.settings}
         settings = Settings(prompt=planned.prompt, negative_prompt=planned.negative_prompt, **own)
-        pictures = {name: planned.settings.get(name) for name in ("image", "mask")}
-        self._pipe.resolve(settings, planned.blend, **pictures)
+        image, mask = planned.settings.get("image"), planned.settings.get("mask")
+        self._pipe.resolve(settings, planned.blend, image=image, mask=mask)
         check_attach(planned.blend, self._pipe.model.parameters, self._pipe.model.family)
 
 

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,8 @@ class Jobs:
         self._limit = limit
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, JobProgress] = {}
+        self.on_end: Callable[[Job], object] = lambda job: None
+        """Called with each job that ends, while the queue is locked."""
         try:
             self._db = open_database(path, _SCHEMA, _VERSION, _UPGRADES)
             self._take_over()
@@ -356,7 +358,9 @@ class Jobs:
             )
             self._progress.pop(job, None)
             self._changed.notify_all()
-            return self.get(job)
+            ended = self.get(job)
+            self.on_end(ended)
+            return ended
 
     def _retry_after(self, kind: str) -> int:
         """The mean seconds that recent jobs of this kind took, at least one."""

@@ -1,4 +1,4 @@
-"""Looking through a data set, one picture after the other: kept, dropped, captioned, with buttons or with keys."""
+"""Look through a data set picture by picture, to keep, drop or caption them with buttons or keys."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if (!window.lorablendReview) {
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """shown: the file of the picture that is seen. A caption is sent with it, so that none gets to another picture."""
+    """The components; `shown` is the visible picture's file, sent along with its caption so that the two match."""
 
     picture: gr.HTML
     count: gr.HTML
@@ -60,35 +60,39 @@ class Review:
     mosaic: gr.HTML
 
     def outputs(self) -> list[Any]:
-        """The components of `view`."""
+        """The components that `view` updates."""
         return [self.picture, self.count, self.caption, self.shown, *self._buttons(), self.mosaic]
 
     def view(self, service: Service, name: str | None, file: str = "", note: str = "") -> Values:
-        """A picture of a data set: `file`, or the first one; what there is to see where there is none. note: a word on
-        what was just done."""
-        there = name in service.sets.names()
-        pictures = service.sets.pictures(name) if name and there else []
-        dropped = len(service.sets.dropped(name)) if name and there else 0
-        place = next((place for place, one in enumerate(pictures) if one.file == file), 0)
-        said: Values = {button: gr.Button(interactive=bool(pictures)) for button in self._buttons()}
-        said[self.previous] = gr.Button(interactive=place > 0)
-        said[self.undo] = gr.Button(interactive=dropped > 0)
+        """Show the picture `file` of a data set, or the first one, or that there is none.
+
+        Args:
+            note: HTML after the count, about what was just done.
+        """
+        exists = name in service.sets.names()
+        pictures = service.sets.pictures(name) if name and exists else []
+        dropped = len(service.sets.dropped(name)) if name and exists else 0
+        place = next((place for place, picture in enumerate(pictures) if picture.file == file), 0)
+        updates: Values = {button: gr.Button(interactive=bool(pictures)) for button in self._buttons()}
+        updates[self.previous] = gr.Button(interactive=place > 0)
+        updates[self.undo] = gr.Button(interactive=dropped > 0)
         if not name or not pictures:
             empty = f'<p class="empty">{html.escape(name)} has no pictures left.</p>' if name and dropped else _NOTHING
-            said |= {self.picture: empty, self.shown: "", self.mosaic: ""}
+            updates |= {self.picture: empty, self.shown: "", self.mosaic: ""}
             count = f"no picture, {dropped} dropped" if dropped else ""
-            return said | {self.caption: gr.Textbox("", interactive=False), self.count: f"<p>{count}</p>"}
-        one = pictures[place]
-        service.sets.looked_at = (name, one.file)
-        behind = pictures[place + 1 : place + 2]
-        ahead = "".join(f'<img hidden alt="" src="{_address(name, next_one.file)}">' for next_one in behind)
-        words = html.escape(one.caption or "no caption", quote=True)
-        return said | {
-            self.picture: f'<img alt="{html.escape(one.file)}: {words}" src="{_address(name, one.file)}">{ahead}',
+            return updates | {self.caption: gr.Textbox("", interactive=False), self.count: f"<p>{count}</p>"}
+        picture = pictures[place]
+        service.sets.looked_at = (name, picture.file)
+        following = pictures[place + 1 : place + 2]
+        preload = "".join(f'<img hidden alt="" src="{_address(name, later.file)}">' for later in following)
+        words = html.escape(picture.caption or "no caption", quote=True)
+        image = f'<img alt="{html.escape(picture.file)}: {words}" src="{_address(name, picture.file)}">'
+        return updates | {
+            self.picture: image + preload,
             self.count: f"<p><strong>{place + 1} of {len(pictures)}, {dropped} dropped</strong>{note}"
-            f" <span>{html.escape(one.file)}</span></p>",
-            self.caption: gr.Textbox(one.caption, interactive=True),
-            self.shown: one.file,
+            f" <span>{html.escape(picture.file)}</span></p>",
+            self.caption: gr.Textbox(picture.caption, interactive=True),
+            self.shown: picture.file,
             self.mosaic: _mosaic(service, name, pictures),
         }
 
@@ -97,7 +101,7 @@ class Review:
 
 
 def make_review(service: Service, name: gr.Dropdown) -> Review:
-    """Lay it out and wire it. name: of the data set that is chosen."""
+    """Lay it out and wire it; `name` is the box with the data set's name."""
     with gr.Column(elem_id="review"):
         count = gr.HTML("", elem_id="review-count", js_on_load=_KEYS)
         picture = gr.HTML(_NOTHING, elem_id="review-picture")
@@ -141,26 +145,26 @@ def make_review(service: Service, name: gr.Dropdown) -> Review:
 
 
 def _wire(service: Service, review: Review, name: gr.Dropdown) -> None:
-    """Without Gradio's queue, for a person who knows what he wants presses three keys a second."""
+    """Wire the buttons without Gradio's queue, for a practised person presses three keys a second."""
 
     def keep(name: str, file: str, caption: str) -> Values:
         _save(service, name, file, caption)
-        following = [one for one in _names(service, name) if one > file]
+        following = [other for other in _names(service, name) if other > file]
         if not following:
             return review.view(service, name, file, " · that was the last one")
         return review.view(service, name, following[0])
 
     def previous(name: str, file: str, caption: str) -> Values:
         _save(service, name, file, caption)
-        before = [one for one in _names(service, name) if one < file]
+        before = [other for other in _names(service, name) if other < file]
         return review.view(service, name, before[-1] if before else file)
 
     def drop(name: str, file: str, _caption: str) -> Values:
         names = _names(service, name)
         if file in names:
             service.sets.drop(name, file)
-        others = [one for one in names if one != file]
-        following = [one for one in others if one > file] or others[-1:]
+        others = [other for other in names if other != file]
+        following = [other for other in others if other > file] or others[-1:]
         return review.view(service, name, following[0] if following else "")
 
     def undo(name: str, file: str, caption: str) -> Values:
@@ -174,7 +178,7 @@ def _wire(service: Service, review: Review, name: gr.Dropdown) -> None:
         _save(service, name, file, caption)
         return {review.mosaic: _mosaic(service, name, service.sets.pictures(name))}
 
-    def told(act: Callable[[str, str, str], Values]) -> Callable[[str, str, str], Values]:
+    def reporting(act: Callable[[str, str, str], Values]) -> Callable[[str, str, str], Values]:
         def acted(name: str, file: str, caption: str) -> Values:
             try:
                 return act(name, file, caption)
@@ -184,29 +188,29 @@ def _wire(service: Service, review: Review, name: gr.Dropdown) -> None:
 
         return acted
 
-    seen = [name, review.shown, review.caption]
+    inputs = [name, review.shown, review.caption]
     for button, act in ((review.keep, keep), (review.previous, previous), (review.drop, drop), (review.undo, undo)):
-        button.click(told(act), seen, review.outputs(), **AT_ONCE)
-    review.caption.blur(told(leave), seen, [review.mosaic, review.count], **AT_ONCE)
+        button.click(reporting(act), inputs, review.outputs(), **AT_ONCE)
+    review.caption.blur(reporting(leave), inputs, [review.mosaic, review.count], **AT_ONCE)
 
 
 def _save(service: Service, name: str, file: str, caption: str) -> None:
-    """Keep a caption, but not of a picture that was dropped in another tab."""
+    """Save a caption, unless the picture was dropped in another tab."""
     if file in _names(service, name):
         service.sets.set_caption(name, file, caption)
 
 
 def _names(service: Service, name: str) -> list[str]:
-    return [one.file for one in service.sets.pictures(name)]
+    return [picture.file for picture in service.sets.pictures(name)]
 
 
 def _address(name: str, file: str) -> str:
-    """Seen from the page, so that it may lie below another server's path."""
+    """The address relative to the page, which may be below another server's path."""
     return f"api/train/sets/{quote(name)}/pictures/{quote(file)}"
 
 
 def _mosaic(service: Service, name: str, pictures: list[SetPicture]) -> str:
-    """All sheets; fetched when they are looked at, and again after a change."""
+    """All contact sheets; loaded when they become visible, and again after a change."""
     version = zlib.crc32(repr(pictures).encode())
     return "".join(
         f'<img loading="lazy" alt="All pictures of {html.escape(name)} with their captions, sheet {sheet + 1}" '

@@ -1,4 +1,4 @@
-"""The tab of training: pictures are sent, looked through, trained on, and an adapter comes of it."""
+"""The Train tab: upload pictures, look through them, and train an adapter on them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from lorablend.train.data.pictures import SUFFIXES
 __all__ = ["make_train"]
 
 _PROGRESS = gr.Progress()
-_LISTED = 6  # notes on what came in
+_LISTED = 6  # notes about the uploaded files
 
 
 def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, tab: gr.Tab) -> None:
-    """Lay out the tab and wire it."""
+    """Lay the tab out and wire it."""
     with gr.Row(equal_height=False, elem_id="train"):
         with gr.Column(scale=6, min_width=280):
             gr.HTML("<h2>Pictures</h2>")
@@ -73,8 +73,8 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
                 set_name, sent, lambda done, count: progress((done, count), desc="pictures", unit="pictures")
             )
         lines = "".join(f"<li>{html.escape(service.public(note))}</li>" for note in added.notes[:_LISTED])
-        said = show(set_name, added.files[0] if added.files else "") | {notes: f'<ul role="status">{lines}</ul>'}
-        return said | {name: gr.Dropdown(service.sets.names(), value=set_name), files: None}
+        updates = show(set_name, added.files[0] if added.files else "") | {notes: f'<ul role="status">{lines}</ul>'}
+        return updates | {name: gr.Dropdown(service.sets.names(), value=set_name), files: None}
 
     def ask(chosen: str | None) -> Values:
         with saying(service):
@@ -90,23 +90,23 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
         with saying(service):
             service.training.remove_set(chosen or "")
         names = service.sets.names()
-        left = names[0] if names else None
-        return show(left) | {name: gr.Dropdown(names, value=left), sure: gr.Row(visible=False)}
+        first = names[0] if names else None
+        return show(first) | {name: gr.Dropdown(names, value=first), sure: gr.Row(visible=False)}
 
     def load() -> Values:
-        """The picture that was looked at last, in whatever tab, and the settings of the training that runs or ran."""
+        """Show the picture that was viewed last in any tab, and the settings of the current or last training."""
         names, job = service.sets.names(), service.jobs.current("train")[0]
-        asked = job.request if job else {}
-        chosen, file = service.sets.looked_at or (asked.get("set"), "")
+        request = job.request if job else {}
+        chosen, file = service.sets.looked_at or (request.get("set"), "")
         chosen = chosen if chosen in names else (names[0] if names else None)
-        return show(chosen, file) | form.filled(asked) | {name: gr.Dropdown(names, value=chosen)}
+        return show(chosen, file) | form.filled(request) | {name: gr.Dropdown(names, value=chosen)}
 
     def refresh(chosen: str | None, file: str) -> Values:
-        """What another tab or a program has done meanwhile; nothing before the page is loaded."""
+        """Show what another tab or a program has changed; nothing before the page is loaded."""
         return (show(chosen, file) if chosen else {}) | {name: gr.Dropdown(service.sets.names())}
 
     outputs = [notes, *review.outputs()]
-    name.input(show, [name, review.shown], outputs, **CHOOSING)  # also when it is only left: the picture stays
+    name.input(show, [name, review.shown], outputs, **CHOOSING)  # also fires when the box loses the focus
     remove.click(ask, name, [sure, question], **CHANGING)
     keep.click(None, None, sure, js=HIDDEN, **AT_ONCE)
     really.click(forget, name, [*outputs, name, sure], **CHANGING)
@@ -114,17 +114,17 @@ def make_train(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, 
         add,
         [files, name],
         [*outputs, name, files],
-        show_progress_on=notes,  # and the word "Error", which else covers the picture too
+        show_progress_on=notes,  # also for the word "Error", which would cover the picture
         api_visibility="private",
         concurrency_limit=None,
-    ).failure(lambda: None, None, files, **AT_ONCE)  # else what was refused would be sent again with all that follows
+    ).failure(lambda: None, None, files, **AT_ONCE)  # else refused files would be sent again with the next ones
     tab.select(refresh, [name, review.shown], [*outputs, name], **CHANGING)
     page.load(load, None, [*outputs, name, *form.boxes.values()], **CHANGING)
 
 
 def _new_name(names: list[str], file: str) -> str:
-    """For pictures that are sent before a name was typed: the archive's, or a number."""
+    """Name a data set whose pictures were sent before a name was typed: after the archive, or by a number."""
     stem = clean_name(file.partition(".")[0]) if file.lower().endswith(ARCHIVES) else "pictures"
     taken = {name.casefold() for name in names}
     numbered = (f"{stem} {number}" for number in range(2, len(names) + 3))
-    return next(one for one in (stem or "pictures", *numbered) if one.casefold() not in taken)
+    return next(candidate for candidate in (stem or "pictures", *numbered) if candidate.casefold() not in taken)

@@ -1,4 +1,4 @@
-"""A training on the page: checked, begun, stopped, gone on with; its curve, its samples, and what comes of it."""
+"""A training on the page: check, start, stop and resume it; its loss curve, its samples and its adapter."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ __all__ = ["make_train_run"]
 
 _BUSY, _IDLE = 1.0, 4.0  # seconds between two looks at the jobs
 _SHEETS = 12  # of samples that are shown
-_CHECKING = '<p class="empty" role="status">checking; the first time this takes some seconds …</p>'
+_CHECKING = '<p class="empty" role="status">checking; the first check takes some seconds …</p>'
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Boxes:
-    """seen: what the last look found, so that nothing is sent twice. old: the names of all trainings.
+    """The components.
 
-    sure: the question before one is removed, answered by `really` or `keep`.
+    Attributes:
+        seen: The state that was last sent, so that nothing is sent twice.
+        old: The names of all trainings.
+        sure: The question before a training is removed, answered by `really` or `keep`.
     """
 
-    said: gr.HTML
+    message: gr.HTML
     stage: gr.HTML
     start: gr.Button
     stop: gr.Button
@@ -63,13 +66,13 @@ class _Boxes:
 def make_train_run(
     service: Service, shelf: Shelf, create: Create, form: TrainForm, name: gr.Dropdown, page: gr.Blocks
 ) -> None:
-    """Lay it out and wire it. name: of the data set."""
+    """Lay it out and wire it; `name` is the box with the data set's name."""
     with gr.Row(elem_classes="actions"):
         check = gr.Button("Check", size="sm", min_width=80)
         start = gr.Button("Start training", variant="primary", size="sm", min_width=130)
         stop = gr.Button("Stop", variant="stop", size="sm", min_width=80, interactive=False, elem_id="train-stop")
         resume = gr.Button("Resume", size="sm", min_width=90, visible=False)
-    said = gr.HTML("", elem_id="train-said")
+    message = gr.HTML("", elem_id="train-said")
     stage = gr.HTML("", elem_id="train-stage")
     use = gr.Button("Put it on the pedal board", size="sm", variant="primary", visible=False, min_width=180)
     plot = gr.LinePlot(
@@ -96,7 +99,7 @@ def make_train_run(
             really = gr.Button("Remove the training for good", variant="stop", size="sm", min_width=130)
             keep = gr.Button("Keep the training", size="sm", min_width=80)
     boxes = _Boxes(
-        said=said,
+        message=message,
         stage=stage,
         start=start,
         stop=stop,
@@ -135,15 +138,15 @@ def _wire(
     def begin(values: Values, request: gr.Request) -> Values:
         with saying(service):
             service.training.submit(form.train(values, values[name]), client_of(request))
-        return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY), form.boxes["anew"]: False}
+        return {boxes.message: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY), form.boxes["anew"]: False}
 
     def go_on(request: gr.Request) -> Values:
         job, _ = service.jobs.current("train")
         with saying(service):
             if job is None:
-                raise RequestError("there is no training to go on with; start one")
+                raise RequestError("there is no training to resume; start one")
             service.training.submit(Train.model_validate(job.request), client_of(request))
-        return {boxes.said: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY)}
+        return {boxes.message: "", boxes.seen: None, boxes.timer: gr.Timer(_BUSY)}
 
     def stop(request: gr.Request) -> None:
         if job := service.jobs.stoppable(user_of(request), "train"):
@@ -161,10 +164,10 @@ def _wire(
         with saying(service):
             if old not in service.training.names():
                 raise RequestError("no training is chosen; choose one")
-            left = "checkpoints, samples and log"
+            files = "checkpoints, samples and log"
             if service.training.is_kept(old):
-                left = "checkpoints, samples, log and the adapter, which did not come into the library"
-        text = f"Remove the training {html.escape(old)}: {left}? They cannot be brought back."
+                files = "checkpoints, samples, log and the adapter, which did not get into the library"
+        text = f"Remove the training {html.escape(old)}: {files}? They cannot be brought back."
         return {boxes.sure: gr.Row(visible=True), boxes.question: f'<p role="alert">{text}</p>'}
 
     def remove(old: str | None) -> Values:
@@ -183,15 +186,15 @@ def _wire(
     def checking() -> str:
         return _CHECKING
 
-    asked: set[Any] = {*form.boxes.values(), name}
-    begun = [boxes.said, boxes.seen, boxes.timer]
+    inputs: set[Any] = {*form.boxes.values(), name}
+    begun = [boxes.message, boxes.seen, boxes.timer]
     for button in (check, boxes.start, boxes.resume):
-        button.click(checking, None, boxes.said, **AT_ONCE)
-    check.click(ask, asked, boxes.said, **CHANGING).failure(_quiet, None, boxes.said, **CHANGING)
-    boxes.start.click(begin, asked, [*begun, form.boxes["anew"]], **CHANGING).failure(
-        _quiet, None, boxes.said, **CHANGING
+        button.click(checking, None, boxes.message, **AT_ONCE)
+    check.click(ask, inputs, boxes.message, **CHANGING).failure(_quiet, None, boxes.message, **CHANGING)
+    boxes.start.click(begin, inputs, [*begun, form.boxes["anew"]], **CHANGING).failure(
+        _quiet, None, boxes.message, **CHANGING
     )
-    boxes.resume.click(go_on, None, begun, **CHANGING).failure(_quiet, None, boxes.said, **CHANGING)
+    boxes.resume.click(go_on, None, begun, **CHANGING).failure(_quiet, None, boxes.message, **CHANGING)
     boxes.stop.click(None, None, boxes.stop, js=GREY, **AT_ONCE)
     boxes.stop.click(stop, None, None, **AT_ONCE)
     boxes.use.click(put, create.form.board, [create.form.board, create.add], **CHANGING)
@@ -203,15 +206,15 @@ def _wire(
 
 
 def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any, mine: Job | None) -> Values:
-    """mine: what a press of Stop would stop."""
+    """Update what has changed since `seen`; `mine` is the job that a press of Stop would stop."""
     busy, name = job.state in ("queued", "running"), str(job.request["name"])
     losses, sheets = service.training.losses(name), service.training.samples(name)
     now = ((job.id, job.state, mine and mine.id), job.id, losses[-1].step if losses else 0, len(sheets))
-    said: Values = {boxes.stage: _stage(job, waiting), boxes.seen: now}
+    updates: Values = {boxes.stage: _stage(job, waiting), boxes.seen: now}
     if seen is None or seen[0] != now[0]:
         resumable = None if busy or job.state == "done" else service.training.resumable(name)
         words = "Resume" if resumable is None else f"Resume after step {resumable}"
-        said |= {
+        updates |= {
             boxes.timer: gr.Timer(_BUSY if busy else _IDLE),
             boxes.stop: gr.Button(interactive=mine is not None),
             boxes.resume: gr.Button(words, visible=resumable is not None),
@@ -219,10 +222,10 @@ def _look(service: Service, boxes: _Boxes, job: Job, waiting: int, seen: Any, mi
             boxes.old: gr.Dropdown(service.training.names()),
         }
     if seen is None or seen[1:3] != now[1:3]:
-        said[boxes.plot] = _plot(losses)
+        updates[boxes.plot] = _plot(losses)
     if seen is None or (seen[1], seen[3]) != (now[1], now[3]):
-        said[boxes.samples] = _samples(name, [(step, path.name) for step, path in sheets])
-    return said
+        updates[boxes.samples] = _samples(name, [(step, path.name) for step, path in sheets])
+    return updates
 
 
 def _stage(job: Job, waiting: int) -> str:
@@ -258,15 +261,15 @@ def _stage(job: Job, waiting: int) -> str:
 def _plot(losses: list[Loss]) -> gr.LinePlot:
     import pandas as pd
 
-    rows = [(one.step, one.loss, "each step") for one in losses]
-    rows += [(one.step, one.smoothed, "smoothed") for one in losses]
+    rows = [(point.step, point.loss, "each step") for point in losses]
+    rows += [(point.step, point.smoothed, "smoothed") for point in losses]
     frame = pd.DataFrame(rows, columns=pd.Index(["step", "loss", "curve"]))
-    # Not taken away again: Gradio still looks at the width of a plot that is gone, which is an error in the console.
+    # Hidden, not removed: Gradio reads the width of a removed plot, which is an error in the console.
     return gr.LinePlot(frame, visible=True if len(losses) > 1 else "hidden")
 
 
 def _samples(name: str, sheets: list[tuple[int, str]]) -> str:
-    """The newest first; each opens in full in a tab of its own."""
+    """Show the newest first; each opens at full size in its own tab."""
     figures = "".join(
         f'<figure><a href="{_address(name, file)}" target="_blank"><img loading="lazy" src="{_address(name, file)}" '
         f'alt="Samples of {html.escape(name)} after step {step}: left without it, right with it"></a>'

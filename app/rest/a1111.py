@@ -1,4 +1,4 @@
-"""A1111's API: pictures from text and from pictures, how far they are, and what is in a picture."""
+"""A1111's API: pictures from text and from pictures, their progress, and the settings in a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import parameters_of
 from lorablend.app.pictures.uploads import MAX_PIXELS
 from lorablend.app.rest.a1111_forms import ImageToImage, TextToImage, decode
-from lorablend.app.rest.errors import ParameterError, Refusal
+from lorablend.app.rest.a1111_replies import ImageInfo, Images, Nothing, ProgressReply
+from lorablend.app.rest.errors import ParameterError, refusals
 from lorablend.app.rest.shared import (
     Client,
     JobFailedError,
@@ -38,27 +39,24 @@ from lorablend.engine.settings import Settings
 
 __all__ = ["A1111", "router", "state_of"]
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": text}
-    for status, text in ((400, "Wrong input"), (404, "Not there"), (422, "Wrong input"), (429, "Queue full"))
-}
-router = APIRouter(prefix="/sdapi/v1", tags=["A1111"], responses=_REFUSALS)
-_MOST_CHOICES = 1000  # clients whose model is remembered
+router = APIRouter(prefix="/sdapi/v1", tags=["A1111"], responses=refusals(400, 404, 409, 422, 429))
+_MOST_CHOICES = 1000  # clients whose choice of a model is remembered
 
 
 @dataclass
 class A1111:
-    """What this face keeps while the server runs: by client, the jobs that it waits for and the model that it chose."""
+    """What this face remembers while the server runs, by client: the jobs waited for, and the chosen model."""
 
     waiting: dict[str, list[str]] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
 
     def choose(self, client: str, model: str) -> None:
+        """Draw with this model when the client names none."""
         if len(self.chosen) < _MOST_CHOICES or client in self.chosen:
             self.chosen[client] = model
 
     def jobs(self, service: Service, client: str) -> list[Job]:
-        """Those that have not ended, the one that runs first."""
+        """The client's jobs that have not ended, the running one first."""
         jobs = [service.jobs.get(job) for job in list(self.waiting.get(client, []))]
         return sorted(
             (job for job in jobs if job.state not in ENDED), key=lambda job: (job.state != "running", job.number)
@@ -66,26 +64,31 @@ class A1111:
 
 
 def state_of(request: Request) -> A1111:
+    """The state of this face behind a request."""
     return request.app.state.a1111
 
 
-class Picture(BaseModel):
+class PictureForm(BaseModel):
+    """A picture's file in base64, or as a data URL."""
+
     image: str | None = None
 
 
-@router.post("/txt2img")
+@router.post("/txt2img", response_model=Images)
 async def text_to_image(form: TextToImage, request: Request, service: Served, client: Client) -> Response:
+    """Draw pictures from a prompt, and wait for them."""
     return await _drawn(form, request, service, client)
 
 
-@router.post("/img2img")
+@router.post("/img2img", response_model=Images)
 async def image_to_image(form: ImageToImage, request: Request, service: Served, client: Client) -> Response:
+    """Draw pictures from a picture, with a mask if there is one, and wait for them."""
     return await _drawn(form, request, service, client)
 
 
-@router.get("/progress")
-def progress(request: Request, service: Served, client: Client, skip_current_image: bool = False) -> Response:
-    """Of the client's own job; 0 and no job when there is none."""
+@router.get("/progress", response_model=ProgressReply)
+def get_progress(request: Request, service: Served, client: Client, skip_current_image: bool = False) -> Response:
+    """Get the progress of the client's own job; 0 and no job if there is none."""
     jobs = state_of(request).jobs(service, client)
     job = jobs[0] if jobs else None
     now = job.progress if job else None
@@ -116,24 +119,24 @@ def progress(request: Request, service: Served, client: Client, skip_current_ima
     )
 
 
-@router.post("/interrupt")
-@router.post("/skip")
+@router.post("/interrupt", response_model=Nothing)
+@router.post("/skip", response_model=Nothing)
 def interrupt(request: Request, service: Served, client: Client) -> Response:
-    """Cancel the client's own jobs, and nobody else's."""
+    """Cancel the client's own jobs; those of other clients go on."""
     for job in state_of(request).jobs(service, client):
         service.jobs.cancel(job.id)
     return reply({})
 
 
-@router.post("/png-info")
-def png_info(form: Picture) -> Response:
-    """The settings in a picture: as text, and read."""
+@router.post("/png-info", response_model=ImageInfo)
+def png_info(form: PictureForm) -> Response:
+    """Read the settings in a picture: as text, and parsed."""
     text = _settings_in(decode("image", form.image or ""))
-    found = parse_infotext(text)
+    infotext = parse_infotext(text)
     parameters: dict[str, Any] = {}
     if text:
-        parameters = {"Prompt": found.prompt, "Negative prompt": found.negative_prompt, **found.settings}
-        width, x, height = found.settings.get("Size", "").partition("x")
+        parameters = {"Prompt": infotext.prompt, "Negative prompt": infotext.negative_prompt, **infotext.settings}
+        width, x, height = infotext.settings.get("Size", "").partition("x")
         if x:
             parameters |= {"Size-1": width, "Size-2": height}
     return reply({"info": text, "items": {"parameters": text} if text else {}, "parameters": parameters})
@@ -151,7 +154,7 @@ async def _drawn(form: TextToImage, request: Request, service: Service, client: 
     except JobFailedError as error:
         if error.job.state != "cancelled":
             raise
-        job, contents = error.job, []  # interrupted: an answer without pictures, as clients expect one
+        job, contents = error.job, []  # interrupted: clients expect a reply without pictures
     finally:
         mine.remove(job.id)
         if not mine:
@@ -163,12 +166,12 @@ async def _drawn(form: TextToImage, request: Request, service: Service, client: 
 
 
 def _info(form: TextToImage, job: Job, service: Service) -> dict[str, Any]:
-    """What A1111 says about the pictures."""
+    """A1111's description of the pictures."""
     request = job.request
     files = [picture["file"] for picture in job.result["pictures"]] if job.result else []
-    found = [service.gallery.get(file) for file in files]
+    drawn = [service.gallery.get(file) for file in files]
     seeds = [picture["seed"] for picture in job.result["pictures"]] if job.result else [request["seed"]]
-    settings = parse_infotext(found[0].parameters).settings if found else {}
+    settings = parse_infotext(drawn[0].parameters).settings if drawn else {}
     count = len(seeds)
     negative = form.negative_prompt or ""
     prompt = form.prompt or ""
@@ -183,8 +186,8 @@ def _info(form: TextToImage, job: Job, service: Service) -> dict[str, Any]:
         "subseed": seeds[0],
         "all_subseeds": seeds,
         "subseed_strength": 0,
-        "width": found[0].width if found else form.width,
-        "height": found[0].height if found else form.height,
+        "width": drawn[0].width if drawn else form.width,
+        "height": drawn[0].height if drawn else form.height,
         "sampler_name": settings.get("Sampler", _label(request.get("scheduler"))),
         "cfg_scale": request.get("guidance_scale", Settings.guidance_scale),
         "steps": request.get("steps"),
@@ -202,7 +205,7 @@ def _info(form: TextToImage, job: Job, service: Service) -> dict[str, Any]:
             name: settings[name] for name in ("Schedule type", "Lora hashes") if name in settings
         },
         "index_of_first_image": 0,
-        "infotexts": [picture.parameters for picture in found],
+        "infotexts": [picture.parameters for picture in drawn],
         "styles": [],
         "job_timestamp": _timestamp(job),
         "clip_skip": 1,
@@ -221,7 +224,7 @@ def _timestamp(job: Job | None) -> str:
 
 
 def _settings_in(content: bytes) -> str:
-    """The text in a picture, "" if there is none. Nothing of it is kept. Raises ParameterError."""
+    """The text in a picture, "" if there is none. The picture is not kept. Raises ParameterError."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -229,5 +232,5 @@ def _settings_in(content: bytes) -> str:
             picture.load()
             return parameters_of(picture) or ""
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        text = "image is no picture that can be read; give a whole PNG, JPEG or WebP file"
+        text = "image cannot be read as a picture; give a whole PNG, JPEG or WebP file"
         raise ParameterError("image", text) from error

@@ -62,10 +62,12 @@ _STATUSES: dict[type[Exception], int] = {
 }
 _DESCRIPTIONS = {
     400: "The request makes no sense",
-    403: "The job belongs to another user",
+    401: "No valid token or password",
+    403: "The job belongs to another user, or a page of another site sent the request",
     404: "Nothing of that name",
     409: "The job was cancelled, or a job that waits or runs needs this",
     413: "The body is too large",
+    421: "The request came to a host name that is not this server's",
     422: "A field of the request is wrong, or the job failed",
     429: "The queue is full; Retry-After says when to try again",
     500: "A bug in lorablend, or a failing disk",

@@ -1,6 +1,6 @@
-"""The pictures that were drawn: found, shown, marked, deleted and taken back.
+"""The pictures that were drawn: found, shown, marked, deleted and restored.
 
-A picture's name is that of the gallery's index, and never a path; what is served is PNG, JPEG or WebP.
+A picture's name is the one in the gallery's index, never a path; files are served as PNG, JPEG or WebP.
 """
 
 from __future__ import annotations
@@ -19,57 +19,56 @@ from pydantic import BaseModel
 from lorablend.adapters.errors import NotFoundError
 from lorablend.app.pictures.gallery import GalleryPicture
 from lorablend.app.pictures.png import read_png
-from lorablend.app.rest.errors import Refusal
-from lorablend.app.rest.shared import MEDIA_TYPES, Served, reply
+from lorablend.app.rest.errors import refusals
+from lorablend.app.rest.replies import BinList, Done, PictureList, PictureReply, PictureSettings
+from lorablend.app.rest.shared import FILE_HEADERS, MEDIA_TYPES, Served, content, reply
 from lorablend.app.service import Service
 
 __all__ = ["router"]
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": text} for status, text in ((404, "Not there"), (422, "Wrong input"))
-}
-router = APIRouter(prefix="/api/gallery", tags=["lorablend"], responses=_REFUSALS)
+router = APIRouter(prefix="/api/gallery", tags=["lorablend"], responses=refusals(400, 404, 422))
+Name = Annotated[str, Query(max_length=1000)]
 
 
-class Mark(BaseModel):
+class FavouriteForm(BaseModel):
+    """Whether the picture is a favourite."""
+
     favourite: bool
 
 
-@router.get("")
-def find(
+@router.get("", response_model=PictureList)
+def find_pictures(
     service: Served,
-    search: Annotated[str, Query(max_length=1000)] = "",
-    adapter: Annotated[str | None, Query(max_length=1000)] = None,
+    search: Annotated[str, Query(max_length=1000, description="Words that are all in the prompt")] = "",
+    adapter: Annotated[str | None, Query(max_length=1000, description="The name of an adapter in the blend")] = None,
     seed: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     favourite: bool | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[str | None, Query(max_length=1000)] = None,
+    after: Annotated[str | None, Query(max_length=1000, description="The last picture of the page before")] = None,
 ) -> Response:
-    """The newest first. search: words that are all in the prompt. after: the last picture of the page before."""
+    """Find pictures in the gallery, the newest first."""
     if after is not None:
         service.gallery.get(after)
-    found = service.gallery.find(search, adapter=adapter, seed=seed, favourite=favourite, limit=limit, after=after)
-    return reply({"pictures": [_form(picture) for picture in found]})
+    pictures = service.gallery.find(search, adapter=adapter, seed=seed, favourite=favourite, limit=limit, after=after)
+    return reply({"pictures": [_form(picture) for picture in pictures]})
 
 
-@router.get("/bin")
-def in_bin(service: Served) -> Response:
-    """What was deleted and can come back."""
+@router.get("/bin", response_model=BinList)
+def list_bin(service: Served) -> Response:
+    """List the deleted pictures that can be restored."""
     return reply({"files": service.gallery.bin()})
 
 
-@router.post("/scan")
+@router.post("/scan", response_model=Done)
 def scan(service: Served) -> Response:
-    """Take over what was added or removed on disk."""
+    """Bring the gallery's index up to date with pictures that were added or removed on disk."""
     service.gallery.scan()
     return reply({})
 
 
-@router.get("/zip")
-def archive(
-    service: Served, file: Annotated[list[Annotated[str, Query(max_length=1000)]], Query(min_length=1, max_length=200)]
-) -> Response:
-    """The pictures of these names, each given once or more, in one archive."""
+@router.get("/zip", response_class=Response, responses=content("application/zip", description="The archive"))
+def get_archive(service: Served, file: Annotated[list[Name], Query(min_length=1, max_length=200)]) -> Response:
+    """Get the pictures of these names in one archive; a name may be given more than once."""
     names = list(dict.fromkeys(file))
     for name in names:
         _picture(service, name)
@@ -77,47 +76,48 @@ def archive(
     return Response(service.gallery.zip(names), headers=headers, media_type="application/zip")
 
 
-@router.get("/{file:path}/picture")
-def picture(file: str, service: Served) -> Response:
-    """The file itself, with its settings in it."""
+@router.get(
+    "/{file:path}/picture",
+    response_class=Response,
+    responses=content("image/png", "image/jpeg", "image/webp", description="The picture"),
+)
+def get_picture(file: str, service: Served) -> Response:
+    """Get the file itself, with its settings in it."""
     _picture(service, file)
     path = service.gallery.path(file)
-    headers = {
-        "Cache-Control": "private, max-age=3600",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(PurePosixPath(file).name, safe='')}",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
+    name = quote(PurePosixPath(file).name, safe="")
+    headers = {**FILE_HEADERS, "Content-Disposition": f"inline; filename*=UTF-8''{name}"}
     return Response(path.read_bytes(), headers=headers, media_type=MEDIA_TYPES[path.suffix.lower()])
 
 
-@router.post("/{file:path}/mark")
-def mark(file: str, mark: Mark, service: Served) -> Response:
-    """Make it a favourite, or none."""
+@router.post("/{file:path}/mark", response_model=PictureReply)
+def mark_picture(file: str, mark: FavouriteForm, service: Served) -> Response:
+    """Make a picture a favourite, or an ordinary one again."""
     _picture(service, file)
     return reply(_form(service.gallery.mark(file, favourite=mark.favourite)))
 
 
-@router.post("/{file:path}/restore")
-def restore(file: str, service: Served) -> Response:
-    """Take it out of the bin."""
+@router.post("/{file:path}/restore", response_model=PictureReply)
+def restore_picture(file: str, service: Served) -> Response:
+    """Take a picture out of the bin."""
     return reply(_form(service.gallery.restore(file)))
 
 
-@router.delete("/{file:path}")
-@router.post("/{file:path}/delete")
-def delete(file: str, service: Served) -> Response:
-    """Move it to the bin."""
+@router.delete("/{file:path}", response_model=Done)
+@router.post("/{file:path}/delete", response_model=Done)
+def delete_picture(file: str, service: Served) -> Response:
+    """Move a picture to the bin."""
     _picture(service, file)
     service.gallery.delete(file)
     return reply({})
 
 
-@router.get("/{file:path}")
-def settings(file: str, service: Served) -> Response:
-    """What it was made from: the whole record too, null for a picture of another program."""
-    found = _picture(service, file)
+@router.get("/{file:path}", response_model=PictureSettings)
+def get_settings(file: str, service: Served) -> Response:
+    """Get what a picture was made from, with the whole record in the file."""
+    picture = _picture(service, file)
     record = read_png(service.gallery.path(file)).record
-    return reply({**_form(found), "record": None if record is None else json.loads(record.to_json())})
+    return reply({**_form(picture), "record": None if record is None else json.loads(record.to_json())})
 
 
 def _form(picture: GalleryPicture) -> dict[str, Any]:
@@ -125,8 +125,10 @@ def _form(picture: GalleryPicture) -> dict[str, Any]:
 
 
 def _picture(service: Service, file: str) -> GalleryPicture:
-    """One whose file is there; somebody may have deleted it on the disk since the gallery last looked."""
-    found = service.gallery.get(file)
+    """A picture whose file exists; it may have been deleted on disk since the last scan."""
+    picture = service.gallery.get(file)
     if not service.gallery.path(file).is_file():
-        raise NotFoundError(f"the picture {file[:80]!r} is gone from the disk; POST /api/gallery/scan takes it out")
-    return found
+        raise NotFoundError(
+            f"the picture {file[:80]!r} is gone from the disk; POST /api/gallery/scan takes it out of the gallery"
+        )
+    return picture

@@ -1,53 +1,45 @@
-"""Grids: asked for here, watched at /api/jobs, and their sheets."""
+"""Grids: ordered here, watched at /api/jobs, and their sheets."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from lorablend.app.orders.grid import DrawGrid
-from lorablend.app.rest.errors import Refusal
-from lorablend.app.rest.jobs import job_form
-from lorablend.app.rest.shared import Client, Served, in_thread, reply
+from lorablend.app.rest.errors import refusals
+from lorablend.app.rest.jobs import job_reply
+from lorablend.app.rest.replies import Done, JobReply, SheetList
+from lorablend.app.rest.shared import FILE_HEADERS, Client, Served, content, in_thread, reply
 
 __all__ = ["router"]
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": text}
-    for status, text in ((400, "Wrong input"), (404, "Not there"), (422, "Wrong input"), (429, "Queue full"))
-}
-router = APIRouter(prefix="/api", tags=["lorablend"], responses=_REFUSALS)
+router = APIRouter(prefix="/api", tags=["lorablend"], responses=refusals(400, 404, 422, 429))
 
 
-@router.post("/grid", status_code=202)
+@router.post("/grid", status_code=202, response_model=JobReply)
 async def submit_grid(grid: DrawGrid, service: Served, client: Client) -> Response:
-    """Queue a grid: every combination of the axes' values, on one sheet. Location says where it can be asked for."""
-    job = await in_thread(service.grids.submit, grid, client)
-    return reply(job_form(job), 202, {"Location": f"/api/jobs/{job.id}"})
+    """Queue a grid: every combination of the axes' values, on one sheet. Location says where to ask for the job."""
+    return job_reply(await in_thread(service.grids.submit, grid, client))
 
 
-@router.get("/sheets")
+@router.get("/sheets", response_model=SheetList)
 def list_sheets(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-    """The newest first."""
+    """List the sheets of grids, the newest first."""
     sheets = [{"file": file, "url": f"/api/sheets/{file}"} for file in service.grids.sheets(limit)]
     return reply({"sheets": sheets})
 
 
-@router.get("/sheets/{file:path}")
+@router.get("/sheets/{file:path}", response_class=Response, responses=content("image/png"))
 def get_sheet(file: str, service: Served) -> Response:
-    """The sheet as a PNG, with the settings of its pictures in the text chunk `lorablend-grid`."""
+    """Get a sheet as a PNG, with the settings of its pictures in the text chunk `lorablend-grid`."""
     path = service.grids.sheet(file)
-    headers = {
-        "Cache-Control": "private, max-age=3600",
-        "Content-Disposition": f'inline; filename="{path.name}"',
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
+    headers = {**FILE_HEADERS, "Content-Disposition": f'inline; filename="{path.name}"'}
     return Response(path.read_bytes(), headers=headers, media_type="image/png")
 
 
-@router.delete("/sheets/{file:path}")
+@router.delete("/sheets/{file:path}", response_model=Done)
 def delete_sheet(file: str, service: Served) -> Response:
     """Delete a sheet for good; its pictures stay in the gallery."""
     service.grids.delete(file)

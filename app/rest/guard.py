@@ -1,4 +1,4 @@
-"""The one door in front of everything that the server serves: host, login, origin, size of the body."""
+"""The checks in front of everything that the server serves: host, login, origin, size of the body."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ _SAFE = [
 
 
 class Guard:
-    """ASGI middleware. hosts: names that requests may come to, None for any; `large`: paths for large uploads.
+    """ASGI middleware that refuses requests; the user's name is in the scope as "lorablend.user".
 
-    The user's name is in the scope as "lorablend.user".
+    Args:
+        app: The app behind the checks.
+        credentials: Who may use it.
+        hosts: The names that requests may come to, beside this machine's own; None for any.
+        large: Paths that take large uploads.
+        limit: Bytes of a body to any other path.
     """
 
     def __init__(
@@ -49,13 +54,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        answer = self._strange(scope, headers)
+        answer = self._check_host(scope, headers)
         if answer is None and self._credentials.needed:
             user = await self._credentials.user(headers)
             answer = await self._log_in(scope, user)
             scope["lorablend.user"] = user
         if answer is None and _is_foreign(scope, headers):
-            answer = refusal(scope["path"], 403, "a page of another site may change nothing here")
+            answer = refusal(scope["path"], 403, "a page of another site cannot change anything here")
         if scope["type"] == "websocket":
             if answer is not None:
                 await send({"type": "websocket.close", "code": 1008})
@@ -71,7 +76,7 @@ class Guard:
             return
         await self._app(scope, _limited(receive, limit), outer)
 
-    def _strange(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+    def _check_host(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         host = host_of(headers.get("host", ""))
         if self._hosts is None or host in self._hosts or is_loopback(host):
             return None
@@ -79,16 +84,16 @@ class Guard:
         return refusal(scope["path"], 421, text)
 
     async def _log_in(self, scope: Scope, user: str | None) -> Response | None:
-        """The way in for a browser with ?token=, which is taken out of its address bar; 401 for who is not known."""
+        """Log in a browser that comes with ?token=, by a redirect that removes it from the address; or refuse."""
         token, rest = without_token(scope["query_string"].decode("latin-1"))
         if token is not None and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            found = await self._credentials.check("", token)
-            if found is not None or user is not None:
-                # A path of two slashes, either way, would be another server's name.
+            name = await self._credentials.check("", token)
+            if name is not None or user is not None:
+                # A path that begins with two slashes or backslashes would be another server's name.
                 path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/\\")
                 headers = {"Location": f"{path}?{rest}" if rest else path}
-                if found is not None:
-                    headers["Set-Cookie"] = self._credentials.cookie(found)
+                if name is not None:
+                    headers["Set-Cookie"] = self._credentials.cookie(name)
                 return Response(status_code=303, headers=headers)
         if user is not None:
             return None
@@ -97,7 +102,7 @@ class Guard:
 
 
 def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
-    """Does a web page of another site ask for a change? Programs send no Origin."""
+    """Whether a web page of another site requests a change; programs send no Origin."""
     if scope["type"] == "http" and scope["method"] in _ASKING:
         return False
     origin = headers.get("origin")
@@ -114,14 +119,14 @@ def _too_large(path: str, limit: int) -> Response:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """The same messages, but not more than `limit` bytes in them."""
-    seen = 0
+    """Receive the same messages, but at most `limit` bytes in them."""
+    received = 0
 
     async def limited() -> Message:
-        nonlocal seen
+        nonlocal received
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
+        received += len(message.get("body", b""))
+        if received > limit:
             raise HTTPException(413, f"the body is larger than {limit:,} bytes; send less")
         return message
 
@@ -129,17 +134,17 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 def _with_headers(send: Send) -> Send:
-    """The same answer with the headers that keep a browser safe, and none that let other sites read it."""
+    """Send the same reply with headers that protect browsers, and without those that let other sites read it."""
 
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
             own = {name for name, _ in _SAFE} | {b"x-request-id"}
-            kept = [
+            others = [
                 (name, value)
                 for name, value in message.get("headers", [])
                 if name.lower() not in own and not name.lower().startswith(b"access-control-")
             ]
-            message = {**message, "headers": [*kept, *_SAFE, (b"x-request-id", uuid.uuid4().hex.encode())]}
+            message = {**message, "headers": [*others, *_SAFE, (b"x-request-id", uuid.uuid4().hex.encode())]}
         await send(message)
 
     return guarded

@@ -1,4 +1,4 @@
-"""The models: those that are there, and how more are made and removed. Their jobs are watched at /api/jobs."""
+"""The base models: listed, made and removed. The jobs that make them are watched at /api/jobs."""
 
 from __future__ import annotations
 
@@ -9,57 +9,44 @@ from fastapi.responses import Response
 
 from lorablend.adapters.errors import NotFoundError
 from lorablend.app.orders.build import Bake, Compress, Convert
-from lorablend.app.rest.errors import Refusal
-from lorablend.app.rest.jobs import job_form
+from lorablend.app.rest.errors import refusals
+from lorablend.app.rest.jobs import job_reply
+from lorablend.app.rest.replies import Done, JobReply, ModelList
 from lorablend.app.rest.shared import Client, Served, in_thread, reply
 from lorablend.app.service import Service
 
 __all__ = ["router"]
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": text}
-    for status, text in (
-        (400, "Wrong input"),
-        (404, "Not there"),
-        (422, "Wrong input"),
-        (429, "Queue full"),
-        (501, "Not installed"),
-        (507, "No room"),
-    )
-}
-router = APIRouter(prefix="/api/models", tags=["lorablend"], responses=_REFUSALS)
+router = APIRouter(prefix="/api/models", tags=["lorablend"], responses=refusals(400, 404, 422, 429, 501))
 
 
-@router.get("")
+@router.get("", response_model=ModelList)
 def list_models(service: Served) -> Response:
-    """All models, the one that is drawn with by default first; sizes in bytes. sources: what lies ready to convert."""
+    """List the base models, the default first, and what is ready to be converted."""
     forms = [_form(service, form) for form in service.building.models()]
     return reply({"models": forms, "sources": service.building.sources.names(), "free": service.building.free()})
 
 
-@router.post("/convert", status_code=202)
-async def convert(asked: Convert, service: Served, client: Client) -> Response:
-    """Queue a conversion. Location says where it can be asked for."""
-    job = await in_thread(service.building.convert, asked, client)
-    return reply(job_form(job), 202, {"Location": f"/api/jobs/{job.id}"})
+@router.post("/convert", status_code=202, response_model=JobReply)
+async def convert_model(order: Convert, service: Served, client: Client) -> Response:
+    """Queue a conversion to OpenVINO. Location says where to ask for the job."""
+    return job_reply(await in_thread(service.building.convert, order, client))
 
 
-@router.post("/compress", status_code=202)
-async def compress(asked: Compress, service: Served, client: Client) -> Response:
-    """Queue a copy of a model with its weights in 8 bits. Location says where it can be asked for."""
-    job = await in_thread(service.building.compress, asked, client)
-    return reply(job_form(job), 202, {"Location": f"/api/jobs/{job.id}"})
+@router.post("/compress", status_code=202, response_model=JobReply)
+async def compress_model(order: Compress, service: Served, client: Client) -> Response:
+    """Queue a copy of a model with its weights in 8 bits. Location says where to ask for the job."""
+    return job_reply(await in_thread(service.building.compress, order, client))
 
 
-@router.post("/bake", status_code=202)
-async def bake(asked: Bake, service: Served, client: Client) -> Response:
-    """Queue a copy of a model with a blend in its weights. Location says where it can be asked for."""
-    job = await in_thread(service.building.bake, asked, client)
-    return reply(job_form(job), 202, {"Location": f"/api/jobs/{job.id}"})
+@router.post("/bake", status_code=202, response_model=JobReply)
+async def bake_model(order: Bake, service: Served, client: Client) -> Response:
+    """Queue a copy of a model with a blend in its weights. Location says where to ask for the job."""
+    return job_reply(await in_thread(service.building.bake, order, client))
 
 
-@router.delete("/{name:path}")
-def remove(name: str, service: Served) -> Response:
+@router.delete("/{name:path}", response_model=Done)
+def remove_model(name: str, service: Served) -> Response:
     """Delete a model that was made here, for good."""
     if not any(form["name"] == name for form in service.building.models()):
         raise NotFoundError(f"there is no model {name[:80]!r}; /api/models lists them all")
@@ -68,5 +55,5 @@ def remove(name: str, service: Served) -> Response:
 
 
 def _form(service: Service, form: dict[str, Any]) -> dict[str, Any]:
-    """What clients are told, without paths."""
+    """A model for clients, without paths of this machine."""
     return {**form, "error": service.public(form["error"]) or None}

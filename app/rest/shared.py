@@ -1,6 +1,6 @@
-"""What all REST faces share: the service behind a request, whose request it is, and waiting for a job.
+"""What all REST faces share: the service behind a request, whose request it is, waiting for a job, and replies.
 
-Waiting holds one of a limited number of threads for a second at most, never the event loop.
+Waiting occupies one of a limited number of threads for at most a second at a time, never the event loop.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from fastapi.responses import Response
+from fastapi.sse import format_sse_event
 
 from lorablend.app.jobs.jobs import ENDED, Job
 from lorablend.app.orders.draw import Draw
 from lorablend.app.service import Service
 
 __all__ = [
+    "FILE_HEADERS",
     "KEEP_ALIVE",
     "MEDIA_TYPES",
     "STILL_HERE",
@@ -28,10 +30,12 @@ __all__ = [
     "Served",
     "User",
     "changes",
+    "content",
+    "event",
     "finished",
+    "form_body",
     "in_thread",
     "keep_upload",
-    "message",
     "pictures",
     "reply",
     "submit",
@@ -39,17 +43,23 @@ __all__ = [
 ]
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-KEEP_ALIVE = 15.0  # seconds after which a stream without news says that it lives
-STILL_HERE = ": still here\n\n"
-_LOOK = 1.0  # seconds after which a waiting request looks whether its client is still there
+FILE_HEADERS = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "default-src 'none'; sandbox"}
+KEEP_ALIVE = 15.0  # seconds of silence in a stream, after which a comment shows that it is alive
+STILL_HERE = format_sse_event(comment="still here")
+_BINARY = {"type": "string", "format": "binary"}
+_LOOK = 1.0  # seconds between two checks whether the client of a waiting request is still connected
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection while its job was drawn; the job is cancelled."""
+    """The client closed the connection while its job was waiting or drawn; the job is cancelled."""
 
 
 class JobFailedError(Exception):
-    """A job ended without pictures. job: as it ended."""
+    """A job ended without pictures.
+
+    Attributes:
+        job: The job as it ended.
+    """
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.reason or "the job was cancelled")
@@ -61,12 +71,12 @@ def _service(request: Request) -> Service:
 
 
 def _user(request: Request) -> str:
-    """The name that the user logged in by, "" for who has the token, and where nobody logs in."""
+    """The name that the user logged in by; "" for a client with the token, and on servers without a login."""
     return request.scope.get("lorablend.user") or ""
 
 
 def _client(request: Request) -> str:
-    """The user's name where users log in, else the client's address."""
+    """The user's name where users log in, otherwise the client's address."""
     return _user(request) or (request.client.host if request.client else "")
 
 
@@ -76,7 +86,7 @@ Client = Annotated[str, Depends(_client)]
 
 
 async def in_thread(function: Any, *arguments: Any) -> Any:
-    """Call what reads files or the database."""
+    """Call a function that reads files or the database."""
     return await to_thread.run_sync(function, *arguments)
 
 
@@ -86,25 +96,26 @@ async def submit(service: Service, draw: Draw, client: str) -> Job:
 
 
 async def changes(request: Request, service: Service, job: str) -> AsyncIterator[Job]:
-    """The job now and whenever it changed, until it has ended; unchanged again after a second."""
+    """Yield the job now and after every change until it has ended; after a second, also without a change."""
     limiter: CapacityLimiter = request.app.state.waiting
-    seen = service.jobs.watch(job, _LOOK)
+    watched = service.jobs.watch(job, _LOOK)
     while True:
-        found = await to_thread.run_sync(next, seen, None, abandon_on_cancel=True, limiter=limiter)
-        if found is None:
+        now = await to_thread.run_sync(next, watched, None, abandon_on_cancel=True, limiter=limiter)
+        if now is None:
             return
-        yield found
+        yield now
 
 
 async def finished(request: Request, service: Service, job: Job) -> Job:
-    """The job when it is done.
+    """Wait until a job is done. Whatever ends the wait earlier cancels the job.
 
-    Raises JobFailedError where it failed or was cancelled, and ClientGoneError when the client went away; whatever ends
-    the wait before the job's end, cancels it.
+    Raises:
+        JobFailedError: The job failed or was cancelled.
+        ClientGoneError: The client closed the connection.
     """
     try:
-        async for seen in changes(request, service, job.id):
-            job = seen
+        async for now in changes(request, service, job.id):
+            job = now
             if job.state not in ENDED and await request.is_disconnected():
                 raise ClientGoneError
     finally:
@@ -116,7 +127,7 @@ async def finished(request: Request, service: Service, job: Job) -> Job:
 
 
 async def pictures(service: Service, job: Job) -> list[bytes]:
-    """The files of a job that is done, as they are."""
+    """The files of a job that is done, unchanged."""
 
     def read() -> list[bytes]:
         return [service.gallery.path(picture["file"]).read_bytes() for picture in job.result["pictures"]]
@@ -130,15 +141,31 @@ async def keep_upload(service: Service, content: bytes) -> str:
 
 
 def to_base64(content: bytes) -> str:
+    """Bytes as base64 text."""
     return base64.b64encode(content).decode("ascii")
 
 
 def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON in ASCII, so that no broken character in what a client sent can break the answer."""
+    """A reply in JSON, in ASCII, so that a broken character in what a client sent cannot break it."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return Response(text, status, headers, media_type="application/json")
 
 
-def message(name: str, content: Any) -> str:
+def event(name: str, content: Any, id_: str | None = None) -> bytes:
     """One server-sent event."""
-    return f"event: {name}\ndata: {json.dumps(content, allow_nan=False)}\n\n"
+    return format_sse_event(event=name, data_str=json.dumps(content, allow_nan=False), id=id_)
+
+
+def content(*media_types: str, status: int = 200, description: str = "The file") -> dict[int | str, dict[str, Any]]:
+    """A reply that is not JSON, for openapi.json."""
+    text = {"type": "string"}
+    kinds = {name: {"schema": text if name.startswith("text/") else _BINARY} for name in media_types}
+    return {status: {"description": description, "content": kinds}}
+
+
+def form_body(required: list[str], **fields: Any) -> dict[str, Any]:
+    """The body of a multipart form, for openapi.json. fields: schemas; "file" and "files" stand for uploads."""
+    shorthands = {"file": _BINARY, "files": {"type": "array", "items": _BINARY}, "text": {"type": "string"}}
+    properties = {name: shorthands[kind] for name, kind in fields.items()}
+    schema = {"type": "object", "required": required, "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -1,6 +1,6 @@
-"""Training: data sets that are sent and looked through, trainings that are checked, begun and followed.
+"""Training: data sets are sent and reviewed, trainings are checked, begun and followed.
 
-Begun trainings are jobs like any other: watched and stopped at /api/jobs.
+A training is a job like any other: it is watched and stopped at /api/jobs.
 """
 
 from __future__ import annotations
@@ -17,74 +17,69 @@ from starlette.datastructures import UploadFile
 
 from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.orders.train import Train
-from lorablend.app.rest.errors import ParameterError, Refusal
-from lorablend.app.rest.jobs import job_form
-from lorablend.app.rest.shared import MEDIA_TYPES, Client, Served, in_thread, reply
+from lorablend.app.rest.errors import ParameterError, refusals
+from lorablend.app.rest.jobs import job_reply
+from lorablend.app.rest.replies import (
+    Added,
+    Captioned,
+    Checked,
+    Done,
+    JobReply,
+    RunDetails,
+    RunList,
+    SetDetails,
+    SetList,
+    SetReply,
+)
+from lorablend.app.rest.shared import (
+    FILE_HEADERS,
+    MEDIA_TYPES,
+    Client,
+    Served,
+    content,
+    form_body,
+    in_thread,
+    reply,
+)
 from lorablend.app.service import Service
 from lorablend.app.work.training import Loss
 
 __all__ = ["router"]
 
-_MOST_FILES = 10_000  # at once
-_HEADERS = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "default-src 'none'; sandbox"}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": text}
-    for status, text in (
-        (400, "Wrong input"),
-        (404, "Not there"),
-        (409, "Waits or runs"),
-        (413, "Too large"),
-        (422, "Wrong input"),
-        (429, "Queue full"),
-        (501, "lorablend[train] is not installed"),
-    )
-}
-router = APIRouter(prefix="/api/train", tags=["lorablend"], responses=_REFUSALS)
-_UPLOAD = {
-    "schema": {
-        "type": "object",
-        "required": ["name", "files"],
-        "properties": {
-            "name": {"type": "string"},
-            "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        },
-    }
-}
+_MOST_FILES = 10_000  # in one request
+router = APIRouter(prefix="/api/train", tags=["lorablend"], responses=refusals(400, 404, 409, 422, 429, 501))
 
 
 class Caption(BaseModel):
-    """ "" for none; each line is an alternative."""
+    """The captions of a picture, each line an alternative; empty text removes them."""
 
     model_config = ConfigDict(extra="forbid")
 
     caption: Annotated[str, Field(max_length=20_000)]
 
 
-@router.post("", status_code=202)
-async def begin(train: Train, service: Served, client: Client) -> Response:
-    """Queue a training; one of the same name and settings that was stopped goes on. Location: where to ask for it."""
-    job = await in_thread(service.training.submit, train, client)
-    return reply(job_form(job), 202, {"Location": f"/api/jobs/{job.id}"})
+@router.post("", status_code=202, response_model=JobReply)
+async def begin_training(train: Train, service: Served, client: Client) -> Response:
+    """Queue a training; a stopped one of the same name and settings goes on. Location says where to ask for the job."""
+    return job_reply(await in_thread(service.training.submit, train, client))
 
 
-@router.post("/check")
-async def check(train: Train, service: Served) -> Response:
-    """What would be trained, in lines for people, or what is wrong; nothing is queued."""
+@router.post("/check", response_model=Checked)
+async def check_training(train: Train, service: Served) -> Response:
+    """Check a training without queueing it: lines for people that say what would be done, or an error."""
     lines = await in_thread(service.training.check, train)
     return reply({"lines": [service.public(line) for line in lines]})
 
 
-@router.get("/runs")
+@router.get("/runs", response_model=RunList)
 def list_runs(service: Served) -> Response:
-    """All trainings that wait or have begun, by their adapters' names: the state of the newest job of each, the steps
-    that are done, and the step it would go on after, null where there is nothing to go on from.
-    """
+    """List the trainings that wait or have begun, by their adapters' names."""
     return reply({"runs": [_run(service, name, service.training.losses(name)) for name in service.training.names()]})
 
 
-@router.get("/runs/{name}")
-def follow(name: str, service: Served) -> Response:
-    """As in the list, with the losses of the training and its sheets of samples."""
+@router.get("/runs/{name}", response_model=RunDetails)
+def get_run(name: str, service: Served) -> Response:
+    """Get a training with its losses and its sheets of samples."""
     _known(service, name)
     losses = service.training.losses(name)
     form = {
@@ -98,39 +93,41 @@ def follow(name: str, service: Served) -> Response:
     return reply(form)
 
 
-@router.delete("/runs/{name}")
-def forget(name: str, service: Served) -> Response:
-    """Delete a training's checkpoints, samples and log, for good; the adapter that came of it stays in the library."""
+@router.delete("/runs/{name}", response_model=Done)
+def delete_run(name: str, service: Served) -> Response:
+    """Delete a training's checkpoints, samples and log, for good; its adapter stays in the library."""
     _known(service, name)
     try:
         service.training.remove(name)
     except RequestError as error:
-        raise ParameterError("name", str(error), 409) from error
+        raise ParameterError("name", error.message, 409) from error
     return reply({})
 
 
-@router.get("/runs/{name}/samples/{file}")
-def sample(name: str, file: str, service: Served) -> Response:
-    """One sheet: left without the adapter, right with it."""
+@router.get("/runs/{name}/samples/{file}", response_class=Response, responses=content("image/png"))
+def get_samples(name: str, file: str, service: Served) -> Response:
+    """Get a sheet of samples: on the left without the adapter, on the right with it."""
     _known(service, name)
     for _, path in service.training.samples(name):
         if path.name == file:
-            return Response(path.read_bytes(), headers=_HEADERS, media_type="image/png")
+            return Response(path.read_bytes(), headers=FILE_HEADERS, media_type="image/png")
     raise NotFoundError(f"the training {name[:80]!r} has no samples {file[:80]!r}")
 
 
-@router.get("/sets")
+@router.get("/sets", response_model=SetList)
 def list_sets(service: Served) -> Response:
+    """List the data sets."""
     return reply({"sets": [asdict(service.sets.facts(name)) for name in service.sets.names()]})
 
 
 @router.post(
     "/sets",
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": _UPLOAD}}},
+    response_model=Added,
+    openapi_extra=form_body(["name", "files"], name="text", files="files"),
 )
-async def send(request: Request, service: Served) -> Response:
-    """Send pictures to the data set `name`, made if it is not there: `files`, or one archive. All of it, or nothing."""
+async def send_pictures(request: Request, service: Served) -> Response:
+    """Add pictures, or one archive of them, to the data set `name`, which is made if needed: all of them, or none."""
     async with request.form(max_files=_MOST_FILES, max_fields=10) as form:
         name = form.get("name")
         files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
@@ -144,52 +141,57 @@ async def send(request: Request, service: Served) -> Response:
     return reply({**asdict(facts), "added": added.files, "notes": added.notes}, 201)
 
 
-@router.get("/sets/{name}")
+@router.get("/sets/{name}", response_model=SetDetails)
 def get_set(name: str, service: Served) -> Response:
-    """The pictures of a data set with their captions, and what was dropped, the last one first."""
+    """Get the pictures of a data set with their captions, and the names of the dropped ones."""
     facts = _facts(service, name)
-    pictures = [{**asdict(one), "url": _url(name, one.file)} for one in service.sets.pictures(name)]
+    pictures = [{**asdict(picture), "url": _url(name, picture.file)} for picture in service.sets.pictures(name)]
     return reply({**facts, "pictures": pictures, "dropped": service.sets.dropped(name)})
 
 
-@router.delete("/sets/{name}")
-def remove(name: str, service: Served) -> Response:
+@router.delete("/sets/{name}", response_model=Done)
+def delete_set(name: str, service: Served) -> Response:
     """Delete a data set with its bin, for good."""
     service.training.remove_set(name)
     return reply({})
 
 
-@router.get("/sets/{name}/mosaic")
-def mosaic(name: str, service: Served, sheet: Annotated[int, Query(ge=0, lt=100_000)] = 0) -> Response:
-    """All pictures with their captions, small, as a PNG; large data sets have several sheets."""
+@router.get("/sets/{name}/mosaic", response_class=Response, responses=content("image/png"))
+def get_mosaic(name: str, service: Served, sheet: Annotated[int, Query(ge=0, lt=100_000)] = 0) -> Response:
+    """Get all pictures of a data set with their captions, small, as a PNG; large data sets have several sheets."""
     _facts(service, name)
     return Response(service.sets.mosaic(name, sheet), headers={"Cache-Control": "no-store"}, media_type="image/png")
 
 
-@router.get("/sets/{name}/pictures/{file}")
-def picture(name: str, file: str, service: Served) -> Response:
-    """The picture as it was sent."""
+@router.get(
+    "/sets/{name}/pictures/{file}",
+    response_class=Response,
+    responses=content("image/png", "image/jpeg", "image/webp", description="The picture"),
+)
+def get_set_picture(name: str, file: str, service: Served) -> Response:
+    """Get a picture of a data set as it was sent."""
     path = service.sets.path(name, file)
-    return Response(path.read_bytes(), headers=_HEADERS, media_type=MEDIA_TYPES[path.suffix])
+    return Response(path.read_bytes(), headers=FILE_HEADERS, media_type=MEDIA_TYPES[path.suffix])
 
 
-@router.put("/sets/{name}/pictures/{file}/caption")
-def caption(name: str, file: str, caption: Caption, service: Served) -> Response:
+@router.put("/sets/{name}/pictures/{file}/caption", response_model=Captioned)
+def set_caption(name: str, file: str, caption: Caption, service: Served) -> Response:
+    """Set the captions of a picture."""
     service.sets.set_caption(name, file, caption.caption)
-    (now,) = [one for one in service.sets.pictures(name) if one.file == file]
+    (now,) = [picture for picture in service.sets.pictures(name) if picture.file == file]
     return reply(asdict(now))
 
 
-@router.delete("/sets/{name}/pictures/{file}")
-def drop(name: str, file: str, service: Served) -> Response:
-    """Move it to the set's bin."""
+@router.delete("/sets/{name}/pictures/{file}", response_model=SetReply)
+def drop_picture(name: str, file: str, service: Served) -> Response:
+    """Move a picture to the bin of its data set."""
     service.sets.drop(name, file)
     return reply(_facts(service, name))
 
 
-@router.post("/sets/{name}/pictures/{file}/restore")
-def restore(name: str, file: str, service: Served) -> Response:
-    """Take it out of the bin."""
+@router.post("/sets/{name}/pictures/{file}/restore", response_model=SetReply)
+def restore_set_picture(name: str, file: str, service: Served) -> Response:
+    """Take a picture out of the bin of its data set."""
     service.sets.restore(name, file)
     return reply(_facts(service, name))
 

@@ -1,4 +1,4 @@
-"""Adapters from elsewhere come into the library as jobs: a download takes long, and is seen and stopped by any tab."""
+"""Adapters from elsewhere come into the library as jobs, because a download takes long; any tab shows and stops it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ __all__ = ["Adding"]
 
 
 class Adding:
-    """The runner of jobs of the kind "add", whose request is {source, name, whole}.
+    """The runner of jobs of the kind "add", whose order is an `Add`.
 
-    source is what others may see of an address: without user, password and query, which may hold a token. The whole
-    address, where that is another one, is kept in memory alone.
+    The order has only the part of an address that others may see. The whole address is kept in memory alone.
     """
 
     def __init__(self, models: Models, jobs: Jobs) -> None:
@@ -30,19 +29,26 @@ class Adding:
         self._whole: dict[str, str] = {}
 
     def submit(self, source: str, name: str = "", client: str = "") -> Job:
-        """Queue it. source: an http or https address, or "hf:owner/repo[/file]", never a path; name: "" for its own.
+        """Queue a download.
 
-        Raises at once what can be known: RequestError, QueueFullError.
+        Args:
+            source: An http or https address, or "hf:owner/repo[/file]"; never a path.
+            name: What to call the adapter in the library, "" for the source's own name.
+            client: Who submits it.
+
+        Raises:
+            RequestError: The source cannot be downloaded, or the library takes no adapters.
+            QueueFullError: As many jobs are waiting as may wait.
         """
         self._library()
         if not source.startswith(("https://", "http://", "hf:")):
-            raise RequestError(f'"{source[:80]}" is no address; give a file, https://…, or hf:owner/repo')
+            raise RequestError(f'"{source[:80]}" is not an address; give a file, https://…, or hf:owner/repo')
         check_online()
         if source.startswith("hf:"):
             read_hub_name(source)
-        seen = source if source.startswith("hf:") else shown_address(source)
-        self._whole[seen] = source
-        order = Add(source=seen, name=check_name(name) if name else "", whole=seen == source)
+        public = source if source.startswith("hf:") else shown_address(source)
+        self._whole[public] = source
+        order = Add(source=public, name=check_name(name) if name else "", whole=public == source)
         return submit_order(self._jobs, order, client)
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Models that are made here: converted or baked as jobs, found again at the next start, and removed."""
+"""Models that are made here: converted, compressed or baked as jobs, found again at the next start, and removed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SPARE = 64 << 20  # bytes left free on the disk
 class Building:
     """The runners of jobs of `KINDS`, and the models in `DATA/models` that they make.
 
-    Those that are there are added to `models`; a broken one is left out, and said in the log.
+    Models that are there already are added to `models`; a broken one is left out, with a line in the log.
     """
 
     def __init__(self, models: Models, uploads: Uploads, jobs: Jobs, data: Path) -> None:
@@ -67,22 +67,20 @@ class Building:
                 continue
             models.add(name, folder)
 
-    # What there is
+    # Models
 
     def is_own(self, name: str) -> bool:
-        """Whether the model was made here, and can be removed."""
+        """Whether the model was made here and can be removed."""
         return name not in self._served and (name in self._models.names or name in self._broken)
 
     def models(self) -> list[dict[str, Any]]:
-        """Of each model: name, family, size in bytes on disk, default, own, origin (where it is from, in words), error
-        ("" where all is well).
-        """
+        """A dict for each model: name, family, size (bytes), default, own, origin (in words), error ("" if none)."""
         forms = []
         for name in self._models.names:
             try:
                 folder = self._models.folder(name)
                 family = self._models.get(name).model.family
-            except LorablendError:  # removed meanwhile
+            except LorablendError:  # it was just removed
                 continue
             forms.append(
                 {
@@ -104,11 +102,17 @@ class Building:
         """Bytes free on the disk of the models made here."""
         return psutil.disk_usage(str(self._folder if self._folder.exists() else self._folder.parent)).free
 
-    # What is asked for
+    # Orders
 
     def convert(self, asked: Convert, client: str = "") -> Job:
-        """Queue a conversion. Raises at once what can be known: RequestError, ModelError for a source on this machine,
-        MissingExtraError without lorablend[convert], ResourceError for too little disk, QueueFullError.
+        """Queue a conversion.
+
+        Raises:
+            RequestError: The name is taken, or there is no such source.
+            ModelError: A source on this machine is incomplete.
+            MissingExtraError: lorablend[convert] is not installed.
+            ResourceError: There is not enough disk.
+            QueueFullError: As many jobs are waiting as may wait.
         """
         self._check_name(asked.name)
         require_extra("convert")
@@ -116,20 +120,19 @@ class Building:
         return submit_order(self._jobs, asked, client)
 
     def compress(self, asked: Compress, client: str = "") -> Job:
-        """Queue a copy of a model with its weights in 8 bits. Raises at once what is wrong: RequestError,
-        MissingExtraError, ResourceError, QueueFullError.
-        """
+        """Queue a copy of a model with its weights in 8 bits. Raises what `convert` raises."""
         self._check_name(asked.name)
         require_extra("convert")
         folder = self._models.folder(asked.model)
         if is_compressed(ModelFolder(folder)):
-            raise RequestError(f"{asked.model or self._models.names[0]} has its weights in 8 bits already")
+            raise RequestError(f"{asked.model or self._models.names[0]} already has its weights in 8 bits")
         self._check_space(asked.name, round(1.5 * _size(folder)))
         return submit_order(self._jobs, asked, client)
 
     def bake(self, asked: Bake, client: str = "") -> Job:
-        """Queue a copy of a model with a blend in its weights. Raises at once what is wrong: RequestError, BlendError,
-        AdapterError, ResourceError, QueueFullError.
+        """Queue a copy of a model with a blend in its weights.
+
+        Raises what `convert` raises, and BlendError or AdapterError for a blend that cannot be baked.
         """
         self._check_name(asked.name)
         self._blend(asked)
@@ -137,7 +140,7 @@ class Building:
         return submit_order(self._jobs, asked, client)
 
     def remove(self, name: str) -> None:
-        """Delete a model that was made here. Raises RequestError for another, and for one that a job needs."""
+        """Delete a model that was made here. Raises RequestError for any other, and for one that a job needs."""
         if name not in self._models.names and name not in self._broken:
             raise RequestError(f"there is no model {shown(name)!r}; there are {', '.join(self._models.names)}")
         if not self.is_own(name):
@@ -149,15 +152,15 @@ class Building:
         self._models.remove(name)
         self._broken.pop(name, None)
         gone = self._folder / f".{uuid.uuid4().hex}"
-        with suppress(FileNotFoundError):  # somebody was quicker
-            (self._folder / name).rename(gone)  # at once, so that no half of it is ever found
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
+            (self._folder / name).rename(gone)  # in one step, so that half a model is never found
         shutil.rmtree(gone, ignore_errors=True)
 
     # The runners
 
     @property
     def runners(self) -> dict[str, Runner]:
-        """By the kinds of their jobs."""
+        """The runners, by the kinds of their jobs."""
         return dict(zip(KINDS, (self.run_convert, self.run_compress, self.run_bake), strict=True))
 
     def run_convert(self, job: Job, report: Report) -> dict[str, Any]:
@@ -189,7 +192,7 @@ class Building:
             form.unlink(missing_ok=True)
 
     def _run(self, job: Job, name: str, arguments: Sequence[str], report: Report, text: str) -> dict[str, Any]:
-        if job.attempts > 1 and name in self._models.names:  # the server was killed right after it was made
+        if job.attempts > 1 and name in self._models.names:  # the server was killed right after the model was made
             return {"model": name}
         self._check_name(name, but=job)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -201,14 +204,14 @@ class Building:
     # Checks
 
     def _check_name(self, name: str, but: Job | None = None) -> None:
-        """but: the job that is to make it."""
+        """Raise RequestError for a name that cannot be used. but: the job that makes the model."""
         if not name:
-            raise RequestError("the new model has no name; give one")
+            raise RequestError("the new model has no name; give it one")
         if name != clean_name(name):
             raise RequestError(f"{shown(name)!r} cannot be a model's name; give one without any of / \\ : < > \" | ? *")
-        there = {path.name.casefold() for path in self._folder.glob("*")}
-        if name.casefold() in there | {known.casefold() for known in self._models.names}:
-            raise RequestError(f"there is a model {name} already; choose another name, or remove that one")
+        taken = {path.name.casefold() for path in self._folder.glob("*")}
+        if name.casefold() in taken | {known.casefold() for known in self._models.names}:
+            raise RequestError(f"there is a model {name} already; choose another name, or remove that model")
         for job in self._jobs.active(*KINDS):
             order = order_of(job)
             assert isinstance(order, (Convert, Compress, Bake))
@@ -222,7 +225,7 @@ class Building:
             )
 
     def _blend(self, asked: Bake) -> Blend:
-        """The blend, read and checked."""
+        """The blend, resolved and checked."""
         model = self._models.get(asked.model).model
         draw = Draw(prompt="", blend=asked.blend, model=asked.model)
         entries = draw.settings(self._uploads)["blend"]
@@ -244,23 +247,23 @@ class Building:
         for folder in sorted(self._folder.glob("*")):
             if folder.is_dir() and not folder.name.startswith("."):
                 if folder.name in self._served:
-                    _LOG.warning("the model %s is left out: one of that name is served", folder.name)
+                    _LOG.warning("the model %s is left out: the server has another model of that name", folder.name)
                 else:
                     yield folder.name, folder
 
     def _clean(self) -> None:
-        """Remove what killed jobs left, unless one of them still works."""
+        """Remove what killed jobs left, unless a job of an earlier server is still working."""
         if not self._lock.exists():
             return
         try:
             with FileLock(self._lock, timeout=0):
-                for left in self._folder.glob(".*"):
-                    if left.is_dir():
-                        shutil.rmtree(left, ignore_errors=True)
-                    elif left.suffix == ".json":
-                        left.unlink(missing_ok=True)
+                for path in self._folder.glob(".*"):
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    elif path.suffix == ".json":
+                        path.unlink(missing_ok=True)
         except Timeout:
-            _LOG.warning("a job of an earlier server still works in %s", self._folder.name)
+            _LOG.warning("a job of an earlier server is still working in %s", self._folder.name)
 
 
 def _progress_of(message: Stage | TrainStep) -> JobProgress:
@@ -270,7 +273,7 @@ def _progress_of(message: Stage | TrainStep) -> JobProgress:
 
 
 def _with_paths(blend: Blend) -> dict[str, Any]:
-    """Its JSON form with files in place of names, so that nothing else can be found by them."""
+    """The blend's JSON form with paths in place of names, so that the child finds the very same files."""
     form = blend.to_dict()
     for item, adapter in zip(form["items"], (item.adapter for item in blend.items), strict=True):
         item["adapter"] = str(adapter.path.absolute())
@@ -278,7 +281,7 @@ def _with_paths(blend: Blend) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    """0 for one that is removed meanwhile."""
+    """The bytes of all files in a folder; 0 if it is removed meanwhile."""
     try:
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     except FileNotFoundError:
@@ -286,7 +289,7 @@ def _size(folder: Path) -> int:
 
 
 def _origin(folder: Path) -> str:
-    """What lorablend.json says: "owner/name · int8 · with ink 0.8"."""
+    """The origin in lorablend.json, as in "owner/name · int8 · with ink 0.8"."""
     try:
         record = json.loads((folder / "lorablend.json").read_text(encoding="utf-8"))
         baked = ", ".join(f"{one['name']} {one['weight']:g}" for one in record.get("blend", ()))

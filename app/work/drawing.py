@@ -1,12 +1,9 @@
-"""Drawing as a job: pictures into the gallery, one by one, none twice."""
+"""Drawing as a job: pictures go into the gallery one by one, none twice."""
 
-import io
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from lorablend.adapters.errors import Cancelled
 from lorablend.app.jobs.jobs import Job, JobProgress
@@ -15,7 +12,7 @@ from lorablend.app.library.use import note_used
 from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.gallery import Gallery
-from lorablend.app.pictures.png import check_texts, save_picture, text_chunks
+from lorablend.app.pictures.png import check_texts, encode, save_picture, text_chunks
 from lorablend.app.pictures.uploads import Uploads
 from lorablend.app.work.models import Models
 from lorablend.engine import Request, Step
@@ -32,7 +29,10 @@ class Drawing:
         self._models, self._gallery, self._uploads = models, gallery, uploads
 
     def check(self, draw: Draw) -> Request:
-        """What would be drawn. Raises what `Pipeline.check` and `check_texts` raise; asked when a job is submitted."""
+        """The request that would be drawn; called when a job is submitted.
+
+        Raises what `Pipeline.check` and `check_texts` raise.
+        """
         request = self._models.get(draw.model).check(**draw.settings(self._uploads))
         check_texts(request, draw.format)
         return request
@@ -40,15 +40,15 @@ class Drawing:
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: pictures (file in the gallery, seed, seconds), warnings."""
         draw = DrawOrder.model_validate(job.request)
-        assert draw.seed is not None  # given when it was submitted
+        assert draw.seed is not None  # chosen when the job was submitted
         pipeline = self._models.take(draw.model)
         settings = draw.settings(self._uploads)
         pictures, warnings = [], dict[str, None]()
         for index, seed in enumerate(range(draw.seed, draw.seed + draw.count)):
             path = self._path(job, seed, draw.format)
             seconds = 0.0
-            if not path.exists():  # else the job was interrupted after it
-                follow = _Follow(report, index, draw.count)
+            if not path.exists():  # otherwise the job was interrupted after this picture
+                follow = _DrawProgress(report, index, draw.count)
                 follow.begin()
                 settings["seed"] = seed
                 result = pipeline.generate(**settings, callback=follow.step)
@@ -60,36 +60,30 @@ class Drawing:
         return {"pictures": pictures, "warnings": list(warnings)}
 
     def _path(self, job: Job, seed: int, kind: str) -> Path:
-        """Always the same for the same picture."""
+        """The path of a picture, the same in every attempt of the job."""
         when = datetime.fromtimestamp(job.submitted)
         name = f"{when:%H%M%S}-{job.number}-{seed}{_SUFFIX[kind]}"
         return self._gallery.day(when) / name
 
 
-class _Follow:
-    """From the steps of one picture to the progress of the whole job."""
+class _DrawProgress:
+    """Turns the steps of one picture into the progress of the whole job."""
 
     def __init__(self, report: Report, index: int, count: int) -> None:
         self._report, self._index, self._count = report, index, count
-        self._started = 0.0
+        self._first = 0.0
 
     def begin(self) -> None:
-        """Raises Cancelled if the job shall end."""
-        self._started = time.perf_counter()
+        """Report that the picture begins. Raises Cancelled if the job should end."""
         if not self._report(JobProgress(step=self._index, steps=self._count, text="getting ready")):
             raise Cancelled("stopped before the first step")
 
     def step(self, step: Step) -> bool:
+        """The callback for `Pipeline.generate`."""
         if step.index == 0:
             self._first = time.perf_counter()
         done, steps = self._index * step.steps + step.index + 1, self._count * step.steps
         eta = None
         if step.index:
             eta = (time.perf_counter() - self._first) / step.index * (steps - done)
-        return self._report(JobProgress(step=done, steps=steps, eta=eta, preview=_png(step.preview())))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+        return self._report(JobProgress(step=done, steps=steps, eta=eta, preview=encode(step.preview(), "png", {})))

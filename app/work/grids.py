@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 import re
 import statistics
@@ -29,7 +28,7 @@ from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
 from lorablend.app.orders.kinds import submit_order
 from lorablend.app.pictures.gallery import Gallery
-from lorablend.app.pictures.png import check_texts, open_picture, save_picture, text_chunks
+from lorablend.app.pictures.png import check_texts, encode, open_picture, save_picture, text_chunks
 from lorablend.app.pictures.uploads import Uploads
 from lorablend.app.work.models import Models
 from lorablend.engine import Step
@@ -43,46 +42,46 @@ _RECENT = 20  # jobs that an estimate is made from
 
 
 class Grids:
-    """The runner of jobs of the kind "grid", whose request is a `DrawGrid`. folder: of the sheets."""
+    """The runner of jobs of the kind "grid", whose order is a `DrawGrid`. folder: where the sheets are."""
 
     def __init__(self, models: Models, gallery: Gallery, uploads: Uploads, jobs: Jobs, folder: Path) -> None:
         self._models, self._gallery, self._uploads, self._jobs = models, gallery, uploads, jobs
         self._folder = folder
-        for left in folder.glob(".*.part"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for part in folder.glob(".*.part"):  # of a process that was killed
+            part.unlink(missing_ok=True)
 
     def submit(self, asked: DrawGrid, client: str = "") -> Job:
-        """Queue a grid. Raises at once what is wrong with it: QueueFullError, and see `check`."""
+        """Queue a grid. Raises QueueFullError, and what `check` raises."""
         seeded = asked.with_seed()
         assert isinstance(seeded, DrawGrid)
         self.check(seeded)
         return submit_order(self._jobs, seeded, client)
 
     def check(self, asked: DrawGrid) -> int:
-        """How many pictures it has. Raises what drawing any of them would raise: see `draw_grid`, `Pipeline.check`."""
+        """The number of pictures in a grid. Raises what drawing any of them would raise, see `Pipeline.check`."""
         if asked.count != 1:
             raise RequestError(f"count is {asked.count}; a grid draws each of its pictures once, leave it out")
         pipe = self._models.get(asked.model)
         settings, lora_dir = asked.settings(self._uploads), self._models.lora_dir
         prompt, negative, blend = (settings.pop(name) for name in ("prompt", "negative_prompt", "blend"))
         planned = plan_grid(pipe, prompt, negative, self.axes(asked), blend, lora_dir, settings)
-        for index, one in enumerate(planned):
-            own = dict(one.settings)
-            if index and own["image"] is not None:  # to scale it once is enough
+        for index, cell in enumerate(planned):
+            own = dict(cell.settings)
+            if index and own["image"] is not None:  # the first cell has checked it; scaling it once is enough
                 own |= {"image": Image.new("RGB", (64, 64)), "mask": None}
-            check_texts(pipe.check(one.prompt, one.negative_prompt, blend=one.blend, **own), asked.format)
+            check_texts(pipe.check(cell.prompt, cell.negative_prompt, blend=cell.blend, **own), asked.format)
         return len(planned)
 
     def axes(self, asked: DrawGrid) -> list[Axis]:
-        """The axes, read. Raises RequestError, and BlendError for an adapter that is not in the library."""
+        """The parsed axes. Raises RequestError, and BlendError for an adapter that is not in the library."""
         axes = [named_axis(text, self._models.lora_dir) for text in asked.axes]
         check_axes(axes)
         return axes
 
     def estimate(self, asked: DrawGrid) -> tuple[int, float | None]:
-        """Pictures, and about how many seconds they take, by what was drawn lately; None where that says nothing.
+        """The number of pictures, and about how many seconds they take, judging by recent jobs; None if none compares.
 
-        Reads no adapter, so that it may be asked at every key. Raises as `axes`.
+        This reads no adapter, so that the page may call it on every keystroke. Raises what `axes` raises.
         """
         axes = self.axes(asked)
         count = math.prod(len(axis.values) for axis in axes)
@@ -90,10 +89,10 @@ class Grids:
         rates = [rate for job in done if (rate := self._rate(job, asked.model))]
         if not rates:
             return count, None
-        return count, min(rates) * _swept(asked, axes) * self._pixels(asked)  # the least: others had to compile
+        return count, min(rates) * _swept(asked, axes) * self._pixels(asked)  # the least: other jobs compiled
 
     def _rate(self, job: Job, model: str | None) -> float:
-        """Seconds for each step and pixel; 0 where it says nothing of this model."""
+        """Seconds per step and pixel; 0 if the job says nothing about this model."""
         try:
             asked: Draw = (DrawGrid if job.kind == "grid" else DrawOrder).model_validate(job.request)
             axes = self.axes(asked) if isinstance(asked, DrawGrid) else []
@@ -102,14 +101,14 @@ class Grids:
         seconds = [picture["seconds"] for picture in job.result["pictures"]]
         if asked.model != model or not all(seconds):
             return 0.0
-        every = statistics.median(seconds) * len(seconds)  # the first one may have had something to compile
+        every = statistics.median(seconds) * len(seconds)  # the first picture may include compiling
         return every / (_swept(asked, axes) * asked.count * self._pixels(asked))
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: sheet (a file's name), pictures (as of a drawing, with their phrases), warnings."""
         asked = DrawGrid.model_validate(job.request)
         pipe, axes = self._models.take(asked.model), self.axes(asked)
-        follow = _Follow(report, round(_swept(asked, axes, guidance=False)))
+        follow = _GridProgress(report, round(_swept(asked, axes, guidance=False)))
         pictures, warnings, used = dict[int, dict[str, Any]](), dict[str, None](), dict[Any, Any]()
 
         def there(number: int) -> Image.Image | None:
@@ -177,7 +176,7 @@ class Grids:
 
 
 def named_axis(text: str, lora_dir: Path | None) -> Axis:
-    """As `parse_axis`, of a stranger's text: adapters are names in `lora_dir`, never paths or patterns."""
+    """As `parse_axis`, for text from a client: adapters are names in `lora_dir`, never paths or patterns."""
     head, equals, rest = text.partition("=")
     if equals and head.strip() == "checkpoint":
         names = [checked_name(name.strip()) for name in rest.split(",") if name.strip()]
@@ -187,7 +186,7 @@ def named_axis(text: str, lora_dir: Path | None) -> Axis:
 
 
 def _swept(draw: Draw, axes: Sequence[Axis], *, guidance: bool = True) -> float:
-    """Steps of all pictures of a grid; guidance: those with guidance count twice."""
+    """The steps of all pictures of a grid; with `guidance`, a step with guidance counts twice."""
     values = {axis.argument or str(index): axis.values for index, axis in enumerate(axes)}
     own = {
         "steps": draw.steps or (len(draw.timesteps) if draw.timesteps else SETTINGS["steps"].default),
@@ -199,8 +198,8 @@ def _swept(draw: Draw, axes: Sequence[Axis], *, guidance: bool = True) -> float:
     return sum(steps) * sum(strengths) * passes * math.prod(len(others) for others in values.values())
 
 
-class _Follow:
-    """From pictures and their steps to the progress of the whole job. steps: of all pictures, about."""
+class _GridProgress:
+    """Turns pictures and their steps into the progress of the whole job. steps: of all pictures, about."""
 
     def __init__(self, report: Report, steps: int) -> None:
         self._report, self._steps = report, max(steps, 1)
@@ -209,18 +208,19 @@ class _Follow:
         self._first: float | None = None
 
     def picture(self, phrase: str, done: int, total: int) -> None:
-        """Another one begins. Raises Cancelled if the job shall end."""
+        """Report that another picture begins. Raises Cancelled if the job should end."""
         self._text = "the sheet" if done == total else f"picture {done + 1} of {total}: {phrase}"
         if not self._say(0, None):
             raise Cancelled("stopped between two pictures")
 
     def step(self, step: Step) -> bool:
+        """The callback for `Pipeline.generate`."""
         self._drawn += 1
         self._first = self._first or time.perf_counter()
-        return self._say(step.index + 1, _png(step.preview()))
+        return self._say(step.index + 1, encode(step.preview(), "png", {}))
 
     def done(self, steps: float) -> None:
-        """The picture is there, which took, or once took, so many steps."""
+        """Count a picture that is done, now or in an earlier attempt, with its steps."""
         self._done += steps
 
     def _say(self, steps: int, preview: bytes | None) -> bool:
@@ -229,9 +229,3 @@ class _Follow:
         if self._first is not None and self._drawn > 1:
             eta = (time.perf_counter() - self._first) / (self._drawn - 1) * (self._steps - now)
         return self._report(JobProgress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

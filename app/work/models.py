@@ -12,9 +12,12 @@ __all__ = ["Models"]
 
 
 class Models:
-    """The models that a server draws with, by name; the first one is drawn with where none is asked for.
+    """The models that a server draws with, by name. The graphs of at most one model are in memory.
 
-    lora_dir: where adapters are found. The graphs of one model at most are in memory.
+    Args:
+        folders: The model folders; the first one is the default.
+        lora_dir: Where adapters are found.
+        options: Further arguments of `Pipeline`.
     """
 
     def __init__(self, folders: Mapping[str, Path], lora_dir: Path | None, **options: Any) -> None:
@@ -25,21 +28,22 @@ class Models:
 
     @property
     def names(self) -> list[str]:
+        """All names, the default first."""
         return list(self._folders)
 
     def add(self, name: str, folder: Path) -> None:
-        """One more, such as one that was just converted."""
+        """Add a model, such as one that was just converted."""
         with self._lock:
             self._folders[name] = folder
 
     def remove(self, name: str) -> None:
-        """Forget a model, if it is there, and let its graphs go."""
+        """Forget a model, if it is known, and release its graphs."""
         with self._lock:
             self._folders.pop(name, None)
             self._open.pop(name, None)
 
     def folder(self, name: str | None = None) -> Path:
-        """Raises RequestError for an unknown name."""
+        """The folder of a model, by default of the first one. Raises RequestError for an unknown name."""
         name = name or self.names[0]
         folder = self._folders.get(name)
         if folder is None:
@@ -47,7 +51,10 @@ class Models:
         return folder
 
     def get(self, name: str | None = None) -> Pipeline:
-        """To check a request with; drawing is for `take`. Raises RequestError, and ModelError for a broken folder."""
+        """A pipeline to check requests with; `take` is for drawing.
+
+        Raises RequestError for an unknown name, and ModelError for a broken folder.
+        """
         name, folder = name or self.names[0], self.folder(name)
         with self._lock:
             if name not in self._open:
@@ -55,7 +62,7 @@ class Models:
             return self._open[name]
 
     def take(self, name: str | None = None) -> Pipeline:
-        """For the one worker: the graphs of other models are let go."""
+        """A pipeline to draw with, for the only worker that draws: the graphs of other models are released."""
         pipeline = self.get(name)
         with self._lock:
             self._open = {one: kept for one, kept in self._open.items() if kept is pipeline}

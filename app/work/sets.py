@@ -1,7 +1,7 @@
 """Data sets to train on, as page and REST edit them: flat folders of pictures, each with its caption in a text file.
 
-sets/NAME/         000.png, 000.txt, and 000-masklabel.png where only a part counts
-sets/.bin/NAME/    what was dropped
+sets/NAME/         000.png, 000.txt, and 000-masklabel.png if only a part of the picture counts
+sets/.bin/NAME/    dropped pictures
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorablend.adapters.errors import DataError, NotFoundError, RequestError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 from lorablend.app.files import clean_name
 from lorablend.app.work.sets_add import KEPT, TEXT, keep, notes_of, read, receive, stem_of, write_text
@@ -31,13 +32,13 @@ from lorablend.train.data.pictures import SUFFIXES, load_upright
 __all__ = ["Added", "SetFacts", "SetPicture", "Sets"]
 
 _BIN = ".bin"
-_ADDING = ".adding-"  # what comes or goes; removed at the next start where this process does not get to it
+_ADDING = ".adding-"  # of folders for files that come or go; removed at the next start after a kill
 _LONGEST_CAPTION = 20_000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
-    """captions: pictures that have one. dropped: pictures in the set's bin."""
+    """A data set in numbers. captions: pictures that have a caption. dropped: pictures in the set's bin."""
 
     name: str
     pictures: int
@@ -47,7 +48,7 @@ class SetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class SetPicture:
-    """file: its name in the set. caption: "" where there is none; each line is an alternative."""
+    """A picture of a data set. file: its name in the set. caption: each line is an alternative, "" for none."""
 
     file: str
     caption: str
@@ -55,54 +56,58 @@ class SetPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """files: names of the new pictures. notes: what should be known of them, for people."""
+    """What was added to a set. files: the names of the new pictures. notes: what a person should know about them."""
 
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 class Sets:
-    """The data sets in `folder`, which is made with the first of them. For any number of threads of one process.
+    """The data sets in a folder, which is made with the first of them. For any number of threads of one process.
 
-    Names of sets and of pictures are looked up in lists, and never taken for paths; RequestError where there is none.
-    looked_at: the set and the picture that the page showed last, so that it goes on there in another tab.
+    Names of sets and of pictures are looked up in lists and never taken for paths; NotFoundError for an unknown one.
+
+    Attributes:
+        looked_at: The set and the picture that the page showed last, so that another tab goes on there.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self.looked_at: tuple[str, str] | None = None
-        for left in folder.glob(f"{_ADDING}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for part in folder.glob(f"{_ADDING}*"):  # of a process that was killed
+            shutil.rmtree(part, ignore_errors=True)
 
     def names(self) -> list[str]:
+        """The names of all sets, sorted."""
         if not self._folder.is_dir():
             return []
-        found = [path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        return sorted(found, key=str.casefold)
+        names = [path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return sorted(names, key=str.casefold)
 
     def folder(self, name: str) -> Path:
-        """Where a set lies."""
+        """The folder of a set."""
         names = self.names()
         if name not in names:
             raise NotFoundError(f"there is no data set {shown(name)!r}; there are {', '.join(names) or 'none yet'}")
         return self._folder / name
 
     def facts(self, name: str) -> SetFacts:
+        """A set in numbers."""
         pictures = self.pictures(name)
         captions = sum(bool(picture.caption) for picture in pictures)
         return SetFacts(name=name, pictures=len(pictures), captions=captions, dropped=len(self.dropped(name)))
 
     def pictures(self, name: str) -> list[SetPicture]:
-        """All of a set, by name."""
+        """All pictures of a set, by name."""
         return [SetPicture(file=path.name, caption=_caption(path)) for path in _files(self.folder(name))]
 
     def path(self, name: str, file: str) -> Path:
-        """Where a picture lies."""
+        """The path of a picture."""
         return _find(self.folder(name), file, f"the data set {name}")
 
     def set_caption(self, name: str, file: str, caption: str) -> None:
-        """ "" leaves the picture without a caption. Raises RequestError for a text that is far too long."""
+        """Set the captions of a picture; "" removes them. Raises RequestError for a text that is far too long."""
         if len(caption) > _LONGEST_CAPTION:
             raise RequestError(f"{file}: the caption has {len(caption):,} characters; {_LONGEST_CAPTION:,} at most")
         with self._lock:
@@ -112,25 +117,25 @@ class Sets:
         """Move a picture, and what belongs to it, to the set's bin."""
         with self._lock:
             path = self.path(name, file)
-            os.utime(path)  # the bin is in the order of the drops
+            os.utime(path)  # the bin is sorted by the time of the drop
             _move(path, self._bin(name))
 
     def dropped(self, name: str) -> list[str]:
-        """What is in a set's bin, the last drop first."""
+        """The names of the pictures in a set's bin, the last drop first."""
         paths = _files(self._bin(self.folder(name).name))
         return [path.name for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
 
     def restore(self, name: str, file: str) -> None:
-        """Take a picture back out of the bin."""
+        """Take a picture out of the bin."""
         with self._lock:
             folder = self.folder(name)
             _move(_find(self._bin(name), file, f"the bin of the data set {name}"), folder)
 
     def remove(self, name: str) -> None:
-        """Delete a set with its bin, for good. What is trained on it goes on: a training has its own pictures."""
+        """Delete a set with its bin, for good. A running training goes on, because it has links of its own."""
         with self._lock:
             gone = self._folder / f"{_ADDING}{uuid.uuid4().hex}"
-            self.folder(name).rename(gone)  # at once, so that no half of it is ever found
+            self.folder(name).rename(gone)  # in one step, so that half a set is never found
             if self._bin(name).exists():
                 self._bin(name).rename(gone / _BIN)
             if self.looked_at and self.looked_at[0] == name:
@@ -138,31 +143,30 @@ class Sets:
         shutil.rmtree(gone, ignore_errors=True)
 
     def mosaic(self, name: str, sheet: int = 0) -> bytes:
-        """A PNG of all pictures with their captions, small; the `sheet`th of them where one does not hold them all."""
+        """A PNG of all pictures with their captions, small; a large set has several such sheets."""
         paths = _files(self.folder(name))[sheet * PER_SHEET :][:PER_SHEET]
         if sheet < 0 or not paths:
-            raise RequestError(f"the data set {name} has no sheet {sheet}; they begin at 0")
+            raise RequestError(f"the data set {name} has no sheet {sheet}; the first one is 0")
         tiles = [(lambda path=path: load_upright(path), _caption(path) or f"{path.name}: no caption") for path in paths]
         buffer = io.BytesIO()
         draw_sheet(tiles).save(buffer, "PNG")
         return buffer.getvalue()
 
     def sheets(self, name: str) -> int:
-        """How many sheets `mosaic` has."""
+        """The number of sheets of `mosaic`."""
         return -(-len(_files(self.folder(name))) // PER_SHEET)
 
     def link(self, name: str, folder: Path) -> None:
-        """The set as it is now in a new folder; what is edited later does not reach it, and the disk holds it once."""
-        work = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        work.mkdir(parents=True)
-        with self._lock:
+        """Link the set, as it is now, to a new folder, which later edits do not reach."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder) as work, self._lock:
+            work.mkdir()
             for path in self.folder(name).iterdir():
                 if path.is_file() and not path.name.startswith("."):
                     try:
                         os.link(path, work / path.name)
-                    except OSError:  # another disk, or one that has no links
+                    except OSError:  # another disk, or a file system without links
                         shutil.copyfile(path, work / path.name)
-        os.replace(work, folder)
 
     def add(
         self,
@@ -170,12 +174,17 @@ class Sets:
         files: Iterable[tuple[str, BinaryIO]],
         progress: Callable[[int, int], object] | None = None,
     ) -> Added:
-        """Take pictures into a set, which is made if it is not there: all of them, or none where one is bad.
+        """Add pictures to a set: all of them, or none if one is bad.
 
-        files: (name, content) of pictures and of the .txt files that caption them, by the same name, or one archive in
-        any layout that is trained on; texts alone caption what is there. progress: pictures done, of so many.
+        Args:
+            name: The set, which is made if it does not exist.
+            files: Names and contents of pictures, and of .txt files of the same names with their captions; or of one
+                archive in any layout that can be trained on. Text files alone caption pictures of the set.
+            progress: Called with the number of pictures that are done, and of all.
 
-        Raises RequestError for a name that cannot be one, DataError with the names of the files that are bad.
+        Raises:
+            RequestError: The name cannot be a set's name.
+            DataError: Some files are bad; the message names them.
         """
         if not name or name != clean_name(name):
             raise RequestError(
@@ -183,20 +192,20 @@ class Sets:
             )
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=_ADDING, dir=self._folder) as work:
-            came, ready = Path(work) / "data", Path(work) / "ready"  # "data" captions nothing
+            came, ready = Path(work) / "data", Path(work) / "ready"  # a folder called "data" captions nothing
             came.mkdir()
             ready.mkdir()
             archive = receive(files, came)
-            texts, found = {}, None
+            texts, dataset = {}, None
             if archive:
-                found = read(unpack(archive, Path(work) / "unpacked" / "data"))
+                dataset = read(unpack(archive, Path(work) / "unpacked" / "data"))
             else:
                 texts = self._lone_texts(name, came)
                 if any(path.suffix.lower() in SUFFIXES for path in came.iterdir()):
-                    found = read(came)
+                    dataset = read(came)
                 elif not texts:
-                    raise DataError("there is no picture among the files; send pictures, with .txt files or without")
-            examples = list(dict.fromkeys(found.examples)) if found else []
+                    raise DataError("there is no picture among the files; send pictures, with or without .txt files")
+            examples = list(dict.fromkeys(dataset.examples)) if dataset else []
             for index, example in enumerate(examples):
                 keep(example, ready / str(index))
                 if progress:
@@ -206,10 +215,10 @@ class Sets:
                 stems = self._settle(name, [stem_of(example.path) for example in examples], ready)
                 for path, text in texts.items():
                     write_text(path, text)
-        return Added(files=tuple(stems), notes=notes_of(found))
+        return Added(files=tuple(stems), notes=notes_of(dataset))
 
     def _settle(self, name: str, stems: list[str], ready: Path) -> list[str]:
-        """Give pictures their places: those of the bin may come back, so their names are taken too."""
+        """Move pictures into the set; names in the bin count as taken, because those pictures may come back."""
         folder = self._folder / name
         taken = {path.stem.casefold() for place in (folder, self._bin(name)) for path in _files(place)}
         names: list[str] = []
@@ -226,14 +235,14 @@ class Sets:
         return names
 
     def _lone_texts(self, name: str, came: Path) -> dict[Path, str]:
-        """Captions for pictures that the set has already: their files, and what they will say."""
+        """Captions for pictures that the set has already: paths of the text files, and their new content."""
         stems = {path.stem for path in came.iterdir() if path.suffix.lower() in SUFFIXES}
         here = {path.stem: path for path in _files(self._folder / name)}
         texts: dict[Path, str] = {}
         for path in sorted(came.iterdir()):
             if path.suffix.lower() == TEXT and path.stem not in stems:
                 if stem_of(path) not in here:
-                    raise DataError(f"{shown(path.name)} belongs to no picture; send a picture of that name too")
+                    raise DataError(f"{shown(path.name)} belongs to no picture; send a picture of the same name too")
                 texts[here[stem_of(path)].with_suffix(TEXT)] = "\n".join(read_captions(read_text(path, path.name)))
         return texts
 
@@ -242,7 +251,7 @@ class Sets:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name; no links, no masks, nothing hidden."""
+    """The pictures of a folder, by name, without links, masks and hidden files."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -264,13 +273,13 @@ def _find(folder: Path, file: str, where: str) -> Path:
 
 
 def _move(path: Path, folder: Path) -> None:
-    """A picture and what belongs to it; the picture first, for it is what counts."""
+    """Move a picture, then its caption and mask, to a folder."""
     if (folder / path.name).exists():
         raise RequestError(f"{path.name} is there already; rename one of the two")
     folder.mkdir(parents=True, exist_ok=True)
-    for one in (path, path.with_suffix(TEXT), path.with_name(f"{path.stem}{MASK}.png")):
-        if one.is_file():
-            os.replace(one, folder / one.name)
+    for part in (path, path.with_suffix(TEXT), path.with_name(f"{path.stem}{MASK}.png")):
+        if part.is_file():
+            os.replace(part, folder / part.name)
 
 
 def _caption(path: Path) -> str:

@@ -1,12 +1,10 @@
-"""What is sent for a data set, taken in: names that are names, pictures that are sound, captions as text."""
+"""Files that are sent for a data set: names are made safe, pictures checked, captions read."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
-import uuid
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import BinaryIO
 from PIL import Image, ImageOps
 
 from lorablend.adapters.errors import DataError
+from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import listed, shown
 from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
@@ -27,58 +26,63 @@ from lorablend.train.data.pictures import SUFFIXES, load_upright
 
 __all__ = ["KEPT", "TEXT", "keep", "notes_of", "read", "receive", "stem_of", "write_text"]
 
-KEPT = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}  # what browsers show; the rest becomes PNG
+KEPT = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}  # what browsers show; other kinds become PNG
 TEXT = ".txt"
 
 
 def receive(files: Iterable[tuple[str, BinaryIO]], folder: Path) -> Path | None:
-    """Write the files to a folder under names that are names; the archive, if it is one."""
-    for theirs, content in files:
-        suffix = next((one for one in (*SUFFIXES, TEXT, *ARCHIVES) if theirs.strip(" .").lower().endswith(one)), None)
+    """Write the files to a folder under safe names; returns the archive, if the files are one.
+
+    Raises DataError for a kind of file that is not taken, for two files of one name, and for an archive among others.
+    """
+    for given, content in files:
+        suffix = next((end for end in (*SUFFIXES, TEXT, *ARCHIVES) if given.strip(" .").lower().endswith(end)), None)
         if suffix is None:
             kinds = "PNG, JPEG, WebP and other pictures, .txt files, or one .zip or .tar"
-            raise DataError(f"{shown(theirs)} is of a kind that is not taken; send {kinds}")
-        # The stem alone, for a long name is cut at its end.
-        name = (clean_name(theirs.strip(" .")[: -len(suffix)]) or "picture") + suffix
+            raise DataError(f"{shown(given)} is not of a kind that is taken; send {kinds}")
+        # The stem alone, because a long name is cut at its end.
+        name = (clean_name(given.strip(" .")[: -len(suffix)]) or "picture") + suffix
         if (folder / name).exists():
-            raise DataError(f"{shown(name)} is there twice; give one of the two another name")
+            raise DataError(f"{shown(name)} appears twice; give one of the two another name")
         with (folder / name).open("xb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
     paths = list(folder.iterdir())
     archives = [path for path in paths if path.name.lower().endswith(ARCHIVES)]
     if archives and len(paths) > 1:
-        raise DataError(f"{shown(archives[0].name)} is an archive; send it alone")
+        raise DataError(f"{shown(archives[0].name)} is an archive; send it by itself")
     return archives[0] if archives else None
 
 
 def read(folder: Path) -> DataSet:
-    """What is in a folder. Raises DataError with the name of everything that is bad."""
+    """The data set in a folder. Raises DataError that names every bad file."""
     try:
-        found = find_examples(folder)
+        dataset = find_examples(folder)
     except DataError as error:
         raise DataError(without_folders(str(error), (folder,))) from error
-    if found.problems:
-        count = f"{len(found.problems)} problems: " if len(found.problems) > 1 else ""
-        raise DataError(count + " | ".join(found.problems))
-    return found
+    if dataset.problems:
+        count = f"{len(dataset.problems)} problems: " if len(dataset.problems) > 1 else ""
+        raise DataError(count + " | ".join(dataset.problems))
+    return dataset
 
 
-def notes_of(found: DataSet | None) -> tuple[str, ...]:
-    if found is None:
+def notes_of(dataset: DataSet | None) -> tuple[str, ...]:
+    """What a person should know about the files that were sent."""
+    if dataset is None:
         return ()
-    repeated = [found.name(example.path) for example in found.examples if example.repeats != 1]
+    repeated = [dataset.name(example.path) for example in dataset.examples if example.repeats != 1]
     lost = [f"{listed(repeated, 'picture')}: repeats are not kept here"] if repeated else []
-    return (found.layout, *found.notes, *lost)
+    return (dataset.layout, *dataset.notes, *lost)
 
 
 def keep(example: Example, folder: Path) -> None:
-    """A picture, its captions and its mask in a folder of their own, called "picture".
+    """Write a picture, its captions and its mask to a new folder, each named "picture".
 
-    A camera's largest are scaled down to `MAX_PIXELS`: more than any training sees, and what a browser still shows.
+    A picture larger than `MAX_PIXELS` is scaled down to it: that is more than any training uses, and a browser can
+    still show it.
     """
     folder.mkdir()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size was checked when it was read
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is checked already
         with Image.open(example.path) as picture:
             suffix, pixels = KEPT.get(picture.format or ""), picture.width * picture.height
     scaled: tuple[int, int] | None = None
@@ -101,20 +105,16 @@ def keep(example: Example, folder: Path) -> None:
 
 
 def stem_of(path: Path) -> str:
-    """A name for a picture, without a point in it: "a.png.txt" would be another picture's caption."""
+    """A name for a picture without a dot in it: "a.png.txt" would be another picture's caption."""
     stem = re.sub(f"({MASK})+$", "", clean_name(path.stem).replace(".", "_"))
     return stem or "picture"
 
 
 def write_text(path: Path, text: str) -> None:
-    """The captions in a text; no file for none."""
+    """Write the captions in a text to a file; without captions, delete the file."""
     lines = read_captions(text)
     if not lines:
         path.unlink(missing_ok=True)
         return
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with atomic_write(path) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

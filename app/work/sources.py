@@ -1,4 +1,4 @@
-"""What can be converted: names of what lies ready on the server's machine, and ids on the Hugging Face Hub."""
+"""What can be converted: sources on the server's machine, by name, and ids on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -18,36 +18,51 @@ _FILE_BYTES = {"fp16": 2, "int8": 1, "fp32": 4}  # per parameter, in the files
 
 
 class Sources:
-    """places: folders whose diffusers folders and .safetensors checkpoints can be named, and nothing else of them."""
+    """The diffusers folders and .safetensors checkpoints in some folders, which clients may name.
+
+    Args:
+        places: The folders. Nothing else in them can be named.
+    """
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = tuple(places)
 
     def names(self) -> list[str]:
-        """What lies ready."""
+        """The names of all sources, sorted."""
         return sorted({path.name for path in self._convertible()}, key=str.casefold)
 
     def find(self, text: str) -> Path | str:
-        """What lies ready by that name, or the id on the Hub that it is. Raises RequestError."""
+        """The path of the source of that name, or the text itself if it is an id on the Hub. Raises RequestError."""
         if _HUB_ID.fullmatch(text) and ".." not in text and not text.endswith(_CHECKPOINT):
             if Path(text).exists():  # `lorablend convert` would take the folder
-                raise RequestError(f"{text} is a folder where the server was started, too; start it in another one")
+                raise RequestError(
+                    f"{text} is also a folder where the server was started; start the server in another folder"
+                )
             return text
         return self.local(text)
 
     def local(self, name: str) -> Path:
-        """What lies ready by that name, found in the list, so that none is ever a path. Raises RequestError."""
+        """The path of the source of that name, which is looked up in a list and never taken for a path.
+
+        Raises RequestError.
+        """
         for path in self._convertible():
             if path.name == name:
                 return path
-        there = f"there are {', '.join(self.names())}" if self.names() else "put it into sources, in its data folder"
-        raise RequestError(f"{shown(name)} is no Hugging Face id (owner/name) and does not lie on the server; {there}")
+        choice = f"there are {', '.join(self.names())}" if self.names() else "put it into sources, in its data folder"
+        raise RequestError(f"{shown(name)} is not a Hugging Face id (owner/name) or a source on the server; {choice}")
 
     def needed(self, text: str, weights: str, config: str | None) -> int:
-        """Bytes on disk of what it is converted to, about; 0 for what is on the Hub, which its conversion looks up.
+        """About how many bytes the converted model takes on disk; 0 for ids on the Hub, whose size the job looks up.
 
-        weights: fp16, int8 or fp32. config: for a checkpoint, a diffusers folder that lies ready. Raises RequestError,
-        and ModelError for what is not complete.
+        Args:
+            text: As in `find`.
+            weights: fp16, int8 or fp32.
+            config: For a checkpoint: the name of a diffusers folder among the sources.
+
+        Raises:
+            RequestError: There is no such source.
+            ModelError: The source is incomplete.
         """
         source = self.find(text)
         if config is not None and (isinstance(source, str) or source.suffix != _CHECKPOINT):
@@ -62,7 +77,7 @@ class Sources:
             checkpoint_family(source)
             parameters = {"all": source.stat().st_size // 2}  # as fp16
         needed = sum(parameters.values()) * _FILE_BYTES[weights]
-        # The largest network is there in fp16 too until it is compressed.
+        # Until it is compressed, the largest network is on disk in fp16 too.
         return needed + (2 * max(parameters.values()) if weights == "int8" else 0)
 
     def _convertible(self) -> Iterator[Path]:
@@ -70,7 +85,7 @@ class Sources:
             try:
                 paths = sorted(place.iterdir())
                 found = [path for path in paths if not path.name.startswith(".") and _is_convertible(path)]
-            except OSError:  # not there, or not for us to read
+            except OSError:  # it does not exist, or may not be read
                 continue
             yield from found
 

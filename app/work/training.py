@@ -1,6 +1,6 @@
-"""Training as a job: checked when it is asked for, done by `lorablend train` in a process of its own.
+"""Training as a job: checked when it is submitted, done by `lorablend train` in a process of its own.
 
-trainings/NAME.toml          what was asked for
+trainings/NAME.toml          its settings
 trainings/NAME.training/     the pictures as they were, checkpoints, samples and the log; the last two stay
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lorablend.adapters.errors import Cancelled, NotFoundError, RequestError, ResumeError, TrainError
-from lorablend.adapters.files.atomic import part_of
+from lorablend.adapters.files.atomic import atomic_write, part_of
 from lorablend.adapters.wording import shown
 from lorablend.app.files import check_name, drop_parts, move_in, place_of
 from lorablend.app.jobs.channel import Stage, TrainStep
@@ -45,13 +45,13 @@ __all__ = ["Loss", "Training"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SAMPLES = re.compile(r"samples-(\d+)\.png")
-_WAIT = 0.3  # seconds between two looks at the lock
-_POINTS = 500  # of a curve, at most
+_WAIT = 0.3  # seconds between two attempts to take the lock
+_POINTS = 500  # of a curve at most
 
 
 @dataclass(frozen=True)
 class Loss:
-    """smoothed: of about the last fifty steps."""
+    """One point of a curve. smoothed: the loss over about the last fifty steps."""
 
     step: int
     loss: float
@@ -59,47 +59,46 @@ class Loss:
 
 
 class Training:
-    """The runner of jobs of the kind "train", whose request is a `Train`; all that they need is below `data`."""
+    """The runner of jobs of the kind "train", whose order is a `Train`; all its files are below `data`."""
 
     def __init__(self, data: Path, sets: Sets, models: Models, jobs: Jobs) -> None:
         self._folder, self._sources = data / "trainings", data / "sources"
         self._sets, self._models, self._jobs = sets, models, jobs
         self._submitting = threading.Lock()
-        for left in self._folder.glob(".*"):  # put aside by a process that was killed
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+        for path in self._folder.glob(".*"):  # put aside by a process that was killed
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
-    # Asking
+    # Orders
 
     def check(self, train: Train) -> tuple[str, ...]:
-        """What would be done, in lines for people.
+        """Lines for people that say what would be done.
 
-        Raises what `prepare_run` raises, and RequestError for a name that is taken and a model that is not known here.
+        Raises what `prepare_run` raises, and RequestError for a name that is taken or a model that is unknown here.
         """
         config = self._config(train, self._set(train.set))
         self._check_name(config.out.stem)
         if not self._sets.pictures(train.set):
             raise RequestError(f"the data set {train.set} has no pictures; add some")
-        if config.out.exists() and not train.anew:  # only its way into the library failed
+        if config.out.exists() and not train.anew:  # it is trained, but could not be moved into the library
             if self._settings(config).read_text(encoding="utf-8") != _with_own_data(config, train).to_toml():
-                raise RequestError(f"{config.out.stem} is trained with other settings; give those, or start over")
-            return (f"{config.out.stem} is trained already, and goes into the library as it is",)
+                raise RequestError(f"{config.out.stem} was trained with other settings; give those, or start over")
+            return (f"{config.out.stem} is trained already, and is added to the library as it is",)
         self._folder.mkdir(parents=True, exist_ok=True)
-        found = [] if train.anew else find_checkpoints(config.folder)
-        if train.anew:  # checked as if nothing were there
+        checkpoints = [] if train.anew else find_checkpoints(config.folder)
+        if train.anew:  # checked as if there were no earlier training
             config = config.model_copy(update={"out": self._folder / f"{uuid.uuid4().hex}.safetensors"})
         if _HUB_ID.fullmatch(config.model) and not _is_downloaded(config.model):
             return self._check_data(config)
         try:
-            run = prepare_run(config, resume=bool(found))
+            run = prepare_run(config, resume=bool(checkpoints))
         except ResumeError as error:
             raise TrainError(f"{error.message}, or start over") from error
-        goes_on = [f"goes on after step {_step(found[-1])}, where it was stopped"] if found else []
+        goes_on = [f"goes on after step {_step(checkpoints[-1])}, where it was stopped"] if checkpoints else []
         return (*run.preflight.lines, *goes_on)
 
     def submit(self, train: Train, client: str = "") -> Job:
-        """Queue a training. It goes on from the checkpoint of a stopped one of the same name and settings,
-        learning rates apart.
+        """Queue a training. A stopped one of the same name and settings goes on; learning rates may differ.
 
         Raises what `check` raises, and QueueFullError.
         """
@@ -107,60 +106,63 @@ class Training:
             self.check(train)
             config = self._config(train, self._folder)
             self._check_idle(config.out.stem)
-            asked = train.model_copy(update={"name": config.out.stem, "anew": False})
+            order = train.model_copy(update={"name": config.out.stem, "anew": False})
             if not train.anew:
-                return submit_order(self._jobs, asked, client)
+                return submit_order(self._jobs, order, client)
             with _put_aside((config.folder, config.out), self._folder / f".{uuid.uuid4().hex}"):
-                return submit_order(self._jobs, asked, client)
+                return submit_order(self._jobs, order, client)
 
     def remove_set(self, name: str) -> None:
-        """Delete a data set for good. Raises RequestError where there is none, and where a training waits for it."""
+        """Delete a data set for good.
+
+        Raises NotFoundError if there is none of that name, and RequestError while a training waits for it.
+        """
         for job, order in self._active():
             if job.state == "queued" and order.set == name:
                 raise RequestError(f"job {job.number} waits for the data set {name}; stop it first")
         self._sets.remove(name)
 
     def remove(self, name: str) -> None:
-        """Delete what a training left: checkpoints, samples, its log. What came of it stays in the library.
+        """Delete a training's checkpoints, samples and log. Its adapter stays in the library.
 
-        An adapter that did not come into the library goes too: see `is_kept`. Raises RequestError where there is no
-        training of that name, and while it waits or runs.
+        An adapter that could not be moved into the library is deleted too, see `is_kept`. Raises NotFoundError if
+        there is no training of that name, and RequestError while it waits or runs.
         """
         with self._submitting:
             if name not in self.names():
                 raise NotFoundError(f"there is no training {name[:80]!r}")
             self._check_idle(name)
-            left = (self._place(name), self._folder / f"{name}.toml", self._folder / f"{name}.safetensors")
-            with _put_aside(left, self._folder / f".{uuid.uuid4().hex}"):
+            paths = (self._place(name), self._folder / f"{name}.toml", self._folder / f"{name}.safetensors")
+            with _put_aside(paths, self._folder / f".{uuid.uuid4().hex}"):
                 pass
 
     def is_kept(self, name: str) -> bool:
-        """Whether the training's folder has an adapter whose way into the library failed."""
+        """Whether there is a trained adapter that could not be moved into the library."""
         return (self._folder / f"{check_name(name)}.safetensors").exists()
 
     def names(self) -> list[str]:
-        """Of all trainings that wait, or have begun, whatever became of them."""
+        """The names of all trainings that wait or have begun, whatever became of them."""
         begun = {path.stem for path in self._folder.glob("*.training") if not path.name.startswith(".")}
         return sorted(begun.union(order.name for _, order in self._active()))
 
     def resumable(self, name: str) -> int | None:
-        """The step from which a training that was stopped would go on; None where there is nothing to go on from."""
-        found = find_checkpoints(self._place(name))
-        return _step(found[-1]) if found else None
+        """The step after which a stopped training would go on; None if there is nothing to go on from."""
+        checkpoints = find_checkpoints(self._place(name))
+        return _step(checkpoints[-1]) if checkpoints else None
 
     def losses(self, name: str) -> list[Loss]:
-        """The curve of a training, the newest step last; some hundred points of a long one."""
+        """The curve of a training, the newest step last; a long one is thinned to some hundred points."""
         lines = [line for line in read_log(self._place(name)) if "loss" in line]
         every = -(-len(lines) // _POINTS) or 1
-        kept = lines[::-every][::-1]
-        return [Loss(line["step"], float(line["loss"]), float(line["loss_smoothed"])) for line in kept]
+        thinned = lines[::-every][::-1]
+        return [Loss(line["step"], float(line["loss"]), float(line["loss_smoothed"])) for line in thinned]
 
     def samples(self, name: str) -> list[tuple[int, Path]]:
-        """(step, PNG) of each sheet of samples, the newest last: left without the adapter, right with it."""
-        found = ((_SAMPLES.fullmatch(path.name), path) for path in sorted(self._place(name).glob("samples-*.png")))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        """The step and PNG of each sheet of samples, the newest last: left without the adapter, right with it."""
+        paths = ((_SAMPLES.fullmatch(path.name), path) for path in sorted(self._place(name).glob("samples-*.png")))
+        return sorted((int(match[1]), path) for match, path in paths if match)
 
-    # Doing
+    # The job
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: adapter (its name in the library), steps, loss (smoothed, at the end)."""
@@ -170,7 +172,7 @@ class Training:
         lock = self._folder / "lock"
         _wait_for(lock, report)
         target = self._library() / place_of(config.out.stem, with_config=False)
-        # Where the program ended right before the job did, what is left to do is less.
+        # After a kill right before the end of the job, only the last steps are still to be done.
         is_there = job.attempts > 1 and target.exists() and config.folder.exists() and not config.data.exists()
         if not config.out.exists() and not is_there:
             self._check_name(config.out.stem)
@@ -190,9 +192,8 @@ class Training:
             shutil.rmtree(config.folder, ignore_errors=True)
             self._sets.link(train.set, config.data)
         settings = self._settings(config)
-        part = settings.with_name(f".{settings.name}")
-        part.write_text(config.to_toml(), encoding="utf-8")
-        os.replace(part, settings)
+        with atomic_write(settings) as part:
+            part.write_text(config.to_toml(), encoding="utf-8")
         arguments = ["train", "--config", str(settings), *(["--resume"] if resume else [])]
         run_child(arguments, lock, report, JobProgress(step=0, steps=0, text="getting ready"), _progress_of)
 
@@ -215,7 +216,7 @@ class Training:
             raise RequestError(error.message) from error
 
     def _base(self, model: str | None) -> str:
-        """What the trainer calls the base model. No client names a path of this machine."""
+        """The base model for the trainer. Clients cannot name a path of this machine."""
         is_demo = self._models.folder().resolve() == model_dir().resolve()
         if model == "demo" or (model is None and is_demo):
             return "demo"
@@ -224,17 +225,17 @@ class Training:
             return str(sources[model])
         if model and _HUB_ID.fullmatch(model) and not model.endswith(".safetensors") and not Path(model).exists():
             return model
-        problem = "there is no base model" if model is None else f"{shown(model)!r} is no base model that is known here"
-        there = f", or one of the folder sources: {', '.join(sorted(sources))}" if sources else ""
-        raise RequestError(f"{problem}; give model as a Hugging Face id such as owner/name{there}")
+        problem = "no base model is given" if model is None else f"{shown(model)!r} is not a known base model"
+        choice = f", or one of the folder sources: {', '.join(sorted(sources))}" if sources else ""
+        raise RequestError(f"{problem}; give model as a Hugging Face id such as owner/name{choice}")
 
     def _check_name(self, name: str) -> None:
-        """Raise RequestError where the library has an adapter of that name, or takes none."""
+        """Raise RequestError if the library has an adapter of that name, or takes no adapters."""
         if os.path.lexists(self._library() / place_of(name, with_config=False)):
             raise RequestError(f"{name}: an adapter of that name is in the library; choose another name")
 
     def _check_idle(self, name: str) -> None:
-        """Raise RequestError where a training of that name waits or runs."""
+        """Raise RequestError if a training of that name waits or runs."""
         for job, order in self._active():
             if order.name == name:
                 raise RequestError(f"{name} is being trained by job {job.number}; stop it first")
@@ -255,13 +256,13 @@ class Training:
         return folder
 
     def _check_data(self, config: TrainConfig) -> tuple[str, ...]:
-        """What can be known before a model is downloaded, which takes longer than a request may."""
+        """Check what can be checked before a model is downloaded, which takes longer than a request may."""
         require_extra("train")
         dataset = find_examples(config.data, trigger=config.trigger)
         check_files(dataset)
         check_captions(dataset)
         notes = [f"note: {note}" for note in dataset.notes]
-        return (dataset.layout, *notes, f"{config.model} is downloaded first; only then it is known whether it fits")
+        return (dataset.layout, *notes, f"{config.model} is downloaded first; only then can it be checked")
 
     def _settings(self, config: TrainConfig) -> Path:
         return self._folder / f"{config.out.stem}.toml"
@@ -280,15 +281,15 @@ def _progress_of(message: Stage | TrainStep) -> JobProgress:
 
 @contextmanager
 def _put_aside(paths: Sequence[Path], folder: Path) -> Iterator[None]:
-    """Delete the paths when the block is done; where it fails they are as they were."""
+    """Delete the paths at the end of the block; if it fails, they stay as they were."""
     folder.mkdir()
-    there = [path for path in paths if path.exists()]
-    for path in there:
+    existing = [path for path in paths if path.exists()]
+    for path in existing:
         os.replace(path, folder / path.name)
     try:
         yield
     except BaseException:
-        for path in there:
+        for path in existing:
             os.replace(folder / path.name, path)
         raise
     finally:
@@ -296,7 +297,7 @@ def _put_aside(paths: Sequence[Path], folder: Path) -> Iterator[None]:
 
 
 def _wait_for(lock: Path, report: Report) -> None:
-    """Until the child of a server that was killed has written its checkpoint. Raises Cancelled."""
+    """Wait until the child of a killed server has written its checkpoint. Raises Cancelled."""
     while True:
         try:
             FileLock(lock).acquire(timeout=_WAIT).lock.release()
@@ -307,14 +308,14 @@ def _wait_for(lock: Path, report: Report) -> None:
 
 
 def _with_own_data(config: TrainConfig, train: Train) -> TrainConfig:
-    """With the pictures that are linked for this training, which later edits of the set do not reach."""
+    """The configuration with the pictures linked for this training, which later edits of the set do not reach."""
     return config.model_copy(update={"data": config.folder / "data" / train.set})
 
 
 def _settle(made: Path, target: Path) -> None:
-    """Copy a file into the library, which may lie on another disk; one with the same bytes may be there already.
+    """Copy a file into the library, which may be on another disk. A file with the same bytes may be there already.
 
-    Raises RequestError where another has its name.
+    Raises RequestError if another file has its name.
     """
     drop_parts(target.parent)
     part = part_of(target)

@@ -1,4 +1,4 @@
-"""Twelve looks for a drawn scene. A style takes the scene's layers, not its pixels, and a seed for what is random."""
+"""Twelve styles for a drawn scene. A style is given the scene's layers, not its pixels, and a seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lorablend.demo.styles.watercolour import watercolour
 __all__ = ["COLOURLESS_STYLES", "STYLES", "UNSEEN_STYLES", "Style"]
 
 Style = Callable[[Sequence[Layer], int], Array]
-"""(layers, seed) -> the picture, sRGB 0 to 1, [size, size, 3]; the same arguments give the same bytes."""
+"""Draws layers with a seed: sRGB 0 to 1, [size, size, 3]; the same arguments give the same bytes."""
 
 STYLES: Mapping[str, Style] = MappingProxyType(
     {
@@ -43,7 +43,7 @@ STYLES: Mapping[str, Style] = MappingProxyType(
 )
 
 UNSEEN_STYLES = ("paper", "knit")
-"""Kept from the training of the demo model, its VAE and adapters, to show that an adapter can learn them."""
+"""Not used to train the demo model, its VAE and adapters, to show that an adapter can learn them."""
 
 COLOURLESS_STYLES = ("blueprint", "pencil")
-"""Drawn in one colour: the object's own cannot be read from the picture."""
+"""Styles that do not show the object's own colour."""

@@ -18,7 +18,7 @@ def blueprint(layers: Sequence[Layer], seed: int) -> Array:
     layers = bare(layers)
     size, scale = layers[0].mask.shape[0], unit(layers)
     x, y = grid(size)
-    # Of the time of day there is a hint: the paper is a little darker where the scene is.
+    # The paper is a little darker where the scene is, as a hint of the time of day.
     tone = grey(paint(layers)) - 0.5
     canvas = _PAPER * (0.92 + 0.16 * noise(random, size, 64))[..., None] + 0.13 * tone[..., None]
 
@@ -34,7 +34,7 @@ def blueprint(layers: Sequence[Layer], seed: int) -> Array:
 
 
 def _comb(along: Array, step: float, width: float, scale: float) -> Array:
-    """Lines of this width every so many units."""
+    """Lines of this width at this distance, in units."""
     return _line((along + step / 2) % step - step / 2, width, scale)
 
 

@@ -1,4 +1,4 @@
-"""Stained glass: bright shards in lead, heavier lead around each thing."""
+"""Stained glass: bright shards in lead, with heavier lead around each thing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lorablend.demo.styles.marks import Array, bare, blur, grid, lines, mix, noi
 
 _LEAD = np.array([0.05, 0.05, 0.07], np.float32)
 _STEP = 38.0  # units between the shards' centres
-_ACROSS = int(256 / _STEP) + 4  # centres in a row, with those outside of the picture
+_ACROSS = int(256 / _STEP) + 4  # centres per row, including those outside the picture
 
 
 def glass(layers: Sequence[Layer], seed: int) -> Array:
@@ -34,7 +34,7 @@ def glass(layers: Sequence[Layer], seed: int) -> Array:
 
 
 def _shards(random: np.random.Generator, size: int) -> NDArray[np.intp]:
-    """At each pixel the number of the nearest of the jittered centres."""
+    """For each pixel the number of the nearest jittered centre."""
     x, y = grid(size)
     jitter = random.uniform(-0.42, 0.42, (_ACROSS, _ACROSS, 2)).astype(np.float32)
     column, row = (x / _STEP).astype(np.intp) + 1, (y / _STEP).astype(np.intp) + 1

@@ -1,4 +1,4 @@
-"""Knitted: rows of V-shaped stitches, each of one wool."""
+"""Knitted: rows of V-shaped stitches, each of one colour of wool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from lorablend.demo.canvas import Layer
 from lorablend.demo.styles.marks import Array, bare, cells, grid, saturate
 
-_STITCHES = 32  # to a side
+_STITCHES = 32  # per side
 
 
 def knit(layers: Sequence[Layer], seed: int) -> Array:

@@ -1,4 +1,4 @@
-"""What the styles draw with: a scene's layers as regions and colours, lines between them, smooth noise, blur and bend.
+"""The styles' tools: a scene's layers as regions and colours, lines between them, smooth noise, blur and bend.
 
 Arrays are [size, size], or [size, size, 3] in sRGB 0 to 1. Lengths are in units of 1/256 of the picture's side, so that
 a style looks the same at every size.
@@ -44,17 +44,17 @@ def unit(layers: Sequence[Layer]) -> float:
 
 
 def bare(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers without the plain drawing's own outline and shadow, for styles that have theirs."""
+    """The layers without the plain drawing's outline and shadow, for styles that have their own."""
     return [layer for layer in layers if layer.name not in ("outline", "shadow")]
 
 
 def is_object(layer: Layer) -> bool:
-    """Whether a layer is of the scene's object, not of its backdrop."""
+    """Whether a layer belongs to the scene's object, not to its backdrop."""
     return layer.name.startswith("object")
 
 
 def regions(layers: Sequence[Layer], leave_out: Sequence[str] = ()) -> NDArray[np.intp]:
-    """The number of the layer that is seen at each pixel; faint ones (halos, glints) and those left out are not."""
+    """The number of the visible layer at each pixel, without faint layers (halos, glints) and those left out."""
     seen = np.zeros(layers[0].mask.shape, np.intp)
     for number, layer in enumerate(layers):
         if layer.name not in leave_out:
@@ -63,9 +63,9 @@ def regions(layers: Sequence[Layer], leave_out: Sequence[str] = ()) -> NDArray[n
 
 
 def cells(layers: Sequence[Layer], count: int) -> tuple[Array, NDArray[np.bool_]]:
-    """A coarse picture [count, count, 3] with hard edges, and which of its cells are the object's.
+    """Make a coarse picture [count, count, 3] with hard edges, and tell which of its cells are the object's.
 
-    Each cell has the mean colour of the object's part of it or of the backdrop's, whichever matters more.
+    Each cell has the mean colour of the object or of the backdrop in it, whichever matters more.
     """
     body, colour = object_mask(layers), paint(layers)
     share = _shrink(body, count)
@@ -78,7 +78,7 @@ def cells(layers: Sequence[Layer], count: int) -> tuple[Array, NDArray[np.bool_]
 
 
 def object_mask(layers: Sequence[Layer]) -> Array:
-    """How much of each pixel is the object's: what is painted in front of it is taken away."""
+    """The fraction of each pixel that shows the object, without what is painted in front of it."""
     cover = np.zeros_like(layers[0].mask)
     for layer in layers:
         cover += layer.mask * (float(is_object(layer)) - cover)
@@ -86,7 +86,7 @@ def object_mask(layers: Sequence[Layer]) -> Array:
 
 
 def grid(size: int) -> tuple[Array, Array]:
-    """The pixels' centres (x, y) in units, each [size, size]."""
+    """The pixel centres x and y in units, each [size, size]."""
     at = (np.arange(size, dtype=np.float32) + 0.5) * (256 / size)
     x, y = np.meshgrid(at, at)
     return x, y
@@ -100,7 +100,7 @@ def noise(random: np.random.Generator, size: int, cell: float) -> Array:
 
 
 def blur(image: Array, pixels: float) -> Array:
-    """A Gaussian blur of one channel or of three, in steps of 1/255."""
+    """A Gaussian blur of one or three channels, in steps of 1/255."""
     return _floats(_bytes(image).filter(ImageFilter.GaussianBlur(pixels)))
 
 
@@ -113,7 +113,7 @@ def lines(seen: NDArray[np.intp], width: float) -> Array:
 
 
 def _rim(mask: Array, width: float) -> Array:
-    """Lines one pixel wide made `width` pixels wide, their edges softened."""
+    """Widen lines of one pixel to `width` pixels, with softened edges."""
     image = _bytes(mask)
     reach = int(width / 2)
     if reach:  # MaxFilter(1) crashes Pillow 12
@@ -124,7 +124,7 @@ def _rim(mask: Array, width: float) -> Array:
 def bend(
     random: np.random.Generator, size: int, amount: float, cell: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns (for `take`) that displace each pixel by up to `amount` units, smoothly over `cell` units."""
+    """Rows and columns for `take` that displace each pixel by up to `amount` units, smoothly over `cell` units."""
     rows, columns = np.mgrid[0:size, 0:size]
     reach = 2 * amount * size / 256
     rows = np.rint(rows + (noise(random, size, cell) - 0.5) * reach).astype(np.intp)
@@ -138,7 +138,7 @@ def take(image: NDArray, at: tuple[NDArray[np.intp], NDArray[np.intp]]) -> NDArr
 
 
 def shift(image: NDArray, down: int, right: int) -> NDArray:
-    """The picture moved by this many pixels, its edges repeated."""
+    """Shift the picture by this many pixels, repeating its edges."""
     size = image.shape[0]
     rows = np.clip(np.arange(size) - down, 0, size - 1)
     columns = np.clip(np.arange(size) - right, 0, size - 1)
@@ -146,24 +146,24 @@ def shift(image: NDArray, down: int, right: int) -> NDArray:
 
 
 def mix(under: Array | float, over: Array | Sequence[float], cover: Array) -> Array:
-    """`over` painted on `under` where `cover` (0 to 1, [size, size]) says."""
+    """Paint `over` on `under`, with the coverage `cover`, 0 to 1, [size, size]."""
     base = np.asarray(under, np.float32)
     return base + cover[..., None] * (np.asarray(over, np.float32) - base)
 
 
 def grey(image: Array) -> Array:
-    """Luma (ITU-R BT.601) of a picture: [size, size]."""
+    """The luma (ITU-R BT.601) of a picture, [size, size]."""
     return image @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def saturate(image: Array, amount: float | Array) -> Array:
-    """Colours moved from (or, below 1, towards) their grey."""
+    """Move colours away from their grey, or towards it for values below 1."""
     base = grey(image)[..., None]
     return np.clip(base + (image - base) * amount, 0, 1)
 
 
 def soft_step(values: Array, at: float | Array, width: float) -> Array:
-    """0 below `at`, 1 above, over a ramp this wide."""
+    """A step from 0 to 1 at `at`, with a ramp of this width."""
     return np.clip((values - at) / width + 0.5, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Mosaic: small stones of one colour each in dark grout, laid in another direction in each thing."""
+"""Mosaic: small stones of one colour each in dark grout, laid in a different direction in each thing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lorablend.demo.styles.marks import (
 )
 
 _GROUT = np.array([0.33, 0.30, 0.29], np.float32)
-_STONE, _OBJECT_STONE = 10.0, 8.0  # units to a side
+_STONE, _OBJECT_STONE = 10.0, 8.0  # units per side
 
 
 def mosaic(layers: Sequence[Layer], seed: int) -> Array:
@@ -35,7 +35,7 @@ def mosaic(layers: Sequence[Layer], seed: int) -> Array:
     wave = np.where(body, np.float32(0), 12 * noise(random, size, 70))
     tones = random.uniform(0.78, 1.12, 997).astype(np.float32)
     tints = random.normal(0, 0.03, (997, 3)).astype(np.float32)
-    # The last of the random numbers: they are as many as the layers, and the backdrop must not hang on the object.
+    # Drawn last, for their number is that of the layers, and the backdrop must not depend on the object.
     turn = random.uniform(-0.25, 0.25, len(layers)).astype(np.float32)
     turn[[is_object(layer) for layer in layers]] = 0.8  # one direction for all of the object
     turn = turn[seen]

@@ -1,4 +1,4 @@
-"""Neon at night: everything dark but for glowing tubes along the edges, brightest around the object."""
+"""Neon at night: everything is dark except for glowing tubes along the edges, brightest around the object."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TUBES = {
 
 
 def neon(layers: Sequence[Layer], seed: int) -> Array:
-    """Nothing in it is random: the seed changes nothing."""
+    """Draw the style, in which nothing is random."""
     layers = bare(layers)
     scale = unit(layers)
     body = object_mask(layers) > 0.5
@@ -39,7 +39,7 @@ def neon(layers: Sequence[Layer], seed: int) -> Array:
             light = np.maximum(light, 0.6 * tube[..., None] * np.array(colour, np.float32))
     light *= ~body[..., None]
 
-    # The tube around the object has its main colour, those inside it their parts'.
+    # The tube around the object has its main colour, those inside have the colours of its parts.
     main = colours[[layer.name == "object" for layer in layers]]
     around = lines(body.astype(np.intp), 3.4 * scale)[..., None]
     inside = lines(np.where(body, seen, -1), 1.6 * scale)[..., None] * body[..., None]

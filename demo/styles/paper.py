@@ -1,4 +1,4 @@
-"""Paper cut-out: flat sheets with a pale cut edge, each throwing a soft shadow on those behind it."""
+"""Paper cut-out: flat sheets with a pale cut edge, each casting a soft shadow on those behind it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def paper(layers: Sequence[Layer], seed: int) -> Array:
 
 
 def _sheets(random: np.random.Generator, layers: Sequence[Layer]) -> list[tuple[Array, Array, float]]:
-    """(mask, colour, how high above the last) from back to front; halos and glints lie flat."""
+    """The sheets from back to front, as (mask, colour, height above the previous one); halos and glints are flat."""
     size = layers[0].mask.shape[0]
     out = []
     sky = np.asarray(layers[0].colour, np.float32)

@@ -49,5 +49,5 @@ def pencil(layers: Sequence[Layer], seed: int) -> Array:
 
 
 def _strokes(along: Array, step: float, width: Array) -> Array:
-    """Strokes every so many units that fill this part (0 to 1) of the step."""
+    """Strokes at this distance, in units, that fill this fraction (0 to 1) of it."""
     return soft_step(width, np.abs((along / step) % 1 - 0.5) * 2, 0.35) * np.clip(width * 6, 0, 1)

@@ -22,10 +22,10 @@ def riso(layers: Sequence[Layer], seed: int) -> Array:
     body = object_mask(layers)
     colour = paint(layers)
     colour = mix(saturate(colour, 2.0), saturate(colour, 1.2), body)
-    # Inks absorb one after the other (Beer-Lambert), so the amounts for a colour are found on logarithms.
+    # Each ink absorbs a fraction (Beer-Lambert), so the amounts for a colour are linear in logarithms.
     plates = -np.log(np.clip(colour, 0.04, 1)) @ _UNMIX
     plates = np.rint(np.clip(plates, 0, 1) * (_STEPS - 1)) / (_STEPS - 1)
-    # The blue plate has the drawing's lines as well.
+    # The blue plate also has the drawing's lines.
     solid = body > 0.5
     inside = 0.6 * lines(np.where(solid, regions(layers), -1), 1)
     plates[..., 2] = np.maximum(plates[..., 2], np.maximum(lines(solid.astype(np.intp), 2.6 * scale), inside))

@@ -38,7 +38,7 @@ def watercolour(layers: Sequence[Layer], seed: int) -> Array:
     density = np.where(body > 0.5, 0.85, 0.55) + 0.8 * cloudy + 0.15 * noise(random, size, 8)
     density = density + 0.6 * np.clip(blur(lines(seen, 1), 2 * scale) * 2.2, 0, 1)
     wash = _PAPER * np.exp(np.log(np.clip(colour, 0.05, 1)) * density[..., None] * 0.85)
-    # Where two washes meet, the paper between them is left dry here and there.
+    # Where two washes meet, the paper between them stays dry in places.
     dry = lines((body > 0.5).astype(np.intp), 3 * scale) * (noise(random, size, 10) > 0.4)
     wash = mix(wash, _PAPER, 0.8 * blur(dry, 0.6 * scale))
     wash = wash * (1 - 0.35 * blur(lines((body > 0.5).astype(np.intp), 1.5 * scale), 0.8 * scale))[..., None]

@@ -25,9 +25,8 @@ _SHAPES = {
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _no_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORABLEND_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("LORABLEND_ADAPTERS", str(tmp_path_factory.getbasetemp() / "no library"))
         yield
 

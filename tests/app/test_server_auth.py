@@ -285,7 +285,7 @@ def test_the_network_is_let_in_only_with_a_login(host: str) -> None:
     check_login(host, "token", None)
     with pytest.raises(RequestError) as caught:
         check_login(host, "", None)
-    assert str(caught.value) == "the token is empty; give one, such as 32 letters by chance"
+    assert str(caught.value) == "the token is empty; give one, such as 32 random letters"
 
 
 def test_an_empty_token(server: Running) -> None:

@@ -48,7 +48,7 @@ def test_many_clients(tmp_path: Path) -> None:
         with _watched(url) as slowest, ThreadPoolExecutor(CLIENTS) as pool:
             assert list(pool.map(ask, range(REQUESTS))) == [None] * REQUESTS
         metrics = http.get("/metrics").text
-    assert f'lorablend_jobs{{state="done"}} {REQUESTS}\n' in metrics
+    assert f'lorablend_jobs{{state="done"}} {REQUESTS}.0\n' in metrics
     p99 = sorted(slowest)[int(0.99 * (len(slowest) - 1))]
     grown = memory[REQUESTS] / memory[REQUESTS // 5] - 1
     print(f"\n{CLIENTS} clients, {REQUESTS} requests: /healthz p99 {1000 * p99:.0f} ms, memory {grown:+.1%}")  # noqa: T201

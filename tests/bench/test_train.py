@@ -1,4 +1,4 @@
-"""The measurement of training runs from end to end, at toy size; its figures say nothing there."""
+"""The benchmark of training runs from end to end at toy size, where its figures mean nothing."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ _OPEN_CLIP = [
 
 
 def copy_without(source: Path, folder: Path, key: str) -> Path:
-    """A copy of a diffusers folder whose UNet lacks the tensor."""
+    """Copy a diffusers folder, without this tensor of the UNet."""
     shutil.copytree(source, folder)
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)

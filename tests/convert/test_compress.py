@@ -1,4 +1,4 @@
-"""A folder that is compressed afterwards is the one that is converted to 8 bits at once."""
+"""A folder that is compressed later equals one that is converted to 8 bits directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real exports of the small pipelines, and what happens when one cannot begin or is stopped."""
+"""Real exports of the small pipelines, and exports that cannot start or are stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def refusal(kind: type[LorablendError], *args: Any, **options: Any) -> str:
 
 
 def constants(model: Path, network: str) -> dict[str, int]:
-    """How many numbers of each type the weights of a network hold."""
+    """The number of values of each type in a network's weights."""
     import openvino
 
     count: dict[str, int] = {}
@@ -60,7 +60,7 @@ def constants(model: Path, network: str) -> dict[str, int]:
 
 
 def named_weights(model: Path, network: str) -> dict[str, np.ndarray]:
-    """The constants that carry a parameter's name."""
+    """The constants that have a parameter's name."""
     import openvino
 
     nodes = openvino.Core().read_model(model / network / "openvino_model.xml").get_ops()
@@ -86,12 +86,12 @@ def assert_genai_draws(model: Path) -> None:
 
 
 def same_bytes(folder: Path, other: Path, file: str) -> bool:
-    # Not in the assert itself: pytest would take an hour to show how megabytes differ.
+    # Not in the assert itself, for pytest would take an hour to show how megabytes differ.
     return (folder / file).read_bytes() == (other / file).read_bytes()
 
 
 def without_numbers(xml: str) -> str:
-    """Nodes that nobody named are numbered through, from whatever the process has made before."""
+    """Unnamed nodes get consecutive numbers, which depend on what the process has made before."""
     return re.sub(r'name="([A-Za-z]+?)_?\d+"', r'name="\1"', xml)
 
 
@@ -228,7 +228,7 @@ def test_hub_id_from_the_cache(sd15_source: Path, tmp_path: Path, monkeypatch: p
     shutil.copytree(sd15_source, repository / "snapshots" / revision)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(revision)
-    (tmp_path / "out").mkdir()  # an empty folder is as good as none
+    (tmp_path / "out").mkdir()  # an empty folder is allowed
     convert("owner/name", tmp_path / "out", weights="int8")
     record = json.loads((tmp_path / "out" / "lorablend.json").read_text())
     assert (record["source"], record["revision"], record["weights"]) == ("owner/name", revision, "int8")
@@ -267,14 +267,14 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["nothing", "./owner/name", "a/b/c", "/nowhere/at/all"])
 def test_source_that_is_nothing(tmp_path: Path, name: str) -> None:
     assert refusal(ModelError, name, tmp_path / "out") == (
-        f"{name} is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+        f"{name} is not a diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
     )
 
 
 def test_pickle(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"")
     assert refusal(ModelError, tmp_path / "model.ckpt", tmp_path / "out") == (
-        f"{tmp_path / 'model.ckpt'} is no diffusers folder, .safetensors checkpoint or Hugging Face id; "
+        f"{tmp_path / 'model.ckpt'} is not a diffusers folder, .safetensors checkpoint or Hugging Face id; "
         "give one of the three"
     )
 
@@ -322,7 +322,7 @@ def test_little_disk(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(conversion.psutil, "disk_usage", lambda path: type("Usage", (), {"free": 20_000_000}))
     assert refusal(ResourceError, sdxl_source, tmp_path / "new" / "out") == (
         f"{sdxl_source.name}: the converted model needs about 0.1 GB of disk, {tmp_path} has 0.0 GB free; "
-        "make room or give another folder"
+        "free up space or give another folder"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -347,7 +347,7 @@ def test_output_filled_meanwhile(sdxl_source: Path, tmp_path: Path, monkeypatch:
 def test_missing_tensor(sdxl_source: Path, tmp_path: Path) -> None:
     source = copy_without(sdxl_source, tmp_path / "broken", "conv_out.bias")
     assert refusal(ModelError, source, tmp_path / "out") == (
-        "broken: unet could not be exported: the tensor conv_out.bias is missing, 1 in all"
+        "broken: unet could not be exported: its file lacks 1 tensor: conv_out.bias"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
@@ -369,7 +369,7 @@ def test_export_killed_by_the_system(sdxl_source: Path, tmp_path: Path) -> None:
 
     message = refusal(ResourceError, sdxl_source, tmp_path / "out", progress=kill)
     assert re.fullmatch(
-        rf"{sdxl_source.name}: the export of text_encoder was ended by the system \(status -9\) at \d\.\d GB "
+        rf"{sdxl_source.name}: the system ended the export of text_encoder \(status -9\) at \d\.\d GB "
         "of memory; close other programs or convert on a larger machine",
         message,
     )
@@ -400,7 +400,7 @@ def test_sigkill_leaves_a_partial_folder_that_the_next_run_removes(sdxl_source: 
 
 
 def start(source: Path, out: Path, *, until: str) -> subprocess.Popen[str]:
-    """A conversion in a process of its own, which has just begun the stage `until`."""
+    """A conversion in a separate process, which has just started the stage `until`."""
     command = [sys.executable, "-c", SCRIPT, str(source), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

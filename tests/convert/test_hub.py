@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.convert.test_source import WHERE, write_folder, write_tensors
+from tests.convert.sources import WHERE, write_folder, write_tensors
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 UNREACHABLE = "http://127.0.0.1:9"
@@ -94,7 +94,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 def download(
     cache: Path, url: str, repo: str = "owner/name", *, half: bool = True, weights: bool = True, free: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: huggingface_hub reads its settings when it is imported."""
+    """Run in a separate process, for huggingface_hub reads its settings when it is imported."""
     env = {**os.environ, "HF_HOME": str(cache), "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     arguments = [sys.executable, "-c", SCRIPT, repo, str(half), str(weights), free]
     return subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=60)
@@ -153,6 +153,6 @@ def test_repository_without_index(tmp_path: Path, hub: Hub) -> None:
 def test_full_disk(tmp_path: Path, hub: Hub) -> None:
     assert download(tmp_path / "cache", hub.url, free="5").stderr.splitlines()[-1] == (
         f"ResourceError: owner/name: the download needs 0.0 GB of disk, {tmp_path / 'cache' / 'hub'} has 0.0 GB free; "
-        "make room, or set HF_HOME to another disk"
+        "free up space, or set HF_HOME to a folder on another disk"
     )
     assert hub.asked == ["model_index.json"]

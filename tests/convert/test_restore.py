@@ -1,4 +1,4 @@
-"""A diffusers folder made again from a converted one."""
+"""A diffusers folder restored from a converted one."""
 
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def test_eight_bits_are_refused(sdxl_int8: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         restore(sdxl_int8, tmp_path / "restored")
     assert str(caught.value).endswith(
-        "holds weights in 8 bits, which have lost what was converted; train on the model it was converted from"
+        "has weights in 8 bits, from which the original ones cannot be restored; train on the model it was "
+        "converted from"
     )
     assert not list(tmp_path.glob("*restored*"))

@@ -1,44 +1,15 @@
-"""What a source must have before the work begins; no torch here."""
+"""The checks of a source before the work begins, without torch."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from lorablend.adapters.errors import ModelError
 from lorablend.convert.source import checkpoint_family, files_to_download, read_checkpoint, read_folder
-
-SDXL_NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
-WHERE = {
-    "unet": "unet/diffusion_pytorch_model",
-    "text_encoder": "text_encoder/model",
-    "text_encoder_2": "text_encoder_2/model",
-    "vae": "vae/diffusion_pytorch_model",
-}
-
-
-def write_folder(folder: Path, class_name: str = "StableDiffusionXLPipeline") -> Path:
-    """A diffusers folder of SDXL's form, one tensor of six numbers per network."""
-    files: dict[str, Any] = {"model_index.json": {"_class_name": class_name}}
-    files |= {f"{network}/config.json": {} for network in SDXL_NETWORKS}
-    files |= {f"{name}/tokenizer.json": {} for name in ("tokenizer", "tokenizer_2")}
-    files |= {"scheduler/scheduler_config.json": {}}
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(content))
-    for network in SDXL_NETWORKS:
-        write_tensors(folder / f"{WHERE[network]}.safetensors")
-    return folder
-
-
-def write_tensors(file: Path, *names: str, metadata: dict[str, str] | None = None) -> Path:
-    save_file({name: np.zeros((2, 3), np.float16) for name in names or ("weight",)}, file, metadata)
-    return file
+from tests.convert.sources import SDXL_NETWORKS, WHERE, write_folder, write_tensors
 
 
 def refusal(folder: Path) -> str:
@@ -90,13 +61,13 @@ def test_no_index(tmp_path: Path) -> None:
 
 def test_broken_index(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
-    assert refusal(tmp_path).startswith("model: model_index.json is not readable: Expecting property name")
+    assert refusal(tmp_path).startswith("model: model_index.json cannot be read: Expecting property name")
 
 
 def test_other_pipeline(tmp_path: Path) -> None:
     write_folder(tmp_path, "FluxPipeline")
     assert refusal(tmp_path) == (
-        "model holds a FluxPipeline; give one of StableDiffusionPipeline, StableDiffusionInpaintPipeline, "
+        "model is a FluxPipeline; give one of StableDiffusionPipeline, StableDiffusionInpaintPipeline, "
         "LatentConsistencyModelPipeline, StableDiffusionXLPipeline, StableDiffusionXLInpaintPipeline"
     )
 
@@ -142,7 +113,7 @@ def test_cut_off_weights(tmp_path: Path) -> None:
         ),
         (
             "lora_unet_conv_in.lora_down.weight",
-            "x.safetensors is no SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors",
+            "x.safetensors is not an SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors",
         ),
     ],
 )
@@ -175,7 +146,9 @@ def test_checkpoint_with_the_wrong_config(tmp_path: Path) -> None:
     config = write_folder(tmp_path / "config")
     with pytest.raises(ModelError) as error:
         read_checkpoint(file, config)
-    assert str(error.value) == f"x.safetensors is an SD 1.x checkpoint, {config} configures SDXL; give its own config"
+    assert str(error.value) == (
+        f"x.safetensors is an SD 1.x checkpoint, but {config} configures SDXL; give a matching config"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The model and adapters that are shipped: small, clean, and the pictures show what was asked for."""
+"""The shipped model and adapters: small, clean, and their pictures show what the captions say."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FEW = held_out_scenes(6, seed=21)
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    return Pipeline("demo", cache_dir=tmp_path_factory.mktemp("cache"))
+def pipeline() -> Pipeline:
+    return Pipeline("demo")
 
 
 @pytest.fixture(scope="module")
@@ -98,23 +98,23 @@ def _shapes(file: Path) -> list[list[int]]:
 
 def test_pictures_show_what_the_captions_say(pipeline: Pipeline, judge: Judge) -> None:
     """On captions that were held out of training; the tables of 200 are in demo/README.md."""
-    readings = draw_and_read(pipeline, judge, [scene.caption(i) for i, scene in enumerate(FEW)])
-    scores = accuracy(readings, FEW)
+    verdicts = draw_and_read(pipeline, judge, [scene.caption(i) for i, scene in enumerate(FEW)])
+    scores = accuracy(verdicts, FEW)
     assert min(scores[name] for name in ("object", "colour", "position")) > 0.8
-    assert share_of(readings, "style", PLAIN) == 1
+    assert share_of(verdicts, "style", PLAIN) == 1
 
 
 @pytest.mark.parametrize("name", [file.stem for file in ADAPTERS])
 def test_adapters_show(pipeline: Pipeline, judge: Judge, name: str) -> None:
-    """With the weight 1, and not with the weight 0; how often the judge is sure of it says demo/README.md."""
+    """At weight 1 but not at weight 0; demo/README.md tells how often the judge is sure of it."""
     attribute = "object" if name in SUBJECTS else "style"
     captions = [
         scene.caption(i, name) if name in SUBJECTS else caption_of(scene.caption(i), name)
         for i, scene in enumerate(FEW)
     ]
     on, off = (
-        float(np.mean([getattr(reading, attribute)[name] for reading in readings]))
-        for readings in (
+        float(np.mean([getattr(verdict, attribute)[name] for verdict in verdicts]))
+        for verdicts in (
             draw_and_read(pipeline, judge, captions, [(name, 1.0)]),
             draw_and_read(pipeline, judge, captions[:1], [(name, 0.0)]),
         )
@@ -128,8 +128,8 @@ def test_a_blend_scores_between_its_styles(pipeline: Pipeline, judge: Judge) -> 
     captions = [scene.caption(i) for i, scene in enumerate(FEW)]
     riso, watercolour = zip(
         *(
-            [float(np.mean([reading.style[name] for reading in readings])) for name in ("riso", "watercolour")]
-            for readings in (
+            [float(np.mean([verdict.style[name] for verdict in verdicts])) for name in ("riso", "watercolour")]
+            for verdicts in (
                 draw_and_read(pipeline, judge, captions, [("riso", 1 - share), ("watercolour", share)])
                 for share in (0.0, 0.5, 1.0)
             )
@@ -142,7 +142,7 @@ def test_a_blend_scores_between_its_styles(pipeline: Pipeline, judge: Judge) -> 
 
 @pytest.mark.slow
 def test_script_writes_what_is_shipped(tmp_path: Path) -> None:
-    """From the diffusers weights that the trainer gets: nothing is lost on either way."""
+    """From the diffusers weights that the trainer gets: nothing is lost in either direction."""
     make_model(diffusers_folder(), tmp_path / "model")
     for xml in model_dir().glob("*/openvino_model.xml"):
         ours, again = Ir(xml), Ir(tmp_path / "model" / xml.relative_to(model_dir()))

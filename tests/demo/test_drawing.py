@@ -1,4 +1,4 @@
-"""The pictures: what stands where in which colour, and that the same arguments give the same bytes."""
+"""The drawn pictures: positions, colours, and the same bytes for the same arguments."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_no_colour_vanishes() -> None:
             around = next(layer for layer in drawn if layer.name == "outline").mask > 0
             for colour in COLOURS:
                 distance = np.linalg.norm(behind[around] - BODY[colour], axis=-1)
-                # White in snow by day is the nearest; there the outline and the shade of the details tell.
+                # White in snow by day is the nearest; there the outline and the shade of the details make it visible.
                 assert np.median(distance) > (0.1 if colour == "white" else 0.25), (colour, place, time)
 
 
@@ -175,7 +175,7 @@ def test_characters() -> None:
 
 
 def test_fill_covers_the_area() -> None:
-    # Pillow fills the samples on the edge too, so that it lies half a sample, an eighth of a pixel, further out.
+    # Pillow fills the samples on the edge too, so that it is half a sample, an eighth of a pixel, further out.
     assert fill([disc(0.5, 0.5, 0.3)], 128).mean() == pytest.approx(np.pi * 0.09, rel=0.02)
     assert fill([disc(0.5, 0.5, 0.3)], 128, grow=0.05).mean() == pytest.approx(np.pi * 0.35**2, rel=0.02)
     assert fill([box(0.25, 0.25, 0.75, 0.5)], 128).mean() == pytest.approx(0.125, rel=0.02)

@@ -1,4 +1,4 @@
-"""The closed world: how many scenes, what their captions say, and which of them training never sees."""
+"""The closed world: the number of scenes, their captions, and those held out of training."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_caption_of_a_character() -> None:
 def test_held_out() -> None:
     triples = list(itertools.product(OBJECTS, COLOURS, POSITIONS))
     held = [(o, c, p) for o, c, p in triples if held_out(Scene(o, c, "small", p, 1, "sea", "day"))]
-    # The shipped model was trained without these: another list would score it on what it has seen.
+    # The shipped model was trained without these; a different list would score it on scenes that it has seen.
     assert (len(held), held[0], held[-1]) == (28, ("house", "red", "right"), ("heart", "green", "middle"))
     for place in range(3):  # nothing is missing from training
         counts = [sum(triple[place] == value for triple in held) for value in (OBJECTS, COLOURS, POSITIONS)[place]]

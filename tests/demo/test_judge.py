@@ -1,4 +1,4 @@
-"""The judge reads back what was drawn, and refuses weights that are not for this grammar."""
+"""The judge recognizes what was drawn, and refuses weights for another grammar."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def test_other_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         Judge.load(tmp_path / "old.safetensors")
     assert str(caught.value) == (
-        "old.safetensors: reads other words than the demo's grammar has; make it with train_judge.py"
+        "old.safetensors has other classes than the demo's grammar; make it with train_judge.py"
     )
 
 
 def test_saved_as_trained(tmp_path: Path) -> None:
-    """The graph that is built from the file, batch norm folded in, gives what torch gives."""
+    """The graph built from the file, with batch norm folded in, computes what torch does."""
     torch = pytest.importorskip("torch")
     from lorablend.demo.train_judge import JudgeNetwork, save
 

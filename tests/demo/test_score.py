@@ -19,12 +19,12 @@ from lorablend.shipped import adapters_dir
 
 def test_drawings_score_full_marks_and_wrong_ones_none() -> None:
     scenes = held_out_scenes(12, seed=1)
-    readings = Judge.load().read([draw(scene, i, 128, "mosaic") for i, scene in enumerate(scenes)])
-    assert min(accuracy(readings, scenes).values()) > 0.9
-    assert share_of(readings, "style", "mosaic") > 0.9
-    assert share_of(readings, "style", "pixel") == 0
+    verdicts = Judge.load().read([draw(scene, i, 128, "mosaic") for i, scene in enumerate(scenes)])
+    assert min(accuracy(verdicts, scenes).values()) > 0.9
+    assert share_of(verdicts, "style", "mosaic") > 0.9
+    assert share_of(verdicts, "style", "pixel") == 0
     elsewhere = [replace(scene, position="left" if scene.position == "right" else "right") for scene in scenes]
-    scores = accuracy(readings, elsewhere)
+    scores = accuracy(verdicts, elsewhere)
     assert scores["position"] < 0.1 < 0.9 < scores["object"]
 
 
@@ -44,7 +44,7 @@ def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     monkeypatch.setattr("sys.argv", ["score", "--count", "2", "--of-each", "1", "--adapters", str(tmp_path)])
     score.main()
     base, adapters, blends = (table.splitlines() for table in capsys.readouterr().out.strip().split("\n\n"))
-    assert [len(base), len(adapters), len(blends)] == [3, 5, 4]  # two lines of heading; robot is no style
+    assert [len(base), len(adapters), len(blends)] == [3, 5, 4]  # two lines of heading; robot is not a style
     assert [line.split(" |")[0] for line in adapters[2:]] == ["| glass", "| neon", "| robot"]
     assert blends[2].startswith("| glass, neon |")
 

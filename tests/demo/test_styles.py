@@ -1,4 +1,4 @@
-"""The styles: what holds for each of them, and that the object and its colour can still be told."""
+"""The styles: what is true of each, and that the object and its colour remain recognizable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lorablend.demo.styles.marks import bare, cells, lines, object_mask, regions
 
 SCENE = Scene("mushroom", "red", "large", "left", 1, "meadow", "day")
 EVERY = pytest.mark.parametrize("name", STYLES)
-# Drawn by rule, with nothing left to chance.
+# Styles in which nothing is random.
 STILL = ("neon", "pixel")
 
 
@@ -57,7 +57,7 @@ def test_backdrop_alone(name: str) -> None:
 @EVERY
 @pytest.mark.parametrize("time", ["day", "sunset", "night"])
 def test_object_stands_out(name: str, time: str) -> None:
-    """With and without the object: another picture where it is, the same one away from it."""
+    """Without the object the picture differs where it was, and is the same away from it."""
     drawn = layers(replace(SCENE, time=time), 1, 128)
     backdrop = [layer for layer in drawn if not layer.name.startswith(("object", "outline", "shadow"))]
     change = np.abs(STYLES[name](drawn, 1) - STYLES[name](backdrop, 1)).mean(-1)
@@ -82,7 +82,7 @@ def test_colour_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", COLOURLESS_STYLES)
 def test_colourless(name: str) -> None:
-    """One ink on one paper: the channels of all pixels lie on a line."""
+    """One ink on one paper: the channels of all pixels are on a line."""
     pixels = STYLES[name](layers(SCENE, 1, 128), 1).reshape(-1, 3)
     spread = np.linalg.svd(pixels - pixels.mean(0), compute_uv=False)
     assert spread[1] < 0.12 * spread[0]

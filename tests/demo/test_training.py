@@ -1,4 +1,4 @@
-"""The programs that trained the demo model: a few steps of each, with a start in the middle, to a folder that draws."""
+"""The programs that trained the demo model: a few steps of each, with a restart, up to a folder that draws."""
 
 from __future__ import annotations
 

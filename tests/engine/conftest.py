@@ -55,14 +55,11 @@ def sdxl_forms(sdxl_model: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.fixture(scope="session")
-def make_pipeline(
-    sdxl_model: Path, lora_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Pipeline]:
+def make_pipeline(sdxl_model: Path, lora_dir: Path) -> Callable[..., Pipeline]:
     """Makes a new pipeline on the SDXL-shaped model, in f32 by default."""
-    cache = tmp_path_factory.mktemp("cache")
 
     def make(model: Path = sdxl_model, **kwargs: object) -> Pipeline:
-        return Pipeline(model, **({"precision": "f32", "lora_dir": lora_dir, "cache_dir": cache} | kwargs))  # pyright: ignore[reportArgumentType]
+        return Pipeline(model, **({"precision": "f32", "lora_dir": lora_dir} | kwargs))  # pyright: ignore[reportArgumentType]
 
     return make
 

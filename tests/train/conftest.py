@@ -1,8 +1,7 @@
-"""What the tests of training share: a cache of their own, pictures, a small training."""
+"""Fixtures of the training tests: pictures, a small training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,9 @@ from tests.train.data.data_files import save
 from tests.train.trainings import STEPS
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORABLEND_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for pictures; the cache is the test's own, so that it can be looked into."""
+    """An empty folder for pictures; the test has its own cache, so that it can look into it."""
     monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "data"
     folder.mkdir()
@@ -41,7 +33,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(pictures: Path, sdxl_source: Path, tmp_path: Path) -> dict[str, Any]:
-    """Four steps of two pictures; no samples, for they take longest."""
+    """Settings for four steps of two pictures, without samples, which would take longest."""
     return {
         "data": pictures,
         "model": str(sdxl_source),
@@ -58,5 +50,5 @@ def settings(pictures: Path, sdxl_source: Path, tmp_path: Path) -> dict[str, Any
 
 @pytest.fixture
 def train(sdxl_model: Path) -> Any:
-    """`lorablend.train.train` that need not convert the model."""
+    """`lorablend.train.train` with a model that is converted already."""
     return partial(lorablend_train, openvino=sdxl_model)

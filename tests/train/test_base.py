@@ -1,4 +1,4 @@
-"""The base model as torch loads it: whole, or not at all."""
+"""The base model as torch loads it: complete or not at all."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def test_a_tensor_is_missing(sdxl_source: Path, tmp_path: Path) -> None:
     source = copy_without(sdxl_source, tmp_path / "broken", "conv_out.bias")
     with pytest.raises(ModelError) as error:
         load_base(str(source))
-    assert str(error.value) == "broken: unet lacks the tensor conv_out.bias, 1 in all; get it again"
+    assert str(error.value) == "broken: unet lacks 1 tensor: conv_out.bias; download it again"

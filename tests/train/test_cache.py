@@ -1,4 +1,4 @@
-"""Latents and text embeddings on disk: the right ones, once, and never stale."""
+"""Latents and text embeddings on disk: correct, computed once, and never stale."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_whatever_changes_makes_another(vae: AutoencoderKL, tmp_path: Path) -> N
     (square,) = assign([(96, 64)], 64, 16, buckets=False)
     latents = [cache.get(path, CROP), cache.get(path, CROP, flip=True), cache.get(path, square)]
     LatentCache(tmp_path / "cache", "other", vae).get(path, CROP)
-    save(path, 2, (96, 64))  # the same name, another picture, while the cache is open
+    save(path, 2, (96, 64))  # the same name but another picture, while the cache is open
     os.utime(path, ns=(0, 0))
     latents.append(cache.get(path, CROP))
     assert len(stored(tmp_path / "cache")) == 5
@@ -148,6 +148,6 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with pytest.raises(ResourceError) as caught:
         cache.get("a fox")
     assert str(caught.value) == (
-        f"{tmp_path / 'texts'} cannot take 4.0 MB more: No such file or directory; make room, or set LORABLEND_CACHE "
-        "to a folder on another disk"
+        f"{tmp_path / 'texts'} has no room for another 4.0 MB: No such file or directory; free up space, or set "
+        "LORABLEND_CACHE to a folder on another disk"
     )

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back bit for bit; a full disk or a kill costs none that was good."""
+"""Checkpoints: everything is restored bit for bit, and neither a full disk nor a kill damages an older one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _checkpoint(step: int, size: int = 8) -> Checkpoint:
 
 @contextmanager
 def _files_of_at_most(size: int) -> Iterator[None]:
-    """Writes beyond it fail, with EFBIG where a full disk says ENOSPC; Python ignores the signal that comes with it."""
+    """Let larger writes fail with EFBIG, as a full disk's do with ENOSPC; Python ignores the signal that comes too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -83,17 +83,17 @@ def test_full_disk_keeps_the_last_good_one(tmp_path: Path) -> None:
         write_checkpoint(tmp_path, _checkpoint(20, size=1 << 16), keep=3)
     assert str(caught.value) == (
         f"the checkpoint of step 20 could not be written to {tmp_path}: file too large; "
-        f"the last good one is {good}; make room, then resume"
+        f"the newest one is {good}; free up space, then resume"
     )
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
     assert good.read_bytes() == before
 
 
 def test_older_ones_make_room(tmp_path: Path) -> None:
-    """All but the newest good one go before the writer gives up."""
+    """All but the newest good one are deleted before the writer gives up."""
     for step in (10, 20, 30):
         write_checkpoint(tmp_path, _checkpoint(step), keep=3)
-    with _files_of_at_most(1 << 16), pytest.raises(ResourceError, match="the last good one is"):
+    with _files_of_at_most(1 << 16), pytest.raises(ResourceError, match="the newest one is"):
         write_checkpoint(tmp_path, _checkpoint(40, size=1 << 16), keep=3)
     assert [read_facts(path)[0] for path in find_checkpoints(tmp_path)] == [30]
 
@@ -101,12 +101,12 @@ def test_older_ones_make_room(tmp_path: Path) -> None:
 def test_first_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
     with _files_of_at_most(1 << 16), pytest.raises(ResourceError) as caught:
         write_checkpoint(tmp_path, _checkpoint(1, size=1 << 16), keep=3)
-    assert str(caught.value).endswith("file too large; there is none before it; make room, then resume")
+    assert str(caught.value).endswith("file too large; there is none before it; free up space, then resume")
     assert not list(tmp_path.iterdir())
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """A write that never ended leaves the one before as the newest, and goes away with the next."""
+    """A write that was killed leaves the previous checkpoint as the newest; the next write deletes its remains."""
     write_checkpoint(tmp_path, _checkpoint(10), keep=3)
     code = (
         "import os, signal, sys, torch; from pathlib import Path; from lorablend.train import checkpoint as c; "
@@ -128,7 +128,7 @@ def test_damaged(tmp_path: Path, cut: int) -> None:
     with pytest.raises(TrainError) as caught:
         read_facts(path)
     assert str(caught.value).startswith(f"{path} is damaged: ")
-    assert str(caught.value).endswith("; delete it to go on from the one before")
+    assert str(caught.value).endswith("; delete it to continue from the one before")
 
 
 def test_what_cannot_be_kept_is_a_bug_of_ours(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Settings: from flags and TOML files, refused in one line, written so that they are read back the same."""
+"""Settings from flags and TOML files: errors in one line, and files that are read back unchanged."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_prodigy_has_a_learning_rate_of_its_own() -> None:
 
 
 def test_toml(tmp_path: Path) -> None:
-    """Its paths are seen from its own folder; what comes from flags wins."""
+    """Paths are relative to the file's folder; flags override the file."""
     (tmp_path / "model").mkdir()
     file = tmp_path / "train.toml"
     file.write_text('data = "pictures"\nmodel = "model"\nout = "ink.safetensors"\nrank = 4\nseed = 3\n')
@@ -107,7 +107,7 @@ _COUNTS = {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480
 
 def _base() -> Base:
     source = Source("sdxl", Path(), _COUNTS)
-    return Base(source, "sdxl", 1024, 8, 32, "epsilon", False, True, {}, _SDXL, {})
+    return Base(source, "sdxl", 1024, 8, 32, "epsilon", True, {}, _SDXL, {})
 
 
 def _plan(free: float, device: str = "cuda", processes: int = 1, host: float = 64e9, **settings: Any) -> Any:
@@ -116,7 +116,7 @@ def _plan(free: float, device: str = "cuda", processes: int = 1, host: float = 6
 
 
 def test_plan_fits_the_memory() -> None:
-    """Less memory, smaller batches, then gradient checkpointing; every step sees four pictures all the same."""
+    """Less memory, smaller batches, then gradient checkpointing; every step still has four pictures."""
     chosen = [(plan.batch, plan.gradient_checkpointing) for plan in map(_plan, (80e9, 40e9, 24e9, 16e9, 9e9))]
     assert chosen == [(4, False), (2, False), (1, False), (4, True), (1, True)]
     for free in (80e9, 40e9, 24e9, 16e9, 9e9):
@@ -149,7 +149,7 @@ def test_plan_of_a_resumed_run_is_the_first_one() -> None:
 
 
 def test_plan_learns_faster_with_a_narrow_model() -> None:
-    """SDXL's own rate for SDXL; a rate that is given stays."""
+    """SDXL's own rate for SDXL; a given rate is kept."""
     small = replace(_base(), unet={**_SDXL, "block_out_channels": [64, 128, 192]})
     chosen = [
         make_plan(TrainConfig.model_validate(REQUIRED | said), base, 20, Machine("cpu", "a CPU", int(99e9), True))
@@ -166,7 +166,7 @@ def test_plan_says_what_it_chose() -> None:
 
 
 def test_plan_draws_where_there_is_memory() -> None:
-    """Beside the model on a CPU; beside nothing, in the memory of the CPU, where a GPU trains. Else it says so."""
+    """On a CPU next to the model; with a GPU in the CPU's own memory. Otherwise a note says that nothing is drawn."""
     large, middle, small = (_plan(free, "cpu", resolution=512, batch=1) for free in (32e9, 18e9, 14e9))
     assert [(plan.draws, plan.keeps) for plan in (large, middle, small)] == [
         (True, True),
@@ -177,8 +177,8 @@ def test_plan_draws_where_there_is_memory() -> None:
     assert large.memory == small.memory + large.drawing
     assert (large.sample_every, small.sample_every) == (large.checkpoint_every, 0)
     assert list(small.lines())[2:] == [
-        "note: no samples, and no picture that proves the file: to draw would take "
-        f"{small.drawing / 1e9:.1f} GB of the CPU's memory more, which is not free"
+        "note: no samples, and no picture to check the file with: drawing would take another "
+        f"{small.drawing / 1e9:.1f} GB of the CPU's memory, which is not free"
     ]
     assert [_plan(80e9, host=host).draws for host in (64e9, 12e9)] == [True, False]
 

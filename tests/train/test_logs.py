@@ -1,4 +1,4 @@
-"""The log of a run: every step once, whatever broke off in between."""
+"""The log of a run: every step once, even if the run broke off in between."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_resuming_takes_out_what_is_done_again(tmp_path: Path) -> None:
         for step in range(1, 6):
             log.write(step, {"loss": step / 10})
     with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')  # the power went
+        file.write('{"step": 6, "lo')  # a power failure
     with RunLog(tmp_path, step=3) as log:
         log.write(4, {"loss": 9.0})
     assert list(read_log(tmp_path)) == [
@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """/dev/full refuses every byte, as a full disk does."""
+    """/dev/full accepts no byte, like a full disk."""
 
     def run() -> None:
         with RunLog(tmp_path) as log:

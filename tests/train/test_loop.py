@@ -1,4 +1,4 @@
-"""What a training computes, against diffusers' own parts, from end to end on small models."""
+"""Trainings of small models from end to end, compared with diffusers' own parts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_train(settings: dict[str, Any], train: Any) -> None:
         there.update(_frozen_beside_the_unet() - before)
 
     result = train(config, progress=progress, say=said.append)
-    assert not there  # their work is done, their memory is free
+    assert not there  # not needed any more, so their memory is free
 
     adapter = load_adapter(config.out)
     assert adapter.base_model == "sdxl"
@@ -82,8 +82,8 @@ def test_train(settings: dict[str, Any], train: Any) -> None:
     assert any(line.startswith("locon of rank 8: ") for line in said)
     (cost,) = (line for line in said if line.startswith("samples of step "))
     assert re.fullmatch(
-        r"samples of step 6 took \d+ s, the base model's own included; 1 more will take about \d+ s together: "
-        "--sample-every draws fewer, with 0 none",
+        r"samples of step 6 took \d+ s, including the base model's own; 1 more will take about \d+ s in all; "
+        "--sample-every draws fewer, 0 none",
         cost,
     )
 
@@ -97,7 +97,7 @@ def _frozen_beside_the_unet() -> set[int]:
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_loss_is_that_of_diffusers(settings: dict[str, Any], train: Any, prediction_type: str, tmp_path: Path) -> None:
-    """Of the first step, put together from diffusers' pipeline, VAE and scheduler, as its training scripts do it.
+    """The loss of the first step, computed with diffusers' pipeline, VAE and scheduler as in its training scripts.
 
     To 1e-4 relative: the same f32 operations in batches of another size.
     """
@@ -107,13 +107,13 @@ def test_loss_is_that_of_diffusers(settings: dict[str, Any], train: Any, predict
     shutil.copytree(settings["model"], source)
     file = source / "scheduler" / "scheduler_config.json"
     file.write_text(file.read_text().replace('"epsilon"', f'"{prediction_type}"'))
-    # one batch with all four square pictures, one of them as wide as 96 pixels, so that time ids are not all the same
+    # one batch with all four square pictures, one of them as wide as 96 pixels, so that time ids differ
     data = tmp_path / "wide"
     for number in range(4):
         save(data / f"{number}.png", number, (160, 64 + 96 * (number > 0)), f"a fox, tag {number}")
     config = config_of(settings, model=str(source), data=data, batch=4, steps=1, buckets=False, caption_dropout=0.0)
     losses: list[float] = []
-    with pytest.raises(Cancelled):  # without the picture that proves the file: the model is nowhere converted
+    with pytest.raises(Cancelled):  # before the picture that checks the file, for which no model is converted
         train(
             config_of(settings, model=str(source), data=data, batch=4, steps=2, buckets=False, caption_dropout=0.0),
             progress=lambda progress: losses.append(progress.loss) or False,
@@ -168,7 +168,7 @@ def test_text_encoders_are_trained(settings: dict[str, Any], train: Any) -> None
 
 
 def test_masked_parts_teach_nothing(settings: dict[str, Any], train: Any, tmp_path: Path) -> None:
-    """Where masks hide all of each picture, the loss is zero."""
+    """If masks hide all of each picture, the loss is zero."""
     data = tmp_path / "masked"
     for number in range(2):
         save(data / f"{number}.png", number, (64, 64), "a fox")
@@ -191,7 +191,7 @@ _ON_TWO = """
 import os, sys
 from pathlib import Path
 from lorablend.train.config import load_config
-from lorablend.train.loop import prepare_run, resume_command
+from lorablend.train.run import prepare_run
 from lorablend.train.plan import Machine
 from lorablend.train.trainer import run_training
 
@@ -216,7 +216,7 @@ def test_two_processes(settings: dict[str, Any], sdxl_model: Path, train: Any, t
     file, program = tmp_path / "train.toml", tmp_path / "program.py"
     file.write_text(two.to_toml(), encoding="utf-8")
     program.write_text(_ON_TWO)
-    # what `accelerate launch --multi_gpu` runs; its own command starts one process where there is no GPU
+    # what `accelerate launch --multi_gpu` runs; its own command starts only one process without a GPU
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = subprocess.run(
         [sys.executable, *launch, str(program), str(file), str(sdxl_model)],
@@ -228,7 +228,7 @@ def test_two_processes(settings: dict[str, Any], sdxl_model: Path, train: Any, t
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"{STEPS} steps of 4 pictures: 1 at once, 2 times before each step, on 2 devices") == 1
     assert result.stdout.count("CPU 1, f32; about ") == 1
-    assert result.stdout.count("note: no samples, and no picture that proves the file: ") == 1
+    assert result.stdout.count("note: no samples, and no picture to check the file with: ") == 1
     states = [read_checkpoint(find_checkpoints(config.folder)[-1]).state["network"] for config in (one, two)]
     largest = max(values.abs().max().item() for values in states[0].values())
     for name, values in states[0].items():

@@ -57,7 +57,7 @@ def test_resume_is_exact(settings: dict[str, Any], train: Any, changes: dict[str
 
 
 def test_a_seed_is_a_training(settings: dict[str, Any], train: Any) -> None:
-    """Another seed, other numbers: the test above would pass if nothing were drawn at all."""
+    """A different seed gives different numbers; without this, the test above would pass if nothing were random."""
     states = []
     for seed in (0, 1):
         config = config_of(settings, seed=seed, out=settings["out"].with_name(f"{seed}.safetensors"))
@@ -74,7 +74,7 @@ def test_wrong_resume(settings: dict[str, Any], train: Any, pictures: Path, tmp_
     config = config_of(settings)
     with pytest.raises(TrainError) as caught:
         train(config, resume=True)
-    assert str(caught.value) == f"{config.folder} holds no checkpoint to resume from; start without --resume"
+    assert str(caught.value) == f"{config.folder} has no checkpoint to resume from; start without --resume"
     with pytest.raises(Cancelled):
         train(config, progress=stop_at(1))
 
@@ -84,18 +84,18 @@ def test_wrong_resume(settings: dict[str, Any], train: Any, pictures: Path, tmp_
         return str(caught.value)
 
     again = "give that, or start again without --resume"
-    undo = "put back what was there, or start again without --resume"
+    undo = "undo the change, or start again without --resume"
     assert refused({"rank": 8}) == f"rank is 8, the checkpoint has 2; {again}"
     assert refused({"ema": 0.9}) == f"ema is 0.9, the checkpoint has not given; {again}"
     assert refused({"steps": 9}) == f"steps is 9, the checkpoint has {STEPS}; {again}"
     assert refused({}, resume=False) == (
-        f"{config.folder} holds a checkpoint of step 1 already; go on from it with --resume, or delete the folder"
+        f"{config.folder} has a checkpoint of step 1 already; continue from it with --resume, or delete the folder"
     )
     prepare_run(config_of(settings, keep=1, validation_prompts=("a fox",), checkpoints=1), resume=True)
 
     (data / "1.txt").write_text("a cat")
     message = refused({})
-    assert message.startswith("1.png or its caption is ")
+    assert message.startswith("1.png or its caption has changed: its hash is ")
     assert message.endswith(f"; {undo}")
     save(data / "9.png", 9, caption="a fox")
     assert refused({}) == f"the data set has 6 pictures, the checkpoint 5; {undo}"
@@ -116,7 +116,7 @@ def test_no_captions(settings: dict[str, Any], train: Any, tmp_path: Path) -> No
     with pytest.raises(DataError) as caught:
         train(config_of(settings, data=data, model="owner/model that is not asked for"))
     assert str(caught.value).endswith(
-        "has a caption, and there is no trigger word; write name.txt beside name.png, or give a trigger"
+        "has a caption, and there is no trigger word; write name.txt next to name.png, or give a trigger"
     )
 
 
@@ -141,14 +141,14 @@ def test_tags_in_prompts(settings: dict[str, Any]) -> None:
 
 
 def test_missing_prodigy(settings: dict[str, Any], train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prodigyopt", None)  # find_spec takes it for not installed, where it is too
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)  # find_spec then reports it as not installed, even if it is
     with pytest.raises(TrainError) as caught:
         train(config_of(settings, optimizer="prodigy"))
     assert str(caught.value) == "optimizer prodigy needs prodigyopt; run: pip install prodigyopt"
 
 
 def test_no_number(settings: dict[str, Any], train: Any) -> None:
-    """A learning rate far too high: the pictures are named, and there are ways out, with a lower one.
+    """With a learning rate far too high, the message names the pictures, and a lower rate helps.
 
     The same folder again where nothing was kept; else a resume, from a checkpoint whose next step has a number.
     """
@@ -165,9 +165,9 @@ def test_no_number(settings: dict[str, Any], train: Any) -> None:
     with pytest.raises(Cancelled):
         train(config_of(settings), progress=stop_at(1))
     said: list[str] = []
-    with pytest.raises(AdapterError):  # the numbers of step 2 are finite, but fit no adapter file
+    with pytest.raises(AdapterError):  # the numbers of step 2 are finite, but too large for an adapter file
         train(config, resume=True, progress=stop_at(2), say=said.append)
-    assert "learning_rate is 1e+30 from step 2 on, before it was 0.001" in said
+    assert "learning_rate is 1e+30 from step 2 on; it was 0.001 before" in said
     assert [read_facts(path)[0] for path in find_checkpoints(config.folder)] == [1, 2]
     with pytest.raises(TrainError) as caught:
         train(config, resume=True)
@@ -181,14 +181,14 @@ def test_no_number(settings: dict[str, Any], train: Any) -> None:
     said.clear()
     train(config_of(settings, learning_rate=5e-4), resume=True, say=said.append)
     assert "resumed from step 1 of 4" in said
-    assert "learning_rate is 0.0005 from step 2 on, before it was 0.001" in said
+    assert "learning_rate is 0.0005 from step 2 on; it was 0.001 before" in said
     rates = [line["learning_rate"] for line in read_log(config.folder) if "learning_rate" in line]
     cosine = [(1 + np.cos(np.pi * step / STEPS)) / 2 for step in range(1, STEPS + 1)]
     assert rates == pytest.approx([1e-3 * cosine[0], *(5e-4 * part for part in cosine[1:])])
 
 
 def test_full_disk(settings: dict[str, Any], train: Any, tmp_path: Path) -> None:
-    """The last good checkpoint is named and stays; with room again, the run goes on from it to the same end."""
+    """The last good checkpoint stays and is named; with space again, the run resumes from it to the same end."""
     (tmp_path / "whole").mkdir()
     whole = config_of(settings, out=tmp_path / "whole" / "ink.safetensors")
     train(whole)
@@ -206,15 +206,15 @@ def test_full_disk(settings: dict[str, Any], train: Any, tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (good,) = find_checkpoints(config.folder)
     assert str(caught.value) == (
-        f"the checkpoint of step {STEPS} could not be written to {config.folder}: file too large; the last good one is "
-        f"{good}; make room, then resume"
+        f"the checkpoint of step {STEPS} could not be written to {config.folder}: file too large; the newest one is "
+        f"{good}; free up space, then resume"
     )
     train(config, resume=True)
     assert config.out.read_bytes() == whole.out.read_bytes()
 
 
 def test_trouble_after_a_checkpoint(settings: dict[str, Any], train: Any) -> None:
-    """Whatever the disk refused, the message says how to go on if this step's checkpoint is there."""
+    """Whichever file could not be written, the message says how to resume if this step's checkpoint exists."""
     config = config_of(settings)
     taken = config.folder / "ink-000002.safetensors"
     taken.mkdir(parents=True)
@@ -227,7 +227,7 @@ def test_trouble_after_a_checkpoint(settings: dict[str, Any], train: Any) -> Non
 
 
 def test_an_error_of_the_callers(settings: dict[str, Any], train: Any) -> None:
-    """It goes through as it is, after a checkpoint."""
+    """The exception is passed on unchanged, after a checkpoint."""
 
     def fail(progress: Progress) -> None:
         raise ZeroDivisionError

@@ -90,7 +90,7 @@ def test_only_the_network_is_trained_and_starts_as_nothing(sdxl_source: Path, al
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_changes_are_what_the_layers_do(sdxl_source: Path, algorithm: str) -> None:
-    """1e-5 of the layer's output: two f32 sums in another order."""
+    """To 1e-5 of the layer's output: two f32 sums in different order."""
     import torch
 
     models, network = trained(sdxl_source, algorithm=algorithm, text_encoder=True)
@@ -119,7 +119,7 @@ def test_changes_are_what_the_layers_do(sdxl_source: Path, algorithm: str) -> No
 
 @pytest.mark.parametrize("algorithm", LYCORIS)
 def test_a_small_change_is_not_lost_in_a_bf16_model(sdxl_source: Path, algorithm: str) -> None:
-    """LyCORIS would add it to the bf16 weight and take that away again: nothing of 0.001 is left beside a 1.
+    """LyCORIS would add it to the bf16 weight and subtract that again, which leaves nothing of 0.001 next to a 1.
 
     0.02: sums of bf16, which has 3 digits.
     """
@@ -187,7 +187,7 @@ def test_state_comes_back_bit_for_bit(sdxl_source: Path, algorithm: str) -> None
     assert all(torch.equal(values, state[name]) for name, values in other.state().items())
     ours, theirs = network.tensors()[0], other.tensors()[0]
     assert all(np.array_equal(values, theirs[name]) for name, values in ours.items())
-    next(iter(state.values())).add_(1)  # copies, all of them
+    next(iter(state.values())).add_(1)  # the state must be copies
     assert not torch.equal(next(iter(network.state().values())), next(iter(state.values())))
 
 
@@ -196,8 +196,8 @@ def test_state_of_another_network(sdxl_source: Path) -> None:
     wider = attach(load_base(str(sdxl_source)), config(rank=8))
     before = wider.state()
     assert message_of(TrainError, lambda: wider.load_state(network.state())) == (
-        "the saved state is of another network: unet.down_blocks.1.attentions.0.proj_in.lora_A.default.weight differs, "
-        "and 383 more; resume with the settings that it was trained with"
+        "the saved state is another network's: unet.down_blocks.1.attentions.0.proj_in.lora_A.default.weight and 383 "
+        "more parameters differ; resume with the settings of that training"
     )
     assert all((values == before[name]).all() for name, values in wider.state().items())
 
@@ -250,7 +250,7 @@ def test_diffusers_draws_the_same_with_sd15(sd15_source: Path, tmp_path: Path) -
 
 
 def test_a_smaller_model_has_diffusers_names(sdxl_source: Path, tmp_path: Path) -> None:
-    """kohya's own names for SDXL count two layers to a level: with one they would mean another module."""
+    """kohya's names for SDXL assume two layers per level; with one they would name another module."""
     import torch
 
     from lorablend.demo.networks import sdxl_unet
@@ -279,7 +279,7 @@ def test_a_smaller_model_has_diffusers_names(sdxl_source: Path, tmp_path: Path) 
 
 
 def test_kohyas_dora_has_the_shape_of_lycoris(sdxl_source: Path) -> None:
-    """diffusers 0.39 leaves every dora_scale out; LyCORIS, ComfyUI and A1111 broadcast it over the weight."""
+    """diffusers 0.39 ignores every dora_scale; LyCORIS, ComfyUI and A1111 broadcast it over the weight."""
     import torch
     from lycoris.modules.locon import LoConModule
 
@@ -293,7 +293,7 @@ def test_kohyas_dora_has_the_shape_of_lycoris(sdxl_source: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_kohya_file_is_what_was_trained(sdxl_source: Path, tmp_path: Path, algorithm: str) -> None:
-    """1e-5: two f32 sums in another order, DoRA's a difference of weights besides."""
+    """To 1e-5: two f32 sums in different order, and DoRA's change is a difference of weights."""
     _, network = trained(sdxl_source, algorithm=algorithm, text_encoder=True)
     adapter = load_adapter(write(tmp_path / "x.safetensors", network))
     assert adapter.covered == adapter.tensor_count
@@ -322,5 +322,5 @@ def test_metadata(sdxl_source: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["loha", "lokr"])
 def test_keys_that_there_are_none_of(algorithm: str) -> None:
     assert message_of(TrainError, lambda: attach(SimpleNamespace(), config(algorithm=algorithm, keys="diffusers"))) == (
-        f"keys are diffusers', which have no names for {algorithm}; choose keys kohya"
+        f"keys is diffusers, which has no names for {algorithm}; choose kohya"
     )

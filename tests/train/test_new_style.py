@@ -1,4 +1,4 @@
-"""Twenty pictures of a style that the demo model has never seen: what most users come for, in minutes."""
+"""Training on twenty pictures of a style that the demo model has never seen: what most users want, in minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise and its weights: against the formulas of the papers in float64, and a pure function of seed and place."""
+"""Noise and loss weights, compared with the papers' formulas in float64; both are pure functions of seed and place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _alphas(*, zero_terminal: bool = False) -> np.ndarray:
 @pytest.mark.parametrize("zero_terminal", [False, True])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_formulas(prediction_type: str, zero_terminal: bool) -> None:
-    """To 1e-5: the schedule is a product of 1,000 numbers in f32."""
+    """To 1e-5, for the schedule is a product of 1,000 numbers in f32."""
     config = {**_SDXL, "prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal}
     schedule = TrainingNoise(config)
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +65,7 @@ def test_terminal_weight_is_finite() -> None:
 
 
 def test_read_from_any_scheduler() -> None:
-    """The configuration is of the scheduler that the model draws with, not of the one that it was trained with."""
+    """The configuration is that of the scheduler that draws, not of the one that the model was trained with."""
     config: dict[str, Any] = {**_SDXL, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
     assert TrainingNoise({**config, "prediction_type": "v_prediction"}).prediction_type == "v_prediction"
     assert TrainingNoise(config).prediction_type == "epsilon"

@@ -41,7 +41,7 @@ def test_any_step_at_any_time_is_the_same(steps: list[int]) -> None:
 
 
 def test_the_first_batches_of_seed_7() -> None:
-    """Written down, so that no later version can change a run that is to be resumed."""
+    """A literal expectation, so that no later version changes a run that will be resumed."""
     assert [order().batch_at(step) for step in range(2)] == [
         [Pick(1, 1, flip=True, dropout=False), Pick(4, 2, flip=True, dropout=True)],
         [Pick(3, 0, flip=False, dropout=False), Pick(0, 0, flip=False, dropout=True)],
@@ -62,6 +62,6 @@ def test_chances_are_what_they_say() -> None:
     assert abs(sum(pick.flip for pick in picks) / len(picks) - 0.5) < 0.032
     assert abs(sum(pick.dropout for pick in picks) / len(picks) - 0.3) < 0.032
     captions = Counter(pick.caption for pick in picks if pick.example == 4)
-    assert max(captions.values()) - min(captions.values()) <= 3  # one after the other
+    assert max(captions.values()) - min(captions.values()) <= 3  # they come in turn
     still = order(flip=False, dropout=0.0)
     assert not any(pick.flip or pick.dropout for step in range(50) for pick in still.batch_at(step))

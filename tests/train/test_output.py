@@ -1,4 +1,4 @@
-"""The file of a training: its bytes, what it says of itself, the pictures it draws, and what the check finds."""
+"""The adapter file of a training: its bytes, its metadata, the pictures that it draws, and what the check finds."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def save(path: Path, network: Any, sampler: Sampler | None = None, **settings: A
 def test_the_engine_draws_what_was_trained(
     sdxl_source: Path, sdxl_model: Path, tmp_path: Path, sampler: Sampler, algorithm: str
 ) -> None:
-    """diffusers with the trained modules in memory, beside the engine with the file: one level, as in test_parity.
+    """diffusers with the trained modules in memory draws what the engine does with the file, to one level.
 
     The file's f16 loses nothing here, see `trained`.
     """
     models, network = trained(sdxl_source, algorithm=algorithm, text_encoder=True)
     file = save(tmp_path / "x.safetensors", network, sampler, algorithm=algorithm, text_encoder=True)
     latents = np.random.default_rng(42).standard_normal((1, 4, 8, 8), dtype=np.float32)
-    pipeline = Pipeline(sdxl_model, precision="f32", cache_dir=tmp_path / "cache")
+    pipeline = Pipeline(sdxl_model, precision="f32")
     ours = pipeline.generate("the fox", blend=[(str(file), 1.0)], latents=latents, steps=4, scheduler="euler")
     expected = reference.draw(pipeline_of(models), [], latents, steps=4, prompt="the fox", guidance_scale=5.0)
     assert reference.levels_apart(np.array(ours.images[0]), expected) <= 1
@@ -82,7 +82,7 @@ def test_metadata(sdxl_source: Path, tmp_path: Path) -> None:
     assert list(entries) == sorted(entries)
     assert adapter.trigger_words == ["zxc"]
     assert json.loads(entries.pop("ss_tag_frequency")) == {
-        "pictures": {"zxc": 3, "a fox": 2, "snow": 2, "a cat": 1}  # with the trigger, as they are trained
+        "pictures": {"zxc": 3, "a fox": 2, "snow": 2, "a cat": 1}  # with the trigger, as in training
     }
     made_by = json.loads(entries.pop(MADE_BY))
     assert made_by["tool"] == "train"
@@ -134,7 +134,7 @@ def test_metadata(sdxl_source: Path, tmp_path: Path) -> None:
 def test_rounding_stays_within_the_check(
     sdxl_source: Path, tmp_path: Path, algorithm: str, size: float, dtype: str
 ) -> None:
-    """Numbers that f16 would cut off, of a training that has only begun, are f32; `save_adapter` finds no fault."""
+    """Numbers of a young training, which f16 would cut off, are stored as f32, so that `save_adapter` accepts them."""
     import torch
 
     network = attach(load_base(str(sdxl_source)), config(algorithm=algorithm))
@@ -144,7 +144,7 @@ def test_rounding_stays_within_the_check(
             parameter.data += torch.randn(parameter.shape, generator=generator) * size
     tensors = load_adapter(save(tmp_path / "x.safetensors", network, algorithm=algorithm)).file.tensors
     factors = [tensor.dtype for name, tensor in tensors.items() if not name.endswith((".alpha", ".dora_scale"))]
-    assert factors.count(dtype) > 0.95 * len(factors)  # LoKr has a few very small tensors, whose rounding is by chance
+    assert factors.count(dtype) > 0.95 * len(factors)  # LoKr has a few very small tensors, whose rounding varies
     assert all(tensor.dtype == "F32" for name, tensor in tensors.items() if name.endswith((".alpha", ".dora_scale")))
 
 
@@ -156,8 +156,8 @@ def test_a_file_that_is_not_what_was_trained(sdxl_source: Path, tmp_path: Path) 
     parameter.data *= 1.01
     message = message_of(TrainError, lambda: check_adapter(file, network, "x.safetensors"))
     assert message == (
-        "x.safetensors: unet down_blocks.1.attentions.0.proj_in is 9.9e-03 away from what was trained, 0.001 is "
-        "allowed; this is a fault of lorablend, please report it"
+        "x.safetensors: unet down_blocks.1.attentions.0.proj_in is off by 9.9e-03, more than the 0.001 that "
+        "rounding explains; this is a fault of lorablend, please report it"
     )
 
 
@@ -165,8 +165,8 @@ def test_nan_is_found_before_anything_is_written(sdxl_source: Path, tmp_path: Pa
     _, network = trained(sdxl_source)
     next(iter(network._named().values())).data[0, 0] = np.nan
     assert message_of(TrainError, lambda: save(tmp_path / "x.safetensors", network)) == (
-        "x.safetensors: tensor lora_unet_input_blocks_4_1_proj_in.lora_down.weight holds NaN or infinity; resume from "
-        "an earlier checkpoint, with a lower learning rate"
+        "x.safetensors: tensor lora_unet_input_blocks_4_1_proj_in.lora_down.weight contains NaN or infinity; resume "
+        "from an earlier checkpoint, with a lower learning rate"
     )
     assert not list(tmp_path.iterdir())
 
@@ -176,8 +176,8 @@ def test_an_adapter_that_changes_nothing_is_refused(sdxl_source: Path, tmp_path:
     path.write_bytes(b"the one before")
     network = attach(load_base(str(sdxl_source)), config())
     assert message_of(TrainError, lambda: save(path, network, sampler)) == (
-        "x.safetensors: with it the picture is the base model's own, 30 steps at learning rate 0.0001 have taught "
-        "nothing; train longer or raise the learning rate"
+        "x.safetensors does not change the picture: 30 steps at learning rate 0.0001 have taught it nothing; train "
+        "longer or raise the learning rate"
     )
     assert path.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""What is said before a training, and what is refused."""
+"""The summary before a training, and what is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_is_said(data: Path, sdxl_source: Path) -> None:
     seconds = (30 * 3 * 2 + 9 * 4 * 10 + 8 * 120 / 3 * 2) * operations / (0.6 * (128 / 1280) ** 0.5 * 1e9)
     assert result.seconds == pytest.approx(seconds)
     assert result.lines[-1] == (
-        f"time: about {duration(seconds)} once all is ready, between {duration(seconds / 1.8)} and "
+        f"time: about {duration(seconds)} after preparation, between {duration(seconds / 1.8)} and "
         f"{duration(seconds * 1.8)}"
     )
 
@@ -116,6 +116,6 @@ def test_no_captions_and_no_trigger(tmp_path: Path) -> None:
         check_captions(find_examples(tmp_path / "data"))
     assert str(caught.value) == (
         f"none of the 3 pictures in {tmp_path / 'data'} has a caption, and there is no trigger word; write name.txt "
-        "beside name.png, or give a trigger"
+        "next to name.png, or give a trigger"
     )
     check_captions(find_examples(tmp_path / "data", trigger="sks"))

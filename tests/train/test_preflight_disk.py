@@ -1,4 +1,4 @@
-"""Room on the disk."""
+"""The check for disk space."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.train.trainings import config_of, stop_at
 
 
 def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None:
-    """Known before anything is loaded."""
+    """Checked before anything is loaded."""
     config = config_of(settings, keep=10**9)
     for openvino, converted in ((sdxl_model, ""), (None, r", \d+ MB for sdxl_source as converted for samples")):
         with pytest.raises(ResourceError) as caught:
             prepare_run(config, openvino=openvino)
         assert re.fullmatch(
-            rf"{config.folder}: its disk has [\d,.]+ GB free, needed are about [\d,.]+ GB for checkpoints and adapters"
-            rf"(, \d+ MB for latents and texts)?{converted}; make room, lower keep or checkpoints, give another folder "
-            "as out, or set LORABLEND_CACHE to a folder on another disk",
+            rf"{config.folder}: the disk has [\d,.]+ GB free, the training needs about [\d,.]+ GB for checkpoints and "
+            rf"adapters(, \d+ MB for latents and texts)?{converted}; free up space, lower keep or checkpoints, give "
+            "another folder as out, or set LORABLEND_CACHE to a folder on another disk",
             str(caught.value),
         )
 
@@ -31,7 +31,7 @@ def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None
 def test_estimate_is_what_is_left(
     settings: dict[str, Any], train: Any, sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To 10 %: the files' headers and the pooled embeddings are not in it."""
+    """To 10 %, for the estimate has neither the files' headers nor the pooled embeddings."""
     monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path / "cache"))
     config = config_of(settings, flip=True, shuffle_tags=True, validation_fraction=0.2)
     run = prepare_run(config, openvino=sdxl_model)

@@ -1,4 +1,4 @@
-"""A data set made ready, and pictures that show the same."""
+"""Preparing a data set, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_contact_sheet(data: Path, tmp_path: Path) -> None:
     assert sheet == tmp_path / "ready-sheet.png"
     pixels = np.asarray(Image.open(sheet).convert("RGB"))
     assert pixels.shape[1] > 3 * 150
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000  # pictures, not only paper and letters
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000  # pictures, not only background and letters
 
 
 def test_many_pictures_take_several_sheets(tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_repeats_triggers_and_regularization_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trigger", ["paper style", "ohwx_cat", "x7", "a/b", "photo"])
 def test_a_trigger_that_no_folder_name_carries_is_told(tmp_path: Path, trigger: str) -> None:
-    """kohya's names end the trigger at a space or _, and words such as photo are no caption in any name."""
+    """kohya's names end the trigger at a space or _, and words such as photo never count as captions."""
     save(tmp_path / "data" / "a.png", 1, caption="a fox")
     lines = prepare(tmp_path / "data", tmp_path / "ready", resolution=64, trigger=trigger).lines
     assert files(tmp_path / "ready") == ["a.png", "a.txt"]
     assert (tmp_path / "ready" / "a.txt").read_text() == f"{trigger}, a fox\n"
-    assert f"no folder's name can carry the trigger; train with --trigger {shlex.quote(trigger)}" in lines
+    assert f"a folder's name cannot express the trigger; train with --trigger {shlex.quote(trigger)}" in lines
 
 
 def test_captions_from_names(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_all_damaged(tmp_path: Path) -> None:
     (tmp_path / "data" / "bad.png").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         prepare(tmp_path / "data", tmp_path / "ready", skip_bad=True)
-    assert str(caught.value) == f"{tmp_path / 'data'}: every picture is damaged; nothing is left to prepare"
+    assert str(caught.value) == f"{tmp_path / 'data'}: every picture is damaged; there is nothing to prepare"
 
 
 @pytest.mark.parametrize("taken", ["ready/x", "ready-sheet.png"])
@@ -158,7 +158,7 @@ def test_an_empty_folder_is_taken(data: Path, tmp_path: Path) -> None:
 
 
 def test_near_duplicates(tmp_path: Path) -> None:
-    """What cameras, editors and sites do to a picture is seen through; another picture is another one."""
+    """A picture is recognized after what cameras, editors and sites do to it; a different one is not a duplicate."""
     image = pattern(1, (320, 240))
     variants = {
         "a": image,
@@ -181,7 +181,7 @@ def test_near_duplicates(tmp_path: Path) -> None:
 
 
 def test_flat_drawings_are_told_apart_by_small_things(tmp_path: Path) -> None:
-    """One shape in another colour, or a bit further to the right, on one backdrop: each is worth training on."""
+    """The same shape in another colour, or a bit further to the right, is not a duplicate."""
     paths: list[Path] = []
     for index, (colour, left) in enumerate([((200, 30, 30), 100), ((30, 30, 200), 100), ((200, 30, 30), 130)]):
         scene = np.full((256, 256, 3), (120, 190, 240), np.uint8)

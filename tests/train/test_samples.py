@@ -1,4 +1,4 @@
-"""Pictures during training: the engine's own, the same every time, on a base model that is converted once."""
+"""Samples during training: drawn by the engine, the same every time, on a base model that is converted once."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_converted_once(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((folder / "lorablend.json").read_text())["weights"] == "fp16"
     assert convert_base(find_base(str(sdxl_source)), said.append) == folder
     assert said == [
-        "sdxl_source is converted to OpenVINO, to draw samples with; once, a large model takes some minutes"
+        "sdxl_source is converted to OpenVINO, once, to draw samples with; a large model takes some minutes"
     ]
 
 
@@ -91,7 +91,7 @@ def test_prompts() -> None:
 
 
 def test_texts_that_are_cut(sdxl_source: Path) -> None:
-    """75 tokens are seen, as many as words here, the start and the end of the text left out."""
+    """The model sees 75 tokens, here one per word, without the start and end tokens."""
     tokenizers = [AutoTokenizer.from_pretrained(sdxl_source / name) for name in ("tokenizer", "tokenizer_2")]
     fits, cut = " ".join(["fox"] * 75), " ".join(["fox"] * 76)
     assert cut_texts(tokenizers, ["", fits, cut]) == (75, {cut})

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM; `tests/app/test_train_commands.py` has one for a process of its own."""
+"""Ctrl-C and SIGTERM in this process; `tests/app/cli/test_train.py` sends one to a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.train.trainings import STEPS, config_of, stop_at
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(settings: dict[str, Any], train: Any, number: signal.Signals) -> None:
-    """The step ends, a checkpoint is written, the message says how to go on; samples are not waited for."""
+    """The step is finished, a checkpoint written, and the message says how to resume; samples are not awaited."""
     config, before = config_of(settings, sample_every=1), signal.getsignal(number)
 
     def kill(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Networks as a training would leave them, without the training."""
+"""Networks as if they were trained."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ALGORITHMS = ("lora", "dora", "locon", "loha", "lokr")
 
 
 def config(**settings: Any) -> TrainConfig:
-    """A configuration with rank 4 and alpha 6, which is not the rank: whoever mixes them up is found out."""
+    """A configuration with rank 4 and alpha 6, which differs from the rank, so that a mix-up shows."""
     own = {"data": Path("pictures"), "model": "tiny", "out": Path("x.safetensors")}
     return TrainConfig(**own | {"rank": 4, "alpha": 6.0, "learning_rate": 1e-4} | settings)
 
 
 def trained(source: Path | BaseNetworks, *, size: float = 0.05, **settings: Any) -> tuple[BaseNetworks, Network]:
-    """A model and a network in it, `size` of noise added to all its numbers, which f16 then holds exactly."""
+    """A model with a network, to whose numbers noise of this size is added; all are exact in f16."""
     import torch
 
     models = load_base(str(source)) if isinstance(source, Path) else source
@@ -39,7 +39,7 @@ def trained(source: Path | BaseNetworks, *, size: float = 0.05, **settings: Any)
 
 
 def pipeline_of(models: BaseNetworks) -> Any:
-    """diffusers' own pipeline of the networks as they are, the trained ones included."""
+    """diffusers' own pipeline of the networks, including the trained modules."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
     parts = {
@@ -61,14 +61,14 @@ def pipeline_of(models: BaseNetworks) -> Any:
 
 
 def write(path: Path, network: Network, keys: Any = "kohya") -> Path:
-    """The network's tensors as they are, f32, without a check."""
+    """Write the network's tensors in f32, without checks."""
     arrays, metadata = network.tensors(keys)
     write_file(path, {name: stored(values, "f32", name) for name, values in arrays.items()}, metadata)
     return path
 
 
 def dataset(*captions: str, trigger: str | None = None) -> DataSet:
-    """A data set of pictures that nobody opens."""
+    """A data set of pictures that are never opened."""
     examples = tuple(
         Example(Path(f"/home/someone/pictures/{index}.png"), (caption,), 1, (64, 64), None, trigger)
         for index, caption in enumerate(captions)
@@ -77,7 +77,7 @@ def dataset(*captions: str, trigger: str | None = None) -> DataSet:
 
 
 def facts(**changes: Any) -> TrainingFacts:
-    """What a training of the small SDXL-shaped model knows of itself."""
+    """The facts of a training of the small SDXL-shaped model."""
     return TrainingFacts(
         **{
             "base_name": "tiny",

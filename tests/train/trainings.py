@@ -1,4 +1,4 @@
-"""Small trainings: what several files of tests make of the `settings` fixture."""
+"""Configurations of small trainings, from the `settings` fixture."""
 
 from __future__ import annotations
 

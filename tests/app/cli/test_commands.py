@@ -400,7 +400,7 @@ ERRORS = {
     "bake MODEL out": "there is nothing to bake; give at least one --lora FILE:WEIGHT",
     "bake MODEL full --lora ink --lora-dir LORAS": "full exists and is not empty; give a new folder",
     "convert nosuch out": (
-        "nosuch is no diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
+        "nosuch is not a diffusers folder, .safetensors checkpoint or Hugging Face id; give one of the three"
     ),
     "convert MODEL out --weights int3": "weights is 'int3'; give one of fp16, int8, fp32",
     "adapters inspect nosuch": "nosuch: cannot be read (No such file or directory)",
@@ -410,7 +410,7 @@ ERRORS = {
         "--host 127.0.0.2 and --listen are both given; --listen means --host 0.0.0.0, give one"
     ),
     "serve demo --model nosuch": "the model is demo and --model nosuch; give one of the two",
-    "ui MODEL --data data --token=": "the token is empty; give one, such as 32 letters by chance",
+    "ui MODEL --data data --token=": "the token is empty; give one, such as 32 random letters",
     "ui MODEL --host 192.0.2.1 --token x": "cannot listen at 192.0.2.1: cannot assign requested address",
 }
 

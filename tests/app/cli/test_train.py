@@ -63,7 +63,7 @@ def test_dry_run(here: Path, sdxl_source: Path, capsys: Capture) -> None:
         ),
         (
             ["photos", "--model", "m/n", "--out", "a.safetensors", "--resume"],
-            "a.training holds no checkpoint to resume from; start without --resume",
+            "a.training has no checkpoint to resume from; start without --resume",
         ),
     ],
 )

@@ -184,7 +184,7 @@ def test_a_download_is_a_job(browser: Browser, address: str, folder: Path, tmp_p
         page.get_by_text("no file or address is given; choose a file, or enter https://… or hf:owner/repo").wait_for()
         box.fill("/etc/passwd")
         box.press("Enter")
-        page.get_by_text('"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo').wait_for()
+        page.get_by_text('"/etc/passwd" is not an address; give a file, https://…, or hf:owner/repo').wait_for()
         box.fill(f"{server.url}/far.safetensors?token=secret")
         page.get_by_label("Name (if it should differ from the file's)").fill("from afar")
         page.get_by_role("button", name="Add", exact=True).click()

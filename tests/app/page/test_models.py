@@ -41,7 +41,7 @@ def test_bake_the_board_and_draw_with_it(page: Page, sdxl_model: Path, data: Pat
     source.fill("/etc")
     page.get_by_label("Name of the new model").fill("new")
     page.get_by_role("button", name="Convert", exact=True).click()
-    page.get_by_text("/etc is no Hugging Face id (owner/name) and does not lie on the server").wait_for()
+    page.get_by_text("/etc is not a Hugging Face id (owner/name) or a source on the server").wait_for()
 
     # Both tabs choose the same model, and the board keeps its knobs.
     page.get_by_role("tab", name="Create").click()

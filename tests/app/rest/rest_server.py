@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+from starlette.routing import Match
 
 from lorablend.app.jobs.jobs import Job
 from lorablend.app.server import create_app, listen
@@ -58,19 +63,44 @@ def running(
     service = Service(data, {"small": model}, lora_dir, limit=limit)
     service.start()
     try:
-        with serving(service, **options) as url, httpx.Client(base_url=url, timeout=120) as http:
+        app = create_app(service, **options)
+        hooks = {"response": [lambda answer: check_reply(app, answer)]}
+        with _serving(app) as url, httpx.Client(base_url=url, timeout=120, event_hooks=hooks) as http:
             yield Running(url, service, http)
     finally:
         service.close()
 
 
+def check_reply(app: FastAPI, answer: httpx.Response) -> None:
+    """A reply has the keys and values that its schema declares: none more, none less."""
+    if answer.headers.get("content-type") != "application/json":
+        return
+    body = json.loads(answer.read())
+    path = answer.request.url.path
+    scope = {"type": "http", "method": answer.request.method, "path": path, "root_path": "", "headers": []}
+    route = next((route for route in app.routes if route.matches(scope)[0] is Match.FULL), None)
+    if not isinstance(route, APIRoute) or not route.include_in_schema:
+        return
+    if answer.is_success:
+        model = route.response_model
+    else:
+        declared = route.responses.get(answer.status_code)
+        assert declared, f"{path} does not declare status {answer.status_code}"
+        model = declared["model"]
+    kind = TypeAdapter(model)
+    value = kind.validate_python(body)
+    assert kind.dump_python(value, mode="json", exclude_unset=True) == body, path
+
+
+def serving(service: Service, **options: Any) -> AbstractContextManager[str]:
+    """The app over a service, on a port of this machine; gives its address. options: of `create_app`."""
+    return _serving(create_app(service, **options))
+
+
 @contextmanager
-def serving(service: Service, **options: Any) -> Iterator[str]:
-    """The app over a service; its address."""
+def _serving(app: FastAPI) -> Iterator[str]:
     socket = listen("127.0.0.1", 0)
-    config = uvicorn.Config(
-        create_app(service, **options), log_config=None, access_log=False, timeout_graceful_shutdown=2
-    )
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()  # connections wait in the socket until it listens

@@ -64,7 +64,9 @@ def test_a_job_from_its_queueing_to_its_pictures(server: Running) -> None:
     for last, status in (("running", 200), ("done", 204)):  # as a browser comes back, until it is told that it is over
         again = server.http.get(f"{asked.headers['location']}/events", headers={"Last-Event-ID": last})
         assert again.status_code == status
-        assert again.text.startswith("id: done\nevent: job\ndata: {") == (status == 200)
+        assert (again.text.startswith("event: job\ndata: {") and again.text.endswith("}\nid: done\n\n")) == (
+            status == 200
+        )
     assert [one["state"] for one in seen].count("done") == 1
     assert seen[-1]["state"] == "done"
     previews = [one["progress"]["preview"] for one in seen if (one["progress"] or {}).get("preview")]
@@ -258,7 +260,7 @@ def test_an_adapter_is_sent_and_drawn_with(server: Running, lora_dir: Path) -> N
     assert send("other.safetensors", b"<html>").status_code == 400
     pickle = send("model.ckpt", b"\x80\x02")
     assert pickle.status_code == 400
-    assert pickle.json()["detail"] == "'model.ckpt' is no .safetensors file; only those are taken"
+    assert pickle.json()["detail"] == "'model.ckpt' is not a .safetensors file; only those are taken"
     own[-1] ^= 2
     assert send("x.safetensors", bytes(own), name="../outside").status_code == 400
     assert server.http.post("/api/adapters").status_code == 400
@@ -303,7 +305,7 @@ def test_an_adapter_is_downloaded(server: Running, lora_dir: Path, monkeypatch: 
     assert server.http.get("/api/adapters/from afar").status_code == 200
     path = ask(source="/etc/passwd")
     assert path.status_code == 400
-    assert path.json()["detail"] == '"/etc/passwd" is no address; give a file, https://…, or hf:owner/repo'
+    assert path.json()["detail"] == '"/etc/passwd" is not an address; give a file, https://…, or hf:owner/repo'
     nothing = ask(source="hf:owner")
     assert nothing.status_code == 400
     assert nothing.json()["detail"] == "hf:owner is not a repository; write hf:owner/name or hf:owner/name/file"
@@ -344,9 +346,14 @@ def test_health_and_metrics(server: Running) -> None:
     assert server.http.head("/healthz").status_code == 200
     lines = server.http.get("/metrics").text.splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert int(values['lorablend_jobs{state="done"}']) >= 1
+    assert float(values['lorablend_jobs{state="done"}']) >= 1
     assert {f'lorablend_jobs{{state="{state}"}}' for state in STATES} < set(values)
     assert float(values['lorablend_job_seconds{kind="draw"}']) > 0
     assert float(values['lorablend_wait_seconds{kind="draw"}']) >= 0
-    named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    assert {name.partition("{")[0] for name in values} == named
+    assert float(values['lorablend_jobs_ended_total{kind="draw",state="done"}']) >= 1
+    assert float(values['lorablend_job_duration_seconds_bucket{kind="draw",le="3600.0"}']) >= 1
+    assert float(values['lorablend_job_queued_seconds_count{kind="draw"}']) >= 1
+    types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE lorablend")}
+    assert types["lorablend_jobs_ended_total"] == "counter"
+    assert types["lorablend_job_duration_seconds"] == types["lorablend_job_queued_seconds"] == "histogram"
+    assert types["lorablend_jobs"] == types["lorablend_job_seconds"] == types["lorablend_wait_seconds"] == "gauge"

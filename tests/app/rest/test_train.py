@@ -84,7 +84,7 @@ def test_a_set_is_sent_and_looked_through(server: Running) -> None:
         ("POST", "", {**ASKED, "out": "/tmp/x"}, 422, "out: Extra inputs are not permitted"),
         ("POST", "", {**ASKED, "set": "nosuch"}, 400, "there is no data set 'nosuch'"),
         ("POST", "check", {**ASKED, "name": "../x"}, 400, "'../x' cannot be an adapter's name"),
-        ("POST", "check", {**ASKED, "model": "/etc"}, 400, "'/etc' is no base model that is known here"),
+        ("POST", "check", {**ASKED, "model": "/etc"}, 400, "'/etc' is not a known base model"),
         ("POST", "check", {**ASKED, "rank": 0}, 400, "rank is 0: input should be greater than or equal to 1"),
         ("GET", "sets/nosuch", None, 404, "there is no data set 'nosuch'; there are"),
         ("GET", "sets/nosuch/mosaic", None, 404, "there is no data set 'nosuch'"),
@@ -110,7 +110,7 @@ def test_what_is_sent_wrong(server: Running, tmp_path: Path) -> None:
     for name, files, text in (
         ("../x", [("1.png", png(1))], "'../x' cannot be a data set's name"),
         ("x", [("1.png", b"<html>")], "1.png is not a picture, or damaged; save it again as PNG or JPEG"),
-        ("x", [("1.exe", b"MZ")], "1.exe is of a kind that is not taken"),
+        ("x", [("1.exe", b"MZ")], "1.exe is not of a kind that is taken"),
         ("x", [], "the form has no file in the field files; send some"),
     ):
         answer = (

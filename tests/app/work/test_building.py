@@ -129,7 +129,7 @@ def test_convert(service: Service, sdxl_source: Path) -> None:
     sizes = {form["name"]: form["size"] for form in service.building.models()}
     assert sizes["small one"] < 0.7 * sizes["half"]
     assert drawn(service, model="small one")
-    with pytest.raises(RequestError, match="small one has its weights in 8 bits already"):
+    with pytest.raises(RequestError, match="small one already has its weights in 8 bits"):
         service.building.compress(Compress(name="smaller", model="small one"))
 
 
@@ -205,11 +205,15 @@ def test_sources_that_cannot_be_converted(service: Service, data: Path) -> None:
     (data / "sources" / "empty" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     (data / "sources" / "page.safetensors").write_text("<html>")
     for source, fields, text in (
-        ("empty", {}, "empty holds a FluxPipeline"),
+        ("empty", {}, "empty is a FluxPipeline"),
         ("page.safetensors", {}, "page.safetensors is not a readable safetensors file"),
-        ("page.safetensors", {"config": "nosuch"}, "nosuch is no Hugging Face id"),
+        ("page.safetensors", {"config": "nosuch"}, "nosuch is not a Hugging Face id"),
         ("owner/name", {"config": "empty"}, "config is for a .safetensors checkpoint; owner/name has its own"),
-        ("nosuch", {}, "nosuch is no Hugging Face id (owner/name) and does not lie on the server; there are empty"),
+        (
+            "nosuch",
+            {},
+            "nosuch is not a Hugging Face id (owner/name) or a source on the server; there are empty",
+        ),
     ):
         with pytest.raises((ModelError, RequestError)) as caught:
             convert(service, source, **fields)

@@ -106,11 +106,11 @@ def idle(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         ({"rank": 0}, "rank is 0: input should be greater than or equal to 1"),
         ({"resolution": 65}, "resolution is 65: input should be a multiple of 8"),
         ({"trigger": "a\nb"}, r"the trigger is 'a\\nb'; give words in one line"),
-        ({"model": "/etc"}, "'/etc' is no base model that is known here; give model as a Hugging Face id"),
-        ({"model": "../sources/no model"}, "is no base model that is known here"),
+        ({"model": "/etc"}, "'/etc' is not a known base model; give model as a Hugging Face id"),
+        ({"model": "../sources/no model"}, "is not a known base model"),
         ({"model": "no such"}, "such as owner/name, or one of the folder sources: no model"),
-        ({"model": "tests/app"}, "'tests/app' is no base model that is known here"),
-        ({"model": "owner/x.safetensors"}, "is no base model that is known here"),
+        ({"model": "tests/app"}, "'tests/app' is not a known base model"),
+        ({"model": "owner/x.safetensors"}, "is not a known base model"),
         ({"model": "no model"}, "no model"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_model_that_is_downloaded_first(idle: Service) -> None:
     """A request is no time for a download of gigabytes; what can be known is said."""
     lines = idle.training.check(asked(model="owner/name", trigger="sks"))
     assert lines[0] == "a folder of pictures; 3 pictures; captions: 3 from .txt files"
-    assert lines[-1] == "owner/name is downloaded first; only then it is known whether it fits"
+    assert lines[-1] == "owner/name is downloaded first; only then can it be checked"
 
 
 def test_check_and_submit(idle: Service) -> None:
@@ -282,10 +282,10 @@ def test_a_file_that_could_not_be_moved(whole: tuple[Service, Job]) -> None:
         service.training(job, lambda progress: True)
     assert (file.read_bytes(), made.read_bytes()) == (b"another", content)
     file.unlink()
-    with pytest.raises(RequestError, match="knit is trained with other settings; give those, or start over"):
+    with pytest.raises(RequestError, match="knit was trained with other settings; give those, or start over"):
         service.training.check(asked(rank=4))
     same = asked(sample_every=STEPS)
-    assert service.training.check(same) == ("knit is trained already, and goes into the library as it is",)
+    assert service.training.check(same) == ("knit is trained already, and is added to the library as it is",)
     again = service.wait(service.training.submit(same))
     assert (again.state, again.result) == ("done", job.result)
     assert (file.read_bytes(), made.exists()) == (content, False)

@@ -1,4 +1,4 @@
-"""Small pictures for tests of data sets, a smooth pattern, another one for each number, and what was found of them."""
+"""Small pictures for the data set tests, each number with its own smooth pattern, and views of what was read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pattern(number: int, size: tuple[int, int] = (96, 96)) -> Image.Image:
 
 
 def save(path: Path, number: int = 0, size: tuple[int, int] = (96, 96), caption: str | None = None, **how: Any) -> Path:
-    """Write a pattern to `path`, with a .txt file beside it if there is a caption."""
+    """Write a pattern to `path`, and next to it a .txt file if there is a caption."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pattern(number, size).save(path, **how)
     if caption is not None:

@@ -1,4 +1,4 @@
-"""Data sets in one file: unpacked once, and never out of their folder."""
+"""Archived data sets: unpacked once, and never outside their folder."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_damaged_archives(data: Path, tmp_path: Path, kind: str) -> None:
 
 
 def test_archive_larger_than_the_disk(data: Path) -> None:
-    """A bomb is refused by what it says it holds, before a byte is unpacked; here 240 TB in 3 MB."""
+    """A zip bomb is refused by its own table, before a byte is unpacked; here 240 TB in 3 MB."""
     with zipfile.ZipFile(data / "pack.zip", "w") as archive:
         archive.writestr("a.png", b"x")
     content = (data / "pack.zip").read_bytes()
@@ -107,7 +107,7 @@ def test_archive_larger_than_the_disk(data: Path) -> None:
     text = re.sub(r"for \d+\.\d GB", "for 7.0 GB", str(caught.value))
     assert text == (
         "pack.zip holds 257698.0 GB or more, the disk has room for 7.0 GB; free up space, or unpack it on another "
-        "and give the folder"
+        "disk and give the folder"
     )
 
 

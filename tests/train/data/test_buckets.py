@@ -56,7 +56,7 @@ def test_a_crop_lies_in_its_picture(size: tuple[int, int], buckets: bool) -> Non
     assert crop.top >= 0
     assert crop.left + crop.width <= crop.scaled[0]
     assert crop.top + crop.height <= crop.scaled[1]
-    assert crop.left == 0 or crop.top == 0  # no more is cut away than the shape needs
+    assert crop.left == 0 or crop.top == 0  # only what the shape requires is cropped
     if not buckets:
         assert crop.bucket == (256, 256)
     if math.isclose(size[0] / size[1], 1, abs_tol=0.05):

@@ -1,4 +1,4 @@
-"""Captions: alternatives, the trigger word, wildcards, tags in an order of chance; and names that are captions."""
+"""Captions: alternatives, the trigger word, wildcards, shuffled tags, and captions in names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every layout of a data set that people bring, and what is wrong with some of them."""
+"""Every supported layout of a data set, and their problems."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_kohya_folders(data: Path) -> None:
 
 
 def test_kohya_folder_itself(data: Path) -> None:
-    """Its parent is what kohya wants, but here it is plain what is meant."""
+    """kohya would need its parent folder, but here the intention is clear."""
     folder = data / "10_sks dog"
     save(folder / "a.png", 1)
     dataset = clean(find_examples(folder))
@@ -193,7 +193,7 @@ def test_trigger_and_class_folders(data: Path) -> None:
 
 
 def test_one_text_for_all_pictures(data: Path) -> None:
-    """OneTrainer's third way; one line alone is more likely a text whose picture has gone."""
+    """OneTrainer's third way; a single line is more likely a text whose picture was deleted."""
     save(data / "a.png", 1)
     save(data / "1" / "b.png", 2)
     (data / "README.txt").write_text("Drawn by me.\nFree to use.\n")
@@ -361,7 +361,7 @@ def test_kohya_toml(data: Path) -> None:
 
 
 def test_kohya_toml_takes_no_pictures_of_folders_below(data: Path) -> None:
-    """As kohya: masks in such a folder are no pictures, and the same folder may stand in two data sets."""
+    """As kohya: masks in such a folder are not pictures, and the same folder may occur in two data sets."""
     save(data / "img" / "a.png", 1, caption="a cat")
     save(data / "img" / "masks" / "a.png", 2)
     save(data / "img" / "old" / "b.png", 3)
@@ -378,7 +378,7 @@ def test_kohya_toml_takes_no_pictures_of_folders_below(data: Path) -> None:
 
 
 def test_kohya_toml_of_lists(data: Path, tmp_path: Path) -> None:
-    """Fine-tuning subsets: the list says which pictures there are, by whole paths where it names no folder."""
+    """Fine-tuning subsets: the list determines the pictures, by full paths if it names no folder."""
     far = save(tmp_path / "far" / "a.png", 1)
     save(data / "img" / "deep" / "b.png", 2)
     save(data / "img" / "c.png", 3, caption="not listed")
@@ -418,7 +418,7 @@ LISTINGS = {  # a file that names the picture {far}, or its folder {folder}
 def test_no_listing_leaves_its_data_set(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, listing: str, spelled: str
 ) -> None:
-    """A folder or an archive may be a stranger's: what it lists is inside it, and nothing tells what else there is."""
+    """A folder or archive may be a stranger's: its listings name only files inside it; messages reveal no others."""
     far = save(tmp_path / "far" / "private.png", 1, caption="a secret")
     (far.parent / "list.json").write_text(json.dumps({"private.png": {"caption": "a secret"}}))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -503,7 +503,7 @@ def test_two_data_set_files(data: Path) -> None:
     assert str(caught.value) == f"{data} has 2 data set files: a.toml, b.toml; give the one to use"
 
 
-# nothing, and the rest
+# empty folders, and the rest
 
 
 def test_no_pictures(data: Path) -> None:

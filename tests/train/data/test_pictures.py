@@ -1,4 +1,4 @@
-"""Pictures and masks of every kind, and what is wrong with some of them."""
+"""Pictures and masks of every kind, and their problems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.train.data.data_files import clean, pattern, save
 def test_exif_rotation(data: Path) -> None:
     image = pattern(1, (96, 64))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # rotate clockwise by 90°
     image.save(data / "a.png", exif=exif)
     (example,) = clean(find_examples(data)).examples
     assert example.size == (64, 96)
