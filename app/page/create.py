@@ -81,7 +81,10 @@ class Create:
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """The drawing in the form when a button was pressed. No two are equal, so that each one changes its State."""
+    """The drawing in the form when a button was pressed. No two are equal, so that each one changes its State.
+
+    Gradio hashes what a State holds, and the lists in a `Draw` have no hash.
+    """
 
     draw: Draw
 

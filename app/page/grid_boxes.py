@@ -14,6 +14,7 @@ from lorablend.app.grid.axes import AXES
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.grid import DrawGrid
+from lorablend.app.page.create import Taken
 from lorablend.app.page.form import Values, read_box
 from lorablend.app.page.stage import text_stage
 from lorablend.app.service import Service
@@ -45,7 +46,7 @@ class GridBoxes:
     """The boxes.
 
     Attributes:
-        base: The drawing whose other settings, including the blend, all pictures share.
+        base: A `Taken` drawing whose other settings, including the blend, all pictures share.
         seen: The state at the last tick of the timer.
         chosen: The file of the sheet that is shown large.
         sure: The question before it is deleted, answered by `really` or `keep`.
@@ -87,7 +88,7 @@ class GridBoxes:
 
 def make_boxes(service: Service, shelf: Shelf) -> GridBoxes:
     width, height = service.models.get().model.default_size
-    made: dict[str, Any] = {"taken": gr.State(None), "base": gr.State(Draw(prompt="")), "files": gr.State([])}
+    made: dict[str, Any] = {"taken": gr.State(None), "base": gr.State(Taken(Draw(prompt=""))), "files": gr.State([])}
     made |= {"seen": gr.State(None), "chosen": gr.State(""), "timer": gr.Timer(IDLE, active=False)}
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
@@ -170,7 +171,7 @@ def example(what: str) -> str:
 
 def asked_of(boxes: GridBoxes, values: Values) -> DrawGrid:
     """The grid that the boxes describe. Raises RequestError and pydantic's ValidationError."""
-    base: Draw = values[boxes.base]
+    base: Draw = values[boxes.base].draw
     axes = _axes([values[box] for box in boxes.what], [values[box] for box in boxes.values])
     own = {
         "prompt": values[boxes.prompt] or "",
@@ -207,7 +208,7 @@ def filled(service: Service, boxes: GridBoxes, draw: Draw) -> Values:
     return {
         boxes.prompt: draw.prompt,
         boxes.negative: draw.negative_prompt or "",
-        boxes.base: known,
+        boxes.base: Taken(known),
         boxes.others: _others(known),
         boxes.width: draw.width or width,
         boxes.height: draw.height or height,

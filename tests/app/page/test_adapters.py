@@ -84,7 +84,7 @@ def test_cards_heat_map_and_completion(browser: Browser, address: str, tmp_path:
         prompt.press("End")
         page.keyboard.type("<lora:s")
         expect(page.get_by_role("listbox", name="Adapters").get_by_role("option")).to_have_count(8)
-        page.get_by_text("8 of 70 adapters; write on to find the others").wait_for()
+        page.get_by_text("8 of 70 adapters; type more to find the others").wait_for()
         shot(page, tmp_path, "completion")
         findings = serious(page)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
+from gradio.utils import deep_hash
 from PIL import Image
 
 from lorablend.adapters.errors import BlendError, RequestError
@@ -14,6 +16,7 @@ from lorablend.app.orders.draw import Draw
 from lorablend.app.page.compare import compare
 from lorablend.app.page.create import first_prompt
 from lorablend.app.page.form import fitting_step, size_of
+from lorablend.app.page.page import build_page
 from lorablend.app.page.pedal import Pedal, blend_of, board_of, moved, style_of
 from lorablend.app.page.stage import job_stage
 from lorablend.app.page.start import kept_background
@@ -177,3 +180,11 @@ def test_the_stage() -> None:
     assert "2 pictures in 2.5 s · cut" in job_stage(done, 0)
     done = job(state="done", started=1.0, ended=3.5, result={"pictures": [{}], "warnings": ["boat " * 2000]})
     assert len(job_stage(done, 0)) < 400
+
+
+def test_gradio_can_hash_every_state(service: Service) -> None:
+    """It hashes the values of States to see whether they have changed; one without a hash breaks its listeners."""
+    states = [block for block in build_page(service).blocks.values() if isinstance(block, gr.State)]
+    assert states
+    for state in states:
+        deep_hash(state.value)
