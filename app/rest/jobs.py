@@ -66,7 +66,7 @@ def get_job(job: str, service: Served) -> Response:
 
 @router.get(
     "/jobs/{job}/events",
-    response_class=EventSourceResponse,
+    response_class=Response,
     responses={
         **content("text/event-stream", description="Events called `job`; the data of each is a job in JSON"),
         204: {"description": "The job had ended in the last event that the client received"},

@@ -73,7 +73,7 @@ def running(
 
 def check_reply(app: FastAPI, answer: httpx.Response) -> None:
     """A reply has the keys and values that its schema declares: none more, none less."""
-    if answer.headers.get("content-type") != "application/json":
+    if answer.request.method == "HEAD" or answer.headers.get("content-type") != "application/json":
         return
     body = json.loads(answer.read())
     path = answer.request.url.path
