@@ -23,7 +23,7 @@ from lorablend.app.files import clean_name
 from lorablend.app.work.sets_add import KEPT, TEXT, keep, notes_of, read, receive, stem_of, write_text
 from lorablend.train.data.archives import unpack
 from lorablend.train.data.captions import read_captions
-from lorablend.train.data.found import MASK
+from lorablend.train.data.draft import MASK
 from lorablend.train.data.manifests import read_text
 from lorablend.train.data.mosaic import PER_SHEET, draw_sheet
 from lorablend.train.data.pictures import SUFFIXES, load_upright

@@ -20,8 +20,8 @@ from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
 from lorablend.train.data.archives import ARCHIVES
 from lorablend.train.data.captions import read_captions, with_trigger
+from lorablend.train.data.draft import MASK
 from lorablend.train.data.examples import Example
-from lorablend.train.data.found import MASK
 from lorablend.train.data.layouts import DataSet, find_examples
 from lorablend.train.data.pictures import SUFFIXES, load_upright
 
