@@ -25,7 +25,7 @@ def test_bake_the_board_and_draw_with_it(page: Page, sdxl_model: Path, data: Pat
     page.get_by_role("button", name="Bake", exact=True).click()
     page.get_by_text("no board was taken; press the button above").wait_for()
     page.get_by_role("button", name="Compress", exact=True).click()
-    page.get_by_text("the new model has no name; give one").wait_for()
+    page.get_by_text("the new model has no name; give it one").wait_for()
     page.get_by_role("button", name="Take the board from Create").click()
     page.get_by_text("ink 0.8", exact=True).wait_for()
     page.get_by_label("Name of the baked model").fill(sdxl_model.name)
