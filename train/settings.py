@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-__all__ = ["Face", "Setting", "settings_of"]
+__all__ = ["Face", "TrainSetting", "settings_of"]
 
 _BOUNDS = {
     "ge": "minimum",
@@ -43,7 +43,7 @@ class Face:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class TrainSetting:
     """One field of a configuration.
 
     Attributes:
@@ -122,7 +122,7 @@ class Setting:
         return " ".join(part for part in parts if part)
 
 
-def settings_of(model: type[BaseModel]) -> Mapping[str, Setting]:
+def settings_of(model: type[BaseModel]) -> Mapping[str, TrainSetting]:
     """The fields of a configuration, in their order."""
     settings = {}
     for name, info in model.model_fields.items():
@@ -136,7 +136,7 @@ def settings_of(model: type[BaseModel]) -> Mapping[str, Setting]:
             for item in info.metadata
             if (value := getattr(item, limit, None)) is not None
         }
-        settings[name] = Setting(
+        settings[name] = TrainSetting(
             name=name,
             kind=str if choices else (get_origin(kind) or kind),
             default=None if info.is_required() else info.default,

@@ -21,7 +21,7 @@ class Comparison(BaseModel):
     label: str
 
 
-class DrawOrder(Draw):
+class DrawOrder(Draw, frozen=True):
     """A drawing, with its place in a comparison."""
 
     comparison: Comparison | None = None

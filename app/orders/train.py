@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, create_model
 
 from lorablend.train.config import SETTINGS
-from lorablend.train.settings import Setting
+from lorablend.train.settings import TrainSetting
 
 __all__ = ["Train"]
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def _field_of(setting: Setting) -> tuple[Any, Any]:
+def _field_of(setting: TrainSetting) -> tuple[Any, Any]:
     """A field that may be left out. The schema tells the setting's limits, which `TrainConfig` enforces.
 
     Here only the length of a text is checked, as for every other text that enters the queue.

@@ -15,7 +15,7 @@ from lorablend.app.page.form import Values
 from lorablend.app.service import Service
 from lorablend.shipped import model_dir
 from lorablend.train.config import SETTINGS
-from lorablend.train.settings import Setting
+from lorablend.train.settings import TrainSetting
 
 __all__ = ["TrainForm", "make_train_form", "setting_box"]
 
@@ -81,7 +81,7 @@ def make_train_form(service: Service) -> TrainForm:
     return TrainForm(boxes)
 
 
-def setting_box(setting: Setting) -> Any:
+def setting_box(setting: TrainSetting) -> Any:
     """The box of a setting. One for a number is a text box, for Gradio's own for numbers may not be empty."""
     face = setting.face
     if setting.kind is bool:
@@ -110,7 +110,7 @@ def _own_box(name: str, is_demo: bool) -> Any:
     return None
 
 
-def _meanings(settings: list[Setting]) -> str:
+def _meanings(settings: list[TrainSetting]) -> str:
     terms = "".join(
         f"<dt><strong>{html.escape(setting.face.label)}</strong></dt><dd>{html.escape(setting.text)}</dd>"
         for setting in settings
