@@ -14,6 +14,11 @@ from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - the same library, before Python 3.11
+
 ROOT = Path(__file__).parents[1]
 # An import goes from a later entry to an earlier one, or stays in its folder.
 ORDER = ["shipped", "adapters", "engine", "convert", "train", "demo", "app"]
@@ -111,6 +116,13 @@ def test_no_import_circles() -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=_name)
 def test_folders_are_small(folder: Path) -> None:
     assert len(list(folder.glob("*.py"))) <= MOST_FILES
+
+
+def test_every_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {f"lorablend.{_name(file.parent).replace('/', '.')}" for file in FILES if file.name == "__init__.py"}
+    assert set(listed["packages"]) == set(listed["package-dir"]) == folders
+    assert {file.parent for file in FILES} == {file.parent for file in FILES if file.name == "__init__.py"}
 
 
 def test_adapters_need_only_numpy_and_safetensors() -> None:
