@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict
 from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.uploads import Uploads
 
-__all__ = ["Comparison", "DrawOrder"]
+__all__ = ["ComparisonMember", "DrawOrder"]
 
 
-class Comparison(BaseModel):
+class ComparisonMember(BaseModel):
     """The comparison that a drawing belongs to, and what distinguishes the drawing from the others in it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -24,7 +24,7 @@ class Comparison(BaseModel):
 class DrawOrder(Draw, frozen=True):
     """A drawing, with its place in a comparison."""
 
-    comparison: Comparison | None = None
+    comparison: ComparisonMember | None = None
 
     def settings(self, uploads: Uploads) -> dict[str, Any]:
         """As `Draw.settings`."""

@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.orders.compare import Comparison, DrawOrder
+from lorablend.app.orders.compare import ComparisonMember, DrawOrder
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.kinds import submit_order
 from lorablend.app.service import Service
@@ -39,6 +39,6 @@ def compare(service: Service, draw: Draw, client: str) -> None:
         service.drawing.check(drawing)
     name = secrets.token_hex(8)
     for label, drawing in drawings:
-        comparison = Comparison(name=name, label=label)
+        comparison = ComparisonMember(name=name, label=label)
         order = DrawOrder(**drawing.model_dump(exclude_defaults=True), comparison=comparison)
         submit_order(service.jobs, order, client)

@@ -17,8 +17,8 @@ from lorablend.app.rest.a1111_replies import (
     Memory,
     Nothing,
     Options,
-    Sampler,
-    Schedule,
+    SamplerItem,
+    SchedulerItem,
     Scripts,
     StableDiffusionModel,
     Upscaler,
@@ -64,7 +64,7 @@ def refresh() -> Response:
     return reply({})
 
 
-@router.get("/samplers", response_model=list[Sampler])
+@router.get("/samplers", response_model=list[SamplerItem])
 def list_samplers() -> Response:
     """List the samplers."""
     return reply(
@@ -72,7 +72,7 @@ def list_samplers() -> Response:
     )
 
 
-@router.get("/schedulers", response_model=list[Schedule])
+@router.get("/schedulers", response_model=list[SchedulerItem])
 def list_schedulers() -> Response:
     """List the schedules of noise."""
     more = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}

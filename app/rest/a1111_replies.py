@@ -16,8 +16,8 @@ __all__ = [
     "Nothing",
     "Options",
     "ProgressReply",
-    "Sampler",
-    "Schedule",
+    "SamplerItem",
+    "SchedulerItem",
     "Scripts",
     "StableDiffusionModel",
     "Upscaler",
@@ -91,7 +91,7 @@ class Lora(A1111Reply):
     metadata: dict[str, str | None]
 
 
-class Sampler(A1111Reply):
+class SamplerItem(A1111Reply):
     """A sampler."""
 
     name: str
@@ -99,7 +99,7 @@ class Sampler(A1111Reply):
     options: dict[str, str]
 
 
-class Schedule(A1111Reply):
+class SchedulerItem(A1111Reply):
     """A schedule of noise."""
 
     name: str

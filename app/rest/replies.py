@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 __all__ = [
     "AdapterList",
     "AdapterReply",
-    "Added",
+    "AddedReply",
     "BinList",
     "Captioned",
     "Checked",
@@ -51,7 +51,7 @@ class Done(Reply):
 # Jobs
 
 
-class Progress(Reply):
+class ProgressReply(Reply):
     """The progress of a job."""
 
     step: int
@@ -103,7 +103,7 @@ class DrawResult(Reply):
     warnings: list[str]
 
 
-class TrainResult(Reply):
+class TrainResultReply(Reply):
     """What came of a training."""
 
     adapter: str
@@ -145,9 +145,9 @@ class JobReply(Reply):
     ended: float | None
     reason: str
     """Why it failed, in one line."""
-    result: GridResult | DrawResult | TrainResult | ModelResult | AdapterResult | None
+    result: GridResult | DrawResult | TrainResultReply | ModelResult | AdapterResult | None
     """What came of it, by its kind; null until it is done."""
-    progress: Progress | None
+    progress: ProgressReply | None
     """Null unless it is running."""
 
 
@@ -300,7 +300,7 @@ class Checked(Reply):
     """For people."""
 
 
-class Run(Reply):
+class RunReply(Reply):
     """A training that waits or has begun."""
 
     name: str
@@ -316,7 +316,7 @@ class Run(Reply):
 class RunList(Reply):
     """Trainings, by name."""
 
-    runs: list[Run]
+    runs: list[RunReply]
 
 
 class LossPoint(Reply):
@@ -335,7 +335,7 @@ class SampleSheet(Reply):
     url: str
 
 
-class RunDetails(Run):
+class RunDetails(RunReply):
     """A training with its curve and samples."""
 
     losses: list[LossPoint]
@@ -359,7 +359,7 @@ class SetList(Reply):
     sets: list[SetReply]
 
 
-class Added(SetReply):
+class AddedReply(SetReply):
     """A data set after pictures were added to it."""
 
     added: list[str]

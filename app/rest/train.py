@@ -20,7 +20,7 @@ from lorablend.app.orders.train import Train
 from lorablend.app.rest.errors import ParameterError, refusals
 from lorablend.app.rest.jobs import job_reply
 from lorablend.app.rest.replies import (
-    Added,
+    AddedReply,
     Captioned,
     Checked,
     Done,
@@ -123,7 +123,7 @@ def list_sets(service: Served) -> Response:
 @router.post(
     "/sets",
     status_code=201,
-    response_model=Added,
+    response_model=AddedReply,
     openapi_extra=form_body(["name", "files"], name="text", files="files"),
 )
 async def send_pictures(request: Request, service: Served) -> Response:
