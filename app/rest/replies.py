@@ -51,7 +51,7 @@ class Done(Reply):
 # Jobs
 
 
-class ProgressReply(Reply):
+class JobProgressReply(Reply):
     """The progress of a job."""
 
     step: int
@@ -147,7 +147,7 @@ class JobReply(Reply):
     """Why it failed, in one line."""
     result: GridResult | DrawResult | TrainResultReply | ModelResult | AdapterResult | None
     """What came of it, by its kind; null until it is done."""
-    progress: ProgressReply | None
+    progress: JobProgressReply | None
     """Null unless it is running."""
 
 
