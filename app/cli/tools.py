@@ -209,8 +209,8 @@ def compare(
 ) -> None:
     """Show how much adapters change each part of the model, and which of them work against each other.
 
-    Give 1 to 16 FILEs in .safetensors format. A cosine of +1 means the same direction, 0 independent, -1 opposite
-    directions. The suggested weights scale all adapters to the size of the smallest.
+    Give 1 to 16 adapter files; each FILE is in .safetensors format. A cosine of +1 means the same direction, 0
+    independent, -1 opposite directions. The suggested weights scale all adapters to the size of the smallest.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -23,7 +24,12 @@ Seed = Annotated[int, Field(ge=SETTINGS["seed"].low, le=SETTINGS["seed"].high)]
 Count = Annotated[int, Field(ge=BATCH.low, le=BATCH.high)]
 
 
-class Draw(BaseModel, Settings, frozen=True, extra="forbid", protected_namespaces=()):
+def _describe(schema: dict[str, Any], order: type[BaseModel]) -> None:
+    """Put the docstring into the schema: pydantic leaves out that of a dataclass, which `Settings` is."""
+    schema["description"] = inspect.getdoc(order)
+
+
+class Draw(BaseModel, Settings, frozen=True, extra="forbid", protected_namespaces=(), json_schema_extra=_describe):
     """The settings of a picture, which `Pipeline.generate` checks, and what else a drawing needs.
 
     Attributes:

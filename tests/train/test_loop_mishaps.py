@@ -136,7 +136,7 @@ def test_tags_in_prompts(settings: dict[str, Any]) -> None:
     with pytest.raises(TrainError) as caught:
         prepare_run(config_of(settings, validation_prompts=("a fox", "a cat <lora:ink:0.8>")))
     assert str(caught.value) == (
-        "validation_prompts has <lora:ink:0.8>; samples are drawn with the trained adapter alone, leave the tag out"
+        "validation_prompts has <lora:ink:0.8>; samples are drawn with the trained adapter alone; leave the tag out"
     )
 
 

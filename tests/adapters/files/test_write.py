@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,11 @@ def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    path = tmp_path / ("x" * 250)  # the temporary name is longer than file systems allow
-    message = message_of(ResourceError, lambda: write_file(path, TENSORS, {}))
-    assert message.endswith("could not be written: File name too long")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # fails larger writes, as a full disk does
+    try:
+        message = message_of(ResourceError, lambda: write_file(tmp_path / "x.safetensors", TENSORS, {}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert message.endswith("x.safetensors could not be written: File too large")
     assert list(tmp_path.iterdir()) == []

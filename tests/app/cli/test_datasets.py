@@ -84,7 +84,7 @@ def test_check_refuses_before_it_looks_for_the_model(here: Path, capsys: Capture
         text.unlink()
     assert run(["dataset", "check", "data", "--model", "nowhere/at-all"]) == 1
     assert capsys.readouterr().err == (
-        "error: none of the 3 pictures in data has a caption, and there is no trigger word; write name.txt beside "
+        "error: none of the 3 pictures in data has a caption, and there is no trigger word; write name.txt next to "
         "name.png, or give a trigger\n"
     )
 

@@ -94,4 +94,4 @@ def test_a_generated_client_draws_a_picture(
         assert picture.sync_detailed(drawn.file, client=client).content.startswith(b"\x89PNG")
         wrong = submit.sync(client=client, body=models.Draw(prompt="a fox", width=65))
         assert isinstance(wrong, models.Refusal)
-        assert wrong.detail.startswith("width is 65; it must be a multiple of 8")
+        assert wrong.detail.startswith("width is 65; give a multiple of 8")
