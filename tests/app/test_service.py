@@ -125,7 +125,7 @@ def test_no_link_leads_out(sdxl_model: Path, lora_dir: Path, tmp_path: Path) -> 
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters" / "out.safetensors").symlink_to(lora_dir / "ink.safetensors")
     service = Service(tmp_path / "data", {"small": sdxl_model}, tmp_path / "adapters")
-    with pytest.raises(BlendError, match="a link that leads out"):
+    with pytest.raises(BlendError, match="a link that points outside"):
         submit(service, blend=[["out", 1]])()
     service.close()
 

@@ -273,7 +273,7 @@ def test_the_library(browser: Browser, sdxl_model: Path, lora_dir: Path, adapter
         for file, wanted, name in ((adapter, "my brush", "my brush"), (other, "", "pen")):
             expect(page.locator("#upload")).to_contain_text("Drop File Here")  # not the box that is about to be emptied
             page.locator("#upload input[type=file]").set_input_files(file)
-            page.get_by_text(file.name).wait_for()
+            page.get_by_label(file.name, exact=True).wait_for()  # as text, it is there during the upload only
             name_box.fill(wanted)
             page.get_by_role("button", name="Add", exact=True).click()
             page.get_by_text(f"{name} is in the library").wait_for()
