@@ -132,14 +132,14 @@ def test_what_is_gone_when_the_networks_are(vae: AutoencoderKL, tmp_path: Path) 
     assert str(caught.value) == f"the latent of a.png is gone from {tmp_path / 'latents'}; {_GONE}"
 
 
-_GONE = "its file has changed, or another program needed the room"
+_GONE = "its source has changed, or another program evicted it"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError) as caught:
         TextCache(tmp_path / "file", "key", lambda text: {})
-    assert str(caught.value) == f"{tmp_path / 'file' / 'texts'} cannot be made: Not a directory"
+    assert str(caught.value) == f"{tmp_path / 'file' / 'texts'} cannot be created: Not a directory"
 
 
 def test_a_disk_that_refuses(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from lorablend.train.run import prepare_run
 from tests.train.trainings import config_of, stop_at
 
 
-def test_no_room_on_the_disk(settings: dict[str, Any], sdxl_model: Path) -> None:
-    """Checked before anything is loaded."""
+def test_no_room_on_the_disk(
+    settings: dict[str, Any], sdxl_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked before anything is loaded; nothing is in the cache yet."""
+    monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path / "cache"))
     config = config_of(settings, keep=10**9)
     for openvino, converted in ((sdxl_model, ""), (None, r", \d+ MB for sdxl_source as converted for samples")):
         with pytest.raises(ResourceError) as caught:
