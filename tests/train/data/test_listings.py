@@ -1,0 +1,81 @@
+"""What a listing of pictures may name: a stranger's only what is inside its data set, the user's own anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lorablend.adapters.errors import DataError
+from lorablend.train.data.layouts import find_examples
+from tests.train.data.data_files import clean, save
+
+_SUBSET = "[[datasets]]\n[[datasets.subsets]]\n"
+LISTINGS = {  # a file that names the picture {far}, or its folder {folder}
+    "metadata.jsonl": '{{"file_name": "{far}", "text": "a fox"}}\n',
+    "metadata.csv": "file_name,text\n{far},a fox\n",
+    "caption.csv": "image_file,caption\n{far},a fox\n",
+    "sub/metadata.jsonl": '{{"file_name": "{far}", "text": "a fox"}}\n',
+    "meta.json": '{{"{far}": {{"caption": "a fox"}}}}',
+    "folder.toml": _SUBSET + "image_dir = '{folder}'\n",
+    "mask.toml": _SUBSET + "image_dir = 'in'\nconditioning_data_dir = '{folder}'\n",
+    "list.toml": _SUBSET + "metadata_file = '{folder}/list.json'\n",
+    "listed.toml": _SUBSET + "metadata_file = 'in/listed.json'\n",
+    "listed-below.toml": _SUBSET + "metadata_file = 'in/listed.json'\nimage_dir = 'in'\n",
+}
+
+
+@pytest.mark.parametrize("spelled", ["absolute", "upwards", "home", "gone"])
+@pytest.mark.parametrize("listing", LISTINGS)
+@pytest.mark.parametrize("source", ["folder", "archive"])
+def test_no_listing_leaves_its_data_set(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, listing: str, spelled: str
+) -> None:
+    """A folder or archive may be a stranger's: its listings name only files inside it; messages reveal no others."""
+    far = save(tmp_path / "far" / "private.png", 1, caption="a secret")
+    (far.parent / "list.json").write_text(json.dumps({"private.png": {"caption": "a secret"}}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    depth = "../" * (1 + listing.count("/") + ("listed" in listing))
+    folder = {"absolute": str(far.parent), "upwards": f"{depth}far", "home": "~/far", "gone": f"{depth}gone"}[spelled]
+    save(data / "in" / "near.png", 2, caption="a hare")
+    (data / "in" / "listed.json").write_text(json.dumps({f"{folder}/private.png": {"caption": "a fox"}}))
+    file = data / listing
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(LISTINGS[listing].format(far=f"{folder}/private.png", folder=folder))
+    given = data if source == "folder" else Path(shutil.make_archive(str(tmp_path / "set"), "zip", data))
+    try:
+        dataset = find_examples(given)
+    except DataError as error:
+        message = str(error)
+    else:
+        message = " ".join(dataset.problems)
+        assert all(example.path.is_relative_to(dataset.root) for example in dataset.examples)
+        assert all(example.mask is None or example.mask.is_relative_to(dataset.root) for example in dataset.examples)
+        assert "secret" not in str(dataset)
+    refusal = "there is no ~|does not exist" if spelled == "home" else "is outside the data set"
+    assert re.search(refusal, message)
+
+
+@pytest.mark.parametrize("listing", [name for name in LISTINGS if name != "mask.toml"])
+def test_a_listing_that_the_user_gives_may_name_any_picture(data: Path, tmp_path: Path, listing: str) -> None:
+    far = save(tmp_path / "far" / "private.png", 1)
+    (far.parent / "list.json").write_text(json.dumps({"private.png": {"caption": "a fox"}}))
+    save(data / "in" / "near.png", 2)
+    (data / "in" / "listed.json").write_text(json.dumps({str(far): {"caption": "a fox"}}))
+    file = data / listing
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(LISTINGS[listing].format(far=far, folder=far.parent))
+    assert [example.path for example in clean(find_examples(file)).examples] == [far]
+
+
+def test_a_caption_extension_is_the_end_of_a_name(data: Path) -> None:
+    save(data / "a.png", 1)
+    for extension in ("/../x", ".a/b", "..\\\\x"):
+        (data / "set.toml").write_text(f'{_SUBSET}image_dir = "."\ncaption_extension = "{extension}"\n')
+        with pytest.raises(DataError) as caught:
+            find_examples(data)
+        assert str(caught.value).endswith("; give the end of a file name, such as .txt")
