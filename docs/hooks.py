@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -23,8 +23,11 @@ td, th { padding: .25em .8em .25em 0; vertical-align: top; }
 """
 
 
-def on_config(config: MkDocsConfig) -> None:
-    """Link the folders under their packages' names: mkdocstrings reads files and cannot see an editable install."""
+def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
+    """Link the folders under their packages' names: mkdocstrings reads files and cannot see an editable install.
+
+    Before mkdocstrings reads its settings, for it forgets a path that is not there then.
+    """
     links = ROOT / "build" / "docs-links" / "lorablend"
     links.mkdir(parents=True, exist_ok=True)
     for name in PACKAGES:
