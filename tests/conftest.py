@@ -96,15 +96,26 @@ def sdxl_model(sdxl_source: Path, shared: Shared) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sdxl_fp16(sdxl_source: Path, shared: Shared) -> Path:
-    """`sdxl_source` as OpenVINO IR, f16 weights."""
-    return shared("sdxl_fp16", lambda folder: convert(sdxl_source, folder, weights="fp16"))
+def sdxl_fp16(sdxl_source: Path) -> Path:
+    """`sdxl_source` as OpenVINO IR, f16 weights: as a training converts it, which finds it there."""
+    from lorablend.train.base import find_base
+    from lorablend.train.samples import convert_base
+
+    return convert_base(find_base(str(sdxl_source)), lambda line: None)
 
 
 @pytest.fixture(scope="session")
 def sdxl_int8(sdxl_source: Path, shared: Shared) -> Path:
-    """`sdxl_source` as OpenVINO IR, 8-bit weights."""
-    return shared("sdxl_int8", lambda folder: convert(sdxl_source, folder, weights="int8"))
+    """`sdxl_source` as OpenVINO IR, 8-bit weights, converted as a model of the Hub that was downloaded before."""
+
+    def build(folder: Path) -> None:
+        repository = pipelines.write_hub_cache(sdxl_source, folder.with_name("sdxl hub"))
+        folder.mkdir()  # an empty folder is allowed
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repository.parent))
+            convert(pipelines.HUB_ID, folder, weights="int8")
+
+    return shared("sdxl_int8", build)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ initialised VAE decodes everything to one flat grey, so the decoder's last layer
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from lorablend.demo.tokenizer import clip_tokenizer
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 
+HUB_ID, HUB_REVISION = "owner/name", "0123456789abcdef0123456789abcdef01234567"
 PICTURE_SIZE = 64  # pixels, the native width and height of both pipelines
 _PROMPT = "a fox in the snow"
 _MERGES = ["f o", "fo x</w>", "c a", "ca t</w>", "t h", "th e</w>"]
@@ -93,6 +95,15 @@ def write_sd15(folder: Path) -> Path:
     _spread_pictures(pipeline)
     pipeline.save_pretrained(folder)
     return folder
+
+
+def write_hub_cache(source: Path, cache: Path) -> Path:
+    """Write the diffusers folder `source` to `cache` as huggingface_hub would leave `HUB_ID`; return its folder."""
+    repository = cache / "models--owner--name"
+    shutil.copytree(source, repository / "snapshots" / HUB_REVISION)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(HUB_REVISION)
+    return repository
 
 
 def _vary(pipeline: DiffusionPipeline) -> None:

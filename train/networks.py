@@ -18,6 +18,7 @@ import numpy as np
 from lorablend.adapters.errors import MissingExtraError, TrainError
 from lorablend.adapters.names.naming import Naming, module_name
 from lorablend.adapters.wording import shown
+from lorablend.convert.extras import install_hint
 
 if TYPE_CHECKING:
     import torch
@@ -362,7 +363,7 @@ def _lycoris_class(algorithm: str) -> Any:
         from lycoris.modules.loha import LohaModule
         from lycoris.modules.lokr import LokrModule
     except ImportError as error:
-        raise MissingExtraError(f'{algorithm} needs lycoris-lora; run: pip install "lorablend[train]"') from error
+        raise MissingExtraError(f"{algorithm} needs lycoris-lora; {install_hint('train')}") from error
     lycoris_logging.logger.setLevel(logging.ERROR)  # it warns of each LoKr layer that is too small to factor
     return {"locon": LoConModule, "loha": LohaModule, "lokr": LokrModule}[algorithm]
 

@@ -25,6 +25,7 @@ from lorablend.shipped import adapters_dir, model_dir
 
 ADAPTERS = sorted(adapters_dir().glob("*.safetensors"))
 FEW = held_out_scenes(6, seed=21)
+STEPS = 10  # enough for the judge; the tables in demo/README.md have the default
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def _shapes(file: Path) -> list[list[int]]:
 
 def test_pictures_show_what_the_captions_say(pipeline: Pipeline, judge: Judge) -> None:
     """On captions that were held out of training; the tables of 200 are in demo/README.md."""
-    verdicts = draw_and_read(pipeline, judge, [scene.caption(i) for i, scene in enumerate(FEW)])
+    verdicts = draw_and_read(pipeline, judge, [scene.caption(i) for i, scene in enumerate(FEW)], steps=STEPS)
     scores = accuracy(verdicts, FEW)
     assert min(scores[name] for name in ("object", "colour", "position")) > 0.8
     assert share_of(verdicts, "style", PLAIN) == 1
@@ -115,8 +116,8 @@ def test_adapters_show(pipeline: Pipeline, judge: Judge, name: str) -> None:
     on, off = (
         float(np.mean([getattr(verdict, attribute)[name] for verdict in verdicts]))
         for verdicts in (
-            draw_and_read(pipeline, judge, captions, [(name, 1.0)]),
-            draw_and_read(pipeline, judge, captions[:1], [(name, 0.0)]),
+            draw_and_read(pipeline, judge, captions, [(name, 1.0)], steps=STEPS),
+            draw_and_read(pipeline, judge, captions[:1], [(name, 0.0)], steps=STEPS),
         )
     )
     assert off < 0.02
@@ -130,7 +131,7 @@ def test_a_blend_scores_between_its_styles(pipeline: Pipeline, judge: Judge) -> 
         *(
             [float(np.mean([verdict.style[name] for verdict in verdicts])) for name in ("riso", "watercolour")]
             for verdicts in (
-                draw_and_read(pipeline, judge, captions, [("riso", 1 - share), ("watercolour", share)])
+                draw_and_read(pipeline, judge, captions, [("riso", 1 - share), ("watercolour", share)], steps=STEPS)
                 for share in (0.0, 0.5, 1.0)
             )
         ),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from lorablend.adapters.errors import Cancelled
+from lorablend.adapters.errors import Cancelled, ResourceError
 from lorablend.engine import ModelFolder, Pipeline
+from lorablend.engine.disk_cache import default_cache_dir
 from lorablend.train.base import find_base
 from lorablend.train.samples import Sampler, choose_prompts, convert_base, openvino_folder
 from lorablend.train.text import cut_texts
@@ -66,19 +68,23 @@ def test_stop(sdxl_model: Path, adapter: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_converted_once(sdxl_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path))
+def test_converted_once(sdxl_source: Path, sdxl_fp16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = find_base(str(sdxl_source))
     said: list[str] = []
-    folder = convert_base(base, said.append)
-    assert folder == openvino_folder(base)
-    assert tmp_path in folder.parents
-    assert ModelFolder(folder).family == "sdxl"
-    assert json.loads((folder / "lorablend.json").read_text())["weights"] == "fp16"
-    assert convert_base(find_base(str(sdxl_source)), said.append) == folder
+    assert sdxl_fp16 == openvino_folder(base) == convert_base(base, said.append)
+    assert said == []
+    assert default_cache_dir() in sdxl_fp16.parents
+    assert ModelFolder(sdxl_fp16).family == "sdxl"
+    assert json.loads((sdxl_fp16 / "lorablend.json").read_text())["weights"] == "fp16"
+
+    monkeypatch.setenv("LORABLEND_CACHE", str(tmp_path))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))  # before anything is loaded
+    with pytest.raises(ResourceError):
+        convert_base(base, said.append)
     assert said == [
         "sdxl_source is converted to OpenVINO, once, to draw samples with; a large model takes some minutes"
     ]
+    assert not openvino_folder(base).exists()
 
 
 def test_prompts() -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 __all__ = ["PATIENCE", "browsing", "choose", "opened", "reload", "running", "set_slider", "unfold"]
 
@@ -23,6 +23,7 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 PATIENCE = 90_000  # milliseconds: the first picture compiles the model
 
 _TROUBLES: WeakKeyDictionary[Page, list[str]] = WeakKeyDictionary()
+_IDLE: WeakKeyDictionary[Browser, list[BrowserContext]] = WeakKeyDictionary()  # contexts to be used again
 # What Gradio writes to the console of a page that is left during a request.
 _LEAVING = re.compile(r"AbortError: signal is aborted without reason\b|Unexpected error Connection errored out\.")
 
@@ -77,17 +78,18 @@ def browsing() -> Iterator[Browser]:
 def opened(
     browser: Browser, address: str, *, width: int = 1360, height: int = 1400, dark: bool = False
 ) -> Iterator[Page]:
-    """Open the page in a new browser context, which remembers nothing.
+    """Open the page in a browser context that remembers nothing but Gradio's scripts, which are slow to load.
 
     At the end, its console must have no errors, and there must not have been requests to other machines.
     """
     troubles: list[str] = []
     expect.set_options(timeout=PATIENCE)
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
-    )
+    idle = _IDLE.setdefault(browser, [])
+    context = idle.pop() if idle else browser.new_context(accept_downloads=True)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme="dark" if dark else "light")
     _TROUBLES[page] = troubles
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -95,10 +97,12 @@ def opened(
     page.on("response", lambda reply: troubles.append(f"{reply.status} {reply.url}") if reply.status >= 400 else None)
     page.goto(address)
     page.locator("#board .empty, #board .pedal").first.wait_for()  # drawn last
-    try:
-        yield page
-    finally:
-        context.close()
+    yield page  # a context in which a test failed is not used again
+    page.evaluate("localStorage.clear(); sessionStorage.clear()")
+    page.close()
+    context.clear_cookies()
+    context.clear_permissions()
+    idle.append(context)
     assert not troubles, troubles
 
 
