@@ -52,7 +52,7 @@ class Service:
         data: The data folder; it is made if it does not exist.
         models: Names and folders of models, the default first.
         lora_dir: The library.
-        limit: How many jobs may wait.
+        limit: As in `Jobs`.
         options: Further arguments of `Pipeline`.
 
     Raises:

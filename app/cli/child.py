@@ -22,7 +22,10 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from lorablend.app.cli.commands import run
+    from lorablend.app.library.public import PUBLIC_ONLY, guard_hub
 
+    if os.environ.get(PUBLIC_ONLY):
+        guard_hub()
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     descriptor, lock, *arguments = sys.argv[1:]
     os.set_inheritable(int(descriptor), False)

@@ -5,7 +5,6 @@ checked, also that of a redirect, and is made to the address that was checked, w
 """
 
 import ipaddress
-import os
 import socket
 
 import httpx
@@ -75,17 +74,16 @@ def is_public(address: str) -> bool:
 
 
 def guard_hub() -> None:
-    """Make huggingface_hub in this process use `PublicTransport`, if `PUBLIC_ONLY` is set; its own server is trusted.
+    """Make huggingface_hub in this process use `PublicTransport`; the server that it is set up for is trusted.
 
     Set HF_HUB_DISABLE_XET too, before it is imported: Xet makes connections of its own.
     """
     from huggingface_hub import constants, set_client_factory
 
-    if os.environ.get(PUBLIC_ONLY) and not constants.is_offline_mode():  # its own client refuses everything offline
+    def client() -> httpx.Client:
+        return httpx.Client(transport=PublicTransport(constants.ENDPOINT), follow_redirects=True, timeout=None)
 
-        def client() -> httpx.Client:
-            return httpx.Client(transport=PublicTransport(constants.ENDPOINT), follow_redirects=True, timeout=None)
-
+    if not constants.is_offline_mode():  # then its own client refuses everything
         set_client_factory(client)
 
 
