@@ -7,10 +7,12 @@ import os
 # Set before Gradio is imported: it reports nothing to other servers and looks up no version.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
+import atexit
 import logging
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -135,7 +137,8 @@ def run_server(
     # A browser cannot open 0.0.0.0.
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     shown = f"[{name}]" if ":" in name else name
-    server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
+    address = f"http://{shown}:{socket_.getsockname()[1]}/"
+    server = _Server(config, lambda: say(f"open {address} (Ctrl-C ends it)"), service.stop)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("lorablend").setLevel(logging.INFO)  # a line for each job
     # uvicorn raises the signal again after a clean shutdown, when the service is still to be closed.
@@ -145,8 +148,12 @@ def run_server(
         server.run(sockets=[socket_])
     finally:
         signal.signal(signal.SIGTERM, before)
-        service.close()
+        all_ended = service.close()
         socket_.close()
+        if not all_ended:
+            # A thread that comes back from a long call, while the interpreter ends, would crash it.
+            code = 130 if isinstance(sys.exc_info()[1], KeyboardInterrupt) else 0
+            atexit.register(_leave, code)
 
 
 def check_login(host: str, token: str | None, users: Path | None) -> None:
@@ -235,15 +242,26 @@ def _check_token(token: str | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Calls back when it listens."""
+    """Calls back when it listens, and when it begins to end."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], object], ending: Callable[[], object]) -> None:
         super().__init__(config)
-        self._listening = listening
+        self._listening, self._ending = listening, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
+
+
+def _leave(code: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:

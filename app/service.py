@@ -17,6 +17,7 @@ import json
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ __all__ = ["RECEIVING", "Service"]
 
 RECEIVING = ".receiving-"
 """The prefix of folders that hold a file while it is received; they are removed at the next start after a kill."""
+
+_PATIENCE = 8.0  # seconds for all workers together to end
 
 
 class Service:
@@ -95,6 +98,7 @@ class Service:
         long["train"] = self.training
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
+        self._stopped = 0.0
         self.metrics = Metrics(self.jobs, lambda: self.alive)
         refuse_unreadable(self.jobs)
 
@@ -122,14 +126,22 @@ class Service:
         """Whether all workers are alive, so that queued jobs will be done."""
         return all(worker.alive for worker in self.workers)
 
-    def close(self) -> None:
-        """End all workers. Running jobs end after their present step and are queued again."""
+    def stop(self) -> None:
+        """Tell the workers to end. Running jobs end after their present step and are queued again."""
         for worker in self.workers:
             worker.stop()
-        for worker in self.workers:
-            worker.join(timeout=120)
+        self._stopped = self._stopped or time.monotonic()
+
+    def close(self) -> bool:
+        """End all workers, at most some seconds after `stop`; returns whether all have ended.
+
+        The jobs of those that have not are queued again too.
+        """
+        self.stop()
+        ended = [worker.join(max(0.0, self._stopped + _PATIENCE - time.monotonic())) for worker in self.workers]
         self.jobs.close()
         self.gallery.close()
+        return all(ended)
 
     def draw(self, draw: Draw, client: str = "") -> Job:
         """Queue a drawing. Raises QueueFullError, and what `Pipeline.check` raises."""
