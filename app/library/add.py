@@ -233,8 +233,12 @@ def _repository(repo: str) -> "ModelInfo":
         RepositoryNotFoundError,
     )
 
+    from lorablend.app.library.public import NotPublicError
+
     try:
         return HfApi().model_info(repo, files_metadata=True, timeout=_ANSWER)
+    except NotPublicError as error:
+        raise RequestError(f"{shown(repo)}: {error}") from None
     except GatedRepoError:
         raise AdapterError(
             f"{shown(repo)} requires you to accept its terms on huggingface.co; do so, then run `hf auth login`"

@@ -163,6 +163,8 @@ def fetch_small(
     """Download a file of at most `limit` bytes into memory. Raises what `download` raises."""
     import httpx
 
+    from lorablend.app.library.public import NotPublicError
+
     where = shown_address(address)
     content = b""
     with Watch(where, limits) as watch:
@@ -174,6 +176,8 @@ def fetch_small(
                     watch.tell(len(content), None)
                     if len(content) > limit:
                         raise AdapterError(f"{where}: the file is longer than {limit} bytes")
+        except NotPublicError as error:
+            raise RequestError(f"{where}: {error}") from None
         except (httpx.HTTPError, _Again) as error:
             watch.check()
             raise AdapterError(f"{where}: the download failed ({_reason(error)}); try again") from error

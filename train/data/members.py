@@ -21,8 +21,8 @@ from lorablend.adapters.wording import shown
 __all__ = ["OWN", "Limits", "Member", "members_of"]
 
 _PER_MEMBER = 256  # bytes of a zip's table, as the mean of all members
-_TAR_HEADER = 16 << 10  # bytes before a member's content; a name of 4,096 and its extended attributes take half
-_READ_AHEAD = 20 << 10  # bytes that tarfile reads beyond them
+_TAR_HEADER = 16 << 10  # bytes before a member's content; a name of 4,096 and its attributes take half
+_TAR_BLOCK = 4 << 10  # bytes that tarfile reads at once, and so beyond what it needs
 _GLOBAL_FIELDS = 100  # that count for all members of a tar; git writes one
 _XZ_CHUNK = 64 << 10
 
@@ -80,7 +80,7 @@ def members_of(archive: Path, limits: Limits, check_size: Callable[[int], None])
         return
     with archive.open("rb") as raw:
         counted = _Counted(_unpacked(raw, limits.memory), archive.name)
-        with tarfile.open(fileobj=counted, mode="r|") as file:
+        with tarfile.open(fileobj=counted, mode="r|", bufsize=_TAR_BLOCK) as file:
             yield _tar_members(file, counted, archive.name)
 
 
@@ -137,12 +137,12 @@ class _Counted:
 
     def __init__(self, stream: _Readable, name: str) -> None:
         self._stream, self._name = stream, name
-        self._left: int | None = _TAR_HEADER + _READ_AHEAD  # the first header is read when the archive is opened
+        self._left: int | None = _TAR_HEADER + _TAR_BLOCK  # the first header is read when the archive is opened
 
     @contextmanager
     def header(self) -> Iterator[None]:
         """While a header is read."""
-        self._left = _TAR_HEADER + _READ_AHEAD
+        self._left = _TAR_HEADER + _TAR_BLOCK
         yield
         self._left = None
 
