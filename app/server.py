@@ -137,8 +137,7 @@ def run_server(
     # A browser cannot open 0.0.0.0.
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     shown = f"[{name}]" if ":" in name else name
-    address = f"http://{shown}:{socket_.getsockname()[1]}/"
-    server = _Server(config, lambda: say(f"open {address} (Ctrl-C ends it)"), service.stop)
+    server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
     logging.getLogger("lorablend").setLevel(logging.INFO)  # a line for each job
     # uvicorn raises the signal again after a clean shutdown, when the service is still to be closed.
@@ -242,19 +241,15 @@ def _check_token(token: str | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Calls back when it listens, and when it begins to end."""
+    """Calls back when it listens."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], object], ending: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], object]) -> None:
         super().__init__(config)
-        self._listening, self._ending = listening, ending
+        self._listening = listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._ending()
-        await super().shutdown(sockets)
 
 
 def _leave(code: int) -> None:

@@ -45,7 +45,7 @@ __all__ = ["RECEIVING", "Service"]
 RECEIVING = ".receiving-"
 """The prefix of folders that hold a file while it is received; they are removed at the next start after a kill."""
 
-_PATIENCE = 8.0  # seconds for all workers together to end
+_PATIENCE = 4.0  # seconds for all workers together to end; with the server's own for requests, less than ten
 
 
 class Service:
@@ -98,7 +98,6 @@ class Service:
         long["train"] = self.training
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
-        self._stopped = 0.0
         self.metrics = Metrics(self.jobs, lambda: self.alive)
         refuse_unreadable(self.jobs)
 
@@ -126,19 +125,15 @@ class Service:
         """Whether all workers are alive, so that queued jobs will be done."""
         return all(worker.alive for worker in self.workers)
 
-    def stop(self) -> None:
-        """Tell the workers to end. Running jobs end after their present step and are queued again."""
+    def close(self) -> bool:
+        """End all workers, within some seconds; returns whether all have ended.
+
+        Running jobs end after their present step and are queued again. So are those that do not end in time.
+        """
         for worker in self.workers:
             worker.stop()
-        self._stopped = self._stopped or time.monotonic()
-
-    def close(self) -> bool:
-        """End all workers, at most some seconds after `stop`; returns whether all have ended.
-
-        The jobs of those that have not are queued again too.
-        """
-        self.stop()
-        ended = [worker.join(max(0.0, self._stopped + _PATIENCE - time.monotonic())) for worker in self.workers]
+        end = time.monotonic() + _PATIENCE
+        ended = [worker.join(max(0.0, end - time.monotonic())) for worker in self.workers]
         self.jobs.close()
         self.gallery.close()
         return all(ended)

@@ -7,22 +7,21 @@ If the server gave neither, the whole file is requested again.
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
-from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from lorablend.adapters.errors import AdapterError, RequestError, ResourceError
 from lorablend.adapters.wording import shown
+from lorablend.app.library.answer import first_byte, header, name_of, total_size
 from lorablend.app.library.watch import UNLIMITED, Limits, Progress, Watch
 
 if TYPE_CHECKING:
@@ -220,23 +219,24 @@ def _attempt(client: "httpx.Client", wanted: _Wanted) -> str:
         headers |= {"Range": f"bytes={begin}-", "If-Range": source.condition}
     with _get(client, wanted.address, headers, wanted.watch) as response:
         if response.status_code == 416:  # nothing is left to send, or the part is not of this file
-            if _total(response) == begin == source.total:
-                name = _name(response)
+            if total_size(response) == begin == source.total:
+                name = name_of(response)
                 wanted.check(name)
                 return name
             part.unlink(missing_ok=True)
             raise _Again("the file on the server has changed")
         _check_status(response, where)
-        name = _name(response)
+        name = name_of(response)
         wanted.check(name)
         if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
             raise AdapterError(f"{where}: the server sends the file compressed ({encoding}), which was not requested")
         if response.status_code == 206:
-            if _first(response) != begin or _total(response) != source.total:
+            if first_byte(response) != begin or total_size(response) != source.total:
                 part.unlink(missing_ok=True)
                 raise _Again("the server sent another range than the one requested")
         else:
-            source, begin = _Source(_header(response, "ETag"), _header(response, "Last-Modified"), _total(response)), 0
+            source = _Source(header(response, "ETag"), header(response, "Last-Modified"), total_size(response))
+            begin = 0
             part.unlink(missing_ok=True)  # before the state describes the new file
             state.write_text(json.dumps(asdict(source)), "utf-8")
         _check_size(wanted, source.total, begin)
@@ -330,32 +330,6 @@ def _check_size(wanted: _Wanted, total: int | None, begin: int) -> None:
             f"{wanted.where}: {(total - begin) / 1e9:.1f} GB are needed, {wanted.part.parent} has {free / 1e9:.1f} GB "
             "free; make room"
         )
-
-
-def _name(response: "httpx.Response") -> str:
-    """The file name from Content-Disposition (RFC 6266), else from the final URL; never trusted as a path."""
-    message = Message()
-    message["Content-Disposition"] = _header(response, "Content-Disposition").replace("\r", "").replace("\n", "")
-    return message.get_filename() or unquote(urlsplit(str(response.url)).path.rpartition("/")[2])
-
-
-def _header(response: "httpx.Response", name: str) -> str:
-    return response.headers.get(name, "")
-
-
-def _first(response: "httpx.Response") -> int | None:
-    """The first byte of the range, 100 for "Content-Range: bytes 100-199/200"."""
-    match = re.match(r"bytes (\d+)-", _header(response, "Content-Range"))
-    return int(match[1]) if match else None
-
-
-def _total(response: "httpx.Response") -> int | None:
-    """Size of the whole file in bytes, or None if the server does not tell."""
-    if response.status_code == 200:
-        text = _header(response, "Content-Length")
-    else:
-        text = _header(response, "Content-Range").rpartition("/")[2]
-    return int(text) if text.isdecimal() else None
 
 
 def _read_state(path: Path) -> _Source:
