@@ -436,7 +436,8 @@ def test_a_server_that_stalls(
     monkeypatch.setattr(watch, "_WINDOW", 0.5)
     monkeypatch.setattr(watch, "_QUIET", 0.5)
     server.held, server.silent, server.drop_after, server.lengths = threading.Event(), silent, 5000, with_length
-    address, calls = f"{server.url}/ink.safetensors", []
+    address = f"{server.url}/ink.safetensors"
+    calls: list[int] = []
     error, text, limits = {
         "stopped": (Cancelled, "stopped", Limits()),
         "slow": (AdapterError, "less than 1000 kB arrive in a second; try again later, or give the file itself", FAST),
@@ -450,11 +451,13 @@ def test_a_server_that_stalls(
     message = message_of(error, lambda: empty.add(address, limits=limits, progress=stop))
     assert message == f"{address}: {text}"
     assert not server.held.is_set()
-    assert left(empty) == ([] if silent else [".json", ".part"])
+    begun = max(calls, default=0)  # on a machine that is busy, the first bytes may come too late
+    assert begun == 0 if silent else begun in (0, 5000)
+    assert left(empty) == ([".json", ".part"] if begun else [])
     server.held.set()
     assert empty.add(address).name == "ink"
-    again = [None] if silent else ["bytes=5000-"] if with_length else ["bytes=5000-", None]
-    assert server.ranges_asked == [None, *again]
+    again = [None] if not begun else ["bytes=5000-"] if with_length else ["bytes=5000-", None]
+    assert server.ranges_asked[1:] == again
     assert left(empty) == []
 
 
