@@ -99,7 +99,7 @@ def _unpack_to(archive: Path, folder: Path, limits: Limits) -> None:
             check_time()
             path = _inside(member, name)
             count, total = count + 1, total + member.size
-            folders.update(path.parents)
+            folders.update(path.parents[:-1])  # the last one is the archive's own
             if count + len(folders) > limits.members:
                 raise DataError(f"{name} has more than {limits.members:,} files and folders; give fewer")
             check_size(total)

@@ -332,9 +332,9 @@ def test_what_a_killed_program_left_is_removed(sets: Sets, tmp_path: Path) -> No
 def test_archives_that_are_sent_have_limits(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the disk's; nothing stays of what is refused."""
     files = {f"{number}.png": picture(number) for number in range(3)}
-    monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=3))
-    with pytest.raises(DataError, match="photos.zip has more than 3 files and folders; give fewer"):
+    monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=2))
+    with pytest.raises(DataError, match=r"photos\.zip has more than 2 files and folders; give fewer"):
         sets.add("foxes", zipped(**files))
     assert sets.names() == []
-    monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=4))
+    monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=3))
     assert len(sets.add("foxes", zipped(**files)).files) == 3
