@@ -418,7 +418,7 @@ def test_a_file_that_is_too_large(empty: Library, server: FileServer, with_lengt
     assert empty.add(address, limits=Limits(size=size)).name == "ink"
 
 
-FAST, SHORT = Limits(speed=1e6), Limits(seconds=0.6)
+FAST, SHORT = Limits(speed=1e6), Limits(seconds=0.3)
 
 
 @pytest.mark.parametrize("silent", [True, False])
@@ -433,15 +433,15 @@ def test_a_server_that_stalls(
     reason: str,
 ) -> None:
     """Before its answer or within it; the download ends while the server still waits, and goes on the next time."""
-    monkeypatch.setattr(watch, "_WINDOW", 0.5)
-    monkeypatch.setattr(watch, "_QUIET", 0.5)
+    for name, seconds in (("_LOOK", 0.05), ("_WINDOW", 0.3), ("_QUIET", 0.1)):
+        monkeypatch.setattr(watch, name, seconds)
     server.held, server.silent, server.drop_after, server.lengths = threading.Event(), silent, 5000, with_length
     address = f"{server.url}/ink.safetensors"
     calls: list[int] = []
     error, text, limits = {
         "stopped": (Cancelled, "stopped", Limits()),
         "slow": (AdapterError, "less than 1000 kB arrive in a second; try again later, or give the file itself", FAST),
-        "long": (AdapterError, "not complete after 0.01 minutes; try again to continue from there", SHORT),
+        "long": (AdapterError, "not complete after 0.005 minutes; try again to continue from there", SHORT),
     }[reason]
 
     def stop(done: int, total: int | None) -> bool:

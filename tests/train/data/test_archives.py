@@ -69,9 +69,7 @@ def test_archives(data: Path, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-@pytest.mark.parametrize(
-    "name", ["../", "/", "a/../../b/", "../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png"]
-)
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png"])
 def test_members_that_would_leave(data: Path, tmp_path: Path, kind: str, name: str) -> None:
     file = data / f"pack.{kind}"
     file.write_bytes(packed(kind, {"a.png": png(1), name: png(2)}))
