@@ -7,10 +7,12 @@ import os
 # Set before Gradio is imported: it reports nothing to other servers and looks up no version.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
+import atexit
 import logging
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -145,8 +147,12 @@ def run_server(
         server.run(sockets=[socket_])
     finally:
         signal.signal(signal.SIGTERM, before)
-        service.close()
+        all_ended = service.close()
         socket_.close()
+        if not all_ended:
+            # A thread that comes back from a long call, while the interpreter ends, would crash it.
+            code = 130 if isinstance(sys.exc_info()[1], KeyboardInterrupt) else 0
+            atexit.register(_leave, code)
 
 
 def check_login(host: str, token: str | None, users: Path | None) -> None:
@@ -244,6 +250,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening()
+
+
+def _leave(code: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ import json
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ __all__ = ["RECEIVING", "Service"]
 RECEIVING = ".receiving-"
 """The prefix of folders that hold a file while it is received; they are removed at the next start after a kill."""
 
+_PATIENCE = 4.0  # seconds for all workers together to end; with the server's own for requests, less than ten
+
 
 class Service:
     """The service of one data folder.
@@ -52,7 +55,7 @@ class Service:
         data: The data folder; it is made if it does not exist.
         models: Names and folders of models, the default first.
         lora_dir: The library.
-        limit: How many jobs may wait.
+        limit: As in `Jobs`.
         options: Further arguments of `Pipeline`.
 
     Raises:
@@ -122,14 +125,18 @@ class Service:
         """Whether all workers are alive, so that queued jobs will be done."""
         return all(worker.alive for worker in self.workers)
 
-    def close(self) -> None:
-        """End all workers. Running jobs end after their present step and are queued again."""
+    def close(self) -> bool:
+        """End all workers, within some seconds; returns whether all have ended.
+
+        Running jobs end after their present step and are queued again. So are those that do not end in time.
+        """
         for worker in self.workers:
             worker.stop()
-        for worker in self.workers:
-            worker.join(timeout=120)
+        end = time.monotonic() + _PATIENCE
+        ended = [worker.join(max(0.0, end - time.monotonic())) for worker in self.workers]
         self.jobs.close()
         self.gallery.close()
+        return all(ended)
 
     def draw(self, draw: Draw, client: str = "") -> Job:
         """Queue a drawing. Raises QueueFullError, and what `Pipeline.check` raises."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["download"]
 
+_ANSWER = 30.0  # seconds in which the Hub answers
+_LARGEST = 40e9  # bytes; SDXL in 32 bits takes 14e9
+_LARGEST_INDEX = 1e6  # bytes; it is read into memory
+
 
 def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]:
     """Download a repository; return its folder in the Hub's cache, and its commit hash.
@@ -41,7 +45,7 @@ def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]
     )
 
     try:
-        info = HfApi().model_info(repo, files_metadata=True)
+        info = HfApi().model_info(repo, files_metadata=True, timeout=_ANSWER)
     except GatedRepoError:
         raise _gated(repo) from None
     except (RepositoryNotFoundError, HFValidationError):
@@ -57,12 +61,14 @@ def download(repo: str, *, half: bool, weights: bool = True) -> tuple[Path, str]
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     if "model_index.json" not in sizes:
         raise ModelError(f"{repo} has no model_index.json; give a diffusers model or a .safetensors checkpoint")
+    if sizes["model_index.json"] > _LARGEST_INDEX:
+        raise ModelError(f"{repo}: model_index.json has {sizes['model_index.json']} bytes; give a diffusers model")
     try:
         index = Path(hf_hub_download(repo, "model_index.json")).read_text(encoding="utf-8")
         files = files_to_download(json.loads(index), sizes, half=half)
         if not weights:
             files = [file for file in files if not file.endswith(".safetensors")]
-        _check_disk(info, {file: sizes[file] for file in files})
+        _check_size(info, {file: sizes[file] for file in files})
         folder = Path(snapshot_download(repo, allow_patterns=files))
     except GatedRepoError:
         raise _gated(repo) from None
@@ -75,9 +81,14 @@ def _gated(repo: str) -> ModelError:
     return ModelError(f"{repo} asks you to accept its terms on huggingface.co; do so, then run `hf auth login`")
 
 
-def _check_disk(info: ModelInfo, sizes: dict[str, int]) -> None:
+def _check_size(info: ModelInfo, sizes: dict[str, int]) -> None:
     from huggingface_hub import constants, try_to_load_from_cache
 
+    if (total := sum(sizes.values())) > _LARGEST:
+        raise ModelError(
+            f"{info.id}: its files have {total / 1e9:.1f} GB, no model that can be converted has more than "
+            f"{_LARGEST / 1e9:.0f} GB; give another repository"
+        )
     cache = Path(constants.HF_HUB_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     needed = sum(

@@ -21,11 +21,12 @@ from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.header import METADATA, read_header
 from lorablend.adapters.wording import shown
 
-__all__ = ["Tensor", "TensorFile", "read_file"]
+__all__ = ["Tensor", "TensorFile", "check_beginning", "read_file"]
 
 _HEADER_LIMIT = 100_000_000  # bytes, the same as the safetensors library's
 _ELEMENT_LIMIT = 2**40  # in a shape without its zeros; numpy cannot even describe a larger array
 _DIMENSION_LIMIT = 16
+_LEAST = 64  # bytes that tell what a file is
 _TENSOR_LIMIT = 2**15  # the fullest files have half as many; even an empty one takes a kilobyte or two of objects
 
 # The width in bits of every dtype of the format, so that headers are checked even for dtypes that we cannot use.
@@ -207,6 +208,33 @@ def read_file(path: str | os.PathLike[str]) -> TensorFile:
         raise AdapterError(f"{shown(path)}: cannot be read ({error})") from error
 
 
+def check_beginning(path: Path, size: int | None) -> int:
+    """Check as much of a file that is still arriving as is there.
+
+    Args:
+        path: The file so far.
+        size: How many bytes it will have, None if unknown.
+
+    Returns:
+        How many bytes are needed to check more; 0 if the whole header is checked.
+
+    Raises:
+        AdapterError: It will be no valid safetensors file, whatever follows.
+    """
+    with path.open("rb") as stream:
+        start, there = stream.read(64), os.fstat(stream.fileno()).st_size
+    if there < _LEAST:
+        return _LEAST
+    data_begin = _data_begin(start, size)
+    if there < data_begin:
+        return data_begin
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), data_begin, access=mmap.ACCESS_READ) as buffer:
+        tensors = _header(buffer, data_begin, size)[1]
+        if size is not None:
+            _check_layout(tensors, data_begin, size)
+    return 0
+
+
 def _read(path: Path) -> TensorFile:
     if not stat.S_ISREG(path.stat().st_mode):  # before opening it: opening a pipe would block
         raise AdapterError("not a file")
@@ -215,15 +243,25 @@ def _read(path: Path) -> TensorFile:
             raise AdapterError(f"not a safetensors file: {length} bytes long, the header alone needs 8")
         buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
-    header_size = int.from_bytes(buffer[:8], "little")
-    data_begin = 8 + header_size
-    if header_size > _HEADER_LIMIT or buffer[8:9] != b"{":
-        raise AdapterError(f"not a safetensors file{_lookalike(buffer[:64])}")
-    if data_begin > len(buffer):
-        raise AdapterError(
-            f"truncated: the header ends at byte {data_begin}, the file at {len(buffer)}; download it again"
-        )
+    data_begin = _data_begin(buffer[:64], len(buffer))
+    metadata, tensors = _header(buffer, data_begin, len(buffer))
+    _check_layout(tensors, data_begin, len(buffer))
+    return TensorFile(path, MappingProxyType(metadata), MappingProxyType(tensors), buffer, data_begin)
 
+
+def _data_begin(start: bytes, size: int | None) -> int:
+    """Where the header ends, by the file's first bytes. size: of the whole file, None if unknown."""
+    header_size = int.from_bytes(start[:8], "little")
+    data_begin = 8 + header_size
+    if header_size > _HEADER_LIMIT or start[8:9] != b"{":
+        raise AdapterError(f"not a safetensors file{_lookalike(start)}")
+    if size is not None and data_begin > size:
+        raise AdapterError(f"truncated: the header ends at byte {data_begin}, the file at {size}; download it again")
+    return data_begin
+
+
+def _header(buffer: mmap.mmap, data_begin: int, size: int | None) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors. size: bytes of the whole file, None if unknown."""
     metadata: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
     for name, value in read_header(_text(buffer, data_begin)):
@@ -234,9 +272,8 @@ def _read(path: Path) -> TensorFile:
         elif len(tensors) == _TENSOR_LIMIT:
             raise AdapterError(f"more than {_TENSOR_LIMIT} tensors, which no model has")
         else:
-            tensors[name] = _tensor(name, value, buffer, data_begin)
-    _check_layout(tensors, data_begin, len(buffer))
-    return TensorFile(path, MappingProxyType(metadata), MappingProxyType(tensors), buffer, data_begin)
+            tensors[name] = _tensor(name, value, buffer, data_begin, size)
+    return metadata, tensors
 
 
 def _lookalike(start: bytes) -> str:
@@ -258,7 +295,7 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and value >= 0  # type(): True is an int to isinstance
 
 
-def _tensor(name: str, entry: Any, buffer: mmap.mmap, data_begin: int) -> Tensor:
+def _tensor(name: str, entry: Any, buffer: mmap.mmap, data_begin: int, size: int | None) -> Tensor:
     """Check one entry of the header: {"dtype": "F16", "shape": [8, 64], "data_offsets": [0, 1024]}."""
     label = f"tensor {shown(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -273,8 +310,8 @@ def _tensor(name: str, entry: Any, buffer: mmap.mmap, data_begin: int) -> Tensor
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(offset) for offset in offsets):
         raise AdapterError(f"{label}: data_offsets must be two offsets")
     begin, end = offsets
-    available = len(buffer) - data_begin
-    if end > available:
+    available = None if size is None else size - data_begin
+    if available is not None and end > available:
         raise AdapterError(
             f"truncated: {label} ends at byte {shown(end)} of the data, the data at {available}; download it again"
         )

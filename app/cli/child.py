@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from filelock import FileLock
 
@@ -13,6 +14,8 @@ from lorablend.adapters.errors import LorablendError
 from lorablend.app.jobs.channel import Failure, open_channel, tell
 
 __all__ = ["main"]
+
+_PATIENCE = 130.0  # seconds in which a training writes its checkpoint; a server that is still there waits less
 
 
 def main() -> None:
@@ -22,7 +25,10 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from lorablend.app.cli.commands import run
+    from lorablend.app.library.public import PUBLIC_ONLY, guard_hub
 
+    if os.environ.get(PUBLIC_ONLY):
+        guard_hub()
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     descriptor, lock, *arguments = sys.argv[1:]
     os.set_inheritable(int(descriptor), False)
@@ -39,3 +45,5 @@ def _tell_failure(error: Exception) -> None:
 def _end_with_the_server() -> None:
     os.read(sys.stdin.fileno(), 1)  # nothing is ever written; not through Python's buffer, whose lock outlives a thread
     os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_PATIENCE)
+    os._exit(130)  # the server is gone, so nobody else would end it

@@ -346,6 +346,7 @@ def _serve(
         os.environ.update({OFFLINE: "1", "HF_HUB_OFFLINE": "1"})  # before the Hub's library is imported
     own = model == "demo" and lora_dir is None
     folder, lora_dir = arguments.folders(model, lora_dir)
+    _guard_downloads(host, token, users)
     from lorablend.app import server  # after the quick checks: its imports take a second
     from lorablend.app.library.folder import adapter_files
     from lorablend.app.pictures.record import model_name
@@ -370,3 +371,14 @@ def _serve(
         hosts = [host] if server.is_loopback(host) else None
         app = server.create_app(service, token=token, users=users, hosts=hosts, offline=offline, **page)
         server.run_server(app, service, socket, host=host, say=typer.echo)
+
+
+def _guard_downloads(host: str, token: str | None, users: Path | None) -> None:
+    """On a server that others can use, only public addresses are downloaded from: its network is not theirs."""
+    from lorablend.app.auth import is_loopback
+    from lorablend.app.library.public import PUBLIC_ONLY, guard_hub
+
+    if token is not None or users is not None or not is_loopback(host):
+        # Before the Hub's library is imported. Xet's connections could not be checked.
+        os.environ.update({PUBLIC_ONLY: "1", "HF_HUB_DISABLE_XET": "1"})
+        guard_hub()

@@ -25,6 +25,7 @@ __all__ = ["ENDED", "STATES", "Job", "JobProgress", "Jobs"]
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 ENDED = ("done", "failed", "cancelled")
+_CLIENTS = 4  # so many of them can fill the queue of a kind
 _ATTEMPTS = 3  # a job that takes the process down with it must not do so forever
 _VERSION = 2
 # A running job that was cancelled has `ended` set already: if its worker is killed before it stops, it stays cancelled.
@@ -114,7 +115,7 @@ class Jobs:
 
     Args:
         path: The database; it is made if it does not exist.
-        limit: How many jobs may wait.
+        limit: How many jobs of a kind may wait for one client; for all together, four times as many.
 
     Raises:
         RequestError: The database is damaged.
@@ -174,10 +175,12 @@ class Jobs:
         except (TypeError, ValueError) as error:
             raise RequestError(f"the request cannot be kept ({error}); give numbers, text and lists") from error
         with self._changed:
-            if not self.room:
+            if not self.room(kind, client):
                 seconds = self._retry_after(kind)
+                own = self._waiting(kind, client)
+                whose = f"{own} of your" if own >= self._limit else f"{self._waiting(kind)}"
                 raise QueueFullError(
-                    f"{self._limit} jobs are waiting, which is the limit; try again in {seconds} s", seconds
+                    f"{whose} {kind} jobs are waiting, which is the limit; try again in {seconds} s", seconds
                 )
             name = uuid.uuid4().hex
             self._db.execute(
@@ -237,10 +240,16 @@ class Jobs:
         """The first of `active` that the user may stop: while another user's job runs, their own next waiting job."""
         return next((job for job in self.active(*kinds) if job.is_stoppable(user)), None)
 
-    @property
-    def room(self) -> int:
-        """How many more jobs may wait."""
-        return max(0, self._limit - self.count("queued"))
+    def room(self, kind: str, client: str = "") -> int:
+        """How many more jobs of a kind may wait for a client. Other kinds do not count: their workers are others."""
+        with self._changed:
+            own, all_ = self._waiting(kind, client), self._waiting(kind)
+        return max(0, min(self._limit - own, _CLIENTS * self._limit - all_))
+
+    def _waiting(self, kind: str, client: str | None = None) -> int:
+        """How many jobs of a kind wait: a client's, or all."""
+        query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND kind = ? AND client = coalesce(?, client)"
+        return self._db.execute(query, (kind, client)).fetchone()[0]
 
     def count(self, state: str) -> int:
         """How many jobs are in a state."""

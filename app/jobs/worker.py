@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Worker:
     def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
         self._jobs, self._runners, self._hide = jobs, runners, hide
         self._ending = threading.Event()
+        self._handing = threading.Lock()
+        self._job: Job | None = None  # what it does at present, as long as it may decide how that ends
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -46,10 +49,19 @@ class Worker:
         """End after the present step; the running job is queued again."""
         self._ending.set()
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the thread to end, at most `timeout` seconds."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread to end, at most `timeout` seconds; returns whether it has.
+
+        If it has not, its job is queued again, and whatever comes of it is ignored.
+        """
         if self.alive:
             self._thread.join(timeout)
+        with self._handing, suppress(sqlite3.Error):  # where the disk is full, the next start queues it again
+            job, self._job = self._job, None
+            if job is not None:
+                self._jobs.put_back(job.id)
+                _LOG.warning("job %d %s is broken off, and queued again", job.number, job.kind)
+        return not self.alive
 
     @property
     def alive(self) -> bool:
@@ -57,9 +69,22 @@ class Worker:
 
     def _work(self) -> None:
         while not self._ending.is_set():
-            job = self._insist(lambda: self._jobs.take(self._runners, timeout=0.5))
+            job = self._insist(self._take)
             if job is not None:
                 self._do(job)
+
+    def _take(self) -> Job | None:
+        with self._handing:
+            self._job = self._jobs.take(self._runners, timeout=0.5)
+            return self._job
+
+    def _hand(self, end: Callable[[], Job]) -> Job | None:
+        """End the job, unless it was taken away by `join`."""
+        with self._handing:
+            if self._job is None:
+                return None
+            ended, self._job = end(), None
+            return ended
 
     def _insist(self, act: Callable[[], Job | None]) -> Job | None:
         """Call `act` until the queue can be written to; None if the worker is stopped first.
@@ -78,7 +103,7 @@ class Worker:
         started = time.perf_counter()
 
         def report(progress: JobProgress) -> bool:
-            return self._jobs.report(job.id, progress) and not self._ending.is_set()
+            return not self._ending.is_set() and self._jobs.report(job.id, progress)
 
         try:
             result = self._runners[job.kind](job, report)
@@ -97,7 +122,7 @@ class Worker:
             end = partial(self._jobs.fail, job.id, text)
         else:
             end = partial(self._jobs.finish, job.id, result)
-        ended = self._insist(end)
+        ended = self._insist(lambda: self._hand(end))
         if ended is not None:
             seconds = time.perf_counter() - started
             reason = f": {ended.reason}" if ended.reason else ""

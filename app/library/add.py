@@ -10,27 +10,30 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256 as _sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
-from lorablend.adapters.files.file import read_file
+from lorablend.adapters.files.file import check_beginning, read_file
 from lorablend.adapters.wording import shown
 from lorablend.app.files import CONFIG, PEFT_NAME, SUFFIX, check_name, clean_name, drop_parts, move_in, place_of
-from lorablend.app.library.download import Progress, download, fetch_small, shown_address
+from lorablend.app.library.download import download, fetch_small, forget, shown_address
 from lorablend.app.library.scan import hash_whole
+from lorablend.app.library.watch import Limits, Progress
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-__all__ = ["Progress", "fetch", "read_hub_name"]
+__all__ = ["fetch", "read_hub_name"]
 
 _HUB = "hf:"
 _CHUNK = 4 << 20  # bytes
 _CONFIG_LIMIT = 10_000_000  # bytes
-_PART_LIFE = 30 * 86_400  # seconds after which an interrupted download is dropped
+_PART_LIFE = 7 * 86_400  # seconds after which an interrupted download is dropped
+_ANSWER = 30.0  # seconds in which the Hub answers
 # Names that programs give to every adapter.
 _GENERIC_NAMES = {"adapter_model", "pytorch_lora_weights", "model", "diffusion_pytorch_model", "lora"}
 
@@ -60,6 +63,7 @@ def fetch(
     *,
     name: str | None,
     sha256: str | None,
+    limits: Limits,
     progress: Progress | None,
 ) -> str:
     """Add `source` to `folder` and return its path there. See `Library.add` for the details.
@@ -71,15 +75,15 @@ def fetch(
     if expected and (file := known(expected)):
         return file
     parts.mkdir(exist_ok=True)
-    _drop_old(parts)
+    _drop_old(parts, limits.size)
     drop_parts(folder)
     text = os.fspath(source)
     if text.startswith(_HUB):
-        arrived, expected = _from_hub(text[len(_HUB) :], folder, parts, known, name, expected, progress)
+        arrived, expected = _from_hub(text[len(_HUB) :], folder, parts, known, name, expected, limits, progress)
         if isinstance(arrived, str):
             return arrived
     elif "://" in text:
-        arrived = _from_address(text, folder, parts, name, progress)
+        arrived = _from_address(text, folder, parts, name, limits, progress)
     else:
         path = Path(text)
         if path.exists() and path.resolve().is_relative_to(folder):
@@ -97,17 +101,17 @@ def _settle(arrived: _Arrived, folder: Path, known: Callable[[str], str | None],
         if expected and actual != expected:
             raise AdapterError(f"sha256 is {actual}, but {expected} was expected; this is another file")
     except AdapterError as error:
-        _forget(part)
-        raise AdapterError(f"{shown(name)}: {str(error).removeprefix(f'{shown(part.name)}: ')}") from error.__cause__
+        forget(part)
+        raise _bad(name, str(error).removeprefix(f"{shown(part.name)}: ")) from error.__cause__
     if file := known(actual):
-        _forget(part)
+        forget(part)
         return file
     file = place_of(name, with_config=arrived.config is not None)
     if not move_in(part, folder / file, arrived.config):
         if not arrived.kept:
-            _forget(part)
+            forget(part)
         raise _taken(name)
-    _forget(part)
+    forget(part)
     return file
 
 
@@ -143,16 +147,29 @@ def _copy(path: Path, part: Path, progress: Progress | None) -> None:
                     raise Cancelled(f"{shown(path)}: stopped")
 
 
-def _from_address(address: str, folder: Path, parts: Path, name: str | None, progress: Progress | None) -> _Arrived:
+def _from_address(
+    address: str, folder: Path, parts: Path, name: str | None, limits: Limits, progress: Progress | None
+) -> _Arrived:
     shown_address(address)  # raises if it is not a URL
     part = parts / f"{_key(address)}.part"
+    given = name or ""
 
     def check(server_name: str) -> None:
+        nonlocal given
         _check_suffix(server_name)
-        _check_free(folder, place_of(_named(name or clean_name(server_name)), with_config=False))
+        given = _named(name or clean_name(server_name))
+        _check_free(folder, place_of(given, with_config=False))
 
-    server_name = download(address, part, check, progress=progress)
-    return _Arrived(part, _named(name or clean_name(server_name)))
+    download(address, part, check, lambda path, size: _look(path, size, given), limits=limits, progress=progress)
+    return _Arrived(part, given)
+
+
+def _look(part: Path, size: int | None, name: str) -> int:
+    """Refuse a wrong file as soon as its header is there. See `download` for the arguments."""
+    try:
+        return check_beginning(part, size)
+    except AdapterError as error:
+        raise _bad(name, str(error)) from error.__cause__
 
 
 def _from_hub(
@@ -162,6 +179,7 @@ def _from_hub(
     known: Callable[[str], str | None],
     name: str | None,
     expected: str | None,
+    limits: Limits,
     progress: Progress | None,
 ) -> tuple[_Arrived | str, str | None]:
     """The part, or the path in the library if the file is there already; and the SHA-256 that it must have."""
@@ -188,8 +206,20 @@ def _from_hub(
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     address = hf_hub_url(repo, file, revision=info.sha)
     part = parts / f"{_key(address)}.part"
-    download(address, part, lambda _: None, headers=headers, progress=progress)
-    settings = fetch_small(hf_hub_url(repo, config, revision=info.sha), _CONFIG_LIMIT, headers) if config else None
+    download(
+        address,
+        part,
+        lambda _: None,
+        lambda path, size: _look(path, size, name),
+        headers=headers,
+        trusted=True,
+        limits=limits,
+        progress=progress,
+    )
+    settings = None
+    if config:
+        config_address = hf_hub_url(repo, config, revision=info.sha)
+        settings = fetch_small(config_address, _CONFIG_LIMIT, headers, trusted=True, limits=limits)
     return _Arrived(part, name, settings), expected
 
 
@@ -203,8 +233,12 @@ def _repository(repo: str) -> "ModelInfo":
         RepositoryNotFoundError,
     )
 
+    from lorablend.app.library.public import NotPublicError
+
     try:
-        return HfApi().model_info(repo, files_metadata=True)
+        return HfApi().model_info(repo, files_metadata=True, timeout=_ANSWER)
+    except NotPublicError as error:
+        raise RequestError(f"{shown(repo)}: {error}") from None
     except GatedRepoError:
         raise AdapterError(
             f"{shown(repo)} requires you to accept its terms on huggingface.co; do so, then run `hf auth login`"
@@ -255,6 +289,10 @@ def _check_free(folder: Path, file: str) -> None:
         raise _taken(file.partition("/")[0].removesuffix(SUFFIX))
 
 
+def _bad(name: str, reason: str) -> AdapterError:
+    return AdapterError(f"{shown(name)}: {reason}")
+
+
 def _taken(name: str) -> RequestError:
     return RequestError(f"{shown(name)}: the library has an adapter of that name; choose another name")
 
@@ -283,16 +321,19 @@ def _key(source: str) -> str:
     return _sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _forget(part: Path) -> None:
-    """Delete a part and its state; the lock file stays, for another process may hold it."""
-    part.unlink(missing_ok=True)
-    part.with_suffix(".json").unlink(missing_ok=True)
-
-
-def _drop_old(parts: Path) -> None:
-    for path in parts.iterdir():
-        try:
-            if time.time() - path.stat().st_mtime > _PART_LIFE:
+def _drop_old(parts: Path, most: int | None) -> None:
+    """Delete what interrupted downloads left: what is old, and then the oldest until `most` bytes are left."""
+    left = 0
+    for path in sorted(parts.iterdir(), key=_changed, reverse=True):
+        with suppress(OSError):  # another process has just deleted it
+            left += path.stat().st_size
+            if time.time() - _changed(path) > _PART_LIFE or (most is not None and left > most):
                 path.unlink()
-        except OSError:  # another process has just done it
-            pass
+
+
+def _changed(path: Path) -> float:
+    """When a file was changed last; now, if it is just being deleted."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

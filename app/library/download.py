@@ -7,28 +7,31 @@ If the server gave neither, the whole file is requested again.
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
-from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
+from lorablend.adapters.errors import AdapterError, RequestError, ResourceError
 from lorablend.adapters.wording import shown
+from lorablend.app.library.answer import first_byte, header, name_of, total_size
+from lorablend.app.library.watch import UNLIMITED, Limits, Progress, Watch
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["OFFLINE", "Progress", "check_online", "download", "fetch_small", "shown_address"]
+__all__ = ["OFFLINE", "check_online", "download", "fetch_small", "forget", "shown_address"]
 
-Progress = Callable[[int, "int | None"], object]  # (bytes so far, bytes in all or None); returns False to stop
+Look = Callable[[Path, "int | None"], int]
+"""Takes the file as far as it is there, and the bytes of all of it or None. Returns how many bytes there should be
+before the next call, 0 for no further one; raises AdapterError for a file that is not worth downloading."""
 
 OFFLINE = "LORABLEND_OFFLINE"  # environment variable, set by --offline; child processes inherit it
 _TIMEOUT = 30.0  # seconds without an answer, or without a byte
@@ -55,36 +58,77 @@ class _Again(Exception):  # noqa: N818 - a signal within this file
     """The attempt failed, but another one may succeed; the text gives the reason."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What `download` was asked for, and who watches it."""
+
+    address: str
+    where: str
+    part: Path
+    check: Callable[[str], None]
+    look: Look
+    headers: Mapping[str, str]
+    trusted: bool
+    limits: Limits
+    watch: Watch
+
+
 def download(
     address: str,
     part: Path,
     check: Callable[[str], None],
+    look: Look,
     *,
     headers: Mapping[str, str] | None = None,
+    trusted: bool = False,
+    limits: Limits = UNLIMITED,
     progress: Progress | None = None,
 ) -> str:
     """Download to `part`, continuing after what it contains already, and return the server's name for the file.
 
-    After any exception, `part` stays for the next attempt.
+    After an exception, `part` stays for the next attempt, unless the file is not wanted.
 
     Args:
         address: An http or https URL.
         part: The file to write.
         check: Called with the server's name for the file before any content is read; may raise.
+        look: Called with the content as soon as there is some.
         headers: Added to the request. Authorization is not passed on when the server redirects to another one.
-        progress: Called with the bytes so far and in all; returns False to stop.
+        trusted: Whether the server's owner chose the host, so that it may be in a private network.
+        limits: What the download may take.
+        progress: Called with the bytes so far and in all; returns False to stop. While nothing arrives, it is called
+            by another thread.
 
     Raises:
-        AdapterError: The file cannot be downloaded.
-        RequestError: The address is not a URL.
+        AdapterError: The file cannot be downloaded, or is not wanted.
+        RequestError: The address is not a URL, or not public on a server that others use.
         ResourceError: The disk is full.
         Cancelled: `progress` returned False.
     """
     where = shown_address(address)
-    lock = FileLock(part.with_suffix(".lock"), timeout=0)
+    lock = part.with_suffix(".lock")
     try:
-        with lock:
-            return _until_done(address, where, part, check, headers or {}, progress)
+        with FileLock(lock, timeout=0), Watch(where, limits, progress) as watch:
+            try:
+                return _until_done(
+                    _Wanted(
+                        address=address,
+                        where=where,
+                        part=part,
+                        check=check,
+                        look=look,
+                        headers=headers or {},
+                        trusted=trusted,
+                        limits=limits,
+                        watch=watch,
+                    )
+                )
+            finally:
+                if not _length(part):
+                    forget(part)
+                # While it is held: a program that has it open finds out that it is gone, and a later one makes another.
+                with suppress(OSError):  # Windows keeps a file that is open
+                    lock.unlink()
     except Timeout:
         raise AdapterError(f"{where}: another program is downloading it; wait until it is done") from None
 
@@ -107,43 +151,57 @@ def shown_address(address: str) -> str:
     return shown(f"{parts.scheme}://{parts.hostname}{port}{parts.path}")
 
 
-def fetch_small(address: str, limit: int, headers: Mapping[str, str]) -> bytes:
-    """Download a file of at most `limit` bytes into memory. Raises AdapterError."""
+def fetch_small(
+    address: str,
+    limit: int,
+    headers: Mapping[str, str],
+    *,
+    trusted: bool = False,
+    limits: Limits = UNLIMITED,
+) -> bytes:
+    """Download a file of at most `limit` bytes into memory. Raises what `download` raises."""
     import httpx
+
+    from lorablend.app.library.public import NotPublicError
 
     where = shown_address(address)
     content = b""
-    try:
-        with _client() as client, client.stream("GET", address, headers=_headers(headers)) as response:
-            _check_status(response, where)
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > limit:
-                    raise AdapterError(f"{where}: the file is longer than {limit} bytes")
-    except (httpx.HTTPError, _Again) as error:
-        raise AdapterError(f"{where}: the download failed ({_reason(error)}); try again") from error
+    with Watch(where, limits) as watch:
+        try:
+            with _client(address, trusted=trusted) as client, _get(client, address, headers, watch) as response:
+                _check_status(response, where)
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    watch.tell(len(content), None)
+                    if len(content) > limit:
+                        raise AdapterError(f"{where}: the file is longer than {limit} bytes")
+        except NotPublicError as error:
+            raise RequestError(f"{where}: {error}") from None
+        except (httpx.HTTPError, _Again) as error:
+            watch.check()
+            raise AdapterError(f"{where}: the download failed ({_reason(error)}); try again") from error
+        watch.check()
     return content
 
 
-def _until_done(
-    address: str,
-    where: str,
-    part: Path,
-    check: Callable[[str], None],
-    headers: Mapping[str, str],
-    progress: Progress | None,
-) -> str:
+def _until_done(wanted: _Wanted) -> str:
     import httpx
 
+    from lorablend.app.library.public import NotPublicError
+
+    part, where = wanted.part, wanted.where
     failures = 0  # in a row, without a new byte
     while True:
         before = _length(part)
         try:
-            with _client() as client:
-                return _attempt(client, address, where, part, check, headers, progress)
+            with _client(wanted.address, trusted=wanted.trusted) as client:
+                return _attempt(client, wanted)
+        except NotPublicError as error:
+            raise RequestError(f"{where}: {error}") from None
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
             raise AdapterError(f"{where}: redirects to an address that cannot be used ({_reason(error)})") from error
         except (httpx.HTTPError, _Again) as error:
+            wanted.watch.check()
             failures = 0 if _length(part) > before else failures + 1
             if failures == _TRIES:
                 so_far = f" after {_length(part)} bytes" if _length(part) else ""
@@ -152,65 +210,79 @@ def _until_done(
             time.sleep(failures)
 
 
-def _attempt(
-    client: "httpx.Client",
-    address: str,
-    where: str,
-    part: Path,
-    check: Callable[[str], None],
-    headers: Mapping[str, str],
-    progress: Progress | None,
-) -> str:
+def _attempt(client: "httpx.Client", wanted: _Wanted) -> str:
+    part, where = wanted.part, wanted.where
     state = part.with_suffix(".json")
     source, begin = _read_state(state), _length(part)
-    request_headers = _headers(headers)
+    headers = dict(wanted.headers)
     if begin and source.condition:
-        request_headers |= {"Range": f"bytes={begin}-", "If-Range": source.condition}
-    with client.stream("GET", address, headers=request_headers) as response:
+        headers |= {"Range": f"bytes={begin}-", "If-Range": source.condition}
+    with _get(client, wanted.address, headers, wanted.watch) as response:
         if response.status_code == 416:  # nothing is left to send, or the part is not of this file
-            if _total(response) == begin == source.total:
-                name = _name(response)
-                check(name)
+            if total_size(response) == begin == source.total:
+                name = name_of(response)
+                wanted.check(name)
                 return name
             part.unlink(missing_ok=True)
             raise _Again("the file on the server has changed")
         _check_status(response, where)
-        name = _name(response)
-        check(name)
+        name = name_of(response)
+        wanted.check(name)
         if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
             raise AdapterError(f"{where}: the server sends the file compressed ({encoding}), which was not requested")
         if response.status_code == 206:
-            if _first(response) != begin or _total(response) != source.total:
+            if first_byte(response) != begin or total_size(response) != source.total:
                 part.unlink(missing_ok=True)
                 raise _Again("the server sent another range than the one requested")
         else:
-            source, begin = _Source(_header(response, "ETag"), _header(response, "Last-Modified"), _total(response)), 0
+            source = _Source(header(response, "ETag"), header(response, "Last-Modified"), total_size(response))
+            begin = 0
             part.unlink(missing_ok=True)  # before the state describes the new file
             state.write_text(json.dumps(asdict(source)), "utf-8")
-        _check_disk(part, where, source.total, begin)
-        _receive(response, part, where, begin, source.total, progress)
+        _check_size(wanted, source.total, begin)
+        _receive(response, wanted, begin, source.total)
     return name
 
 
-def _receive(
-    response: "httpx.Response", part: Path, where: str, begin: int, total: int | None, progress: Progress | None
-) -> None:
+def _receive(response: "httpx.Response", wanted: _Wanted, begin: int, total: int | None) -> None:
+    where, part = wanted.where, wanted.part
     limit = total if total is not None else begin + shutil.disk_usage(part.parent).free // 2
-    done = begin
+    if wanted.limits.size is not None:
+        limit = min(limit, wanted.limits.size)
+    done, needed = begin, 1  # needed: bytes for the next look
     with part.open("ab") as stream:
-        if progress and progress(done, total) is False:
-            raise Cancelled(f"{where}: stopped")
+        wanted.watch.tell(done, total)
         for chunk in response.iter_raw():  # unbuffered: what httpx holds back would be lost with the connection
             done += len(chunk)
             if done > limit:
+                forget(part)
                 raise AdapterError(
                     f"{where}: the server sends more than the {limit} bytes that it announced, or that fit here"
                 )
             stream.write(chunk)
-            if progress and progress(done, total) is False:
-                raise Cancelled(f"{where}: stopped")
+            while 0 < needed <= done:
+                stream.flush()
+                needed = _look(wanted, total)
+            wanted.watch.tell(done, total)
+    wanted.watch.check()  # it may have ended the connection, which looks like the end of a file without a length
     if total is not None and done < total:
         raise _Again(f"{total - done} bytes are missing")
+
+
+def _look(wanted: _Wanted, total: int | None) -> int:
+    try:
+        return wanted.look(wanted.part, total)
+    except AdapterError:
+        forget(wanted.part)
+        raise
+
+
+def _get(
+    client: "httpx.Client", address: str, headers: Mapping[str, str], watch: Watch
+) -> AbstractContextManager["httpx.Response"]:
+    # The lengths and ranges of compressed content are not those of the file.
+    own = {"User-Agent": f"lorablend/{version('lorablend')}", "Accept-Encoding": "identity"}
+    return client.stream("GET", address, headers={**own, **headers}, extensions={"trace": watch.trace})
 
 
 def check_online() -> None:
@@ -219,16 +291,14 @@ def check_online() -> None:
         raise RequestError("downloads are turned off; start without --offline")
 
 
-def _client() -> "httpx.Client":
+def _client(address: str, *, trusted: bool) -> "httpx.Client":
     import httpx
 
+    from lorablend.app.library.public import PUBLIC_ONLY, PublicTransport
+
     check_online()
-    return httpx.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=_TIMEOUT)
-
-
-def _headers(more: Mapping[str, str]) -> dict[str, str]:
-    # The lengths and ranges of compressed content are not those of the file.
-    return {"User-Agent": f"lorablend/{version('lorablend')}", "Accept-Encoding": "identity", **more}
+    transport = PublicTransport(address if trusted else None) if os.environ.get(PUBLIC_ONLY) else None
+    return httpx.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=_TIMEOUT, transport=transport)
 
 
 def _check_status(response: "httpx.Response", where: str) -> None:
@@ -245,38 +315,21 @@ def _with(meaning: str | None) -> str:
     return f": {meaning}" if meaning else ""
 
 
-def _check_disk(part: Path, where: str, total: int | None, begin: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - begin > free:
-        raise ResourceError(
-            f"{where}: {(total - begin) / 1e9:.1f} GB are needed, {part.parent} has {free / 1e9:.1f} GB free; make room"
+def _check_size(wanted: _Wanted, total: int | None, begin: int) -> None:
+    if total is None:
+        return
+    if wanted.limits.size is not None and total > wanted.limits.size:
+        forget(wanted.part)
+        raise AdapterError(
+            f"{wanted.where}: the file has {total / 1e9:.1f} GB, but at most {wanted.limits.size / 1e9:.1f} GB are "
+            "downloaded here; give the file itself"
         )
-
-
-def _name(response: "httpx.Response") -> str:
-    """The file name from Content-Disposition (RFC 6266), else from the final URL; never trusted as a path."""
-    message = Message()
-    message["Content-Disposition"] = _header(response, "Content-Disposition").replace("\r", "").replace("\n", "")
-    return message.get_filename() or unquote(urlsplit(str(response.url)).path.rpartition("/")[2])
-
-
-def _header(response: "httpx.Response", name: str) -> str:
-    return response.headers.get(name, "")
-
-
-def _first(response: "httpx.Response") -> int | None:
-    """The first byte of the range, 100 for "Content-Range: bytes 100-199/200"."""
-    match = re.match(r"bytes (\d+)-", _header(response, "Content-Range"))
-    return int(match[1]) if match else None
-
-
-def _total(response: "httpx.Response") -> int | None:
-    """Size of the whole file in bytes, or None if the server does not tell."""
-    if response.status_code == 200:
-        text = _header(response, "Content-Length")
-    else:
-        text = _header(response, "Content-Range").rpartition("/")[2]
-    return int(text) if text.isdecimal() else None
+    free = shutil.disk_usage(wanted.part.parent).free
+    if total - begin > free:
+        raise ResourceError(
+            f"{wanted.where}: {(total - begin) / 1e9:.1f} GB are needed, {wanted.part.parent} has {free / 1e9:.1f} GB "
+            "free; make room"
+        )
 
 
 def _read_state(path: Path) -> _Source:
@@ -284,6 +337,12 @@ def _read_state(path: Path) -> _Source:
         return _Source(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return _Source()
+
+
+def forget(part: Path) -> None:
+    """Delete a part and its state."""
+    part.unlink(missing_ok=True)
+    part.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _length(path: Path) -> int:

@@ -24,12 +24,13 @@ from lorablend.adapters.errors import AdapterError, BlendError, RequestError
 from lorablend.adapters.files.file import read_file
 from lorablend.adapters.wording import shown
 from lorablend.app.files import SUFFIX, move_to_bin
-from lorablend.app.library.add import Progress, fetch
+from lorablend.app.library.add import fetch
 from lorablend.app.library.entry import Entry, name_of
 from lorablend.app.library.index import HASHED, HEADER, Index, Row
 from lorablend.app.library.marks import Mark, Marks
 from lorablend.app.library.preview import Preview, read_picture, read_thumbnail
 from lorablend.app.library.scan import hash_whole, read_facts, walk
+from lorablend.app.library.watch import UNLIMITED, Limits, Progress
 
 __all__ = ["Entry", "Library"]
 
@@ -224,6 +225,7 @@ class Library:
         *,
         name: str | None = None,
         sha256: str | None = None,
+        limits: Limits = UNLIMITED,
         progress: Progress | None = None,
     ) -> Entry:
         """Add an adapter and return its entry; if the library has the same file already, return that one's.
@@ -235,7 +237,9 @@ class Library:
                 safetensors files are accepted.
             name: The adapter's new name; by default, the one that the source gives it.
             sha256: The expected SHA-256 of the whole file.
-            progress: Called with the bytes so far and in all (None if unknown); returns False to stop.
+            limits: What a download may take.
+            progress: Called with the bytes so far and in all (None if unknown); returns False to stop. While nothing
+                arrives, it is called by another thread.
 
         Raises:
             AdapterError: The file cannot be obtained, or is not a safetensors file.
@@ -246,7 +250,14 @@ class Library:
         self._writable()
         self.scan()
         file = fetch(
-            source, self._folder, self._own / "parts", self._known_file, name=name, sha256=sha256, progress=progress
+            source,
+            self._folder,
+            self._own / "parts",
+            self._known_file,
+            name=name,
+            sha256=sha256,
+            limits=limits,
+            progress=progress,
         )
         self.scan()
         row = self._index.row(file)

@@ -30,7 +30,7 @@ def compare(service: Service, draw: Draw, client: str) -> None:
     if len(items) > 1:
         variants += [(f"without {item['adapter']}", items[:i] + items[i + 1 :]) for i, item in enumerate(items)]
     variants.append(("no pedal", []))
-    if (room := service.jobs.room) < len(variants):
+    if (room := service.jobs.room("draw", client)) < len(variants):
         raise RequestError(
             f"the comparison has {len(variants)} pictures, but the queue has room for {room}; try again later"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 from gradio.themes import Base
 
 from lorablend.app.library.shelf import Shelf
@@ -33,6 +34,7 @@ _LARGEST_UPLOAD = "4gb"  # an adapter of a full fine-tuning
 
 def build_page(service: Service) -> gr.Blocks:
     """Build the page for a running service; mount it with `mount_options`."""
+    processing_utils.async_ssrf_protected_get = _refuse
     shelf = Shelf(service.models.lora_dir)
     pipe = service.models.get()
     subtitle = html.escape(f"{service.models.names[0]} · {pipe.device} · {pipe.runtime}")
@@ -56,6 +58,14 @@ def build_page(service: Service) -> gr.Blocks:
         make_tools(service, page)
     page.queue(max_size=64)
     return page
+
+
+async def _refuse(url: str) -> Any:
+    """In place of Gradio's own downloads: a request could name an address where a file is expected.
+
+    It would be read into memory, of any size and also offline.
+    """
+    raise gr.Error(f"{url[:80]} is an address; upload the file itself", print_exception=False)
 
 
 def mount_options() -> dict[str, Any]:

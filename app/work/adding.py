@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
@@ -11,22 +12,28 @@ from lorablend.app.jobs.worker import Report
 from lorablend.app.library.add import read_hub_name
 from lorablend.app.library.download import check_online, shown_address
 from lorablend.app.library.library import Library
+from lorablend.app.library.watch import Limits
 from lorablend.app.orders.add import Add
 from lorablend.app.orders.kinds import submit_order
 from lorablend.app.work.models import Models
 
 __all__ = ["Adding"]
 
+# As large as an upload may be; as slow as nobody can bear, but for an hour only: whoever asks again goes on from there.
+_LIMITS = Limits(size=8 << 30, seconds=3600, speed=10_000)
+
 
 class Adding:
     """The runner of jobs of the kind "add", whose order is an `Add`.
 
-    The order has only the part of an address that others may see. The whole address is kept in memory alone.
+    The order has only the part of an address that others may see. The whole address is kept in memory alone, for its
+    own job: somebody else's may differ only in what is hidden.
     """
 
     def __init__(self, models: Models, jobs: Jobs) -> None:
         self._models, self._jobs = models, jobs
-        self._whole: dict[str, str] = {}
+        self._submitting = threading.Lock()
+        self._whole: dict[str, str] = {}  # by the job's id
 
     def submit(self, source: str, name: str = "", client: str = "") -> Job:
         """Queue a download.
@@ -47,15 +54,21 @@ class Adding:
         if source.startswith("hf:"):
             read_hub_name(source)
         public = source if source.startswith("hf:") else shown_address(source)
-        self._whole[public] = source
         order = Add(source=public, name=check_name(name) if name else "", whole=public == source)
-        return submit_order(self._jobs, order, client)
+        with self._submitting:  # the worker may take the job before its address is here
+            job = submit_order(self._jobs, order, client)
+            waiting = {one.id for one in self._jobs.active("add")}
+            self._whole = {id_: kept for id_, kept in self._whole.items() if id_ in waiting}
+            if not order.whole:
+                self._whole[job.id] = source
+        return job
 
     def __call__(self, job: Job, report: Report) -> dict[str, Any]:
         """The result: adapter, its name."""
         order = Add.model_validate(job.request)
-        source = self._whole.get(order.source, order.source)
-        if source == order.source and not order.whole:
+        with self._submitting:
+            source = order.source if order.whole else self._whole.get(job.id)
+        if source is None:
             raise RequestError(
                 f"{order.source}: the server was restarted, and keeps no token of an address; add it again"
             )
@@ -64,7 +77,7 @@ class Adding:
             text = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
             return report(JobProgress(step=done if total else 0, steps=total or 1, text=text))
 
-        return {"adapter": self._library().add(source, name=order.name or None, progress=tell).name}
+        return {"adapter": self._library().add(source, name=order.name or None, limits=_LIMITS, progress=tell).name}
 
     def _library(self) -> Library:
         if self._models.lora_dir is None:

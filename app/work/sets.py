@@ -26,6 +26,7 @@ from lorablend.train.data.archives import unpack
 from lorablend.train.data.captions import read_captions
 from lorablend.train.data.draft import MASK
 from lorablend.train.data.manifests import read_text
+from lorablend.train.data.members import Limits
 from lorablend.train.data.mosaic import PER_SHEET, draw_sheet
 from lorablend.train.data.pictures import SUFFIXES, load_upright
 
@@ -34,6 +35,8 @@ __all__ = ["Added", "SetFacts", "SetPicture", "Sets"]
 _BIN = ".bin"
 _ADDING = ".adding-"  # of folders for files that come or go; removed at the next start after a kill
 _LONGEST_CAPTION = 20_000  # characters
+# Of an archive that is sent: pictures hardly get smaller by packing, and xz's strongest setting takes half the memory.
+_LIMITS = Limits(members=20_000, size=16 << 30, memory=128 << 20, seconds=900)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +201,7 @@ class Sets:
             archive = receive(files, came)
             texts, dataset = {}, None
             if archive:
-                dataset = read(unpack(archive, Path(work) / "unpacked" / "data"))
+                dataset = read(unpack(archive, Path(work) / "unpacked" / "data", _LIMITS))
             else:
                 texts = self._lone_texts(name, came)
                 if any(path.suffix.lower() in SUFFIXES for path in came.iterdir()):

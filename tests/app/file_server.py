@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -17,7 +19,7 @@ class FileServer:
     drop_after: the connection breaks after so many bytes of a body, for the first `drops` requests. etag, disposition,
     status: for all files. error_code: of what is not there, as the Hub has them. lengths: whether the length is said.
     ranges: whether Range is understood. redirects: path -> address. held: where it is given, a body stops after
-    `drop_after` bytes until it is set.
+    `drop_after` bytes until it is set; with `silent`, so does the answer before its first byte.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class FileServer:
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
     held: threading.Event | None = None
+    silent: bool = False
 
     @property
     def ranges_asked(self) -> list[str | None]:
@@ -66,14 +69,16 @@ class FileServer:
 
 
 @contextmanager
-def serving(**settings: object) -> Iterator[FileServer]:
-    """A server on a free port of this machine, until the end of the block."""
+def serving(certificate: Path | None = None, **settings: object) -> Iterator[FileServer]:
+    """A server on a free port of this machine, until the end of the block. certificate: a PEM for https."""
     files = FileServer(**settings)  # pyright: ignore[reportArgumentType]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             files.asked.append((self.path, headers))
+            if files.held and files.silent:
+                files.held.wait(timeout=60)
             status, said, content = files.answer(self.path, headers)
             self.send_response(status)
             for name, value in said.items():
@@ -98,7 +103,11 @@ def serving(**settings: object) -> Iterator[FileServer]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    files.url = f"http://127.0.0.1:{server.server_port}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    files.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 from lorablend.app.library.library import Library
 from lorablend.app.server import own_adapters
 from lorablend.shipped import adapters_dir
+from tests.app.file_server import serving
 
 # A program that a shell started in the background has Ctrl-C switched off, and so have those that it starts.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -51,21 +54,34 @@ def program(
 def test_it_ends_in_good_order_and_goes_on(
     sdxl_model: Path, lora_dir: Path, tmp_path: Path, end: signal.Signals, code: int, said: str
 ) -> None:
-    arguments = ["serve", str(sdxl_model), "--lora-dir", str(lora_dir), "--data", str(tmp_path / "data")]
+    """A drawing ends after its step, a download in the middle of waiting for its server; both are queued again."""
+    shutil.copytree(lora_dir, tmp_path / "library")
+    arguments = ["serve", str(sdxl_model), "--lora-dir", str(tmp_path / "library"), "--data", str(tmp_path / "data")]
     asked = {"prompt": "a fox", "steps": 400, "width": 64, "height": 64, "count": 2, "seed": 5}
-    with program(*arguments) as (child, url):
+    held = threading.Event()
+    files = {"/far.safetensors": (lora_dir / "ink.safetensors").read_bytes()}
+    with serving(files=files, held=held, drop_after=1000) as server, program(*arguments) as (child, url):
+        source = f"{server.url}/far.safetensors"
+        download = httpx.post(f"{url}/api/adapters/download", timeout=60, json={"source": source}).json()
         job = httpx.post(f"{url}/api/jobs", timeout=60, json=asked).json()
-        with httpx.stream("GET", f"{url}/api/jobs/{job['id']}/events", timeout=60) as stream:
-            next(line for line in stream.iter_lines() if '"preview"' in line)
-            child.send_signal(end)
-        assert child.wait(timeout=40) == code
+        for one, sign in ((download, '"text":"0.0 of'), (job, '"preview"')):
+            with httpx.stream("GET", f"{url}/api/jobs/{one['id']}/events", timeout=60) as stream:
+                next(line for line in stream.iter_lines() if sign in line.replace(": ", ":"))
+        child.send_signal(end)
+        assert child.wait(timeout=10) == code  # what systems give a program to end before they kill it
+        held.set()
         assert child.stderr
-        line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO job 1 draw queued in \d+\.\d\d s\n"
-        assert re.fullmatch(line + re.escape(said), child.stderr.read())
+        lines = child.stderr.read().removesuffix(said).splitlines()
+        line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO (job \d \w+ queued) in \d+\.\d\d s"
+        matches = [re.fullmatch(line, text) for text in lines]
+        assert sorted(match[1] if match else "" for match in matches) == ["job 1 add queued", "job 2 draw queued"], (
+            lines
+        )
     with program(*arguments) as (child, url):
-        again = httpx.get(f"{url}/api/jobs/{job['id']}", timeout=60).json()
-        assert again["state"] in ("queued", "running", "done")
-        assert httpx.delete(f"{url}/api/jobs/{job['id']}", timeout=60).status_code == 200
+        for one in (job, download):
+            again = httpx.get(f"{url}/api/jobs/{one['id']}", timeout=60).json()
+            assert again["state"] in ("queued", "running", "done", "failed")
+            assert httpx.delete(f"{url}/api/jobs/{one['id']}", timeout=60).status_code == 200
 
 
 def test_without_options_the_library_takes_more(tmp_path: Path) -> None:
@@ -105,10 +121,21 @@ def test_two_of_them(sdxl_model: Path, tmp_path: Path) -> None:
 
 
 def test_the_token_of_the_environment(sdxl_model: Path, tmp_path: Path) -> None:
-    with program("serve", str(sdxl_model), "--data", str(tmp_path), LORABLEND_TOKEN="secret") as (_, url):
+    """Others have it too, so downloads do not reach this machine or its network."""
+    arguments = ["serve", str(sdxl_model), "--data", str(tmp_path), "--lora-dir", str(tmp_path)]
+    with serving() as server, program(*arguments, LORABLEND_TOKEN="secret") as (_, url):
         assert httpx.get(f"{url}/healthz", timeout=60).status_code == 401
-        health = httpx.get(f"{url}/healthz", timeout=60, headers={"Authorization": "Bearer secret"}).json()
+        with httpx.Client(base_url=url, timeout=60, headers={"Authorization": "Bearer secret"}) as http:
+            health = http.get("/healthz").json()
+            source = f"{server.url}/ink.safetensors"
+            job = http.post("/api/adapters/download", json={"source": source}).json()
+            with http.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
+                *_, last = (line for line in stream.iter_lines() if line.startswith("data: "))
     assert health["status"] == "ok"
+    ended = json.loads(last.removeprefix("data: "))
+    assert ended["state"] == "failed"
+    assert ended["reason"].startswith(f"{source}: this server downloads from the public internet only")
+    assert not server.asked
 
 
 def test_the_address_for_others(sdxl_model: Path, tmp_path: Path) -> None:

@@ -150,6 +150,26 @@ def test_repository_without_index(tmp_path: Path, hub: Hub) -> None:
     )
 
 
+def test_an_index_that_is_too_large(tmp_path: Path, hub: Hub) -> None:
+    with (hub.folder / "model_index.json").open("a") as file:
+        file.truncate(1_000_001)
+    assert download(tmp_path / "cache", hub.url).stderr.splitlines()[-1] == (
+        "ModelError: owner/name: model_index.json has 1000001 bytes; give a diffusers model"
+    )
+    assert not hub.asked
+
+
+def test_weights_that_are_too_large(tmp_path: Path, hub: Hub) -> None:
+    """The file takes no room: it is a hole."""
+    with (hub.folder / "vae" / "diffusion_pytorch_model.safetensors").open("a") as file:
+        file.truncate(41 * 10**9)
+    assert download(tmp_path / "cache", hub.url).stderr.splitlines()[-1] == (
+        "ModelError: owner/name: its files have 41.0 GB, no model that can be converted has more than 40 GB; "
+        "give another repository"
+    )
+    assert hub.asked == ["model_index.json"]
+
+
 def test_full_disk(tmp_path: Path, hub: Hub) -> None:
     assert download(tmp_path / "cache", hub.url, free="5").stderr.splitlines()[-1] == (
         f"ResourceError: owner/name: the download needs 0.0 GB of disk, {tmp_path / 'cache' / 'hub'} has 0.0 GB free; "

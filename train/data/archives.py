@@ -1,31 +1,40 @@
 """Data sets as zip and tar archives, unpacked once into the cache or elsewhere; no member ever leaves its folder."""
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
+import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import platformdirs
 
 from lorablend.adapters.errors import DataError, ResourceError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
+from lorablend.train.data.members import OWN, Limits, Member, members_of
 
 __all__ = ["ARCHIVES", "cache_folder", "unpack"]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_MOST_MEMBERS = 1_000_000
 _PART_OF_FREE = 0.9  # fraction of the free disk space that an archive may take
 _CHUNK = 1 << 20  # bytes
+# The last two are zipfile's for an unsupported compression and for a password.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 _IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # added by operating systems
-
-Open = Callable[[], IO[bytes]]
 
 
 def cache_folder() -> Path:
@@ -33,14 +42,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LORABLEND_CACHE") or platformdirs.user_cache_dir("lorablend")) / "train"
 
 
-def unpack(archive: Path, folder: Path | None = None) -> Path:
+def unpack(archive: Path, folder: Path | None = None, limits: Limits = OWN) -> Path:
     """Unpack an archive, unless its folder exists already, and return the folder.
 
     Args:
+        archive: A zip, or a tar with any compression.
         folder: None for one in the cache, named by the hash of the archive's bytes.
+        limits: What it may take, beside nine tenths of the free disk space.
 
     Raises:
-        DataError: The archive is damaged or encrypted, or has links or names that lead out of it.
+        DataError: The archive is damaged, encrypted or beyond the limits, or has links or names that lead out of it.
         ResourceError: The disk has no room for the contents.
     """
     folder = folder or _place_of(archive)
@@ -50,7 +61,7 @@ def unpack(archive: Path, folder: Path | None = None) -> Path:
     try:
         with atomic_write(folder) as part:
             part.mkdir()
-            _unpack_to(archive, part)
+            _unpack_to(archive, part, limits)
     except OSError:
         if not folder.is_dir():  # else another program was faster
             raise
@@ -70,27 +81,44 @@ def is_ignored(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part in _IGNORED for part in path.parts)
 
 
-def _unpack_to(archive: Path, folder: Path) -> None:
-    name, total, room = archive.name, 0, int(_PART_OF_FREE * shutil.disk_usage(folder).free)
-    read = _zip_members if archive.suffix.lower() == ".zip" else _tar_members
-    with _readable(name), read(archive, room) as members:
-        for count, (member, size, opened) in enumerate(members):
+def _unpack_to(archive: Path, folder: Path, limits: Limits) -> None:
+    name, total, count = archive.name, 0, 0
+    room = int(_PART_OF_FREE * shutil.disk_usage(folder).free)
+    folders: set[PurePosixPath] = set()
+    end = None if limits.seconds is None else time.monotonic() + limits.seconds
+
+    def check_size(size: int) -> None:
+        _check_size(name, size, room, limits.size)
+
+    def check_time() -> None:
+        if end is not None and time.monotonic() > end:
+            raise DataError(f"{name} takes more than {limits.seconds:g} seconds to unpack; give fewer files")
+
+    with _readable(name), members_of(archive, limits, check_size) as members:
+        for member in members:
+            check_time()
             path = _inside(member, name)
-            total += size
-            if count >= _MOST_MEMBERS:
-                raise DataError(f"{name} has more than {_MOST_MEMBERS:,} members; give a folder")
-            _check_room(name, total, room)
-            if is_ignored(path):
+            count, total = count + 1, total + member.size
+            folders.update(path.parents[:-1])  # the last one is the archive's own
+            if count + len(folders) > limits.members:
+                raise DataError(f"{name} has more than {limits.members:,} files and folders; give fewer")
+            check_size(total)
+            if member.open is None:
                 continue
-            target = folder / path
-            if target.exists():
-                raise DataError(f"{name}: {shown(member)} appears twice; rename one of them")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with opened() as source, target.open("xb") as file:
-                shutil.copyfileobj(source, file, _CHUNK)
+            target = Path(os.devnull) if is_ignored(path) else folder / path
+            if target.is_relative_to(folder):
+                if target.exists():
+                    raise DataError(f"{name}: {shown(member.name)} appears twice; rename one of them")
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as source, target.open("wb") as file:
+                while chunk := source.read(_CHUNK):
+                    file.write(chunk)
+                    check_time()
 
 
-def _check_room(name: str, size: int, room: int) -> None:
+def _check_size(name: str, size: int, room: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise DataError(f"{name} holds more than the {most / 1e9:.1f} GB that are unpacked here; give fewer files")
     if size > room:
         raise ResourceError(
             f"{name} holds {size / 1e9:.1f} GB or more, the disk has room for {room / 1e9:.1f} GB; free up space, or "
@@ -98,11 +126,12 @@ def _check_room(name: str, size: int, room: int) -> None:
         )
 
 
-def _inside(member: str, name: str) -> PurePosixPath:
+def _inside(member: Member, name: str) -> PurePosixPath:
     """The member's path in the folder. Raises DataError if it would be outside."""
-    path = PurePosixPath(member.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in member or "\0" in member or not path.parts:
-        raise DataError(f"{name}: the member {shown(member)} would leave the folder; nothing is unpacked")
+    path = PurePosixPath(member.name.replace("\\", "/"))
+    is_itself = not path.parts and member.open  # a file cannot be; a folder is, as in "tar c ."
+    if path.is_absolute() or ".." in path.parts or ":" in member.name or "\0" in member.name or is_itself:
+        raise DataError(f"{name}: the member {shown(member.name)} would leave the folder; nothing is unpacked")
     return path
 
 
@@ -110,39 +139,9 @@ def _inside(member: str, name: str) -> PurePosixPath:
 def _readable(name: str) -> Iterator[None]:
     try:
         yield
-    # the last two are zipfile's for an unsupported compression and for a password
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{name} cannot be unpacked ({' '.join(str(error).split())}); create it again") from error
     except OSError as error:
         if error.errno is not None:  # of the disk; the decoders' OSErrors have no number
             raise ResourceError(f"{name} could not be unpacked: {error.strerror}") from error
         raise DataError(f"{name} cannot be unpacked ({error}); create it again") from error
-
-
-@contextmanager
-def _zip_members(archive: Path, room: int) -> Iterator[Iterator[tuple[str, int, Open]]]:
-    with zipfile.ZipFile(archive) as file:
-        if locked := [info.filename for info in file.infolist() if info.flag_bits & 1]:
-            raise DataError(f"{archive.name} is encrypted ({shown(locked[0])}); pack it without a password")
-        links = [info.filename for info in file.infolist() if (info.external_attr >> 28) == 0o12]
-        if links:
-            raise DataError(f"{archive.name}: {shown(links[0])} is a link; pack the files themselves")
-        infos = [info for info in file.infolist() if not info.is_dir()]
-        _check_room(archive.name, sum(info.file_size for info in infos), room)
-        yield ((info.filename, info.file_size, lambda info=info: file.open(info)) for info in infos)
-
-
-@contextmanager
-def _tar_members(archive: Path, _: int) -> Iterator[Iterator[tuple[str, int, Open]]]:
-    with tarfile.open(archive) as file:
-
-        def members() -> Iterator[tuple[str, int, Open]]:
-            for info in file:
-                if info.isdir():
-                    continue
-                source = file.extractfile(info) if info.isreg() else None
-                if source is None:
-                    raise DataError(f"{archive.name}: {shown(info.name)} is a link or a device; pack plain files")
-                yield info.name, info.size, lambda source=source: source
-
-        yield members()

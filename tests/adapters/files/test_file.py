@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save_file
 
 from lorablend.adapters.errors import AdapterError
-from lorablend.adapters.files.file import read_file
+from lorablend.adapters.files.file import check_beginning, read_file
 from tests.adapter_files import message_of, result_or_message, write_bytes, write_tensors
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -249,6 +249,36 @@ def test_refusals(tmp_path: Path, content: bytes | tuple[bytes, bytes], message:
     else:
         write_bytes(path, *content)
     assert refusal(path) == message
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSALS, ids=range(len(REFUSALS)))
+def test_a_file_that_arrives_is_refused_by_its_header(
+    tmp_path: Path, content: bytes | tuple[bytes, bytes], message: str
+) -> None:
+    """For the same reason, before the rest is there; files of less than 64 bytes are not looked at."""
+    path = tmp_path / "x.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        write_bytes(path, *content)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: max(64, 8 + int.from_bytes(whole[:8], "little"))])
+    if len(whole) < 64:
+        assert check_beginning(path, len(whole)) == 64
+    else:
+        told = message_of(AdapterError, lambda: check_beginning(path, len(whole)))
+        assert f"x.safetensors: {told}" == message
+
+
+@pytest.mark.parametrize("with_size", [True, False])
+def test_a_good_file_that_arrives(tmp_path: Path, with_size: bool) -> None:
+    path = write_tensors(tmp_path / "x", {"a" * 90: ("F32", np.ones(4, np.float32))})
+    whole = path.read_bytes()
+    size = len(whole) if with_size else None
+    data_begin = len(whole) - 16
+    for there, needed in ((0, 64), (63, 64), (64, data_begin), (data_begin - 1, data_begin), (data_begin, 0)):
+        path.write_bytes(whole[:there])
+        assert check_beginning(path, size) == needed, there
 
 
 def test_a_long_name_is_shortened(tmp_path: Path) -> None:

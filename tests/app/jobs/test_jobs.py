@@ -108,10 +108,31 @@ def test_no_more_than_the_limit_wait(jobs: Jobs) -> None:
         if number == 1:
             taken(jobs)
         jobs.submit("picture", number)
-    with pytest.raises(QueueFullError, match="5 jobs are waiting, which is the limit; try again in 1 s") as error:
+    with pytest.raises(
+        QueueFullError, match="5 of your picture jobs are waiting, which is the limit; try again in 1 s"
+    ) as error:
         jobs.submit("picture", 6)
     assert error.value.retry_after == 1
     assert len(jobs.find()) == 6
+
+
+def test_a_full_queue_is_one_clients_and_one_kinds(jobs: Jobs) -> None:
+    """Downloads keep nobody from drawing, and one client keeps nobody else from downloading."""
+    clients = [f"client {number}" for number in range(4)]
+    for _ in range(5):
+        jobs.submit("add", {}, clients[0])
+    assert (jobs.room("add", clients[0]), jobs.room("draw", clients[0]), jobs.room("add", clients[1])) == (0, 5, 5)
+    with pytest.raises(QueueFullError, match="5 of your add jobs are waiting"):
+        jobs.submit("add", {}, clients[0])
+    assert jobs.submit("draw", {}, clients[0]).state == "queued"
+    for client in clients[1:]:
+        for _ in range(5):
+            jobs.submit("add", {}, client)
+    assert (jobs.room("add", "a fifth"), jobs.room("draw", "a fifth")) == (0, 5)
+    with pytest.raises(QueueFullError, match="20 add jobs are waiting"):
+        jobs.submit("add", {}, "a fifth")
+    assert jobs.take(["add"], 0)
+    assert jobs.submit("add", {}, "a fifth").state == "queued"
 
 
 def test_when_to_try_again_is_told_by_jobs_of_the_same_kind(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +144,7 @@ def test_when_to_try_again_is_told_by_jobs_of_the_same_kind(jobs: Jobs, monkeypa
     assert jobs.finish(trained.id, {}).ended == 7000.0
     for number in range(5):
         jobs.submit("picture", number)
+        jobs.submit("train", number)
     for kind, seconds in (("picture", 1), ("train", 7000)):
         with pytest.raises(QueueFullError) as error:
             jobs.submit(kind, 5)

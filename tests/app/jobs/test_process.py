@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from lorablend.adapters import errors
-from lorablend.adapters.errors import Cancelled, FaultError, ModelError, QueueFullError
+from lorablend.adapters.errors import Cancelled, FaultError, ModelError, QueueFullError, RequestError
 from lorablend.app.jobs.channel import Failure, Note, Stage, TrainStep, read_message
 from lorablend.app.jobs.jobs import JobProgress
 from lorablend.app.jobs.process import run_child
+from lorablend.app.library.public import PUBLIC_ONLY
+from tests.app.file_server import serving
 
 BEGIN = JobProgress(step=0, steps=9, text="begin")
 # A server that starts a child, which works for as long as it may.
@@ -50,6 +52,18 @@ def test_its_error_is_raised_again(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nowhere.*lorablend convert") as caught:
         child("generate", tmp_path / "nowhere", "a fox", lock=tmp_path / "lock")
     assert type(caught.value) is ModelError
+
+
+def test_its_downloads_are_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of a server that others use follows its Hub nowhere but to the public internet."""
+    with serving() as inside, serving(redirects={"/api/models/owner/name": f"{inside.url}/info"}) as hub:
+        settings = {PUBLIC_ONLY: "1", "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(RequestError, match="this server downloads from the public internet only"):
+            child("convert", "owner/name", tmp_path / "out", lock=tmp_path / "lock")
+        assert [path.partition("?")[0] for path, _ in hub.asked] == ["/api/models/owner/name"]
+        assert not inside.asked
 
 
 def test_a_child_that_cannot_read_its_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

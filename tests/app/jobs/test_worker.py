@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lorablend.app.files import without_folders
-from lorablend.app.jobs.jobs import Job, Jobs
+from lorablend.app.jobs.jobs import Job, JobProgress, Jobs
 from lorablend.app.jobs.worker import Report, Worker
 from tests.app.rest.rest_server import FAST, running
 
@@ -78,6 +78,29 @@ def test_a_queue_that_cannot_be_written_ends_no_worker(jobs: Jobs, caplog: pytes
     worker.stop()
     worker.join()
     assert "make room on the disk" in caplog.text
+
+
+def test_a_worker_that_cannot_end_is_left(jobs: Jobs) -> None:
+    """Its job waits again as if it had never begun, and what comes of it later is ignored."""
+    inside, go_on, told = threading.Event(), threading.Event(), []
+
+    def draw(job: Job, report: Report) -> dict[str, Any]:
+        inside.set()
+        go_on.wait(20)
+        told.append(report(JobProgress(step=1, steps=2)))
+        return {"late": True}
+
+    worker = Worker(jobs, {"draw": draw})
+    job = jobs.submit("draw", 1)
+    worker.start()
+    assert inside.wait(20)
+    worker.stop()
+    assert not worker.join(timeout=0.1)
+    assert (jobs.get(job.id).state, jobs.get(job.id).attempts) == ("queued", 0)
+    go_on.set()
+    assert worker.join()
+    assert told == [False]
+    assert (jobs.get(job.id).state, jobs.get(job.id).result) == ("queued", None)
 
 
 def test_messages_without_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
 from lorablend.app.files import clean_name
-from lorablend.app.library import download
+from lorablend.app.library import download, watch
 from lorablend.app.library.download import OFFLINE
 from lorablend.app.library.library import Library
+from lorablend.app.library.watch import Limits
 from tests.adapter_files import SDXL_SHAPES, message_of, random_factors, write_kohya, write_peft
 from tests.app.file_server import FileServer
 from tests.app.library.library_files import adapters_in, parts_of
@@ -394,6 +396,107 @@ def test_one_download_at_a_time(empty: Library, server: FileServer) -> None:
     assert adapters_in(empty) == ["ink.safetensors"]
 
 
+# limits of a download, as servers have them
+
+
+def left(library: Library) -> list[str]:
+    """What is left in the folder of parts, by suffix."""
+    return sorted(path.suffix for path in (library.folder / ".lorablend" / "parts").iterdir())
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+def test_a_file_that_is_too_large(empty: Library, server: FileServer, with_length: bool) -> None:
+    server.lengths = with_length
+    size, address = len(server.files["/ink.safetensors"]), f"{server.url}/ink.safetensors"
+    message = message_of(AdapterError, lambda: empty.add(address, limits=Limits(size=size - 1)))
+    assert message == address + (
+        ": the file has 0.0 GB, but at most 0.0 GB are downloaded here; give the file itself"
+        if with_length
+        else f": the server sends more than the {size - 1} bytes that it announced, or that fit here"
+    )
+    assert left(empty) == []
+    assert empty.add(address, limits=Limits(size=size)).name == "ink"
+
+
+FAST, SHORT = Limits(speed=1e6), Limits(seconds=0.3)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize("with_length", [True, False])
+@pytest.mark.parametrize("reason", ["stopped", "slow", "long"])
+def test_a_server_that_stalls(
+    empty: Library,
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: bool,
+    with_length: bool,
+    reason: str,
+) -> None:
+    """Before its answer or within it; the download ends while the server still waits, and goes on the next time."""
+    for name, seconds in (("_LOOK", 0.05), ("_WINDOW", 0.3), ("_QUIET", 0.1)):
+        monkeypatch.setattr(watch, name, seconds)
+    server.held, server.silent, server.drop_after, server.lengths = threading.Event(), silent, 5000, with_length
+    address = f"{server.url}/ink.safetensors"
+    calls: list[int] = []
+    error, text, limits = {
+        "stopped": (Cancelled, "stopped", Limits()),
+        "slow": (AdapterError, "less than 1000 kB arrive in a second; try again later, or give the file itself", FAST),
+        "long": (AdapterError, "not complete after 0.005 minutes; try again to continue from there", SHORT),
+    }[reason]
+
+    def stop(done: int, total: int | None) -> bool:
+        calls.append(done)
+        return not (reason == "stopped" and (silent or done) and calls.count(done) > 1)
+
+    message = message_of(error, lambda: empty.add(address, limits=limits, progress=stop))
+    assert message == f"{address}: {text}"
+    assert not server.held.is_set()
+    begun = max(calls, default=0)  # on a machine that is busy, the first bytes may come too late
+    assert begun == 0 if silent else begun in (0, 5000)
+    assert left(empty) == ([".json", ".part"] if begun else [])
+    server.held.set()
+    assert empty.add(address).name == "ink"
+    again = [None] if not begun else ["bytes=5000-"] if with_length else ["bytes=5000-", None]
+    assert server.ranges_asked[1:] == again
+    assert left(empty) == []
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"<!DOCTYPE html>" + b" " * 60_000, "not a safetensors file: it is a web page, so the download failed"),
+        (
+            b"PK\x03\x04" + b" " * 60_000,
+            "not a safetensors file: it is a torch pickle or a zip: convert it to safetensors",
+        ),
+        (b"\x80\x02" + b" " * 60_000, "not a safetensors file: it is a pickle: convert it to safetensors"),
+        ((100).to_bytes(8, "little") + b"{" + b" " * 60_000, "not a safetensors file: the header is not valid JSON"),
+        ((2).to_bytes(8, "little") + b"{}" + b" " * 60_000, None),
+    ],
+)
+def test_a_wrong_file_is_refused_as_soon_as_its_header_is_there(
+    empty: Library, server: FileServer, content: bytes, text: str | None, with_length: bool
+) -> None:
+    """The server holds the rest back. A file without tensors may still get some, unless its length is known."""
+    if text is None and not with_length:
+        return
+    server.held, server.drop_after, server.lengths = threading.Event(), 300, with_length
+    server.files["/wrong.safetensors"] = content
+    message = message_of(AdapterError, lambda: empty.add(f"{server.url}/wrong.safetensors"))
+    assert message == f"wrong: {text or 'the file has no tensors'}"
+    assert not server.held.is_set()
+    assert left(empty) == []
+    server.held.set()
+
+
+def test_the_header_of_a_cut_file_is_read_when_it_is_complete(empty: Library, server: FileServer) -> None:
+    """In the second answer, after the first one ended within it."""
+    server.drop_after, server.drops = 100, 1
+    assert empty.add(f"{server.url}/ink.safetensors").name == "ink"
+    assert server.ranges_asked == [None, "bytes=100-"]
+
+
 def test_many_at_once_and_one_name(empty: Library, tmp_path: Path) -> None:
     """If several files want the same name, one gets it, and none is overwritten."""
     results: list[object] = []
@@ -419,13 +522,16 @@ def test_many_at_once_and_one_name(empty: Library, tmp_path: Path) -> None:
 
 
 def test_forgotten_parts_go_away(empty: Library, adapter: Path) -> None:
+    """Old ones; and on a server the oldest, so that interrupted downloads do not fill the disk."""
     empty.add(adapter)
     parts = empty.folder / ".lorablend" / "parts"
-    (parts / "old.part").write_bytes(b"x")
-    (parts / "new.part").write_bytes(b"x")
-    os.utime(parts / "old.part", (0, 0))
+    for name, days in (("old.part", 8), ("old.lock", 8), ("first.part", 2), ("second.part", 1)):
+        (parts / name).write_bytes(b"12345")
+        os.utime(parts / name, (time.time() - days * 86_400,) * 2)
     empty.add(adapter)
-    assert [path.name for path in parts_of(empty)] == ["new.part"]
+    assert sorted(path.name for path in parts.iterdir()) == ["first.part", "second.part"]
+    empty.add(adapter, limits=Limits(size=9))
+    assert [path.name for path in parts.iterdir()] == ["second.part"]
 
 
 @pytest.mark.parametrize("name", ["ink", "Tìnta fina", "a.b-c_1", "x" * 180])

@@ -13,6 +13,7 @@ import pytest
 
 from lorablend.adapters import load_adapter
 from lorablend.app.library.library import Library
+from lorablend.app.library.public import PUBLIC_ONLY
 from tests.adapter_files import SDXL_SHAPES, random_factors, write_peft
 from tests.app.file_server import FileServer, serving
 from tests.app.library.library_files import adapters_in, parts_of
@@ -50,6 +51,9 @@ SCRIPT = """
 import sys
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.library.library import Library
+from lorablend.app.library.public import guard_hub
+if sys.argv.pop(1):
+    guard_hub()
 try:
     for source in sys.argv[2:]:
         print(Library(sys.argv[1]).add(source).name)
@@ -58,15 +62,16 @@ except LorablendError as error:
 """
 
 
-def add_from_hub(empty: Library, url: str, *sources: str, token: str = "") -> str:
+def add_from_hub(empty: Library, url: str, *sources: str, token: str = "", public: bool = False) -> str:
     """Add adapters in a separate process, because huggingface_hub reads its settings on import.
 
-    Returns the names, or the last line of the error.
+    public: as on a server that others use. Returns the names, or the last line of the error.
     """
     env = {**os.environ, "HF_HOME": str(empty.folder.parent / "hf"), "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0"}
     env.pop("HF_TOKEN", None)
     env |= {"HF_TOKEN": token} if token else {}
-    command = [sys.executable, "-c", SCRIPT, str(empty.folder), *sources]
+    env |= {PUBLIC_ONLY: "1"} if public else {}
+    command = [sys.executable, "-c", SCRIPT, "1" if public else "", str(empty.folder), *sources]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
@@ -96,6 +101,26 @@ def test_the_token_stays_with_the_hub(empty: Library, hub: Hub, adapter: Path) -
         assert add_from_hub(empty, hub.server.url, "hf:owner/ink", token="hf_secret") == "ink"
         ((_, headers),) = storage.asked
     assert "authorization" not in headers
+
+
+def test_on_a_server_that_others_use(empty: Library, hub: Hub, adapter: Path) -> None:
+    """The Hub that its owner chose may be in a private network; nothing else there is reached, not even through it."""
+    hub.put("owner/ink", {"ink.safetensors": adapter.read_bytes()})
+    hub.put("owner/away", {"away.safetensors": adapter.read_bytes()})
+    reason = "this server downloads from the public internet only"
+    with serving(files={"/signed": adapter.read_bytes(), "/info": b"{}"}) as storage:
+        hub.server.redirects = {
+            f"/owner/away/resolve/{REVISION}/away.safetensors": f"{storage.url}/signed",
+            "/api/models/owner/moved": f"{storage.url}/info",
+        }
+        assert add_from_hub(empty, hub.server.url, "hf:owner/ink", public=True) == "ink"
+        file = f"{hub.server.url}/owner/away/resolve/{REVISION}/away.safetensors"
+        away = add_from_hub(empty, hub.server.url, "hf:owner/away", public=True)
+        assert away.startswith(f"RequestError: {file}: {reason}")
+        assert add_from_hub(empty, hub.server.url, "hf:owner/moved", public=True).startswith(
+            f"NotPublicError: {reason}"
+        )
+        assert not storage.asked
 
 
 def test_files_of_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:

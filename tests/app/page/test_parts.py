@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from lorablend.app.page.tokens import TokenCounter
 from lorablend.app.service import Service
 from lorablend.engine import ModelFolder
 from lorablend.shipped import model_dir
+
+
+@pytest.fixture
+def page(service: Service) -> gr.Blocks:
+    return build_page(service)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +188,19 @@ def test_the_stage() -> None:
     assert len(job_stage(done, 0)) < 400
 
 
-def test_gradio_can_hash_every_state(service: Service) -> None:
+def test_gradio_can_hash_every_state(page: gr.Blocks) -> None:
     """It hashes the values of States to see whether they have changed; one without a hash breaks its listeners."""
-    states = [block for block in build_page(service).blocks.values() if isinstance(block, gr.State)]
+    states = [block for block in page.blocks.values() if isinstance(block, gr.State)]
     assert states
     for state in states:
         deep_hash(state.value)
+
+
+def test_gradio_downloads_nothing(page: gr.Blocks) -> None:
+    """A request could name an address in place of the file that a box expects."""
+    upload = next(block for block in page.blocks.values() if isinstance(block, gr.File))
+    address = "https://name.invalid/ink.safetensors"
+    with pytest.raises(gr.Error, match="is an address; upload the file itself"):
+        asyncio.run(upload.async_move_resource_to_block_cache(address))
+    with pytest.raises(gr.Error, match="is an address; upload the file itself"):
+        upload.move_resource_to_block_cache(address)

@@ -111,7 +111,7 @@ def test_a_full_queue(server: Running) -> None:
         jobs += [answer.json()["id"] for answer in answers[:4]]
         assert [answer.status_code for answer in answers] == [202] * 4 + [429]
         assert int(answers[-1].headers["retry-after"]) >= 1
-        assert answers[-1].json()["detail"].startswith("4 jobs are waiting, which is the limit")
+        assert answers[-1].json()["detail"].startswith("4 of your draw jobs are waiting, which is the limit")
     finally:
         for job in reversed(jobs):
             server.service.jobs.cancel(job)

@@ -300,7 +300,7 @@ def test_a_full_queue(client: openai.OpenAI, server: Running) -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             draw(client)
         assert int(caught.value.response.headers["retry-after"]) >= 1
-        assert "3 jobs are waiting, which is the limit" in caught.value.message
+        assert "3 of your draw jobs are waiting, which is the limit" in caught.value.message
     finally:
         for job in jobs[1:]:
             server.service.jobs.cancel(job)

@@ -17,6 +17,7 @@ from lorablend.adapters.errors import DataError, RequestError
 from lorablend.app.pictures.uploads import MAX_PIXELS
 from lorablend.app.work.sets import Sets
 from lorablend.train.data.layouts import find_examples
+from lorablend.train.data.members import Limits
 from lorablend.train.data.mosaic import PER_SHEET
 from tests.train.data.data_files import pattern
 
@@ -326,3 +327,14 @@ def test_what_a_killed_program_left_is_removed(sets: Sets, tmp_path: Path) -> No
     (tmp_path / "sets" / ".adding-x" / "data").mkdir(parents=True)
     assert Sets(tmp_path / "sets").names() == ["foxes"]
     assert os.listdir(tmp_path / "sets") == ["foxes"]
+
+
+def test_archives_that_are_sent_have_limits(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the disk's; nothing stays of what is refused."""
+    files = {f"{number}.png": picture(number) for number in range(3)}
+    monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=2))
+    with pytest.raises(DataError, match=r"photos\.zip has more than 2 files and folders; give fewer"):
+        sets.add("foxes", zipped(**files))
+    assert sets.names() == []
+    monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=3))
+    assert len(sets.add("foxes", zipped(**files)).files) == 3

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import re
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from lorablend.adapters.errors import DataError, ResourceError
+from lorablend.train.data.archives import unpack
 from lorablend.train.data.layouts import find_examples
+from lorablend.train.data.members import OWN, Limits
+from tests.adapter_files import message_of
 from tests.train.data.data_files import captions, clean, pattern
 
 
@@ -22,10 +29,11 @@ def packed(kind: str, members: dict[str, bytes]) -> bytes:
             for name, content in members.items():
                 archive.writestr(name, content)
     else:
-        with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "tar.gz" else "w") as archive:
+        with tarfile.open(fileobj=buffer, mode=f"w:{kind.partition('.')[2]}") as archive:  # pyright: ignore
             for name, content in members.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
+                info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
                 archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
@@ -36,10 +44,20 @@ def png(number: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_archives(data: Path, tmp_path: Path, kind: str) -> None:
     table = b"image_file,captions\na.png,a fox\nb.png,a hare\n"
-    members = {"set/a.png": png(1), "set/b.png": png(2), "set/caption.csv": table, "__MACOSX/set/._a.png": b"x"}
+    members = {
+        "./": b"",
+        "set/": b"",
+        "set/a.png": png(1),
+        "set/b.png": png(2),
+        "set/caption.csv": table,
+        "__MACOSX/set/._a.png": b"x",
+    }
     file = data / f"pack.{kind}"
     file.write_bytes(packed(kind, members))
     dataset = clean(find_examples(file))
@@ -61,6 +79,16 @@ def test_members_that_would_leave(data: Path, tmp_path: Path, kind: str, name: s
     assert not list(tmp_path.rglob("*.png"))
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../", "a/../../b/", "/b/"])
+def test_folders_that_would_be_outside(data: Path, kind: str, name: str) -> None:
+    """Though nothing is in them."""
+    file = data / f"pack.{kind}"
+    file.write_bytes(packed(kind, {"a.png": png(1), name: b""}))
+    with pytest.raises(DataError, match=f"the member {re.escape(name.rstrip('/'))}/? would leave the folder"):
+        find_examples(file)
+
+
 def test_links_in_archives(data: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -78,7 +106,7 @@ def test_links_in_archives(data: Path) -> None:
         assert str(caught.value) == f"pack.{name}: a.png is {reason}"
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_damaged_archives(data: Path, tmp_path: Path, kind: str) -> None:
     whole = packed(kind, {"a.png": png(1), "b.png": png(2)})
     file = data / f"pack.{kind}"
@@ -118,3 +146,131 @@ def test_encrypted_archive(data: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_examples(data / "pack.zip")
     assert str(caught.value) == "pack.zip is encrypted (a.png); pack it without a password"
+
+
+# limits
+
+SMALL = Limits(members=20, size=100_000, memory=16 << 20, seconds=60)
+
+
+def refusal_of(data: Path, kind: str, content: bytes, limits: Limits = SMALL) -> str:
+    """Why an archive is not unpacked; nothing of it stays."""
+    file, folder = data / f"pack.{kind}", data / "unpacked"
+    file.write_bytes(content)
+    message = message_of(DataError, lambda: unpack(file, folder, limits))
+    assert [path.name for path in data.iterdir()] == [file.name]
+    return message
+
+
+def unpacked(data: Path, kind: str, limits: Limits) -> Path:
+    return unpack(data / f"pack.{kind}", data / "u", limits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {f"{number}.png": b"x" for number in range(21)},
+        {f"{number}/": b"" for number in range(21)},  # folders count too
+        {f"{number}/a.png": b"x" for number in range(11)},  # also those that only names imply
+        {"a/" * 20 + "a.png": b"x"},
+        {f".{number}": b"x" for number in range(21)},  # and what is left out
+    ],
+    ids=["files", "folders", "implied folders", "nested folders", "hidden files"],
+)
+def test_every_member_counts(data: Path, kind: str, members: dict[str, bytes]) -> None:
+    text = refusal_of(data, kind, packed(kind, members))
+    assert text == f"pack.{kind} has more than 20 files and folders; give fewer"
+    assert unpack(data / f"pack.{kind}", data / "unpacked").is_dir()  # one's own may have a million
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["a.png", ".hidden"])
+def test_a_server_unpacks_so_much(data: Path, kind: str, name: str) -> None:
+    """However large its disk is."""
+    text = refusal_of(data, kind, packed(kind, {"b.png": b"0" * 50_000, name: b"0" * 50_001}))
+    assert text == f"pack.{kind} holds more than the 0.0 GB that are unpacked here; give fewer files"
+    assert unpack(data / f"pack.{kind}", data / "unpacked").is_dir()
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("limits", [SMALL, OWN])
+def test_a_header_is_bounded(data: Path, kind: str, form: int, limits: Limits) -> None:
+    """A name of 3,000 bytes is read, about the longest that a system takes; one of a megabyte is not."""
+    buffers: list[io.BytesIO] = []
+    for length in (1_000_000, 3000):
+        buffers.append(io.BytesIO())
+        with tarfile.open(fileobj=buffers[-1], mode=f"w:{kind.partition('.')[2]}", format=form) as archive:  # pyright: ignore
+            info = tarfile.TarInfo("/".join(["n" * 199] * (length // 200)))
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"x"))
+    assert refusal_of(data, kind, buffers[0].getvalue(), limits) == (
+        f"pack.{kind}: a member's header has more than 16,384 bytes; pack plain files without further attributes"
+    )
+    (data / f"pack.{kind}").write_bytes(buffers[1].getvalue())
+    (written,) = (path for path in unpacked(data, kind, OWN).rglob("*") if path.is_file())
+    assert written.read_bytes() == b"x"
+
+
+def test_fields_for_all_members_are_bounded(data: Path) -> None:
+    """git writes one; they would all be kept."""
+    for count, refused in ((1, False), (101, True)):
+        buffer = io.BytesIO()
+        fields = {f"comment{number}": "x" for number in range(count)}
+        with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT, pax_headers=fields) as archive:
+            archive.addfile(tarfile.TarInfo("a.png"))
+        if refused:
+            assert refusal_of(data, "tar.gz", buffer.getvalue()) == (
+                "pack.tar.gz has more than 100 fields for all members; pack it again"
+            )
+        else:
+            (data / "pack.tar.gz").write_bytes(buffer.getvalue())
+            shutil.rmtree(unpacked(data, "tar.gz", SMALL))
+
+
+def test_the_table_of_a_zip_is_bounded(data: Path) -> None:
+    """Here by the comment of one member; a megabyte is read at least."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(20):
+            info = zipfile.ZipInfo(f"{number}.png")
+            info.comment = b"c" * 60_000
+            archive.writestr(info, b"x")
+    text = refusal_of(data, "zip", buffer.getvalue())
+    assert re.fullmatch(r"pack\.zip: the table of its members has 1,20\d,\d{3} bytes, 1,048,576 at most are read", text)
+    assert unpack(data / "pack.zip", data / "unpacked").is_dir()
+
+
+def test_the_memory_of_a_decompressor_is_bounded(data: Path) -> None:
+    """LZMA's is as large as the archive says; xz tells beforehand, a zip does not."""
+    strong = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 32 << 20}]
+    content = lzma.compress(packed("tar", {"a.png": b"x"}), filters=strong)
+    assert refusal_of(data, "tar.xz", content) == (
+        "pack.tar.xz cannot be unpacked (Memory usage limit exceeded); create it again"
+    )
+    assert unpacked(data, "tar.xz", OWN).is_dir()
+    shutil.rmtree(data / "u")
+    (data / "pack.tar.xz").unlink()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", b"x")
+    assert refusal_of(data, "zip", buffer.getvalue()) == (
+        "pack.zip: a.png is packed with LZMA; use deflate, as most programs do"
+    )
+    assert unpacked(data, "zip", OWN).is_dir()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unpacking_takes_so_long(data: Path, kind: str) -> None:
+    text = refusal_of(data, kind, packed(kind, {"a.png": b"x"}), Limits(members=9, seconds=0))
+    assert text == f"pack.{kind} takes more than 0 seconds to unpack; give fewer files"
+
+
+def test_streams_that_follow_each_other(data: Path) -> None:
+    """As programs write them that pack on all cores."""
+    content = packed("tar", {"a.png": b"x" * 3000})
+    for kind, pack in (("tar.gz", gzip.compress), ("tar.bz2", bz2.compress), ("tar.xz", lzma.compress)):
+        (data / f"pack.{kind}").write_bytes(pack(content[:2000]) + pack(content[2000:]))
+        assert (unpacked(data, kind, SMALL) / "a.png").read_bytes() == b"x" * 3000
+        shutil.rmtree(data / "u")
