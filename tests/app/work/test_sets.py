@@ -171,7 +171,7 @@ BOMB = blank((15000, 12000))
     [
         (sent(a_png=picture(), b_png=b"<html>"), "b.png is not a picture, or damaged; save it again as PNG or JPEG"),
         (sent(a_png=picture()[:-60]), "a.png cannot be decoded"),
-        (sent(a_png=BOMB), "a.png has more than 178 million pixels; scale it down"),
+        (sent(a_png=BOMB), "a.png has more than 67 million pixels; scale it down"),
         (sent(a_exe=b"MZ"), "a.exe is not of a kind that is taken; send PNG, JPEG, WebP"),
         (sent(a_toml=b""), "a.toml is not of a kind that is taken"),
         (sent(a_txt="a fox"), "a.txt belongs to no picture; send a picture of the same name too"),
