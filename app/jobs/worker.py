@@ -32,10 +32,14 @@ class Worker:
         jobs: The queue.
         runners: What does each kind of job.
         hide: Folders that no reason of a failure may name, because clients read it.
+
+    Attributes:
+        trouble: Why the queue cannot be written to; "" if it can.
     """
 
     def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
         self._jobs, self._runners, self._hide = jobs, runners, hide
+        self.trouble = ""
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
 
@@ -68,8 +72,11 @@ class Worker:
         """
         while True:
             try:
-                return act()
+                done = act()
+                self.trouble = ""
+                return done
             except sqlite3.Error as error:
+                self.trouble = f"the queue cannot be written to ({error})"
                 _LOG.error("the queue cannot be written to (%s); make room on the disk, this is tried again", error)
                 if self._ending.wait(_PAUSE):
                     return None

@@ -96,9 +96,8 @@ def opened(file: Path | IO[bytes], most_pixels: int = MAX_PIXELS, name: str = ""
         with picture:
             width, height = picture.size
             if width * height > most_pixels:
-                raise RequestError(
-                    f"{name or 'the picture'} has {width} × {height} pixels, more than {most_pixels:,}; give a smaller one"
-                )
+                size = f"{width} × {height} pixels"
+                raise RequestError(f"{name or 'the picture'} has {size}, more than {most_pixels:,}; give a smaller one")
             with decoding(width * height):
                 yield picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

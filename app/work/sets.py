@@ -82,7 +82,7 @@ class Sets:
         """The names of all sets, sorted."""
         if not self._folder.is_dir():
             return []
-        names = [path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        names = [path.name for path in self._folder.iterdir() if _is_own(path) and not path.name.startswith(".")]
         return sorted(names, key=str.casefold)
 
     def folder(self, name: str) -> Path:
@@ -252,7 +252,7 @@ class Sets:
 
 def _files(folder: Path) -> list[Path]:
     """The pictures of a folder, by name, without links, masks and hidden files."""
-    if not folder.is_dir():
+    if not _is_own(folder):
         return []
     return sorted(
         path
@@ -263,6 +263,11 @@ def _files(folder: Path) -> list[Path]:
         and path.is_file()
         and not path.is_symlink()
     )
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder and no link, which would show and change what is elsewhere."""
+    return folder.is_dir() and not folder.is_symlink()
 
 
 def _find(folder: Path, file: str, where: str) -> Path:
