@@ -1,4 +1,4 @@
-"""One budget of pixels for all pictures that a process decodes at a time, so that many at once do not fill the memory."""
+"""One budget of pixels for all pictures that a process decodes at a time, so that many do not fill the memory."""
 
 import threading
 from collections.abc import Iterator

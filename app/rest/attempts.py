@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -50,8 +51,8 @@ class Attempts:
     others on its machine.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+    def __init__(self, credentials: Credentials, clock: Callable[[], float] = time.monotonic) -> None:
+        self._credentials, self._clock = credentials, clock
         self._addresses: dict[str, _Address] = {}
 
     async def check(self, address: str, name: str, password: str) -> str | None:
@@ -62,7 +63,7 @@ class Attempts:
             del self._addresses[next(iter(self._addresses))]
         digest = hashlib.sha256(f"{name}\n{password}".encode()).digest()
         async with known.lock:  # one at a time, so that no address fills the queue of passwords to hash
-            now = time.monotonic()
+            now = self._clock()
             for old in [old for old, since in known.wrong.items() if now - since > _MEMORY]:
                 del known.wrong[old]
             if digest not in known.wrong:
@@ -72,7 +73,7 @@ class Attempts:
                 if user is not None:
                     return user
                 known.wrong[digest] = now
-                _LOG.warning("wrong login from %s%s", address, f" as {shown(name)!r}" if name else "")
+                _LOG.warning("wrong login from %s%s", address, f' as "{shown(name)}"' if name else "")
                 if len(known.wrong) == _MOST:
                     _LOG.warning("no further logins from %s for up to %.0f s", address, _MEMORY)
         await anyio.sleep(_DELAY * len(known.wrong))
