@@ -191,6 +191,8 @@ class Sets:
                 f"{shown(name)!r} cannot be a data set's name; give one without any of / \\ : < > \" | ? *"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
+        if (self._folder / name).is_symlink():
+            raise RequestError(f"{name} is a link in the server's folder of data sets; give the data set another name")
         with tempfile.TemporaryDirectory(prefix=_ADDING, dir=self._folder) as work:
             came, ready = Path(work) / "data", Path(work) / "ready"  # a folder called "data" captions nothing
             came.mkdir()

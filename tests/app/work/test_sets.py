@@ -265,6 +265,18 @@ def test_links_are_not_followed(sets: Sets, tmp_path: Path) -> None:
     assert "d.png" not in [one.file for one in sets.pictures("foxes")]
     with pytest.raises(RequestError, match="has no picture"):
         sets.path("foxes", "d.png")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "e.png").write_bytes(picture(9))
+    folder = sets.folder("foxes").parent
+    (folder / "linked").symlink_to(tmp_path / "secrets")
+    assert sets.names() == ["foxes"]
+    with pytest.raises(RequestError, match="there is no data set linked"):
+        sets.path("linked", "e.png")
+    with pytest.raises(RequestError, match="linked is a link"):
+        sets.add("linked", sent(a_png=picture()))
+    (folder / ".bin").mkdir(exist_ok=True)
+    (folder / ".bin" / "foxes").symlink_to(tmp_path / "secrets")
+    assert sets.dropped("foxes") == []
 
 
 def test_captions(sets: Sets) -> None:
