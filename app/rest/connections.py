@@ -31,7 +31,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **options)
         self._timer: asyncio.TimerHandle | None = None
         self._waits_for: object = None
-        self._bytes = 0
+        self._bytes, self._unread = 0, False  # of the body in this window; whether the app is behind
         self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -73,12 +73,13 @@ class Connection(H11Protocol):
         if waits_for is h11.IDLE:
             self._timer = self.loop.call_later(_HEADER_TIME, self.transport.close)
         elif waits_for is h11.SEND_BODY:
-            self._bytes = 0
+            self._bytes, self._unread = 0, False
             self._timer = self.loop.call_later(_BODY_TIME, self._look)
 
     def _look(self) -> None:
         """Whether the body comes; the client is not late while nobody reads what it has sent."""
-        if self._bytes < _BODY_BYTES and not self.flow.read_paused:
+        was_unread, self._unread = self._unread, self.flow.read_paused
+        if self._bytes < _BODY_BYTES and not (was_unread or self._unread):
             self.transport.close()
             return
         self._bytes = 0
