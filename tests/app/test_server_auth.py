@@ -311,7 +311,6 @@ MEGABYTE = 1 << 20
         ("/v1/images/generations", MEGABYTE),
         ("/sdapi/v1/txt2img", MEGABYTE),
         ("/api/train", MEGABYTE),
-        ("/logout", MEGABYTE),
         ("/gradio_api/call/x", 4 * MEGABYTE),
         ("/gradio_api/queue/join", 4 * MEGABYTE),
         ("/gradio_api/mcp/", 4 * MEGABYTE),
@@ -326,17 +325,16 @@ MEGABYTE = 1 << 20
 )
 def test_large_bodies(server: Running, path: str, limit: int) -> None:
     """Bodies may be large where pictures and files travel, and only there."""
-    assert begin(server, path, limit + 1) == 413
-    assert begin(server, path, 1000) is None  # it waits for the body
+    assert begin(server, path, limit + 1, patience=10) == 413
+    assert begin(server, path, limit, patience=0.05) != 413
 
 
-def begin(server: Running, path: str, length: int) -> int | None:
-    """The status of the answer to a request whose body does not come; None if there is no answer."""
+def begin(server: Running, path: str, length: int, patience: float) -> int | None:
+    """The status of the answer to a request whose body does not come; None if the server waits for it."""
     address = urlsplit(server.url)
-    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=0.1) as line:
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=patience) as line:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
-        kinds = "multipart/form-data; boundary=x" if length > 64 * MEGABYTE else "application/json"
-        line.sendall(f"{head}Content-Type: {kinds}\r\nContent-Length: {length}\r\n\r\n".encode())
+        line.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
         try:
             return int(line.recv(12).split()[1])
         except TimeoutError:
