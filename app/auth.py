@@ -2,7 +2,7 @@
 
 On the loopback no login is needed, but a browser must come with a Host of this machine, so that no web page can reach
 the server under a name of its own (DNS rebinding). With a token, or with users, every request needs one: as
-`Authorization: Bearer TOKEN`, as the password of HTTP Basic, or once as `?token=TOKEN`, which a browser keeps as a
+`Authorization: Bearer TOKEN`, as the password of HTTP Basic, or once as `?token=TOKEN`, for which a browser gets a
 cookie. A request from a page of another site that would change something is refused.
 
 A users file has one `name:salt:hash` per line, written by `python -m lorablend.app.auth NAME`.
@@ -16,9 +16,12 @@ import getpass
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -28,12 +31,12 @@ from starlette.requests import cookie_parser
 
 from lorablend.adapters.errors import RequestError
 
-__all__ = ["Credentials", "hash_password", "is_loopback", "read_users"]
+__all__ = ["Credentials", "cookie_secret", "hash_password", "is_loopback", "login_of", "read_users"]
 
-COOKIE = "lorablend"
+_COOKIE_LIFE = 30 * 86_400  # seconds
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
 _KNOWN = 1000  # checked passwords that are remembered by their hash
-_LONGEST = 1000  # characters of a password
+_SHORTEST, _LONGEST = 8, 1000  # characters of a password
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,22 @@ _UNKNOWN = _User(secrets.token_bytes(16), b"")
 
 
 class Credentials:
-    """The token, the users, both or neither. Cookies are signed with a key that changes with them."""
+    """The token, the users, both or neither.
 
-    def __init__(self, token: str | None = None, users: Mapping[str, _User] | None = None) -> None:
+    Args:
+        token: The token.
+        users: The users by their names.
+        secret: Signs cookies, with a key that changes with token and users. None for one of this process alone.
+    """
+
+    def __init__(
+        self, token: str | None = None, users: Mapping[str, _User] | None = None, *, secret: bytes | None = None
+    ) -> None:
         self._token = token
         self._users = dict(users or {})
-        secret = "\n".join([token or "", *(f"{name}:{user.hash.hex()}" for name, user in self._users.items())])
-        self._key = hashlib.sha256(f"lorablend cookie\n{secret}".encode()).digest()
+        known = "\n".join([token or "", *(f"{name}:{user.hash.hex()}" for name, user in self._users.items())])
+        # A token that can be guessed must not be found by trying signatures: the secret is in no cookie.
+        self._key = hmac.new(secret or secrets.token_bytes(32), known.encode(), hashlib.sha256).digest()
         self._known: dict[bytes, str] = {}
         self._hashing: CapacityLimiter | None = None
 
@@ -61,13 +73,6 @@ class Credentials:
     def needed(self) -> bool:
         """Whether requests need a login."""
         return self._token is not None or bool(self._users)
-
-    async def user(self, headers: Mapping[str, str]) -> str | None:
-        """The user who sends a request with these headers, "" if it has the token, None if it has neither."""
-        name, password = _authorization(headers.get("authorization", ""))
-        if password and (user := await self.check(name, password)) is not None:
-            return user
-        return self._of_cookie(headers.get("cookie", ""))
 
     async def check(self, name: str, password: str) -> str | None:
         """The user with this password; "" if it is the token, whatever the name; None if it is neither."""
@@ -89,24 +94,52 @@ class Credentials:
             self._known[key] = name
         return name
 
-    def cookie(self, user: str) -> str:
+    def cookie(self, user: str, port: int, *, secure: bool) -> str:
         """The cookie of a user who has logged in; it holds no password.
 
         It is Lax, so that a browser sends it when a link to the page is followed; the guard refuses changes by other
-        sites.
+        sites. Its name contains the server's port, for a browser sends the cookies of one port to all others too.
         """
-        return f"{COOKIE}={quote(user, safe='')}.{self._sign(user)}; Path=/; HttpOnly; SameSite=Lax"
+        ends = str(int(time.time()) + _COOKIE_LIFE)
+        value = f"{quote(user, safe='')}.{ends}.{self._sign(user, ends)}"
+        return _set_cookie(port, value, _COOKIE_LIFE, secure=secure)
 
-    def _of_cookie(self, header: str) -> str | None:
-        name, dot, signature = cookie_parser(header).get(COOKIE, "").encode().rpartition(b".")
+    def no_cookie(self, port: int, *, secure: bool) -> str:
+        """What makes a browser forget the cookie."""
+        return _set_cookie(port, "", 0, secure=secure)
+
+    def of_cookie(self, header: str, port: int) -> str | None:
+        """The user of the cookie in a request's header; None if there is none that is valid."""
+        rest, _, signature = cookie_parser(header).get(_cookie_name(port), "").rpartition(".")
+        name, _, ends = rest.rpartition(".")  # a name may have dots in it
         for user in ("", *self._users):
-            own = quote(user, safe="").encode()
-            if dot and name == own and hmac.compare_digest(signature, self._sign(user).encode()):
-                return user
+            if name == quote(user, safe="") and hmac.compare_digest(
+                signature.encode(), self._sign(user, ends).encode()
+            ):
+                return user if time.time() < int(ends) else None
         return None
 
-    def _sign(self, user: str) -> str:
-        return hmac.new(self._key, user.encode(), hashlib.sha256).hexdigest()
+    def _sign(self, user: str, ends: str) -> str:
+        return hmac.new(self._key, f"{user}\n{ends}".encode(), hashlib.sha256).hexdigest()
+
+
+def cookie_secret(path: Path) -> bytes:
+    """The secret in a file, which is made if needed and readable by its owner only. Without the file, cookies end."""
+    with suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+    secret = path.read_bytes()
+    if len(secret) < 32:  # the disk was full
+        raise RequestError(f"{path} is damaged; delete it, and everybody has to log in again")
+    return secret
+
+
+def _set_cookie(port: int, value: str, age: int, *, secure: bool) -> str:
+    ends = "; Secure" if secure else ""
+    return f"{_cookie_name(port)}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{ends}"
+
+
+def _cookie_name(port: int) -> str:
+    return f"lorablend-{port}"
 
 
 def read_users(path: Path) -> dict[str, _User]:
@@ -138,8 +171,8 @@ def hash_password(name: str, password: str) -> str:
     """A line for a users file. Raises RequestError for a name or a password that cannot be used."""
     if not name or not name.isprintable() or ":" in name:
         raise RequestError(f"the name {name!r} cannot be used; give one without a colon")
-    if not 0 < len(password) <= _LONGEST:
-        raise RequestError(f"the password has {len(password)} characters; give 1 to {_LONGEST}")
+    if not _SHORTEST <= len(password) <= _LONGEST:
+        raise RequestError(f"the password has {len(password)} characters; give {_SHORTEST} to {_LONGEST}")
     salt = secrets.token_bytes(16)
     return f"{name}:{salt.hex()}:{_scrypt(password, salt).hex()}"
 
@@ -167,8 +200,8 @@ def without_token(query: str) -> tuple[str | None, str]:
     return token, urlencode([pair for pair in pairs if pair[0] != "token"])
 
 
-def _authorization(header: str) -> tuple[str, str]:
-    """Name and password; the name is "" for a bearer."""
+def login_of(header: str) -> tuple[str, str]:
+    """Name and password in a header `Authorization`; the name is "" for a bearer, the password if there is none."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
         return "", value.strip()

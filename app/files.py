@@ -25,6 +25,7 @@ __all__ = [
     "move_in",
     "move_to_bin",
     "place_of",
+    "private_folder",
     "without_folders",
 ]
 
@@ -161,6 +162,14 @@ def without_folders(text: str, folders: tuple[Path, ...]) -> str:
             if path.name:  # "/" occurs in every path
                 text = text.replace(f"{path}{os.sep}", "").replace(str(path), path.name)
     return text
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that other accounts of the machine cannot look into; close one that they can."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        with suppress(PermissionError):  # another account's, which has its reasons
+            folder.chmod(0o700)
 
 
 def check_folder(folder: Path) -> None:

@@ -13,7 +13,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -30,13 +32,27 @@ from starlette.routing import Match
 
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.files.atomic import atomic_write
-from lorablend.app.auth import Credentials, is_loopback, read_users
-from lorablend.app.files import check_folder
+from lorablend.app.auth import Credentials, cookie_secret, is_loopback, read_users
+from lorablend.app.files import check_folder, private_folder
 from lorablend.app.library.folder import adapter_files
 from lorablend.app.library.library import Library
-from lorablend.app.rest import a1111, a1111_lists, adapters, gallery, grid, health, jobs, models, openai, train
+from lorablend.app.log import ShortLines
+from lorablend.app.rest import (
+    a1111,
+    a1111_lists,
+    adapters,
+    gallery,
+    grid,
+    health,
+    jobs,
+    logout,
+    models,
+    openai,
+    train,
+)
+from lorablend.app.rest.connections import Connection
 from lorablend.app.rest.errors import handle_errors, refusals
-from lorablend.app.rest.guard import BODY_LIMIT, Guard
+from lorablend.app.rest.guard import Guard
 from lorablend.app.rest.shared import reply
 from lorablend.app.service import Service
 from lorablend.shipped import adapters_dir
@@ -54,12 +70,15 @@ __all__ = [
     "own_adapters",
     "own_cache",
     "run_server",
+    "server_config",
+    "spooling_in",
 ]
 
 FIRST_PORT = 7860
 _PORTS = 100  # ports to try from the first one on
 _WAITING = 200  # threads for waiting requests; each is occupied for at most a second at a time
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+_SHORTEST = 16  # characters of a token
 _PATIENCE = 5  # seconds for running requests when the server ends
 
 
@@ -72,7 +91,6 @@ def create_app(
     page_options: Mapping[str, Any] | None = None,
     hosts: Iterable[str] | None = ("localhost",),
     offline: bool = False,
-    body_limit: int = BODY_LIMIT,
 ) -> FastAPI:
     """The app over a service, which the caller starts and closes.
 
@@ -84,7 +102,6 @@ def create_app(
         page_options: Further arguments for mounting the page.
         hosts: Names that requests may come to, beside this machine's own; None for any.
         offline: Shown in /healthz.
-        body_limit: Bytes of a request's body.
 
     Raises:
         RequestError: The file of users cannot be read, or the token is empty.
@@ -96,13 +113,15 @@ def create_app(
         summary="Draws with Stable Diffusion XL and LoRA adapters on OpenVINO.",
         version=version("lorablend"),
         redoc_url=None,
-        responses=refusals(401, 403, 413, 421, 500, 507),
+        responses=refusals(401, 403, 413, 421, 429, 500, 507),
     )
-    app.state.service, app.state.offline = service, offline
+    secret = cookie_secret(service.data / "cookie.key") if token is not None or users else None
+    credentials = Credentials(token, read_users(users) if users else None, secret=secret)
+    app.state.service, app.state.offline, app.state.credentials = service, offline, credentials
     app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
     handle_errors(app)
-    for face in (openai, a1111, a1111_lists, jobs, gallery, adapters, health, grid, models, train):
+    for face in (openai, a1111, a1111_lists, jobs, gallery, adapters, health, grid, models, train, logout):
         app.include_router(face.router)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)
@@ -114,10 +133,9 @@ def create_app(
         app = gradio.mount_gradio_app(app, page, path="/", **{"ssr_mode": False, **(page_options or {})})
     app.add_middleware(
         Guard,
-        credentials=Credentials(token, read_users(users) if users else None),
+        credentials=credentials,
+        data=service.data,
         hosts=hosts,
-        large=["/api/adapters", "/api/train/sets", "/gradio_api/upload"],
-        limit=body_limit,
     )
     return app
 
@@ -126,25 +144,19 @@ def run_server(
     app: FastAPI, service: Service, socket_: socket.socket, *, host: str, say: Callable[[str], object]
 ) -> None:
     """Start the service, serve until SIGTERM or Ctrl-C, which is raised as KeyboardInterrupt, and close the service."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,  # an address may hold the token
-        server_header=False,
-        timeout_graceful_shutdown=_PATIENCE,
-        lifespan="on",
-    )
+    config = server_config(app)
     # A browser cannot open 0.0.0.0.
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     shown = f"[{name}]" if ":" in name else name
     server = _Server(config, lambda: say(f"open http://{shown}:{socket_.getsockname()[1]}/ (Ctrl-C ends it)"))
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger("lorablend").setLevel(logging.INFO)  # a line for each job
     # uvicorn raises the signal again after a clean shutdown, when the service is still to be closed.
     before = signal.signal(signal.SIGTERM, _ignore)
     try:
-        service.start()
-        server.run(sockets=[socket_])
+        with redirect_stderr(ShortLines(sys.stderr)), spooling_in(service.data / "spool"):
+            logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
+            logging.getLogger("lorablend").setLevel(logging.INFO)  # a line for each job
+            service.start()
+            server.run(sockets=[socket_])
     finally:
         signal.signal(signal.SIGTERM, before)
         all_ended = service.close()
@@ -155,13 +167,50 @@ def run_server(
             atexit.register(_leave, code)
 
 
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the app. Forwarded addresses are believed only if FORWARDED_ALLOW_IPS names the proxy."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,  # an address may hold the token
+        server_header=False,
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
+        timeout_graceful_shutdown=_PATIENCE,
+        lifespan="on",
+    )
+
+
+@contextmanager
+def spooling_in(folder: Path) -> Iterator[None]:
+    """Let this process keep uploads that arrive in a folder of its own, not where all users of the machine have theirs.
+
+    They are on the same disk as the rest of the data, at whose free space the guard looks.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    private_folder(folder)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def check_login(host: str, token: str | None, users: Path | None) -> None:
-    """Raise RequestError for an empty token, a broken file of users, or an address open to others without a login."""
+    """Raise RequestError for an empty token, a broken file of users, or an address open to others.
+
+    Others need a login, and a token that cannot be guessed.
+    """
     _check_token(token)
     if users is not None:
         read_users(users)
     if token is None and users is None and not is_loopback(host):
         raise RequestError(f"{host} lets in the whole network; give --token, or --users with a file of passwords")
+    if token is not None and len(token) < _SHORTEST and not is_loopback(host):
+        text = f"the token has {len(token)} characters, and {host} lets in the whole network"
+        raise RequestError(f"{text}; give one of at least {_SHORTEST}, such as 32 random letters")
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -194,7 +243,7 @@ def hold(data: Path) -> FileLock:
     Raises RequestError if another lorablend uses it, or if it cannot be written to.
     """
     check_folder(data)
-    data.mkdir(parents=True, exist_ok=True)
+    private_folder(data)
     lock = FileLock(data / "server.lock")
     try:
         lock.acquire(blocking=False)

@@ -9,21 +9,25 @@ data/sets/            pictures to train on
 data/trainings/       checkpoints, samples and logs
 data/models/          converted, compressed and baked models
 data/gradio/          the page's copies of pictures, deleted at the next start
+data/spool/           uploads that are arriving
+data/cookie.key       signs the cookies of those who have logged in
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import ResourceError
-from lorablend.app.files import check_folder, without_folders
+from lorablend.app.files import check_folder, private_folder, without_folders
 from lorablend.app.jobs.jobs import ENDED, Job, Jobs
 from lorablend.app.jobs.metrics import Metrics
 from lorablend.app.jobs.worker import Worker
@@ -41,6 +45,9 @@ from lorablend.app.work.sets import Sets
 from lorablend.app.work.training import Training
 
 __all__ = ["RECEIVING", "Service"]
+
+_LOG = logging.getLogger(__name__)
+_PROBE = 64 << 10  # bytes that a look at the disk writes
 
 RECEIVING = ".receiving-"
 """The prefix of folders that hold a file while it is received; they are removed at the next start after a kill."""
@@ -68,6 +75,7 @@ class Service:
         self, data: Path, models: Mapping[str, Path], lora_dir: Path | None = None, *, limit: int = 64, **options: Any
     ) -> None:
         check_folder(data)
+        private_folder(data)
         # Absolute, because messages are searched for them; of "." only the dots would match.
         data, lora_dir = data.absolute(), None if lora_dir is None else lora_dir.absolute()
         models = {name: folder.absolute() for name, folder in models.items()}
@@ -98,6 +106,7 @@ class Service:
         long["train"] = self.training
         all_runners = (short, long, {"add": self.adding})
         self.workers = tuple(Worker(self.jobs, runners, self.hide) for runners in all_runners)
+        self._trouble = ""
         self.metrics = Metrics(self.jobs, lambda: self.alive)
         refuse_unreadable(self.jobs)
 
@@ -124,6 +133,22 @@ class Service:
     def alive(self) -> bool:
         """Whether all workers are alive, so that queued jobs will be done."""
         return all(worker.alive for worker in self.workers)
+
+    def trouble(self) -> str:
+        """Why jobs cannot be done although the workers are alive, most likely a full disk; "" if they can.
+
+        It is in the log when it begins.
+        """
+        trouble = next((worker.trouble for worker in self.workers if worker.trouble), "")
+        try:
+            with tempfile.TemporaryFile(buffering=0, dir=self.data) as probe:
+                probe.write(bytes(_PROBE))
+        except OSError as error:
+            trouble = f"{self.data} cannot be written to ({error.strerror}); make room on its disk"
+        if trouble and not self._trouble:
+            _LOG.error("%s", trouble)
+        self._trouble = trouble
+        return trouble
 
     def close(self) -> bool:
         """End all workers, within some seconds; returns whether all have ended.

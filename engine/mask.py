@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lorablend.adapters.errors import BlendError
+from lorablend.engine.pixel_budget import decoding
 
 __all__ = ["greys", "masked_cells", "open_mask", "paste"]
 
@@ -19,7 +20,7 @@ def open_mask(path: Path) -> np.ndarray:
         BlendError: the file is not a picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path) as picture, decoding(picture.width * picture.height):
             return greys(picture)
     except (OSError, Image.DecompressionBombError) as error:
         raise BlendError(f"mask {path} cannot be read as a picture: {error}") from error

@@ -90,7 +90,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["ui", "--data", str(folder / "data"), "--listen", "--port", str(port), "--token", TOKEN]
     with (folder / "log").open("w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-u", "-m", "lorablend.app.cli", *command], stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "-u", "-m", "lorablend.app.cli", *command],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"FORWARDED_ALLOW_IPS": "127.0.0.1"},  # as the page about proxies says
         )
     assert child.stdout
     assert child.stdout.readline().startswith("open "), (folder / "log").read_text()

@@ -344,6 +344,8 @@ def _serve(
         from lorablend.app.library.download import OFFLINE
 
         os.environ.update({OFFLINE: "1", "HF_HUB_OFFLINE": "1"})  # before the Hub's library is imported
+    if users is not None:  # what the owner may download from the Hub is not everybody's, unless the owner says so
+        os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     own = model == "demo" and lora_dir is None
     folder, lora_dir = arguments.folders(model, lora_dir)
     _guard_downloads(host, token, users)

@@ -33,10 +33,14 @@ class Worker:
         jobs: The queue.
         runners: What does each kind of job.
         hide: Folders that no reason of a failure may name, because clients read it.
+
+    Attributes:
+        trouble: Why the queue cannot be written to; "" if it can.
     """
 
     def __init__(self, jobs: Jobs, runners: Mapping[str, Runner], hide: tuple[Path, ...] = ()) -> None:
         self._jobs, self._runners, self._hide = jobs, runners, hide
+        self.trouble = ""
         self._ending = threading.Event()
         self._handing = threading.Lock()
         self._job: Job | None = None  # what it does at present, as long as it may decide how that ends
@@ -93,8 +97,11 @@ class Worker:
         """
         while True:
             try:
-                return act()
+                done = act()
+                self.trouble = ""
+                return done
             except sqlite3.Error as error:
+                self.trouble = f"the queue cannot be written to ({error})"
                 _LOG.error("the queue cannot be written to (%s); make room on the disk, this is tried again", error)
                 if self._ending.wait(_PAUSE):
                     return None

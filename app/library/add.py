@@ -184,7 +184,7 @@ def _from_hub(
 ) -> tuple[_Arrived | str, str | None]:
     """The part, or the path in the library if the file is there already; and the SHA-256 that it must have."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported
-    from huggingface_hub import get_token, hf_hub_url
+    from huggingface_hub import constants, get_token, hf_hub_url
 
     repo, file = read_hub_name(f"{_HUB}{text}")
     info = _repository(repo)
@@ -202,7 +202,7 @@ def _from_hub(
     config = "/".join([*folders, CONFIG]) if last == PEFT_NAME and "/".join([*folders, CONFIG]) in files else None
     name = _named(name or _telling_name(last, folders[-1] if folders else repo))
     _check_free(folder, place_of(name, with_config=config is not None))
-    token = get_token()
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()  # as in the rest of that library
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     address = hf_hub_url(repo, file, revision=info.sha)
     part = parts / f"{_key(address)}.part"

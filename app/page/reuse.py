@@ -18,7 +18,9 @@ from lorablend.app.pictures.comfy import read_comfy
 from lorablend.app.pictures.infotext import parse_infotext, read_settings
 from lorablend.app.pictures.png import texts_of
 from lorablend.app.pictures.record import Record, model_name
+from lorablend.app.pictures.uploads import opened
 from lorablend.app.service import Service
+from lorablend.engine.pixel_budget import BUDGET, decoding
 from lorablend.engine.schedulers import SCHEDULERS
 from lorablend.engine.settings import SETTINGS
 
@@ -41,7 +43,7 @@ def reuse(service: Service, shelf: Shelf, file: str) -> ReusedDrawing:
     Raises RequestError if the picture has no settings in it.
     """
     path = service.gallery.path(file)
-    with Image.open(path) as picture:
+    with Image.open(path) as picture, decoding(picture.width * picture.height):
         texts = texts_of(picture, path.name)
     if texts.record is None:
         return read_picture(service, shelf, path)
@@ -53,11 +55,8 @@ def read_picture(service: Service, shelf: Shelf, path: Path) -> ReusedDrawing:
 
     Raises RequestError if the picture has no settings in it.
     """
-    try:
-        with Image.open(path) as picture:
-            texts, comfy = texts_of(picture, path.name), picture.info.get("prompt")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise RequestError(f"{path.name} is not a picture that can be read; give a PNG, JPEG or WebP file") from None
+    with opened(path, BUDGET, path.name) as picture:
+        texts, comfy = texts_of(picture, path.name), picture.info.get("prompt")
     if texts.record is not None:
         return _from_record(service, shelf, texts.record, {}, path.suffix)
     if texts.parameters:

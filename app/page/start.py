@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,15 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.page.form import Start, Values, make_box, size_of
 from lorablend.app.page.say import CHANGING, saying
 from lorablend.app.pictures.png import encode
+from lorablend.app.pictures.uploads import MAX_PIXELS
 from lorablend.app.service import Service
+from lorablend.engine.pixel_budget import decoding
 from lorablend.engine.settings import SETTINGS
 
 __all__ = ["StartBoxes", "kept_background", "kept_mask", "make_start", "start_html"]
 
 _THUMBNAIL = 160  # pixels
+_MOST = 3  # the picture, what is painted, and both together
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def make_start(service: Service, start: gr.State, settings: dict[str, Any]) -> S
             buttons=[],
             elem_id="editor",
         )
+        editor.preprocess = _within_limits(editor)
         with gr.Row():
             whole = gr.Button("Start from it", size="sm")
             repaint = gr.Button("Repaint what is painted", size="sm")
@@ -70,6 +75,34 @@ def make_start(service: Service, start: gr.State, settings: dict[str, Any]) -> S
     boxes = StartBoxes(start, settings["width"], settings["height"], editor, shown, newest, whole, repaint, clear)
     _wire(service, boxes)
     return boxes
+
+
+def _within_limits(editor: gr.ImageEditor) -> Callable[[Any], Any]:
+    """The editor's `preprocess`, which decodes pictures, within the limit and the common budget of pixels.
+
+    It is no method of a subclass, because Gradio writes a .pyi file beside the source of every subclass.
+    """
+    decode = editor.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        sent = payload if payload is None or payload.id is None else editor.blob_storage.get(payload.id)
+        pixels = 0
+        for file in (sent.background, *(sent.layers or ()), sent.composite) if sent else ():
+            if file is None:
+                continue
+            try:
+                with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file.path) as picture:
+                    pixels += picture.width * picture.height
+            except (OSError, Image.DecompressionBombError):
+                text = f"the picture cannot be read; give a PNG, JPEG or WebP file of at most {MAX_PIXELS:,} pixels"
+                raise gr.Error(text, print_exception=False) from None
+        if pixels > _MOST * MAX_PIXELS:
+            text = f"the picture has too many pixels; give one of at most {MAX_PIXELS:,}"
+            raise gr.Error(text, print_exception=False)
+        with decoding(pixels):
+            return decode(payload)
+
+    return preprocess
 
 
 def _wire(service: Service, boxes: StartBoxes) -> None:

@@ -296,6 +296,8 @@ _READ = ("mtime_ns", "size", "prompt", "negative_prompt", "seed", "adapters", "m
 
 def _pictures(folder: Path) -> list[Path]:
     """All picture files in a folder at any depth; links are left out, so that no file from elsewhere is served."""
+    if folder.is_symlink():  # links below it are not followed
+        return []
     return [
         path
         for path in sorted(folder.rglob("*"))

@@ -31,6 +31,7 @@ _BY_KEY = {key: list(settings) for key, settings in groupby(SETTINGS.values(), l
 # AUTOMATIC1111's own reader, and Civitai's, but in linear time: the text is untrusted.
 _SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _HASHES = re.compile(r", Hashes:\s*({[^{}]+})")
+_LONGEST = 100_000  # characters of the settings; reading a megabyte takes half a second
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # characters of an adapter's name that Civitai's reader does not accept
 
 
@@ -70,14 +71,16 @@ def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str
 
 
 def parse_infotext(text: str) -> Infotext:
-    """Parse text in this form by any program; text without settings is a prompt."""
+    """Parse text in this form by any program; text without settings, or with a line of far too many, is a prompt."""
     *lines, last = text.strip().split("\n")
+    if len(last) > _LONGEST:
+        lines, last = [*lines, last], ""
     plain, hashes = _HASHES.sub("", last), _HASHES.search(last)
     settings = {name: _unquote(value) for name, value in _SETTING.findall(plain)}
     if hashes:
         settings["Hashes"] = hashes[1]
     if len(settings) < 3:
-        lines, settings = [*lines, last], {}
+        lines, settings = [*lines, last] if last else lines, {}
     prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
     return Infotext(prompt.strip(), negative.strip(), settings)
 

@@ -21,6 +21,7 @@ from lorablend.app.files import move_in
 from lorablend.app.pictures.infotext import write_infotext
 from lorablend.app.pictures.record import Record, record_of
 from lorablend.engine import Pipeline
+from lorablend.engine.pixel_budget import decoding
 from lorablend.engine.request import Request, Result
 
 __all__ = [
@@ -159,7 +160,7 @@ def parameters_of(picture: Image.Image) -> str | None:
 def open_picture(path: Path) -> Image.Image:
     """Read any picture file, rotated as its EXIF data says. Raises RequestError if it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image, decoding(image.width * image.height):
             image.load()
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:

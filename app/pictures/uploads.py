@@ -6,7 +6,10 @@ import os
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,8 +17,9 @@ from PIL import Image, ImageOps
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.engine.mask import greys
+from lorablend.engine.pixel_budget import decoding
 
-__all__ = ["MAX_PIXELS", "Uploads", "eight_bits"]
+__all__ = ["MAX_PIXELS", "Uploads", "eight_bits", "opened"]
 
 MAX_PIXELS = 4096 * 4096  # the largest picture that can be drawn
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -37,9 +41,9 @@ class Uploads:
 
         It is stored as a PNG, rotated as its EXIF data says, with its transparency but without any other metadata.
         """
-        picture = _decode(content)
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG", compress_level=1)
+        with opened(io.BytesIO(content)) as picture:
+            _plain(picture).save(buffer, "PNG", compress_level=1)
         name = hashlib.sha256(buffer.getvalue()).hexdigest()
         path = self._path(name)
         try:
@@ -63,7 +67,7 @@ class Uploads:
 
     def open(self, name: str) -> Image.Image:
         """Read the picture. Raises RequestError if there is none of this name."""
-        with Image.open(self.path(name)) as picture:
+        with Image.open(self.path(name)) as picture, decoding(picture.width * picture.height):
             picture.load()
             return picture
 
@@ -78,19 +82,31 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray((greys(picture) * 255).round().astype(np.uint8))
 
 
-def _decode(content: bytes) -> Image.Image:
+@contextmanager
+def opened(file: Path | IO[bytes], most_pixels: int = MAX_PIXELS, name: str = "") -> Iterator[Image.Image]:
+    """Open a picture that somebody sent, to decode it in this block, which waits for its pixels of the common budget.
+
+    Raises RequestError, with `name` in its message, for anything but a whole PNG, JPEG or WebP picture of at most
+    `most_pixels`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise RequestError(
-                        f"the picture has {width} × {height} pixels, more than {MAX_PIXELS:,}; give a smaller one"
-                    )
-                upright = eight_bits(ImageOps.exif_transpose(picture))
+            picture = Image.open(file, formats=_FORMATS)
+        with picture:
+            width, height = picture.size
+            if width * height > most_pixels:
+                size = f"{width} × {height} pixels"
+                raise RequestError(f"{name or 'the picture'} has {size}, more than {most_pixels:,}; give a smaller one")
+            with decoding(width * height):
+                yield picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError("not a picture that can be read; give a complete PNG, JPEG or WebP file") from error
+        text = "not a picture that can be read; give a complete PNG, JPEG or WebP file"
+        raise RequestError(f"{name} is {text}" if name else text) from error
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    upright = eight_bits(ImageOps.exif_transpose(picture))
     has_alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
     plain = upright.convert("RGBA" if has_alpha else "L" if upright.mode in ("1", "L") else "RGB")
     plain.info.clear()

@@ -12,13 +12,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from PIL import Image
 from pydantic import BaseModel
 
+from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs.jobs import ENDED, Job
 from lorablend.app.pictures.infotext import parse_infotext
 from lorablend.app.pictures.png import parameters_of
-from lorablend.app.pictures.uploads import MAX_PIXELS
+from lorablend.app.pictures.uploads import opened
 from lorablend.app.rest.a1111_forms import ImageToImage, TextToImage, decode
 from lorablend.app.rest.a1111_replies import ImageInfo, Images, Nothing, ProgressReply
 from lorablend.app.rest.errors import ParameterError, refusals
@@ -34,6 +34,7 @@ from lorablend.app.rest.shared import (
     to_base64,
 )
 from lorablend.app.service import Service
+from lorablend.engine.pixel_budget import BUDGET
 from lorablend.engine.schedulers import SCHEDULERS
 from lorablend.engine.settings import Settings
 
@@ -226,11 +227,8 @@ def _timestamp(job: Job | None) -> str:
 def _settings_in(content: bytes) -> str:
     """The text in a picture, "" if there is none. The picture is not kept. Raises ParameterError."""
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ParameterError("image", f"the picture has more than {MAX_PIXELS:,} pixels; give a smaller one")
+        with opened(io.BytesIO(content), BUDGET) as picture:
             picture.load()
             return parameters_of(picture) or ""
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        text = "image cannot be read as a picture; give a whole PNG, JPEG or WebP file"
-        raise ParameterError("image", text) from error
+    except RequestError as error:
+        raise ParameterError("image", f"image: {error}") from error

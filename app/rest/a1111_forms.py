@@ -23,9 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import RequestError
 from lorablend.app.orders.draw import Draw, Text
+from lorablend.app.pictures.uploads import MAX_PIXELS, Uploads
 from lorablend.app.rest.errors import ParameterError, draw_of
 from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.service import Service
+from lorablend.engine.pixel_budget import decoding
 from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type
 from lorablend.engine.settings import BATCH, SETTINGS
 
@@ -179,11 +181,16 @@ def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
         raise ParameterError("init_images", "Init image not found", 404)
     if len(form.init_images) > 1:
         raise ParameterError("init_images", f"init_images has {len(form.init_images)} pictures; send one")
-    keep, open_ = service.uploads.keep, service.uploads.open
-    image = open_(keep(decode("init_images", form.init_images[0])))
+    with decoding(MAX_PIXELS):  # the picture, the mask, and what is made of them
+        return _kept(form, service.uploads, form.init_images[0])
+
+
+def _kept(form: ImageToImage, uploads: Uploads, picture: str) -> dict[str, Any]:
+    keep, open_ = uploads.keep, uploads.open
+    image = open_(keep(decode("init_images", picture)))
     own = image.size
     size = (form.width or own[0], form.height or own[1])
-    uploads = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
+    names = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
     if form.mask:
         mask = _grey(open_(keep(decode("mask", form.mask))))
         if form.inpainting_mask_invert:
@@ -192,8 +199,8 @@ def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
         blur = _blur(form)
         if blur.x or blur.y:
             mask = mask.filter(ImageFilter.GaussianBlur((blur.x, blur.y)))
-        uploads["mask"] = keep(_png(mask))
-    return uploads
+        names["mask"] = keep(_png(mask))
+    return names
 
 
 def _blur(form: ImageToImage) -> _Blur:

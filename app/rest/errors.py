@@ -69,7 +69,7 @@ _DESCRIPTIONS = {
     413: "The body is too large",
     421: "The request came to a host name that is not this server's",
     422: "A field of the request is wrong, or the job failed",
-    429: "The queue is full; Retry-After says when to try again",
+    429: "The queue is full, or there were too many wrong logins; Retry-After says when to try again",
     500: "A bug in lorablend, or a failing disk",
     501: "An optional dependency is not installed on the server",
     507: "Not enough disk or memory on the server",
@@ -202,6 +202,10 @@ def handle_errors(app: FastAPI) -> None:
     def trouble(request: Request, error: Exception) -> Response:
         assert isinstance(error, (OSError, sqlite3.OperationalError))
         if isinstance(error, OSError):
+            if error.errno == errno.ENAMETOOLONG:
+                return refusal(
+                    request.url.path, 400, "a name in the request is too long for a file; give a shorter one"
+                )
             reason, is_full = error.strerror, error.errno in (errno.ENOSPC, errno.EDQUOT)
         else:
             reason, is_full = str(error), _is_full(request, error)

@@ -4,50 +4,55 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lorablend.app.auth import Credentials, host_of, is_loopback, without_token
+from lorablend.app.auth import Credentials, host_of, is_loopback, login_of, without_token
+from lorablend.app.rest.attempts import Attempts, TooManyError
+from lorablend.app.rest.bodies import check_length, limited
 from lorablend.app.rest.errors import refusal
 
-__all__ = ["BODY_LIMIT", "UPLOAD_LIMIT", "Guard"]
+__all__ = ["Guard"]
 
-BODY_LIMIT = 64 << 20  # bytes
-UPLOAD_LIMIT = 8 << 30  # bytes, of an adapter
 _ASKING = ("GET", "HEAD", "OPTIONS")
+_PROBE = "/healthz"
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
     (b"x-frame-options", b"SAMEORIGIN"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 ]
+# Gradio's page and /docs have scripts and styles of their own in the HTML, and Gradio makes functions of text.
+_POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    b"worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
 
 
 class Guard:
     """ASGI middleware that refuses requests; the user's name is in the scope as "lorablend.user".
 
+    A probe of /healthz without a login passes with "lorablend.probe" in its scope, to be told the state alone.
+
     Args:
         app: The app behind the checks.
         credentials: Who may use it.
+        data: The data folder, whose disk takes uploads.
         hosts: The names that requests may come to, beside this machine's own; None for any.
-        large: Paths that take large uploads.
-        limit: Bytes of a body to any other path.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        credentials: Credentials,
-        *,
-        hosts: Iterable[str] | None = None,
-        large: Iterable[str] = (),
-        limit: int = BODY_LIMIT,
+        self, app: ASGIApp, credentials: Credentials, data: Path, *, hosts: Iterable[str] | None = None
     ) -> None:
-        self._app, self._credentials = app, credentials
+        self._app, self._credentials, self._data = app, credentials, data
+        self._attempts = Attempts(credentials)
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
-        self._large, self._limit = frozenset(large), limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -56,25 +61,28 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         answer = self._check_host(scope, headers)
         if answer is None and self._credentials.needed:
-            user = await self._credentials.user(headers)
-            answer = await self._log_in(scope, user)
-            scope["lorablend.user"] = user
+            answer = await self._log_in(scope, headers)
         if answer is None and _is_foreign(scope, headers):
-            answer = refusal(scope["path"], 403, "a page of another site cannot change anything here")
+            answer = refusal(scope["path"], 403, "a page of another site cannot change or embed anything of this one")
         if scope["type"] == "websocket":
             if answer is not None:
                 await send({"type": "websocket.close", "code": 1008})
                 return
             await self._app(scope, receive, send)
             return
-        limit = UPLOAD_LIMIT if scope["path"] in self._large else self._limit
-        if answer is None and headers.get("content-length", "").isdecimal() and int(headers["content-length"]) > limit:
-            answer = _too_large(scope["path"], limit)
+        if answer is None:
+            try:
+                check_length(scope["path"], headers.get("content-length"), self._data)
+            except HTTPException as error:
+                answer = refusal(scope["path"], error.status_code, error.detail)
         outer = _with_headers(send)
         if answer is not None:
             await answer(scope, receive, outer)
             return
-        await self._app(scope, _limited(receive, limit), outer)
+        try:
+            await self._app(scope, limited(receive, scope["path"], self._data), outer)
+        except ClientDisconnect:  # in the middle of an upload; nobody is there to be told
+            return
 
     def _check_host(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         host = host_of(headers.get("host", ""))
@@ -83,54 +91,63 @@ class Guard:
         text = f"the host {host[:80]!r} is not this server's; use the address that it printed when it started"
         return refusal(scope["path"], 421, text)
 
-    async def _log_in(self, scope: Scope, user: str | None) -> Response | None:
-        """Log in a browser that comes with ?token=, by a redirect that removes it from the address; or refuse."""
+    async def _log_in(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        """Find out the user: by a login in the headers, by the cookie, or by ?token=; the answer if there is none.
+
+        A browser that comes with ?token= is sent on to the address without it.
+        """
+        path, address = scope["path"], (scope.get("client") or ("",))[0]
+        is_getting = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        name, password = login_of(headers.get("authorization", ""))
         token, rest = without_token(scope["query_string"].decode("latin-1"))
-        if token is not None and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            name = await self._credentials.check("", token)
-            if name is not None or user is not None:
-                # A path that begins with two slashes or backslashes would be another server's name.
-                path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/\\")
-                headers = {"Location": f"{path}?{rest}" if rest else path}
-                if name is not None:
-                    headers["Set-Cookie"] = self._credentials.cookie(name)
-                return Response(status_code=303, headers=headers)
+        user: str | None = None
+        comes: str | None = None
+        refused: TooManyError | None = None
+        try:
+            if password:
+                user = await self._attempts.check(address, name, password)
+            if token and is_getting:
+                comes = await self._attempts.check(address, "", token)
+        except TooManyError as error:
+            refused = error
+        if user is None:
+            user = self._credentials.of_cookie(headers.get("cookie", ""), scope["server"][1])
+        if token is not None and is_getting and (comes is not None or user is not None):
+            # A path that begins with two slashes or backslashes would be another server's name.
+            place = "/" + scope.get("raw_path", path.encode()).decode("latin-1").lstrip("/\\")
+            found = {"Location": f"{place}?{rest}" if rest else place}
+            if comes is not None:
+                secure = scope["scheme"] == "https"
+                found["Set-Cookie"] = self._credentials.cookie(comes, scope["server"][1], secure=secure)
+            return Response(status_code=303, headers=found)
+        scope["lorablend.user"] = user
         if user is not None:
             return None
+        if refused:
+            return refusal(path, 429, str(refused), {"Retry-After": str(refused.retry_after)})
+        if path == _PROBE and is_getting and not password and token is None:
+            scope["lorablend.probe"] = True
+            return None
         text = "no valid token; send it as Authorization: Bearer TOKEN, or as the password"
-        return refusal(scope["path"], 401, text, {"WWW-Authenticate": 'Basic realm="lorablend", charset="UTF-8"'})
+        return refusal(path, 401, text, {"WWW-Authenticate": 'Basic realm="lorablend", charset="UTF-8"'})
 
 
 def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
-    """Whether a web page of another site requests a change; programs send no Origin."""
+    """Whether a web page of another site requests a change, or a part of itself; programs send no such headers.
+
+    Only its links may lead here.
+    """
+    is_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
     if scope["type"] == "http" and scope["method"] in _ASKING:
-        return False
+        is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        return is_elsewhere and not is_link
     origin = headers.get("origin")
     if origin is None:
-        return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        return is_elsewhere
     try:
         return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
     except ValueError:
         return True
-
-
-def _too_large(path: str, limit: int) -> Response:
-    return refusal(path, 413, f"the body is larger than {limit:,} bytes; send less")
-
-
-def _limited(receive: Receive, limit: int) -> Receive:
-    """Receive the same messages, but at most `limit` bytes in them."""
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise HTTPException(413, f"the body is larger than {limit:,} bytes; send less")
-        return message
-
-    return limited
 
 
 def _with_headers(send: Send) -> Send:
@@ -144,7 +161,10 @@ def _with_headers(send: Send) -> Send:
                 for name, value in message.get("headers", [])
                 if name.lower() not in own and not name.lower().startswith(b"access-control-")
             ]
-            message = {**message, "headers": [*others, *_SAFE, (b"x-request-id", uuid.uuid4().hex.encode())]}
+            safe = [*_SAFE, (b"x-request-id", uuid.uuid4().hex.encode())]
+            if not any(name.lower() == b"content-security-policy" for name, _ in others):
+                safe.append((b"content-security-policy", _POLICY))
+            message = {**message, "headers": [*others, *safe]}
         await send(message)
 
     return guarded

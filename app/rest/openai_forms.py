@@ -17,10 +17,11 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lorablend.app.orders.draw import Draw, Seed, Text
-from lorablend.app.pictures.uploads import Uploads
+from lorablend.app.pictures.uploads import MAX_PIXELS, Uploads
 from lorablend.app.rest.errors import ModelNotFoundError, ParameterError, draw_of
 from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.work.models import Models
+from lorablend.engine.pixel_budget import decoding
 from lorablend.engine.settings import SETTINGS
 
 __all__ = ["ImageForm", "edit_schema", "fields_of", "mask_of"]
@@ -186,12 +187,13 @@ def mask_of(uploads: Uploads, name: str, *, of_image: bool = False) -> str | Non
     OpenAI's rule is that transparent pixels are repainted; in a picture without any, white ones are. With of_image the
     upload is the input picture itself, which is a mask only if a part of it is transparent; otherwise None.
     """
-    picture = uploads.open(name)
-    if picture.mode in ("RGBA", "LA"):
-        alpha = picture.getchannel("A")
-        if alpha.getextrema()[0] != 255:
-            return uploads.keep(_png(ImageOps.invert(alpha)))
-    return None if of_image else uploads.keep(_png(picture.convert("L")))
+    with decoding(MAX_PIXELS):
+        picture = uploads.open(name)
+        if picture.mode in ("RGBA", "LA"):
+            alpha = picture.getchannel("A")
+            if alpha.getextrema()[0] != 255:
+                return uploads.keep(_png(ImageOps.invert(alpha)))
+        return None if of_image else uploads.keep(_png(picture.convert("L")))
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -396,10 +396,16 @@ class SetDetails(Reply):
 # Health
 
 
-class Health(Reply):
+class HealthState(Reply):
+    """The state of the server, as anybody may know it."""
+
+    status: Literal["ok", "degraded", "down"]
+    """degraded: the disk is full. down: a worker has died."""
+
+
+class Health(HealthState):
     """The state of the server."""
 
-    status: Literal["ok", "down"]
     worker: bool
     """Whether all workers are alive."""
     model: str

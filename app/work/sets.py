@@ -85,7 +85,7 @@ class Sets:
         """The names of all sets, sorted."""
         if not self._folder.is_dir():
             return []
-        names = [path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        names = [path.name for path in self._folder.iterdir() if _is_own(path) and not path.name.startswith(".")]
         return sorted(names, key=str.casefold)
 
     def folder(self, name: str) -> Path:
@@ -194,6 +194,8 @@ class Sets:
                 f"{shown(name)!r} cannot be a data set's name; give one without any of / \\ : < > \" | ? *"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
+        if (self._folder / name).is_symlink():
+            raise RequestError(f"{name} is a link in the server's folder of data sets; give the data set another name")
         with tempfile.TemporaryDirectory(prefix=_ADDING, dir=self._folder) as work:
             came, ready = Path(work) / "data", Path(work) / "ready"  # a folder called "data" captions nothing
             came.mkdir()
@@ -255,7 +257,7 @@ class Sets:
 
 def _files(folder: Path) -> list[Path]:
     """The pictures of a folder, by name, without links, masks and hidden files."""
-    if not folder.is_dir():
+    if not _is_own(folder):
         return []
     return sorted(
         path
@@ -266,6 +268,11 @@ def _files(folder: Path) -> list[Path]:
         and path.is_file()
         and not path.is_symlink()
     )
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder and no link, which would show and change what is elsewhere."""
+    return folder.is_dir() and not folder.is_symlink()
 
 
 def _find(folder: Path, file: str, where: str) -> Path:

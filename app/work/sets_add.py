@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +16,7 @@ from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import listed, shown
 from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
+from lorablend.engine.pixel_budget import BUDGET, decoding
 from lorablend.train.data.archives import ARCHIVES
 from lorablend.train.data.captions import read_captions, with_trigger
 from lorablend.train.data.draft import MASK
@@ -56,7 +56,7 @@ def receive(files: Iterable[tuple[str, BinaryIO]], folder: Path) -> Path | None:
 def read(folder: Path) -> DataSet:
     """The data set in a folder. Raises DataError that names every bad file."""
     try:
-        dataset = find_examples(folder)
+        dataset = find_examples(folder, most_pixels=BUDGET)
     except DataError as error:
         raise DataError(without_folders(str(error), (folder,))) from error
     if dataset.problems:
@@ -81,10 +81,15 @@ def keep(example: Example, folder: Path) -> None:
     still show it.
     """
     folder.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is checked already
-        with Image.open(example.path) as picture:
-            suffix, pixels = KEPT.get(picture.format or ""), picture.width * picture.height
+    with Image.open(example.path) as picture:
+        suffix, pixels = KEPT.get(picture.format or ""), picture.width * picture.height
+    with Image.open(example.mask or example.path) as mask:
+        most = max(pixels, mask.width * mask.height)
+    with decoding(most):
+        _write(example, folder, suffix, pixels)
+
+
+def _write(example: Example, folder: Path, suffix: str | None, pixels: int) -> None:
     scaled: tuple[int, int] | None = None
     if suffix and pixels <= MAX_PIXELS:
         shutil.copyfile(example.path, folder / f"picture{suffix}")

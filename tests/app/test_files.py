@@ -12,7 +12,7 @@ import pytest
 
 from lorablend.adapters.files.atomic import part_of
 from lorablend.app import files
-from lorablend.app.files import CONFIG, drop_parts, move_in, place_of
+from lorablend.app.files import CONFIG, drop_parts, move_in, place_of, private_folder
 
 # Killed just before the file gets its name.
 _KILLED = """
@@ -84,3 +84,13 @@ def test_old_parts_are_deleted(tmp_path: Path) -> None:
         os.utime(path, (0, 0))
     drop_parts(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {new.name, ".mine.part"}
+
+
+def test_a_private_folder(tmp_path: Path) -> None:
+    """One that was made before is closed too, whatever others could read in it."""
+    (tmp_path / "old").mkdir(mode=0o755)
+    (tmp_path / "old" / "jobs.sqlite").write_text("prompts")
+    for folder in (tmp_path / "old", tmp_path / "new" / "data"):
+        private_folder(folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "old" / "jobs.sqlite").read_text() == "prompts"

@@ -88,10 +88,17 @@ def test_without_options_the_library_takes_more(tmp_path: Path) -> None:
     """As "lorablend ui" alone: the folder begins as a copy, or is from before it was a library."""
     data = tmp_path / "data"
     (data / "gradio" / "of yesterday").mkdir(parents=True)
-    with program("ui", "--data", str(data)) as (_, url):
+    with program("ui", "--data", str(data)) as (child, url):
         (copy,) = httpx.post(f"{url}/gradio_api/upload", timeout=60, files={"files": b"a picture"}).json()
         parts = httpx.get(f"{url}/config", timeout=60).json()["components"]
         card = httpx.get(f"{url}/api/adapters/comic/preview", timeout=60)
+        wrong = httpx.post(f"{url}/gradio_api/call/draw", timeout=60, json={"data": ["a fox", "", {}, "x" * 2_000_000]})
+        child.kill()
+        assert child.stderr
+        log = child.stderr.read()
+    assert wrong.status_code == 500
+    assert "could not convert" in log  # Gradio prints the argument with the exception
+    assert len(log) < 20_000
     assert Path(copy).is_relative_to(data / "gradio")  # not where all users of the machine have theirs
     assert not (data / "gradio" / "of yesterday").exists()
     assert card.content == (adapters_dir() / "comic.jpg").read_bytes()
@@ -124,7 +131,8 @@ def test_the_token_of_the_environment(sdxl_model: Path, tmp_path: Path) -> None:
     """Others have it too, so downloads do not reach this machine or its network."""
     arguments = ["serve", str(sdxl_model), "--data", str(tmp_path), "--lora-dir", str(tmp_path)]
     with serving() as server, program(*arguments, LORABLEND_TOKEN="secret") as (_, url):
-        assert httpx.get(f"{url}/healthz", timeout=60).status_code == 401
+        assert httpx.get(f"{url}/metrics", timeout=60).status_code == 401
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
         with httpx.Client(base_url=url, timeout=60, headers={"Authorization": "Bearer secret"}) as http:
             health = http.get("/healthz").json()
             source = f"{server.url}/ink.safetensors"
@@ -140,10 +148,10 @@ def test_the_token_of_the_environment(sdxl_model: Path, tmp_path: Path) -> None:
 
 def test_the_address_for_others(sdxl_model: Path, tmp_path: Path) -> None:
     """0.0.0.0 is no address that a browser could open."""
-    arguments = ["serve", str(sdxl_model), "--data", str(tmp_path), "--listen", "--token", "secret"]
+    arguments = ["serve", str(sdxl_model), "--data", str(tmp_path), "--listen", "--token", "0123456789abcdef"]
     with program(*arguments, host=socket.gethostname()) as (_, url):
         here = f"http://127.0.0.1:{urlsplit(url).port}/healthz"
-        headers = {"Authorization": "Bearer secret", "Host": urlsplit(url).netloc}
+        headers = {"Authorization": "Bearer 0123456789abcdef", "Host": urlsplit(url).netloc}
         assert httpx.get(here, timeout=60, headers=headers).status_code == 200
 
 
@@ -151,7 +159,15 @@ def test_the_address_for_others(sdxl_model: Path, tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (["--listen"], "0.0.0.0 lets in the whole network; give --token, or --users with a file of passwords"),
-        (["--host", "192.0.2.1", "--token", "x"], "cannot listen at 192.0.2.1: cannot assign requested address"),
+        (
+            ["--listen", "--token", "x"],
+            "the token has 1 characters, and 0.0.0.0 lets in the whole network; give one of at least 16, such as 32 "
+            "random letters",
+        ),
+        (
+            ["--host", "192.0.2.1", "--token", "0123456789abcdef"],
+            "cannot listen at 192.0.2.1: cannot assign requested address",
+        ),
         (["--lora-dir", "nosuch"], "nosuch is not a folder; give an existing folder of adapters"),
         (["--users", "nosuch"], "nosuch cannot be read: no such file or directory; give a file of users"),
     ],

@@ -32,7 +32,7 @@ from lorablend.train.data.examples import Example
 from lorablend.train.data.folder_names import nearest_words, read_folder_names
 from lorablend.train.data.listings import is_listing, read_tables, read_toml
 from lorablend.train.data.manifests import is_dataset_toml, read_text
-from lorablend.train.data.pictures import SUFFIXES, Measured, measure_all
+from lorablend.train.data.pictures import MOST_PIXELS, SUFFIXES, Measured, measure_all
 
 __all__ = ["UNDERSTOOD", "DataSet", "find_examples"]
 
@@ -72,7 +72,12 @@ class DataSet:
 
 
 def find_examples(
-    data: Path, *, trigger: str | None = None, repeats: int | None = None, caption_from: CaptionFrom | None = None
+    data: Path,
+    *,
+    trigger: str | None = None,
+    repeats: int | None = None,
+    caption_from: CaptionFrom | None = None,
+    most_pixels: int = MOST_PIXELS,
 ) -> DataSet:
     """Read a data set, and decode every picture in it.
 
@@ -81,6 +86,7 @@ def find_examples(
         trigger: Overrides every other trigger word, except for regularization pictures, which never have one.
         repeats: Overrides the repeats of every picture.
         caption_from: Which names caption pictures without text; None decides by how much the names say.
+        most_pixels: A picture that has more is a problem.
 
     Raises:
         DataError: There are no pictures, or a file that lists them is damaged.
@@ -94,7 +100,7 @@ def find_examples(
         raise DataError(_nothing(data, files))
     _name_captions(draft, caption_from)
     _apply(draft, trigger, repeats)
-    examples = _measure(draft)
+    examples = _measure(draft, most_pixels)
     _check_triggers(draft, examples)
     _note_duplicates(draft, examples)
     triggers = list(dict.fromkeys(example.trigger for example in examples if example.trigger))
@@ -242,11 +248,11 @@ def _apply(draft: DataSetDraft, trigger: str | None, repeats: int | None) -> Non
         )
 
 
-def _measure(draft: DataSetDraft) -> tuple[Example, ...]:
+def _measure(draft: DataSetDraft, most_pixels: int) -> tuple[Example, ...]:
     """Decode every picture and mask; a sound picture becomes an example, a damaged file a problem."""
     paths = {picture.path: picture.name for picture in draft.pictures}
     masks = {p.mask: name_of(p.mask, draft.root) for p in draft.pictures if p.mask and p.mask != p.path}
-    measured = dict(zip([*paths, *masks], measure_all([*paths.items(), *masks.items()]), strict=True))
+    measured = dict(zip([*paths, *masks], measure_all([*paths.items(), *masks.items()], most_pixels), strict=True))
     draft.problems += [str(result) for result in measured.values() if isinstance(result, DataError)]
     examples: list[Example] = []
     transparent = 0

@@ -1,5 +1,6 @@
 """Files that list pictures: kohya's TOML, which names folders, and tables and JSON with a caption per picture."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -137,7 +138,7 @@ def _file(draft: DataSetDraft, text: str, manifest: Path) -> Path:
                 f"{manifest.name} names {shown(text)}, which is outside the data set; move it inside, or give "
                 f"{manifest.name} itself if you wrote it"
             )
-        if (base / path).exists():
+        if os.path.exists(base / path):  # Path's own raises OSError for a name that is too long
             return base / path
     raise DataError(f"{manifest.name}: there is no {shown(text)}; fix its path")
 
@@ -200,7 +201,7 @@ def _match(
         path = by_path.get(plain) or (same[0] if len(same) == 1 else None)
         elsewhere = folder / plain
         inside = may_read(draft, elsewhere)
-        if path is None and draft.may_leave and is_picture(elsewhere) and elsewhere.is_file():
+        if path is None and draft.may_leave and is_picture(elsewhere) and os.path.isfile(elsewhere):
             path = elsewhere
         if path is None:
             reason = "could be several pictures" if len(same) > 1 else "does not exist"

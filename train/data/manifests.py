@@ -199,7 +199,7 @@ def _subset(settings: Mapping[str, Any], name: str) -> Subset:
     if repeats < 1:
         raise DataError(f"{name}: num_repeats is {repeats} for {shown(image_dir or metadata_file)}; give 1 or more")
     extension = get("caption_extension", str, None)
-    if extension is not None and re.search(r"[/\\\0]", extension):
+    if extension is not None and not re.fullmatch(r"\.*[^./\\\0][^/\\\0]{0,30}", extension):
         raise DataError(f"{name}: caption_extension is {shown(extension)}; give the end of a file name, such as .txt")
     return Subset(
         image_dir,

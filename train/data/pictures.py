@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lorablend.adapters.errors import DataError
+from lorablend.engine.pixel_budget import decoding
 from lorablend.train.data.buckets import Crop
 
 __all__ = ["MOST_PIXELS", "SUFFIXES", "Measured", "load_mask", "load_picture", "load_upright", "measure", "measure_all"]
@@ -29,26 +30,27 @@ class Measured(NamedTuple):
     alpha: bool
 
 
-def measure(path: Path, name: str) -> Measured:
+def measure(path: Path, name: str, most_pixels: int = MOST_PIXELS) -> Measured:
     """Decode a picture to its end.
 
     Raises:
         DataError: The file is damaged, has too many pixels, or is not a picture; the message starts with `name`.
     """
-    with _opened(path, name) as image:
+    with _opened(path, name, most_pixels) as image:
         size = image.size
         image.draft("RGB", (size[0] // 8, size[1] // 8))  # JPEG: reads every byte, decodes an eighth
         turned = image.getexif().get(_ORIENTATION) in _TURNED
-        image.load()
+        with decoding(image.width * image.height):
+            image.load()
         return Measured((size[1], size[0]) if turned else size, _is_transparent(image))
 
 
-def measure_all(files: Sequence[tuple[Path, str]]) -> list[Measured | DataError]:
+def measure_all(files: Sequence[tuple[Path, str]], most_pixels: int = MOST_PIXELS) -> list[Measured | DataError]:
     """Call `measure` for each (path, name) in parallel; the result of a damaged file is its error."""
 
     def result_of(file: tuple[Path, str]) -> Measured | DataError:
         try:
-            return measure(*file)
+            return measure(*file, most_pixels)
         except DataError as error:
             return error
 
@@ -63,7 +65,7 @@ def load_picture(path: Path, crop: Crop, flip: bool = False) -> np.ndarray:
 
 def load_upright(path: Path) -> Image.Image:
     """Load the whole picture, upright, in RGB, on white. Raises DataError."""
-    with _without_warnings(), _opened(path, path.name) as image:
+    with _without_warnings(), _opened(path, path.name) as image, decoding(image.width * image.height):
         image.load()
         return _on_white(ImageOps.exif_transpose(image))
 
@@ -77,7 +79,7 @@ def load_mask(path: Path, mask: Path, crop: Crop, flip: bool = False, factor: in
     Raises:
         DataError: The mask cannot be decoded.
     """
-    with _without_warnings(), _opened(mask, mask.name) as image:
+    with _without_warnings(), _opened(mask, mask.name) as image, decoding(image.width * image.height):
         image.load()
         upright = ImageOps.exif_transpose(image)
         grey = upright.convert("RGBA").getchannel("A") if mask == path else _on_white(upright).convert("L")
@@ -107,15 +109,15 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[Image.Image]:
+def _opened(path: Path, name: str, most_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
     """Open a picture; any error while it is being read becomes a DataError."""
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > most_pixels:
                 raise Image.DecompressionBombError
             yield image
     except Image.DecompressionBombError:
-        raise DataError(f"{name} has more than {MOST_PIXELS // 10**6} million pixels; scale it down") from None
+        raise DataError(f"{name} has more than {most_pixels // 10**6} million pixels; scale it down") from None
     except UnidentifiedImageError:
         raise DataError(f"{name} is not a picture, or damaged; save it again as PNG or JPEG") from None
     except Exception as error:  # for damaged files Pillow's readers raise a dozen types

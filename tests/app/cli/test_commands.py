@@ -467,3 +467,20 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorablend.engine.devices.devices", broken)
     with pytest.raises(ZeroDivisionError):
         run(["devices"])
+
+
+@pytest.mark.parametrize(
+    ("users", "before", "after"),
+    [([], None, None), (["--users", "u"], None, "1"), (["--users", "u"], "0", "0"), (["--users", "u"], "1", "1")],
+)
+def test_users_do_not_get_the_owners_hub_token(
+    here: Path, monkeypatch: pytest.MonkeyPatch, users: list[str], before: str | None, after: str | None
+) -> None:
+    """Unless the owner says so; the Hub's library reads this when it is imported."""
+    name = "HF_HUB_DISABLE_IMPLICIT_TOKEN"
+    monkeypatch.setenv(name, "")  # so that it is restored
+    monkeypatch.delenv(name)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    assert run(["serve", "nosuch", *users]) == 1
+    assert os.environ.get(name) == after

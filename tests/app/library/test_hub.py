@@ -93,6 +93,16 @@ def test_from_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:
     assert not parts_of(empty)
 
 
+def test_where_the_owners_token_is_not_for_all(
+    empty: Library, hub: Hub, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server with users: it opens neither the description of a repository nor its files."""
+    hub.put("owner/ink", {"ink.safetensors": adapter.read_bytes()})
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert add_from_hub(empty, hub.server.url, "hf:owner/ink", token="hf_secret") == "ink"
+    assert not any("authorization" in headers for _, headers in hub.server.asked)
+
+
 def test_the_token_stays_with_the_hub(empty: Library, hub: Hub, adapter: Path) -> None:
     """For large files, the Hub redirects to a signed address on another server, which must not get the token."""
     hub.put("owner/ink", {"ink.safetensors": adapter.read_bytes()})

@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.components.image_editor import EditorData
+from gradio.data_classes import FileData
 from gradio.utils import deep_hash
 from PIL import Image
 
@@ -20,7 +22,7 @@ from lorablend.app.page.form import fitting_step, size_of
 from lorablend.app.page.page import build_page
 from lorablend.app.page.pedal import Pedal, blend_of, board_of, moved, style_of
 from lorablend.app.page.stage import job_stage
-from lorablend.app.page.start import kept_background
+from lorablend.app.page.start import kept_background, make_start
 from lorablend.app.page.styles import Styles
 from lorablend.app.page.tokens import TokenCounter
 from lorablend.app.service import Service
@@ -138,6 +140,27 @@ def test_an_empty_canvas_is_no_picture(tmp_path: Path, sdxl_model: Path) -> None
         assert str(caught.value) == "there is no picture; drop one into the box, or take the newest"
     name = kept_background(service, {"background": Image.new("RGBA", (64, 96), "black"), "layers": []})
     assert service.uploads.open(name).size == (64, 96)
+    service.close()
+
+
+def test_the_editor_decodes_within_limits(tmp_path: Path, sdxl_model: Path) -> None:
+    """Gradio decodes what the browser sends, before any code of ours sees it."""
+    service = Service(tmp_path / "data", {"one": sdxl_model}, None)
+    with gr.Blocks():
+        editor = make_start(service, gr.State(), {name: gr.Slider() for name in ("width", "height")}).editor
+
+    def sent(size: tuple[int, int]) -> EditorData:
+        Image.new("1", size).save(tmp_path / "a.png")
+        return EditorData(background=FileData(path=str(tmp_path / "a.png")), layers=[], composite=None)
+
+    assert editor.preprocess(None) is None
+    assert editor.preprocess(sent((8, 16)))["background"].size == (8, 16)
+    for size in ((9000, 6000), (20_000, 10_000)):
+        with pytest.raises(gr.Error, match="16,777,216"):
+            editor.preprocess(sent(size))
+    (tmp_path / "a.png").write_text("<html>")
+    with pytest.raises(gr.Error, match="the picture cannot be read"):
+        editor.preprocess(EditorData(background=FileData(path=str(tmp_path / "a.png")), layers=[], composite=None))
     service.close()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.pictures.gallery import Gallery
 from lorablend.app.pictures.png import save_png, save_result
 from lorablend.engine import Pipeline
@@ -104,8 +104,16 @@ def test_files_are_the_truth(filled: Gallery, tmp_path: Path) -> None:
     save_png(RED, filled.day(), "new", words("a late guest", 9))
     (filled.day() / "broken.png").write_bytes(b"\x89PNG but no more")
     (filled.day() / "link.png").symlink_to(filled.path(old[1].file))
+    save_png(RED, tmp_path / "elsewhere", "private", words("a private picture", 9))
+    for link in (tmp_path / "pictures" / "2026-01-01", filled.day() / "below", tmp_path / "pictures" / "bin"):
+        link.symlink_to(tmp_path / "elsewhere")
     filled.scan()
     assert prompts(filled) == ["a late guest", old[1].prompt, old[2].prompt]
+    assert filled.bin() == []
+    with pytest.raises(NotFoundError):
+        filled.restore("private.png")
+    filled.empty_bin()
+    assert (tmp_path / "elsewhere" / "private.png").is_file()
 
 
 def test_what_is_added_during_a_scan_stays(filled: Gallery) -> None:

@@ -151,5 +151,13 @@ def test_a_prompt_alone() -> None:
 def test_a_hostile_text_takes_no_time(part: str) -> None:
     """Whoever made the picture chose its text; A1111's own reader would take minutes, and no thread ran meanwhile."""
     before = time.process_time()
-    parse_infotext("a fox\nSteps: 1, " + part * (200_000 // len(part)))
+    parse_infotext("a fox\nSteps: 1, " + part * (99_000 // len(part)))
     assert time.process_time() - before < 5
+
+
+def test_megabytes_are_no_settings() -> None:
+    before = time.process_time()
+    text = "a fox\nSteps: 1, Seed: 7, Size: 8x8, " + "a " * 2_000_000 + "b"
+    read = parse_infotext(text)
+    assert time.process_time() - before < 0.5  # as settings, they would take two seconds
+    assert (read.prompt, read.settings) == (text, {})

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from starlette.routing import Match
 
 from lorablend.app.jobs.jobs import Job
-from lorablend.app.server import create_app, listen
+from lorablend.app.server import create_app, listen, server_config
 from lorablend.app.service import Service
 
 __all__ = ["FAST", "Running", "running", "serving"]
@@ -100,7 +100,8 @@ def serving(service: Service, **options: Any) -> AbstractContextManager[str]:
 @contextmanager
 def _serving(app: FastAPI) -> Iterator[str]:
     socket = listen("127.0.0.1", 0)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    config = server_config(app)
+    config.timeout_graceful_shutdown = 2
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()  # connections wait in the socket until it listens

@@ -7,9 +7,11 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -337,6 +339,55 @@ def test_a_full_disk_is_said(server: Running) -> None:
     text = "a file could not be read or written: database or disk is full; make room on the server's disk"
     assert [(answer.status_code, answer.json()) for answer in answers] == [(507, {"detail": text})] * 2
     assert drawn(server)["state"] == "done"
+
+
+def test_a_server_whose_disk_is_full_is_not_well(
+    server: Running, full_disk: Callable[[], AbstractContextManager[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with full_disk():
+        answers = [server.http.get("/healthz") for _ in range(2)]
+    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(503, "degraded")] * 2
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "lorablend.app.service"]
+    assert line == f"{server.service.data} cannot be written to (File too large); make room on its disk"
+    assert server.http.get("/healthz").json()["status"] == "ok"
+    server.service.workers[0].trouble = "the queue cannot be written to (database or disk is full)"
+    assert server.http.get("/healthz").status_code == 503
+    assert drawn(server)["state"] == "done"  # so it can be written to
+    assert server.http.get("/healthz").status_code == 200
+
+
+def test_names_that_are_too_long(server: Running) -> None:
+    """They are the client's fault, not the disk's."""
+    name = "x" * 5000
+    for method, path, body in (
+        ("GET", f"/api/gallery/{name}", None),
+        ("GET", f"/api/gallery/{name}.png/picture", None),
+        ("GET", f"/api/adapters/{name}", None),
+        ("POST", f"/api/adapters/{name}/mark", {"favourite": True}),
+        ("GET", f"/api/sheets/{name}.png", None),
+        ("GET", f"/api/train/runs/{name}", None),
+        ("GET", f"/api/train/sets/{name}", None),
+        ("GET", f"/api/train/sets/{name}/pictures/{name}", None),
+        ("GET", f"/static-offline-docs/{name}", None),
+        ("POST", "/api/jobs", {"prompt": "a fox", "model": name}),
+        ("POST", "/api/jobs", {"prompt": "a fox", "image": name}),
+        ("POST", "/api/jobs", {"prompt": "a fox", "blend": [name]}),
+        ("POST", "/api/jobs", {"prompt": f"a fox <lora:{name}:1>"}),
+        ("POST", "/api/jobs", {"prompt": "a fox", "blend": [{"adapter": "ink", "mask": name}]}),
+        ("POST", "/api/train", {"name": name, "data": name, "base": name}),
+        ("POST", "/api/models/bake", {"name": name, "blend": "<lora:ink:1>"}),
+        ("POST", "/api/models/convert", {"name": name, "source": name}),
+        ("POST", "/api/adapters/download", {"source": "http://127.0.0.1/x.safetensors", "name": name}),
+    ):
+        for spelled in (name, "a\0b"):
+            asked = json.loads(json.dumps(body).replace(name, spelled.replace("\0", "\\u0000")))
+            answer = server.http.request(method, path.replace(name, quote(spelled)), json=asked)
+            assert 400 <= answer.status_code < 500, (path[:40], answer.status_code, answer.text[:300])
+            assert len(answer.text) < 6000
+    files = {"file": (f"{name}.safetensors", b"\0" * 100)}
+    assert server.http.post("/api/adapters", files=files).status_code == 400
+    sent = {"files": (f"{name}.png", png(np.full((64, 64, 3), 99, np.uint8)))}
+    assert server.http.post("/api/train/sets", files=sent, data={"name": name}).status_code == 400
 
 
 def test_health_and_metrics(server: Running) -> None:

@@ -172,7 +172,7 @@ BOMB = blank((15000, 12000))
     [
         (sent(a_png=picture(), b_png=b"<html>"), "b.png is not a picture, or damaged; save it again as PNG or JPEG"),
         (sent(a_png=picture()[:-60]), "a.png cannot be decoded"),
-        (sent(a_png=BOMB), "a.png has more than 178 million pixels; scale it down"),
+        (sent(a_png=BOMB), "a.png has more than 67 million pixels; scale it down"),
         (sent(a_exe=b"MZ"), "a.exe is not of a kind that is taken; send PNG, JPEG, WebP"),
         (sent(a_toml=b""), "a.toml is not of a kind that is taken"),
         (sent(a_txt="a fox"), "a.txt belongs to no picture; send a picture of the same name too"),
@@ -266,6 +266,18 @@ def test_links_are_not_followed(sets: Sets, tmp_path: Path) -> None:
     assert "d.png" not in [one.file for one in sets.pictures("foxes")]
     with pytest.raises(RequestError, match="has no picture"):
         sets.path("foxes", "d.png")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "e.png").write_bytes(picture(9))
+    folder = sets.folder("foxes").parent
+    (folder / "linked").symlink_to(tmp_path / "secrets")
+    assert sets.names() == ["foxes"]
+    with pytest.raises(RequestError, match="there is no data set linked"):
+        sets.path("linked", "e.png")
+    with pytest.raises(RequestError, match="linked is a link"):
+        sets.add("linked", sent(a_png=picture()))
+    (folder / ".bin").mkdir(exist_ok=True)
+    (folder / ".bin" / "foxes").symlink_to(tmp_path / "secrets")
+    assert sets.dropped("foxes") == []
 
 
 def test_captions(sets: Sets) -> None:

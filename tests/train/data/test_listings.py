@@ -74,8 +74,27 @@ def test_a_listing_that_the_user_gives_may_name_any_picture(data: Path, tmp_path
 
 def test_a_caption_extension_is_the_end_of_a_name(data: Path) -> None:
     save(data / "a.png", 1)
-    for extension in ("/../x", ".a/b", "..\\\\x"):
+    for extension in ("/../x", ".a/b", "..\\\\x", "a\\u0000b", "", "...", "x" * 300):
         (data / "set.toml").write_text(f'{_SUBSET}image_dir = "."\ncaption_extension = "{extension}"\n')
         with pytest.raises(DataError) as caught:
             find_examples(data)
         assert str(caught.value).endswith("; give the end of a file name, such as .txt")
+    for extension in (".txt", "txt", ".tags.txt"):
+        (data / "set.toml").write_text(f'{_SUBSET}image_dir = "."\ncaption_extension = "{extension}"\n')
+        assert len(find_examples(data).examples) == 1
+
+
+@pytest.mark.parametrize("key", ["image_dir", "metadata_file", "conditioning_data_dir"])
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\\u0000b", "..."])
+def test_names_that_no_file_can_have(data: Path, key: str, name: str) -> None:
+    save(data / "a.png", 1)
+    folder = "" if key == "image_dir" else 'image_dir = "."\n'
+    (data / "set.toml").write_text(f'{_SUBSET}{folder}{key} = "{name}"\n')
+    for asked in (data, data / "set.toml"):
+        with pytest.raises(DataError, match="fix its path"):
+            find_examples(asked)
+    (data / "set.toml").unlink()
+    (data / "list.json").write_text(f'{{"{name}.png": {{"caption": "a fox"}}}}')
+    for asked in (data, data / "list.json"):
+        (problem,) = find_examples(asked).problems
+        assert problem.endswith(".png does not exist")
