@@ -274,7 +274,8 @@ FORMS = {
             "schedule": ("scheduler", "Scheduler"),
             "model": ("base_model", "Base Model"),
         },
-        harmless=r"full_prompt|full_negative_prompt|loras|lora_combined_\d+|lora \d+|base_model_hash|refiner_model_hash|styles|"
+        harmless=r"full_prompt|full_negative_prompt|loras|lora_combined_\d+|lora \d+|base_model_hash|styles|"
+        r"refiner_model_hash|"
         r"performance|metadata_scheme|metadata scheme|version|created_by|refiner_switch|refiner switch|"
         r"refiner_swap_method|fooocus v2 expansion|prompt_expansion",
         adapters=_fooocus_adapters,

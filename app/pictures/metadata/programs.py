@@ -270,7 +270,7 @@ def _is_whole(data: bytes) -> bool:
     """Whether the file has its end, which Pillow does not miss where all pixels are there."""
     if data.startswith(b"RIFF"):
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    return (b"IEND" if data.startswith(b"\x89PNG") else b"\xff\xd9") in data
+    return (b"IEND\xaeB`\x82" if data.startswith(b"\x89PNG") else b"\xff\xd9") in data
 
 
 def read_texts(texts: Texts, name: str, size: tuple[int, int], suffix: str = ".png") -> Found:
@@ -300,9 +300,9 @@ def _material(texts: Texts, size: tuple[int, int], suffix: str) -> _Material:
 
 def _add_from_graph(found: Found, material: _Material) -> None:
     """Add the adapters of a graph beside the text that savers of ComfyUI write: some leave them out of the text."""
-    if found.program in ("ComfyUI", "lorablend", "SwarmUI", "InvokeAI"):
-        return
-    for _, graph in _graphs(material):
+    for key, graph in _graphs(material):
+        if found.record is not None or found.text == material.texts.get(key):
+            continue
         try:
             other = read_graph(graph, "")
         except RequestError:
