@@ -1,4 +1,4 @@
-"""Pictures of many programs, made by their public formats: the right settings, each adapter once, or a clear message."""
+"""Pictures of many programs, made by their public formats: right settings, each adapter once, or a clear message."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ CASES: list[Case] = [
 
 def read(data: bytes) -> Found:
     found = read_metadata(data, "a.png")
-    Draw.model_validate(found.settings)  # every setting that is read can be ordered
+    Draw.model_validate({"prompt": ""} | found.settings)  # every setting that is read can be ordered
     return found
 
 
@@ -368,7 +368,10 @@ def test_a_prompt_that_is_too_long_is_left_out() -> None:
             ["NovelAI's brackets for emphasis are not its weights here", "sm is not done here"],
         ),
         (EASY | {"tiling": "xy", "use_upscale": "None"}, ["tiling (xy) is not done here"]),
-        ({"parameters": json.dumps(RUINED | {"sampler_name": "heun"})}, ["the sampler heun is not here; the model's own is used"]),
+        (
+            {"parameters": json.dumps(RUINED | {"sampler_name": "heun"})},
+            ["the sampler heun is not here; the model's own is used"],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not_done_is_said(chunks: dict[str, str], lines: list[str]) -> None:
@@ -414,10 +417,14 @@ MIDJOURNEY = "a boat --v 6 Job ID: 01234567-89ab-cdef-0123-456789abcdef"
             "a.png has settings in a form that is not known (parameters in JSON: 2 keys: colour, mood)",
         ),
         (png_file({"Author": "me"}), "a.png has no settings of a program that is known (1 text: Author)"),
-        (png_file({"prompt": "no JSON", "workflow": "{}"}), "a.png: the picture's ComfyUI graph cannot be read; give another picture"),
+        (
+            png_file({"prompt": "no JSON", "workflow": "{}"}),
+            "a.png: the picture's ComfyUI graph cannot be read; give another picture",
+        ),
         (
             png_file({"workflow": '{"nodes": [], "links": []}'}),
-            "a.png: a picture of ComfyUI with the layout of its workflow only, which is not read; give one with the graph, too",
+            "a.png: a picture of ComfyUI with the layout of its workflow only, which is not read; "
+            "give one with the graph, too",
         ),
         (
             png_file({"prompt": json.dumps(comfy_graph(n6=None))}),

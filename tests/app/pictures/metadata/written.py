@@ -52,7 +52,7 @@ def exif_file(
     for tag, value in (tags or {}).items():
         exif[tag] = value
     buffer = io.BytesIO()
-    Image.new("RGB", (64, 96), "red").save(buffer, kind, exif=exif, **more)
+    Image.new("RGB", (64, 96), "red").save(buffer, kind, exif=exif.tobytes(), **more)
     return buffer.getvalue()
 
 
