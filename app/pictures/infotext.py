@@ -121,9 +121,9 @@ def _begin_settings(line: str, known: list[re.Match[str]]) -> int:
     before = line[: known[0].start()]
     if not before.strip() or re.fullmatch(r"(\s*[A-Z][\w \-/]{1,59}:[^,]*,)+\s*", before):
         return 0
-    places = [match.start() for match in _STEPS.finditer(line)]
-    behind = [place for place in places if sum(match.start() > place for match in known) >= 2]
-    return behind[-1] if behind else known[0].start()
+    # The last steps that two more keys come after.
+    places = [match.start() for match in _STEPS.finditer(line) if match.start() < known[-2].start()]
+    return places[-1] if places else known[0].start()
 
 
 def _parse_settings(line: str) -> dict[str, str]:

@@ -100,7 +100,7 @@ def _program(settings: Mapping[str, str]) -> str:
 def _lists(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
     """The lists of adapters beside the tags, those with weights first."""
     yield list(from_pairs(settings.get("Lora weights", "")))
-    yield list(_numbered(settings))
+    yield from _numbered(settings)
     metadata = read_json(settings.get("Civitai metadata", ""))
     for resources in (
         read_json(settings.get("Civitai resources", "")),
@@ -117,10 +117,11 @@ def _lists(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
     yield [mention for mention in named if mention]
 
 
-def _numbered(settings: Mapping[str, str]) -> Iterator[Mention]:
-    """Adapters with a key for each of their values."""
+def _numbered(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
+    """Adapters with a key for each of their values; a list for each way to name the keys."""
     seen = set[str]()
     for pattern, weight, text_encoder, digest in _NUMBERED:
+        mentions: list[Mention] = []
         for key, name in settings.items():
             match = re.fullmatch(pattern, key)
             if not match or key in seen or (weight.format(match[1]) not in settings and "Weight A" in weight):
@@ -130,10 +131,11 @@ def _numbered(settings: Mapping[str, str]) -> Iterator[Mention]:
             values = (settings.get(template.format(match[1])) for template in (weight, text_encoder, digest))
             mention = mention_of(hashed[1] if hashed else name, *values)
             if mention:
-                yield replace(mention, digest=hashed[2][:12].lower()) if hashed else mention
-    for key, value in settings.items():  # Fooocus: "LoRA 1: ink : 0.8", from 2.5 on "True : ink : 0.8"
-        if re.fullmatch(r"LoRA \d+|lora_combined_\d+", key) and (mention := combined(value)):
-            yield mention
+                mentions.append(replace(mention, digest=hashed[2][:12].lower()) if hashed else mention)
+        yield mentions
+    # Fooocus: "LoRA 1: ink : 0.8", from 2.5 on "True : ink : 0.8"
+    fooocus = (combined(value) for key, value in settings.items() if re.fullmatch(r"LoRA \d+|lora_combined_\d+", key))
+    yield [mention for mention in fooocus if mention]
 
 
 def combined(value: str) -> Mention | None:

@@ -31,6 +31,7 @@ _PASSING = re.compile(
     r"VAE ?(De|En)code|Reroute|Save|Preview|Switch|^Get|^Set|Primitive|Output|Image ?Batch", re.IGNORECASE
 )
 _MODEL_FILES = ("ckpt_name", "base_ckpt_name", "unet_name", "checkpoint", "model_name")
+_MOST = 200  # outputs or samplers that are looked at, in a graph by anybody
 _SCHEDULES = {"KarrasScheduler": "karras", "ExponentialScheduler": "exponential"}
 
 
@@ -102,14 +103,14 @@ def _passes(graph: Graph) -> tuple[list[Node], list[Node]]:
     ends.sort(key=lambda node: not re.search("save", node.kind, re.IGNORECASE))  # those that only show come later
     passes: list[Node] = []
     behind: list[Node] = []
-    for end in ends:
+    for end in ends[:_MOST]:
         found = next(((node, way) for node, way in graph.upstream(end, _ASIDE) if _is_sampler(node)), None)
         if found:
             passes.append(found[0])
             behind += found[1][1:]
             break
     if not passes:
-        fed = {before.id for node in samplers for before, _ in graph.upstream(node, _ASIDE)}
+        fed = {before.id for node in samplers[:_MOST] for before, _ in graph.upstream(node, _ASIDE)}
         passes.append(next((node for node in samplers if node.id not in fed), samplers[0]))
     while True:
         before = next(((node, way) for node, way in graph.upstream(passes[-1], _ASIDE) if _is_sampler(node)), None)

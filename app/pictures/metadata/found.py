@@ -61,10 +61,12 @@ class Found:
     missing: list[str] = field(default_factory=list)
     text: str = ""
     record: Record | None = None
+    _said: set[str] = field(default_factory=set, repr=False)
 
     def lacks(self, line: str) -> None:
         """Add a line, once."""
-        if line not in self.missing:
+        if line not in self._said:
+            self._said.add(line)
             self.missing.append(line)
 
     def ignores(self, key: object, value: object = "") -> None:

@@ -12,7 +12,7 @@ _HOLDING = ("value", "seed", "int", "float", "string", "number", "Number", "nois
 _DEEPEST = 200  # nodes on a way; a graph may have circles
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """One node. kind: its class."""
 

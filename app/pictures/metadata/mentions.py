@@ -94,17 +94,19 @@ def unite(*lists: Iterable[Mention]) -> list[Mention]:
     """
     united: list[Mention] = []
     for mentions in lists:
-        before, titled = len(united), set[int]()
+        places: dict[str, list[int]] = {}
+        for place, known in enumerate(united):
+            for mark in _marks(known):
+                places.setdefault(mark, []).append(place)
+        untitled: dict[float | None, list[int]] = {}
+        for place, known in enumerate(united):
+            if known.is_file:
+                untitled.setdefault(known.weight, []).append(place)
         for mention in mentions:
-            same = [place for place in range(before) if _is_same(united[place], mention)]
+            same = next((places[mark] for mark in _marks(mention) if mark in places), [])
             if not same and not mention.is_file and mention.weight is not None:
-                fitting = (
-                    place
-                    for place in range(before)
-                    if place not in titled and united[place].is_file and united[place].weight == mention.weight
-                )
-                same = list(fitting)[:1]
-                titled |= set(same)
+                files = untitled.get(mention.weight)
+                same = [files.pop(0)] if files else []
             if not same:
                 united.append(mention)
             for place in same:
@@ -112,17 +114,16 @@ def unite(*lists: Iterable[Mention]) -> list[Mention]:
     return united
 
 
+def _marks(mention: Mention) -> list[str]:
+    """By what a mention is found again: its name; for a title of an image site also the hash."""
+    return [_plain_name(mention.name), *([f"#{mention.digest[:10]}"] if mention.digest else [])]
+
+
 def _joined(known: Mention, more: Mention) -> Mention:
     digest = known.digest or more.digest
     if known.weight is None and more.weight is not None:
         return replace(known, weight=more.weight, fields=more.fields, digest=digest)
     return replace(known, digest=digest)
-
-
-def _is_same(known: Mention, mention: Mention) -> bool:
-    if known.digest and mention.digest and known.is_file != mention.is_file:
-        return known.digest[:10] == mention.digest[:10]
-    return _plain_name(known.name) == _plain_name(mention.name)
 
 
 def _plain_name(name: str) -> str:
