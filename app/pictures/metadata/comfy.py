@@ -104,20 +104,21 @@ def _passes(graph: Graph) -> tuple[list[Node], list[Node]]:
     passes: list[Node] = []
     behind: list[Node] = []
     for end in ends[:_MOST]:
-        found = next(((node, way) for node, way in graph.upstream(end, _ASIDE) if _is_sampler(node)), None)
-        if found:
-            passes.append(found[0])
-            behind += found[1][1:]
+        last, between = graph.nearest(end, _ASIDE, _is_sampler)
+        if last is not None:
+            passes.append(last)
+            behind += between
             break
     if not passes:
-        fed = {before.id for node in samplers[:_MOST] for before, _ in graph.upstream(node, _ASIDE)}
+        fed = {before.id for node in samplers[:_MOST] for before in graph.upstream(node, _ASIDE)}
         passes.append(next((node for node in samplers if node.id not in fed), samplers[0]))
-    while True:
-        before = next(((node, way) for node, way in graph.upstream(passes[-1], _ASIDE) if _is_sampler(node)), None)
-        if before is None or before[0] in passes:
-            return passes, [node for node in behind if not _PASSING.search(node.kind)]
-        passes.append(before[0])
-        behind += before[1][1:]
+    while len(passes) < _MOST:
+        first, between = graph.nearest(passes[-1], _ASIDE, _is_sampler)
+        if first is None or first in passes:
+            break
+        passes.append(first)
+        behind += between
+    return passes, [node for node in behind if not _PASSING.search(node.kind)]
 
 
 def _with_helpers(graph: Graph, sampler: Node, found: Found | None = None) -> dict[str, Any]:
@@ -190,7 +191,7 @@ def _read_adapters(graph: Graph, last: Node, inputs: Mapping[str, Any], found: F
             found.lacks(f"the weight of {shown(mention.name)} is computed in the graph")
     elsewhere = [
         mention
-        for node, _ in graph.upstream(last)
+        for node in graph.upstream(last)
         if node.id not in used
         for mention in (adapters_in(graph, node, Found("")) if "lora" in node.kind.lower() else ())
     ]
@@ -248,7 +249,7 @@ def _read_size(
     keys = next(
         (
             (node, keys)
-            for node in (latent, *([] if latent is None else [before for before, _ in graph.upstream(latent, _ASIDE)]))
+            for node in (latent, *([] if latent is None else list(graph.upstream(latent, _ASIDE))))
             if node is not None
             for keys in (("width", "height"), ("empty_latent_width", "empty_latent_height"))
             if set(keys) <= node.inputs.keys() and "load" not in node.kind.lower().removeprefix("efficient load")
@@ -257,7 +258,7 @@ def _read_size(
     )
     is_picture = latent is not None and any(
         re.search(r"load ?image|VAE ?Encode", node.kind, re.IGNORECASE)
-        for node in (latent, *(before for before, _ in graph.upstream(latent, _ASIDE)))
+        for node in (latent, *graph.upstream(latent, _ASIDE))
     )
     if is_picture:
         found.lacks(START_LOST)

@@ -59,16 +59,30 @@ class Graph:
             link = follow(node)
         return nodes
 
-    def upstream(self, start: Node, skip: frozenset[str] = frozenset()) -> Iterator[tuple[Node, tuple[Node, ...]]]:
-        """The nodes before one, the nearest first, each once; and those on the way to each.
+    def upstream(self, start: Node, skip: frozenset[str] = frozenset()) -> Iterator[Node]:
+        """The nodes before one, the nearest first, each once. skip: inputs that are not followed."""
+        return (node for node, _ in self._upstream(start, skip))
 
-        skip: Inputs that are not followed.
-        """
-        seen, queue = {start.id}, [(start, ())]
-        for node, way in queue:
+    def nearest(
+        self, start: Node, skip: frozenset[str], is_wanted: Callable[[Node], bool]
+    ) -> tuple[Node | None, list[Node]]:
+        """The nearest such node before one, None if there is none; and the nodes between the two."""
+        for node, after in self._upstream(start, skip):
+            if is_wanted(node):
+                between, place = [], after[node.id]
+                while place is not start:
+                    between.append(place)
+                    place = after[place.id]
+                return node, between
+        return None, []
+
+    def _upstream(self, start: Node, skip: frozenset[str]) -> Iterator[tuple[Node, dict[str, Node]]]:
+        """Each node, and the nodes that those so far were found from."""
+        after, queue = {start.id: start}, [start]
+        for node in queue:
             for key, link in node.inputs.items():
                 before = None if key in skip else self.at(link)
-                if before is not None and before.id not in seen:
-                    seen.add(before.id)
-                    queue.append((before, (*way[-_DEEPEST:], node)))
-                    yield before, (*way[-_DEEPEST:], node)
+                if before is not None and before.id not in after:
+                    after[before.id] = node
+                    queue.append(before)
+                    yield before, after
