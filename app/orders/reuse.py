@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lorablend.adapters.wording import shown
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.metadata.found import Found, stem
@@ -48,7 +49,7 @@ def order_of(found: Found, shelf: Shelf | None, models: Mapping[str, str] | None
         items = []
         for item in fields["blend"].get("items", ()):
             name, trouble = _find(shelf, item["adapter"], found.hashes.get(item["adapter"], ""))
-            missing += [trouble] if trouble else []
+            missing += [" ".join(trouble.split())] if trouble else []
             items += [item | {"adapter": name}] if name else []
         fields["blend"] = fields["blend"] | {"items": items}
     if models is not None:
@@ -57,7 +58,7 @@ def order_of(found: Found, shelf: Shelf | None, models: Mapping[str, str] | None
         if here is not None:
             fields["model"] = here
         elif model:
-            missing.append(f"the model {model} is not here; {next(iter(models))} is used")
+            missing.append(f"the model {shown(model)} is not here; {next(iter(models))} is used")
     scheduler, spacing = fields.get("scheduler"), fields.get("spacing")
     if scheduler and spacing and spacing not in SCHEDULERS[scheduler].spacings:
         missing.append(f"the scheduler {scheduler} has no spacing {spacing} here; the model's own is used")

@@ -170,7 +170,8 @@ def number(value: object) -> float | None:
 
 
 def stem(name: str) -> str:
-    """A file's name without folders and without the ending of a model's file."""
+    """A file's name without folders and without the ending of a model's file; never with a broken character."""
+    name = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     base = name.replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
     return _SUFFIX.sub("", base) or name
 
