@@ -60,7 +60,7 @@ _NUMBERED = (
 )
 _LORA_KEY = re.compile(r"(?<![a-z])(lora|lyco|lycoris|locon|addnet)(?![a-z])", re.IGNORECASE)
 _HASHED = re.compile(r"(.*)\(([0-9a-fA-F]{8,64})\)\s*")
-_NEUTRAL = {"Clip skip": ("1",), "ENSD": ("0",), "CFG rescale": ("0", "0.0"), "VAE": ("Automatic",)}
+_NEUTRAL = {"Clip skip": ("1",), "ENSD": ("0",), "CFG rescale": ("0", "0.0")}
 
 
 def read_a1111(text: str) -> Found | None:

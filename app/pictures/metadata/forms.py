@@ -85,7 +85,8 @@ def read_form(form: Form, data: _Data, text: str) -> Found:
         found.lacks(START_LOST)
     form.notes(found, data)
     for key, value in data.items():
-        if not (key in keys.values() or is_nothing(value) or re.fullmatch(form.harmless, key, re.IGNORECASE)):
+        is_unused = is_nothing(value) or number(value) == 0
+        if not (key in keys.values() or is_unused or re.fullmatch(form.harmless, key, re.IGNORECASE)):
             found.ignores(key, value)
     return found
 
@@ -217,6 +218,23 @@ def _fooocus_notes(found: Found, data: _Data) -> None:
             found.lacks(f'the words that styles added are left out: "{shown(str(full))}"')
 
 
+def _invoke_notes(found: Found, data: _Data) -> None:
+    """SDXL's second text encoder may have a prompt of its own."""
+    for key, prompt in (("positive_style_prompt", "positive_prompt"), ("negative_style_prompt", "negative_prompt")):
+        style = data.get(key)
+        if not is_nothing(style) and style != data.get(prompt):
+            found.lacks(f'the {key.replace("_", " ")} is left out: "{shown(str(style))}"')
+
+
+def _draw_things_notes(found: Found, data: _Data) -> None:
+    """Its whole configuration repeats what is read, beside much that has its neutral value."""
+    config = data.get("v2")
+    for key in ("hiresFix", "upscaler", "refinerModel", "controls", "faceRestoration", "clipSkip", "tiledDiffusion"):
+        value = config.get(key) if isinstance(config, Mapping) else None
+        if not is_nothing(value) and not (key == "clipSkip" and value == 1):
+            found.ignores(key, value)
+
+
 def _novelai_notes(found: Found, data: _Data) -> None:
     if re.search(r"[{\[]|::", str(data.get("prompt", ""))):
         found.lacks("NovelAI's brackets for emphasis are not its weights here")
@@ -309,8 +327,9 @@ FORMS = {
         },
         harmless=r"generation_mode|loras|app_version|rand_device|created_by|positive_style_prompt|canvas_v2_metadata|"
         r"negative_style_prompt|strength|init_image|type|postprocessing|model_hash|model_list|app_id|"
-        r"init_image_strength|ref_images|board|extra|batch_id|queue_item_id|session_id|clip_skip_default",
+        r"init_image_strength|board|extra|batch_id|queue_item_id|session_id",
         adapters=_invoke_adapters,
+        notes=_invoke_notes,
         started=lambda data: (
             "img2img" in str(data.get("generation_mode", data.get("type", "")))
             or "paint" in str(data.get("generation_mode", ""))
@@ -329,7 +348,7 @@ FORMS = {
         },
         harmless=r"signed_hash|request_type|n_samples|version|strength|noise|extra_noise_seed|legacy.*|"
         r"hide_debug_overlay|stream|use_coords|params_version|v4_prompt|v4_negative_prompt|"
-        r"deliberate_euler_ancestral_bug|prefer_brownian",
+        r"deliberate_euler_ancestral_bug|prefer_brownian|controlnet_strength|uncond_scale|add_original_image",
         started=lambda data: re.search("Img2Img|Inpaint", str(data.get("request_type"))) is not None,
         notes=_novelai_notes,
     ),
@@ -368,6 +387,7 @@ FORMS = {
         harmless=r"lora|v2|strength|seed_mode|profile|software|version",
         adapters=_draw_things_adapters,
         started=_below_one("strength"),
+        notes=_draw_things_notes,
     ),
 }
 """The forms by their programs' names."""

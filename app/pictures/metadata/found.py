@@ -14,12 +14,13 @@ from lorablend.app.pictures.metadata.samplers import read_schedule, read_schedul
 from lorablend.app.pictures.record import Record
 from lorablend.engine.settings import SETTINGS
 
-__all__ = ["NOTHING", "Found", "Mention", "is_nothing", "number", "stem"]
+__all__ = ["START_LOST", "Found", "Mention", "is_nothing", "number", "stem"]
 
 START_LOST = "the picture that it started from is not in the file"
-_NONE = ("", "none", "null", "false", "off", "[]", "{}", "n/a", "undefined")
-NOTHING = frozenset(_NONE)
-"""Words by which programs say that something was not used."""
+# Words by which programs say that something was not used, or is the model's own.
+_NOTHING = frozenset(
+    ("", "none", "null", "false", "off", "[]", "{}", "n/a", "undefined", "default", "default (model)", "automatic")
+)
 _SUFFIX = re.compile(r"\.(safetensors|ckpt|pt|pth|bin|sft|gguf)$", re.IGNORECASE)
 
 
@@ -154,7 +155,7 @@ def is_nothing(value: object) -> bool:
     if value is None or value is False:
         return True
     if isinstance(value, str):
-        return value.strip().casefold() in NOTHING
+        return value.strip().casefold() in _NOTHING
     return isinstance(value, list | dict | tuple) and not value
 
 

@@ -14,8 +14,7 @@ _SAMPLERS = {
     "ddim_v3": "ddim",  # NovelAI
     "euler ancestral": "euler_a",  # Draw Things
 }
-# NovelAI's word for the model's own levels; schedules that leave the choice to the sampler.
-_OWN = ("native", "automatic", "default", "uniform")
+_OWN = ("native", "uniform")  # NovelAI's and SD.Next's words for the model's own levels
 
 
 def read_scheduler(name: str) -> tuple[str | None, str | None]:

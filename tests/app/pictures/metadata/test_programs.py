@@ -367,6 +367,15 @@ def test_a_prompt_that_is_too_long_is_left_out() -> None:
             {**NOVELAI_CHUNKS, "Comment": json.dumps(NOVELAI | {"prompt": "{a} boat", "sm": True})},
             ["NovelAI's brackets for emphasis are not its weights here", "sm is not done here"],
         ),
+        (
+            {"invokeai_metadata": json.dumps(INVOKE | {"positive_style_prompt": "oil", "cfg_rescale_multiplier": 0})},
+            ['the positive style prompt is left out: "oil"'],
+        ),
+        (
+            {"parameters": json.dumps(DRAW_THINGS | {"v2": {"hiresFix": True, "clipSkip": 1, "steps": 20}})},
+            ["hiresFix is not done here"],
+        ),
+        ({"parameters": json.dumps(FOOOCUS | {"vae": "Default (model)", "refiner_switch": 0.5})}, []),
         (EASY | {"tiling": "xy", "use_upscale": "None"}, ["tiling (xy) is not done here"]),
         (
             {"parameters": json.dumps(RUINED | {"sampler_name": "heun"})},
