@@ -22,6 +22,7 @@ from lorablend.app.pictures.metadata.found import Found, Mention, is_nothing
 from lorablend.app.pictures.metadata.graph import is_graph
 from lorablend.app.pictures.metadata.mentions import read_json, unite
 from lorablend.app.pictures.metadata.own import read_record
+from lorablend.app.pictures.metadata.stealth import hidden_texts
 from lorablend.app.pictures.metadata.texts import Texts, texts_in
 from lorablend.app.pictures.record import Record
 from lorablend.app.pictures.uploads import MAX_PIXELS
@@ -259,7 +260,10 @@ def _open_texts(source: Path | bytes, name: str) -> tuple[Texts, tuple[int, int]
                     damage = shown(str(error))
                 if not damage and not _is_whole(data):
                     damage = "the end of the file is missing"
-                return texts_in(picture), picture.size, f".{picture.format}".lower(), damage
+                texts = texts_in(picture)
+                if not damage and not texts.named:
+                    texts = Texts(hidden_texts(picture), texts.unreadable)
+                return texts, picture.size, f".{picture.format}".lower(), damage
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if data.startswith(_SIGNATURES) and not isinstance(error, Image.DecompressionBombError):
             raise RequestError(f"{name} is damaged and cannot be read; give the whole file") from None

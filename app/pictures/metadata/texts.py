@@ -2,6 +2,7 @@
 
     PNG           chunks tEXt, zTXt and iTXt, before or after the pixels; EXIF and XMP in chunks of their own
     JPEG, WebP    EXIF and XMP; JPEG's own comment
+    any           hidden in the pixels, see `stealth`
 
 Names are those of the chunks. In EXIF the user comment is `UserComment`, whether it is in the EXIF directory or, as
 Fooocus writes it, in the first one; other texts have their tags' names. A text that begins with a name and a colon, as
