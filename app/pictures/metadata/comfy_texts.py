@@ -17,6 +17,8 @@ _MOST = 200  # nodes on the way
 _TEXTS = ("populated_text", "text", "text_g", "text_l", "prompt", "wildcard_text", "string", "value", "string_a")
 _ON = ("conditioning", "conditioning_1", "conditioning_to", "cond1", "any", "source", "input")
 _SECOND = ("conditioning_2", "conditioning_from", "cond2")
+_NO_TEXT = ("clip", "model", "vae", "control_net", "image", "mask", "samples", "latent_image", *_SECOND)
+_NO_TEXT += ("positive", "negative")  # but for the side that is followed
 _PLAIN = re.compile(r"Encode|Reroute|Switch|^Get|^Set|Primitive|String|Text|Prompt|Loader|Zero|Styler", re.IGNORECASE)
 
 
@@ -45,7 +47,8 @@ def _search(graph: Graph, node: Node | None, side: str, found: Found, seen: set[
     if node.kind == _ZERO:  # it ignores its text
         return None, True
     is_zeroed = False
-    for key in (f"text_{side}", *_TEXTS, *_ON, side):
+    others = [key for key, value in node.inputs.items() if isinstance(value, list) and key not in _NO_TEXT]
+    for key in dict.fromkeys((f"text_{side}", *_TEXTS, *_ON, side, *others)):
         value = node.inputs.get(key)
         text = value if isinstance(value, str) else None
         if isinstance(value, list):

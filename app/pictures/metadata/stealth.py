@@ -1,7 +1,7 @@
 """Texts in the lowest bits of the pixels, which survive where a site strips all others.
 
-NovelAI writes them into the alpha channel, and an extension of A1111 into any: a signature, the length of the rest in bits
-as 32 bits, and the text, which is compressed with gzip or not. Bits run down the columns.
+NovelAI writes them into the alpha channel, and an extension of A1111 into any: a signature, the length of the rest in
+bits as 32 bits, and the text, which is compressed with gzip or not. Bits run down the columns.
 """
 
 from __future__ import annotations

@@ -352,6 +352,40 @@ def test_efficient_nodes() -> None:
     assert found.missing == []
 
 
+def test_easy_use() -> None:
+    """Everything in pipes."""
+    found = read(
+        size=(512, 768),
+        n1=None,
+        n2=None,
+        n3=None,
+        n4=None,
+        n5=None,
+        n6=node("easy kSampler", pipe=["10", 0], image_output="Save"),
+        n8=None,
+        n9=node("SaveImage", images=["6", 1]),
+        n10=node("easy preSampling", steps=20, cfg=6.0, sampler_name="euler_ancestral", scheduler="karras", denoise=1.0,
+                 seed=12, pipe=["11", 0]),
+        n11=node("easy fullLoader", ckpt_name="foo.safetensors", lora_name="ink.safetensors", lora_model_strength=0.8,
+                 lora_clip_strength=0.8, positive="a red boat", negative="blurry", empty_latent_width=512),
+    )  # fmt: skip
+    assert found.settings == read().settings
+    assert found.missing == []
+
+
+def test_impact_pipes_and_switches() -> None:
+    found = read(
+        n6=node("ImpactKSamplerBasicPipe", basic_pipe=["10", 0], latent_image=["5", 0], seed=["13", 0], steps=20,
+                cfg=6.0, sampler_name="euler_ancestral", scheduler="karras", denoise=1.0),
+        n10=node("ToBasicPipe", model=["12", 0], clip=["2", 1], vae=["1", 2], positive=["11", 0], negative=["4", 0]),
+        n11=node("Any Switch (rgthree)", any_01=["3", 0]),
+        n12=node("Any Switch (rgthree)", any_01=["2", 0]),
+        n13=node("Seed (rgthree)", seed=12),
+    )  # fmt: skip
+    assert found.settings == read().settings
+    assert found.missing == []
+
+
 @pytest.mark.parametrize(
     ("name", "scheduler"),
     [
