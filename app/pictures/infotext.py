@@ -108,7 +108,7 @@ def _find_settings(text: str) -> tuple[int, int, bool]:
         begin = text.rfind("\n", 0, end) + 1
         line = text[begin:end]
         known = list(_KNOWN_KEY.finditer(line))
-        if len({match[1] for match in known}) >= 3:
+        if len({match[1] for match in known}) >= (2 if _STEPS.match(line) else 3):
             return _begin_settings(line, known) + begin, end, _begin_settings(line, known) > 0
         if end == len(text) and known and not line[: known[0].start()].strip() and len(_parse_settings(line)) >= 3:
             return begin, end, False

@@ -56,6 +56,11 @@ def test_the_settings_are_found_by_their_keys(text: str, prompt: str, negative: 
     assert {key: found.settings.get(key) for key in expected} == expected
 
 
+def test_two_settings_are_no_prompt() -> None:
+    found = read("a red boat\nSteps: 20, Seed: 12")
+    assert found.settings == {"prompt": PROMPT, "steps": 20, "seed": 12}
+
+
 def test_text_behind_the_settings_is_named() -> None:
     assert read(A1111 + "\nsome words").missing == ["Text behind the settings (some words) is not done here"]
 
