@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from lorablend.adapters.wording import shown
 from lorablend.app.pictures.infotext import Infotext, parse_infotext, read_settings
@@ -58,6 +59,7 @@ _NUMBERED = (
     (r"Lora (\d+) name", "Lora {} weight", "", "Lora {} hash"),
     (r"LoRA (\d+) Name", "LoRA {} Weight", "", "LoRA {} Hash"),
 )
+_CHECKPOINTS = ("checkpoint", "model", "checkpoint merge")
 _LORA_KEY = re.compile(r"(?<![a-z])(lora|lyco|lycoris|locon|addnet)(?![a-z])", re.IGNORECASE)
 _HASHED = re.compile(r"(.*)\(([0-9a-fA-F]{8,64})\)\s*")
 _NEUTRAL = {"Clip skip": ("1",), "ENSD": ("0",), "CFG rescale": ("0", "0.0")}
@@ -77,7 +79,7 @@ def read_a1111(text: str) -> Found | None:
     found.settings |= settings
     for line in missing:
         found.lacks(line)
-    found.take_model(parsed.settings.get("Model"))
+    _take_model(found, parsed.settings)
     found.take_adapters(unite(tags, *_lists(parsed.settings)), modes)
     _name_what_is_not_done(found, parsed)
     return found
@@ -101,13 +103,7 @@ def _lists(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
     """The lists of adapters beside the tags, those with weights first."""
     yield list(from_pairs(settings.get("Lora weights", "")))
     yield from _numbered(settings)
-    metadata = read_json(settings.get("Civitai metadata", ""))
-    for resources in (
-        read_json(settings.get("Civitai resources", "")),
-        read_json(settings.get("resources", settings.get("Resources", ""))),
-        metadata.get("resources") if isinstance(metadata, dict) else None,
-        metadata.get("additionalResources") if isinstance(metadata, dict) else None,
-    ):
+    for resources in _resources(settings):
         yield list(from_resources(resources))
     for key in ("Lora hashes", "LoRA hashes", "Lora networks", "LoRA networks"):
         yield list(from_pairs(settings.get(key, "")))
@@ -115,6 +111,26 @@ def _lists(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
     kinds = ((key.partition(":"), value) for key, value in hashes.items()) if isinstance(hashes, dict) else ()
     named = (mention_of(name, digest=value) for (kind, _, name), value in kinds if _LORA_KEY.fullmatch(kind))
     yield [mention for mention in named if mention]
+
+
+def _resources(settings: Mapping[str, str]) -> Iterator[Any]:
+    metadata = read_json(settings.get("Civitai metadata", ""))
+    yield read_json(settings.get("Civitai resources", ""))
+    yield read_json(settings.get("resources", settings.get("Resources", "")))
+    if isinstance(metadata, dict):
+        yield metadata.get("resources")
+        yield metadata.get("additionalResources")
+
+
+def _take_model(found: Found, settings: Mapping[str, str]) -> None:
+    """The model by its name, else by its title in a list of resources; a hash alone is said."""
+    titles = (entry.name for resources in _resources(settings) for entry in from_resources(resources, _CHECKPOINTS))
+    name = settings.get("Model") or next(titles, "")
+    found.take_model(name)
+    hashes = read_json(settings.get("Hashes", ""))
+    digest = settings.get("Model hash") or (hashes.get("model") if isinstance(hashes, dict) else None)
+    if "model" not in found.settings and isinstance(digest, str) and not is_nothing(digest):
+        found.lacks(f"the model is named by its hash alone ({shown(digest)}); it is left out")
 
 
 def _numbered(settings: Mapping[str, str]) -> Iterator[list[Mention]]:

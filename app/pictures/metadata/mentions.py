@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from lorablend.app.pictures.metadata.found import Found, Mention, is_nothing, nu
 
 __all__ = ["from_pairs", "from_resources", "from_tags", "mention_of", "read_json", "unite"]
 
-_ADAPTER_TYPES = ("lora", "lycoris", "locon", "loha", "lokr", "dora", "lyco")
+ADAPTERS = ("lora", "lycoris", "locon", "loha", "lokr", "dora", "lyco")
 _HASH = re.compile(r"(0x)?[0-9a-fA-F]{8,64}")
 _ODD = re.compile(r"[^\w.-]")
 
@@ -63,8 +63,8 @@ def from_pairs(text: str) -> Iterator[Mention]:
             yield replace(mention, digest=_digest(digests[0]) if digests else "")
 
 
-def from_resources(resources: Any) -> Iterator[Mention]:
-    """Read a list of resources as Civitai's generator and its extensions write it; others than adapters are left out.
+def from_resources(resources: Any, kinds: Collection[str] = ADAPTERS) -> Iterator[Mention]:
+    """Read the entries of some types in a list of resources, as Civitai's generator and its extensions write it.
 
     Entries have a type, a weight, and any of a file's name, a title, an AIR ("urn:air:sdxl:lora:civitai:12@34"), the
     number of a version, and a hash.
@@ -74,7 +74,7 @@ def from_resources(resources: Any) -> Iterator[Mention]:
             continue
         air = _text(entry, "air", "urn") or next((v for v in entry.values() if _is_air(v)), "")
         kind = (_text(entry, "type", "modelType") or (air.split(":")[3] if air.count(":") >= 4 else "")).casefold()
-        if kind not in _ADAPTER_TYPES:
+        if kind not in kinds:
             continue
         file = _text(entry, "fileName", "file_name") or _text(entry, "name")
         file = "" if _is_air(file) else file

@@ -173,6 +173,23 @@ def test_adapters_elsewhere(more: str, items: list[dict[str, Any]], hashes: dict
     assert (found.hashes, found.missing) == (hashes, [])
 
 
+@pytest.mark.parametrize(
+    ("more", "model", "missing"),
+    [
+        ('Civitai resources: [{"type":"checkpoint","modelVersionId":1,"modelName":"Pony","modelVersionName":"V6"}]',
+         "Pony V6", []),
+        ('Civitai resources: [{"type":"checkpoint","modelVersionId":7}]', "Civitai version 7", []),
+        ("Model: toy, Model hash: 0123456789", "toy", []),
+        ("Model hash: 0123456789", None, ["the model is named by its hash alone (0123456789); it is left out"]),
+        ('Hashes: {"model": "0123456789"}', None,
+         ["the model is named by its hash alone (0123456789); it is left out"]),
+    ],
+)  # fmt: skip
+def test_models_elsewhere(more: str, model: str | None, missing: list[str]) -> None:
+    found = read(f"{A1111.replace(', Model: foo', '')}, {more}")
+    assert (found.settings.get("model"), found.missing) == (model, missing)
+
+
 NAMES = ["ink", "neon glow", "a-b", "a_b.v2", "Über", "墨", "x(1)"]
 PLACES = ["tag", "te tag", "weights", "numbered", "addnet", "fooocus", "resource", "hashes", "hash list"]
 WITHOUT_WEIGHT = {"hashes", "hash list"}
