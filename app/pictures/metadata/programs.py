@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from lorablend.adapters.errors import RequestError
-from lorablend.adapters.wording import listed, shown
+from lorablend.adapters.wording import listed
 from lorablend.app.pictures.metadata.a1111 import mentions_of, read_a1111
 from lorablend.app.pictures.metadata.comfy import read_graph
 from lorablend.app.pictures.metadata.dream import read_dream, read_old_invoke
+from lorablend.app.pictures.metadata.file import open_texts
 from lorablend.app.pictures.metadata.forms import FORMS, read_form
 from lorablend.app.pictures.metadata.found import Found, Mention, is_nothing
 from lorablend.app.pictures.metadata.graph import is_graph
 from lorablend.app.pictures.metadata.mentions import read_json, unite
 from lorablend.app.pictures.metadata.own import read_record
-from lorablend.app.pictures.metadata.stealth import hidden_texts
-from lorablend.app.pictures.metadata.texts import Texts, texts_in
+from lorablend.app.pictures.metadata.texts import Texts
 from lorablend.app.pictures.record import Record
-from lorablend.app.pictures.uploads import MAX_PIXELS
 
-__all__ = ["PROGRAMS", "Program", "read_metadata", "read_texts"]
+__all__ = ["PROGRAMS", "Program", "read_metadata"]
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
-_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _PLACES = ("parameters", "UserComment", "Comment", "comment", "XPComment", "ImageDescription", "Description")
 _Object = dict[str, Any]
 
@@ -226,9 +219,9 @@ def read_metadata(source: Path | bytes, name: str) -> Found:
     Raises:
         RequestError: it is no picture, or says nothing that is known about how it was made.
     """
-    texts, size, suffix, damage = _open_texts(source, name)
+    texts, size, suffix, damage = open_texts(source, name)
     try:
-        found = read_texts(texts, name, size, suffix)
+        found = _read_texts(texts, name, size, suffix)
     except RequestError as error:
         if damage:
             raise RequestError(f"{name} is damaged ({damage}); give the whole file") from error
@@ -238,46 +231,7 @@ def read_metadata(source: Path | bytes, name: str) -> Found:
     return found
 
 
-def _open_texts(source: Path | bytes, name: str) -> tuple[Texts, tuple[int, int], str, str]:
-    """The texts, the size and the kind of a picture file, and how it is damaged, "" if it is whole.
-
-    Raises RequestError if it is no picture.
-    """
-    data = source if isinstance(source, bytes) else source.read_bytes()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large pictures, which are checked below, and odd EXIF data
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise RequestError(
-                        f"{name} has {picture.width} × {picture.height} pixels, more than {MAX_PIXELS:,}; "
-                        "give a smaller one"
-                    )
-                damage = ""
-                try:
-                    picture.load()  # to the end: a PNG may have texts behind the pixels
-                except (OSError, SyntaxError, ValueError) as error:
-                    damage = shown(str(error))
-                if not damage and not _is_whole(data):
-                    damage = "the end of the file is missing"
-                texts = texts_in(picture)
-                if not damage and not texts.named:
-                    texts = Texts(hidden_texts(picture), texts.unreadable)
-                return texts, picture.size, f".{picture.format}".lower(), damage
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if data.startswith(_SIGNATURES) and not isinstance(error, Image.DecompressionBombError):
-            raise RequestError(f"{name} is damaged and cannot be read; give the whole file") from None
-        raise RequestError(f"{name} is not a picture that can be read; give a PNG, JPEG or WebP file") from None
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether the file has its end, which Pillow does not miss where all pixels are there."""
-    if data.startswith(b"RIFF"):
-        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    return (b"IEND\xaeB`\x82" if data.startswith(b"\x89PNG") else b"\xff\xd9") in data
-
-
-def read_texts(texts: Texts, name: str, size: tuple[int, int], suffix: str = ".png") -> Found:
+def _read_texts(texts: Texts, name: str, size: tuple[int, int], suffix: str = ".png") -> Found:
     """Read the texts of a picture. Raises RequestError like `read_metadata`."""
     material = _material(texts, size, suffix)
     failed: RequestError | None = None

@@ -23,6 +23,7 @@ __all__ = ["Texts", "decode_comment", "texts_in"]
 _ASCII, _UNICODE, _JIS, _UNDEFINED = b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", b"\0" * 8
 _NAMED = re.compile(r"\s*(prompt|workflow|parameters|extra_metadata|extraMetadata)\s*:\s*(?=[{\[])", re.IGNORECASE)
 _XP = {0x9C9B: "XPTitle", 0x9C9C: "XPComment", 0x9C9E: "XPKeywords", 0x9C9F: "XPSubject"}  # Windows': UTF-16
+_XMP_PARTS = ("xmpmeta", "RDF", "Description", "Alt", "Seq", "Bag", "li")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ufffe\uffff]")
 
 
@@ -146,7 +147,7 @@ def _xmp(picture: Image.Image) -> Iterator[tuple[str, str]]:
             if value.strip():
                 yield _local(name), value
         inner = "".join(element.itertext()).strip()
-        if inner and _local(element.tag) not in ("xmpmeta", "RDF", "Description"):
+        if inner and _local(element.tag) not in _XMP_PARTS:
             yield _local(element.tag), inner
 
 
