@@ -112,13 +112,12 @@ class Found:
     def take_sampler(self, sampler: Any, schedule: Any = None) -> None:
         """Take the scheduler and the spacing that a sampler's and a schedule's names stand for."""
         if isinstance(sampler, str) and not is_nothing(sampler):
-            scheduler, spacing = read_scheduler(sampler)
+            scheduler, own = read_scheduler(sampler)
             if scheduler is None:
                 self.lacks(f"the sampler {shown(_short(sampler))} is not here; the model's own is used")
             else:
                 self.settings["scheduler"] = scheduler
-            if spacing is not None:
-                self.settings["spacing"] = spacing
+            schedule = own if is_nothing(schedule) else schedule
         if isinstance(schedule, str) and not is_nothing(schedule):
             known, spacing = read_schedule(schedule)
             if not known:

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 from lorablend.engine.schedulers import SPACINGS
-from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type
+from lorablend.engine.schedulers.a1111 import SCHEDULE_TYPES, read_sampler, read_schedule_type
 
 __all__ = ["read_schedule", "read_scheduler"]
 
-# Endings by which programs write a schedule into a sampler's name, as InvokeAI's "dpmpp_2m_k" and Draw Things' "Euler A
-# Trailing".
-_ENDINGS = {"_k": "karras", "_karras": "karras", " trailing": "trailing"}
 _SAMPLERS = {
     "ddim_v3": "ddim",  # NovelAI
     "euler ancestral": "euler_a",  # Draw Things
 }
+# Schedules that programs write into a sampler's name: InvokeAI "dpmpp_2m_k", Draw Things "Euler A Trailing", savers of
+# ComfyUI "dpmpp_2m_sgm_uniform" and "euler_simple".
+_SCHEDULES = {"k": "karras", "trailing": "trailing"} | {
+    name: kind.spacing for kind in SCHEDULE_TYPES if kind.spacing for name in (kind.name, *kind.aliases)
+}
+_NOT_HERE = (
+    "simple",
+    "beta",
+    "linear_quadratic",
+    "kl_optimal",
+    "align_your_steps",
+    "polyexponential",
+    "ays",
+    "substep",
+)
+_LONGEST = 100  # letters of a name
 _OWN = ("native", "uniform")  # NovelAI's and SD.Next's words for the model's own levels
 
 
 def read_scheduler(name: str) -> tuple[str | None, str | None]:
-    """The scheduler that a sampler's name stands for, None if it is not here; and the spacing in it, None for none."""
-    folded = " ".join(name.casefold().split())
+    """What a sampler's name stands for.
+
+    Returns:
+        The scheduler, None if it is not here; and the schedule that the name has too, as `read_schedule` reads it,
+            None for none.
+    """
+    folded = " ".join(name[:_LONGEST].casefold().split())
     scheduler, spacing = read_sampler(folded)
-    if scheduler is not None:
-        return scheduler, spacing
-    if folded in _SAMPLERS:
-        return _SAMPLERS[folded], None
-    for ending, written in _ENDINGS.items():
-        if folded.endswith(ending):
-            scheduler, _ = read_scheduler(folded.removesuffix(ending))
-            return scheduler, written if scheduler else None
+    if scheduler is not None or folded in _SAMPLERS:
+        return scheduler or _SAMPLERS[folded], spacing
+    for schedule in (*_SCHEDULES, *_NOT_HERE):
+        for ending in (f"_{schedule}", f" {schedule}"):
+            if folded.endswith(ending) and (scheduler := read_scheduler(folded.removesuffix(ending))[0]):
+                return scheduler, _SCHEDULES.get(schedule, schedule)
     return None, spacing
 
 
