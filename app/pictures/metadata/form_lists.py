@@ -75,7 +75,7 @@ def swarm_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
     every = list(_listed(data.get("loras")))
     hashes = {
         stem(str(entry.get("name", ""))): entry.get("hash")
-        for entry in data.get("sui_models") or ()
+        for entry in _entries(data.get("sui_models"))
         if isinstance(entry, Mapping)
     }
     weights, text_encoders = _listed(data.get("loraweights")), _listed(data.get("loratencweights"))
@@ -119,7 +119,7 @@ def ruined_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
 
 def invoke_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
     mentions = []
-    for row in data.get("loras") or ():
+    for row in _entries(data.get("loras")):
         if isinstance(row, Mapping) and row.get("is_enabled", row.get("isEnabled", True)) is not False:
             model = row.get("model", row.get("lora", row))
             name = model_name(model) or row.get("model_name")
@@ -141,10 +141,9 @@ def draw_things_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
     lists = []
     config = data.get("v2")
     for rows in (data.get("lora"), config.get("loras") if isinstance(config, Mapping) else None):
-        rows = rows if isinstance(rows, list) else []
         named = (
             mention_of(row.get("model", row.get("file")) or _NAMELESS, row.get("weight"))
-            for row in rows
+            for row in _entries(rows)
             if isinstance(row, Mapping)
         )
         lists.append([mention for mention in named if mention])
@@ -182,14 +181,18 @@ def novelai_notes(found: Found, data: Data) -> None:
     for key in ("v4_prompt", "v4_negative_prompt"):
         caption = data[key].get("caption") if isinstance(data.get(key), Mapping) else None
         others = caption.get("char_captions") if isinstance(caption, Mapping) else None
-        for other in others if isinstance(others, list) else ():
+        for other in _entries(others):
             words = other.get("char_caption") if isinstance(other, Mapping) else other
             if not is_nothing(words):
                 found.lacks(f'the prompt of a character is left out: "{shown(str(words))}"')
 
 
+def _entries(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _rows(value: Any) -> Iterator[list[Any]]:
     value = read_json(value) if isinstance(value, str) else value
-    for row in value if isinstance(value, list) else ():
+    for row in _entries(value):
         if isinstance(row, list) and row:
             yield row

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lorablend.app.pictures.metadata.form_lists import (
     Data,
@@ -73,7 +74,9 @@ def read_form(form: Form, data: Data, text: str) -> Found:
     keys = {name: next((key for key in keys if key in data), keys[0]) for name, keys in form.fields.items()}
     values = {name: data.get(key) for name, key in keys.items()}
     prompt = values.pop("prompt", None)
-    prompt, tags, modes = from_tags(found, joined(prompt)) if prompt is not None else ("", [], {})
+    prompt, (tags, modes) = joined(prompt), (list[Mention](), dict[str, Any]())
+    if isinstance(prompt, str):
+        prompt, tags, modes = from_tags(found, prompt)
     found.take("prompt", prompt)
     if not is_nothing(negative := values.pop("negative_prompt", None)):
         found.take("negative_prompt", joined(negative), keys["negative_prompt"])

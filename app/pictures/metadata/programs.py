@@ -22,7 +22,7 @@ from lorablend.app.pictures.metadata.own import read_record
 from lorablend.app.pictures.metadata.texts import Texts
 from lorablend.app.pictures.record import Record
 
-__all__ = ["PROGRAMS", "Program", "read_metadata"]
+__all__ = ["PROGRAMS", "Program", "read_metadata", "read_named"]
 
 _PLACES = ("parameters", "UserComment", "Comment", "comment", "XPComment", "ImageDescription", "Description")
 _Object = dict[str, Any]
@@ -221,7 +221,7 @@ def read_metadata(source: Path | bytes, name: str) -> Found:
     """
     texts, size, suffix, damage = open_texts(source, name)
     try:
-        found = _read_texts(texts, name, size, suffix)
+        found = read_named(texts, name, size, suffix)
     except RequestError as error:
         if damage:
             raise RequestError(f"{name} is damaged ({damage}); give the whole file") from error
@@ -231,7 +231,7 @@ def read_metadata(source: Path | bytes, name: str) -> Found:
     return found
 
 
-def _read_texts(texts: Texts, name: str, size: tuple[int, int], suffix: str = ".png") -> Found:
+def read_named(texts: Texts, name: str, size: tuple[int, int], suffix: str = ".png") -> Found:
     """Read the texts of a picture. Raises RequestError like `read_metadata`."""
     material = _material(texts, size, suffix)
     failed: RequestError | None = None
