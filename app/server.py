@@ -48,6 +48,7 @@ from lorablend.app.rest import (
     logout,
     models,
     openai,
+    pictures,
     train,
 )
 from lorablend.app.rest.connections import Connection
@@ -121,7 +122,7 @@ def create_app(
     app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
     handle_errors(app)
-    for face in (openai, a1111, a1111_lists, jobs, gallery, adapters, health, grid, models, train, logout):
+    for face in (openai, a1111, a1111_lists, jobs, gallery, pictures, adapters, health, grid, models, train, logout):
         app.include_router(face.router)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)

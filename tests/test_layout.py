@@ -29,6 +29,7 @@ FLOORS = [
     {"orders", "grid"},
     {"work"},
     {"service.py"},
+    {"reuse.py"},
     {"page", "rest"},
     {"server.py"},
     {"cli"},

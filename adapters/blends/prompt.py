@@ -8,8 +8,9 @@ from lorablend.adapters.errors import BlendError
 from lorablend.adapters.forms import NUMBER, to_number
 from lorablend.adapters.wording import shown
 
-__all__ = ["parse_lora_option", "parse_prompt"]
+__all__ = ["parse_lora_option", "parse_prompt", "split_prompt"]
 
+_FIRST_WORD = re.compile(r"<\s*[^\s,]*")
 _WEIGHT = re.compile(rf"{NUMBER}|[+-]?(?:nan|inf|infinity)|", re.IGNORECASE | re.ASCII)
 
 
@@ -28,19 +29,43 @@ def parse_prompt(text: str) -> tuple[str, list[Any]]:
     Raises:
         BlendError: A tag is malformed, or names a path.
     """
+    rest, entries, errors = split_prompt(text)
+    if errors:
+        raise errors[0]
+    return rest, entries
+
+
+def split_prompt(text: str) -> tuple[str, list[Any], list[BlendError]]:
+    """Take the tags out of a prompt that another program used, where one bad tag must not cost the others.
+
+    Args:
+        text: The prompt.
+
+    Returns:
+        The prompt without any tag; the tags as `parse_prompt` returns them; and an error for each tag that cannot be
+            read. Of a tag without a closing bracket, only the first word is taken out.
+    """
     entries: list[Any] = []
+    errors: list[BlendError] = []
     parts: list[str] = []
     end = 0
     for tag in TAG_START.finditer(text):
-        entries.append(read_tag(tag, from_prompt=True))
+        if tag.start() < end:
+            continue
         parts.append(text[end : tag.start()])
         end = tag.end()
-    if not entries:
-        return text, []
+        try:
+            entries.append(read_tag(tag, from_prompt=True))
+        except BlendError as error:
+            errors.append(error)
+            if not tag["end"]:
+                end = tag.start() + len(_FIRST_WORD.match(tag.group())[0])  # pyright: ignore[reportOptionalSubscript]
+    if not parts:
+        return text, [], []
     rest = parts[0]
     for part in (*parts[1:], text[end:]):  # leave one space, not two, where a tag was between two
         rest += part[1:] if rest.endswith(" ") and part.startswith(" ") else part
-    return rest.strip(), entries
+    return rest.strip(), entries, errors
 
 
 def parse_lora_option(text: str) -> Any:

@@ -2,7 +2,8 @@
 
     <lora:ink>  <lora:ink:0.8>                weight, 1 if omitted
     <lora:ink:0.5:0.8>                        text encoders, UNet; also te=0.5 and unet=0.8; te= alone sets both
-    :lbw=OUTALL  :lbw=1,0,0,…                 block weights: a preset, or 12, 17, 20 or 26 numbers
+    :lbw=OUTALL  :lbw=1,0,0,…                 block weights: a preset, or 12, 17, 20 or 26 numbers; also :w=, or without
+                                              a key after the weights, as in <lora:ink:0.8:OUTALL>
     :in=0.5:mid=1:out=0                       as in SD.Next: replaces the weight in down, mid and up blocks
     :blocks=down_blocks.2@0.5,mid_block@0     factors below diffusers paths (ours)
     :step=3-10  :start=3  :stop=10            on in steps 3 to 9; fractions of the run as 0.25
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lorablend.adapters.blends.blend import Blend, BlendItem
-from lorablend.adapters.blends.block_weights import BlockWeights
+from lorablend.adapters.blends.block_weights import PRESETS, BlockWeights
 from lorablend.adapters.blends.schedule import Bound, Schedule
 from lorablend.adapters.errors import BlendError
 from lorablend.adapters.files.find import PromptName
@@ -34,7 +35,18 @@ TAG_START = re.compile(
 
 _KEYS = ("te", "unet", "dyn", "lbw", "in", "mid", "out", "blocks", "step", "start", "stop", "end", "ramp", "mask")
 _RANGE = re.compile(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*")
+_DRAWN = re.compile(r"[RU]|X([+-][\d.]+)?")  # in lists of the block-weight extension
 _UNWRITABLE = re.compile(r"[:<>\n]")  # cannot be in a value of a tag
+# Keys of the extensions that A1111's users have, and why each is refused.
+_REFUSED = {
+    "lbwe": "weights per element (lbwe=) are not supported; use lbw= or blocks=",
+    "x": "a weight that block weights refer to (x=) is not supported; write each number",
+    "hr": "a weight for the second pass (hr=) is not supported; there is one pass",
+    "hrte": "a weight for the second pass (hrte=) is not supported; there is one pass",
+    "hrunet": "a weight for the second pass (hrunet=) is not supported; there is one pass",
+    "module": "another network module (module=) is not supported; there is one",
+}
+_BY_STEP = "weights per step (as in 0@0,1@0.5) are not supported; use step=, start=, stop= or ramp="
 
 
 def read_tags(text: str) -> list[Any]:
@@ -112,18 +124,39 @@ def _read_fields(fields: Sequence[str]) -> dict[str, Any]:
     positional = [field for field in fields if "=" not in field]
     named: dict[str, str] = {}
     for field in fields:
-        if "=" in field:
-            key, _, value = field.partition("=")
-            key = key.strip().lower()
-            refuse_unknown([key], _KEYS)
-            if key in named:
-                raise BlendError(f"{key}= is given twice")
-            named[key] = value.strip()
+        key, equals, value = field.partition("=")
+        if "@" in field and (not equals or key.strip().lower() in ("te", "unet")):
+            raise BlendError(_BY_STEP)
+        if equals:
+            _name(named, key.strip().lower(), value.strip())
+    positional = _without_blocks(positional, named)
     if len(positional) > 3:
         raise BlendError(f'"{shown(positional[3])}" is one value too many; write <lora:name:te:unet>, then key=value')
     if len(positional) == 3 or "dyn" in named:
         raise BlendError("a rank for one adapter (dyn) is not supported; max_rank applies to the whole blend")
     return _weights(positional, named) | _extras(named)
+
+
+def _name(named: dict[str, str], key: str, value: str) -> None:
+    """Add a value that was given by its key. The block-weight extension has w= for lbw= too."""
+    if key in _REFUSED:
+        raise BlendError(_REFUSED[key])
+    key = "lbw" if key == "w" else key
+    refuse_unknown([key], _KEYS)
+    if key in named:
+        raise BlendError(f"{key}= is given twice")
+    named[key] = value
+
+
+def _without_blocks(positional: list[str], named: dict[str, str]) -> list[str]:
+    """Take out a preset or list of block weights that stands without a key behind the first weight."""
+    for place, field in enumerate(positional[1:], 1):
+        if "," in field or field.upper() in PRESETS:
+            if len(positional) > place + 1:
+                raise BlendError(_REFUSED["lbwe"])
+            _name(named, "lbw", field)
+            return positional[:place]
+    return positional
 
 
 def _weights(positional: Sequence[str], named: dict[str, str]) -> dict[str, Any]:
@@ -163,7 +196,7 @@ def _blocks(
 ) -> BlockWeights:
     values = None
     if lbw is not None:
-        values = tuple(to_number(number, "lbw") for number in lbw.split(",")) if "," in lbw else lbw
+        values = tuple(map(_block_weight, lbw.split(","))) if "," in lbw else lbw
     paths = []
     for pair in (blocks or "").split(",") if blocks is not None else ():
         path, at, factor = pair.rpartition("@")
@@ -174,6 +207,12 @@ def _blocks(
         None if text is None else to_number(text, key) for key, text in (("in", down), ("mid", mid), ("out", out))
     )
     return BlockWeights(values, tuple(paths), *thirds)
+
+
+def _block_weight(text: str) -> float:
+    if _DRAWN.fullmatch(text.strip()):
+        raise BlendError(f'lbw has "{shown(text.strip())}", a weight drawn by chance or taken over; give a number')
+    return to_number(text, "lbw")
 
 
 def _schedule(named: dict[str, str]) -> Schedule:

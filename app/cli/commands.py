@@ -17,6 +17,7 @@ from lorablend.adapters.errors import LorablendError, RequestError
 from lorablend.app.cli import arguments, grid, models, options
 from lorablend.app.cli.adapters import adapters_app
 from lorablend.app.cli.datasets import dataset_app
+from lorablend.app.cli.picture import picture
 from lorablend.app.cli.train import train
 
 __all__ = ["main", "run"]
@@ -187,6 +188,7 @@ def generate(
 grid.register(app)
 models.register(app)
 app.command()(train)
+app.command()(picture)
 
 
 @app.command()

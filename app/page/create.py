@@ -15,6 +15,7 @@ import gradio as gr
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
+from lorablend.app.orders.reuse import ReusedDrawing
 from lorablend.app.page.board import FOCUS_FOLLOWS, Card, make_card, trouble_of
 from lorablend.app.page.client import client_of
 from lorablend.app.page.compare import compare
@@ -31,12 +32,12 @@ from lorablend.app.page.form import (
 )
 from lorablend.app.page.pedal import Board, Pedal, board_of, moved, style_of
 from lorablend.app.page.results import Results, make_results, wire_results
-from lorablend.app.page.reuse import ReusedDrawing, reuse
 from lorablend.app.page.say import AT_ONCE, CHANGING, saying
 from lorablend.app.page.start import StartBoxes, kept_mask, make_start
 from lorablend.app.page.styles import Styles
 from lorablend.app.page.tokens import TokenCounter
 from lorablend.app.pictures.showcase import read_showcase
+from lorablend.app.reuse import reuse
 from lorablend.app.service import Service
 from lorablend.shipped import adapters_dir, model_dir
 

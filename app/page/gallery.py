@@ -16,9 +16,9 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.page.create import Create
 from lorablend.app.page.form import Values
-from lorablend.app.page.reuse import read_picture, reuse
 from lorablend.app.page.say import AT_ONCE, CHANGING, CHOOSING, HIDDEN, saying
 from lorablend.app.pictures.gallery import GalleryPicture
+from lorablend.app.reuse import read_picture, reuse
 from lorablend.app.service import Service
 
 __all__ = ["make_gallery"]
@@ -176,15 +176,18 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
         if path is None:
             return {boxes.read: "", boxes.use_drop: gr.Button(interactive=False)}
         with saying(service):
-            picture = read_picture(service, shelf, Path(path))
+            picture = read_picture(service, shelf, Path(path), Path(path).name)
         missing = "".join(f"<li>{html.escape(line)}</li>" for line in picture.missing)
         missing = f"<p>Missing here:</p><ul>{missing}</ul>" if missing else "<p>Everything that it needs is here.</p>"
-        text = f'<p class="prompt">{html.escape(picture.draw.prompt[:400])}</p>{missing}'
+        program = f"<p>A picture of {html.escape(picture.program)}</p>"
+        text = f'{program}<p class="prompt">{html.escape(picture.draw.prompt[:400])}</p>{missing}'
         return {boxes.read: text, boxes.use_drop: gr.Button(interactive=True)}
 
     def use_drop(path: str) -> Values:
         with saying(service):
-            return create.filled(read_picture(service, shelf, Path(path))) | {tabs: gr.Tabs(selected="create")}
+            return create.filled(read_picture(service, shelf, Path(path), Path(path).name)) | {
+                tabs: gr.Tabs(selected="create")
+            }
 
     inputs = {boxes.search, boxes.adapter, boxes.seed, boxes.favourites, boxes.pages, boxes.shown, boxes.chosen}
     inputs |= {boxes.bin, boxes.kept}
@@ -246,7 +249,7 @@ def _layout(service: Service) -> _GalleryBoxes:
             made["pair"] = gr.ImageSlider(
                 label="The two pictures", interactive=False, visible=False, buttons=[], elem_id="pair"
             )
-            with gr.Accordion("Drop a picture from A1111, ComfyUI or lorablend", open=False):
+            with gr.Accordion("Drop a picture of any program", open=False):
                 made["drop"] = gr.File(label="Picture file", file_types=[".png", ".webp", ".jpg", ".jpeg"], height=120)
                 made["read"] = gr.HTML("")
                 made["use_drop"] = gr.Button("Use its settings", size="sm", interactive=False)

@@ -21,11 +21,11 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lorablend.adapters import parse_prompt
-from lorablend.adapters.errors import BlendError, NotFoundError, RequestError
+from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.database import open_database
-from lorablend.app.pictures.infotext import parse_infotext
-from lorablend.app.pictures.png import look
+from lorablend.app.pictures.metadata.found import Found
+from lorablend.app.pictures.metadata.programs import read_metadata
+from lorablend.app.pictures.png import PngTexts, look
 
 __all__ = ["Gallery", "GalleryPicture"]
 
@@ -266,12 +266,17 @@ class Gallery:
                 record.model,
             )
         else:
-            infotext = parse_infotext(texts.parameters or "")
-            seed = infotext.settings.get("Seed", "")
-            number = int(seed) if seed.isdecimal() and int(seed) < 2**63 else None
-            prompt, adapters = _without_tags(infotext.prompt)
-            model = infotext.settings.get("Model", "")
-            values = (prompt, infotext.negative_prompt, number, json.dumps(adapters), model)
+            found = _read(path)
+            settings = found.settings
+            adapters = [item["adapter"] for item in settings.get("blend", {}).get("items", ())]
+            values = (
+                settings.get("prompt", ""),
+                settings.get("negative_prompt", ""),
+                settings.get("seed"),
+                json.dumps(adapters),
+                settings.get("model", ""),
+            )
+            texts = PngTexts(found.text, None)
         try:
             self._db.execute(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (file) DO UPDATE SET "
@@ -282,13 +287,12 @@ class Gallery:
             self._db.execute("DELETE FROM pictures WHERE file = ?", (name,))
 
 
-def _without_tags(prompt: str) -> tuple[str, list[str]]:
-    """Another program's prompt without its tags, and the adapters that they name."""
+def _read(path: Path) -> Found:
+    """What a picture of another program says; nothing, if that cannot be read."""
     try:
-        text, tags = parse_prompt(prompt)
-    except BlendError:
-        return prompt, []
-    return text, [tag[0] if isinstance(tag, tuple) else tag["adapter"] for tag in tags if "items" not in tag]
+        return read_metadata(path, path.name)
+    except RequestError:
+        return Found("")
 
 
 _READ = ("mtime_ns", "size", "prompt", "negative_prompt", "seed", "adapters", "model", "width", "height", "parameters")

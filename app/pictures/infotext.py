@@ -4,7 +4,7 @@
     Negative prompt: blurry
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5, Seed: 7, Size: 1024x1024, Model: sdxl, …
 
-The settings are the last line, which begins with "Steps: "; `lorablend.engine.settings` declares their keys. The tags
+The settings are one line, the last one in what A1111 writes; `lorablend.engine.settings` declares their keys. The tags
 are those of `lorablend.adapters.blends.tags`, with names that every reader accepts; the record in the same file
 (`lorablend.app.pictures.record`) has the adapters' real names.
 """
@@ -18,10 +18,10 @@ from itertools import groupby
 from typing import Any
 
 from lorablend.adapters import Blend, write_tags
-from lorablend.adapters.errors import BlendError
-from lorablend.adapters.forms import to_number
+from lorablend.adapters.wording import shown
+from lorablend.app.pictures.metadata.found import Found
 from lorablend.engine.request import Request
-from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type, schedule_type_of
+from lorablend.engine.schedulers.a1111 import schedule_type_of
 from lorablend.engine.settings import SETTINGS, Setting
 
 __all__ = ["Infotext", "parse_infotext", "read_settings", "write_infotext"]
@@ -30,8 +30,16 @@ __all__ = ["Infotext", "parse_infotext", "read_settings", "write_infotext"]
 _BY_KEY = {key: list(settings) for key, settings in groupby(SETTINGS.values(), lambda setting: setting.infotext) if key}
 # AUTOMATIC1111's own reader, and Civitai's, but in linear time: the text is untrusted.
 _SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_HASHES = re.compile(r", Hashes:\s*({[^{}]+})")
-_LONGEST = 100_000  # characters of the settings; reading a megabyte takes half a second
+_LONGEST = 100_000  # characters of a line of settings; reading a megabyte takes half a second
+_JSON_SETTING = re.compile(r"(\w[\w \-/]{1,59}):\s*(?=[\[{])")
+_MOST_BROKEN = 20  # values that look like JSON and are none; each costs a look at the rest of the text
+# By these the settings are found, wherever they are.
+_KNOWN = (*_BY_KEY, "Model", "Model hash", "Version", "Clip skip", "VAE", "Lora hashes", "Hashes", "Scheduler")
+_KNOWN_KEY = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, _KNOWN), key=len, reverse=True))}):[ \t]*(?=\S)")
+_STEPS = re.compile(r"(?<![\w-])Steps:\s*\d+\s*,")
+_LATER = re.compile(r"([A-Z][\w \-/]{1,59}):[ \t]*(.*)")  # a line behind the settings, as extensions write
+_NEGATIVE = re.compile(r"^[ \t]*Negative [Pp]rompt:[ \t]*", re.MULTILINE)
+_NEGATIVE_INSIDE = re.compile(r"(?<![^\s.,;>])Negative [Pp]rompt:[ \t]*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # characters of an adapter's name that Civitai's reader does not accept
 
 
@@ -71,18 +79,72 @@ def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str
 
 
 def parse_infotext(text: str) -> Infotext:
-    """Parse text in this form by any program; text without settings, or with a line of far too many, is a prompt."""
-    *lines, last = text.strip().split("\n")
-    if len(last) > _LONGEST:
-        lines, last = [*lines, last], ""
-    plain, hashes = _HASHES.sub("", last), _HASHES.search(last)
-    settings = {name: _unquote(value) for name, value in _SETTING.findall(plain)}
-    if hashes:
-        settings["Hashes"] = hashes[1]
-    if len(settings) < 3:
-        lines, settings = [*lines, last] if last else lines, {}
-    prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
-    return Infotext(prompt.strip(), negative.strip(), settings)
+    """Parse text in this form by any program; text without settings, or with a line of far too many, is a prompt.
+
+    The settings begin at their first known key, whatever is before and behind them. The words that begin the negative
+    prompt count at the start of a line; only if all is on one line, they count inside it.
+    """
+    text = text.strip().replace("\r\n", "\n")
+    start, end, is_inside = _find_settings(text)
+    settings = _parse_settings(text[start:end])
+    prompt, *negatives = _NEGATIVE.split(text[:start])
+    if is_inside and not negatives and (marks := list(_NEGATIVE_INSIDE.finditer(prompt))):
+        prompt, negatives = prompt[: marks[-1].start()], [prompt[marks[-1].end() :]]
+    if is_inside:
+        prompt, negatives = prompt.rstrip(" \t\n,.;"), [negative.rstrip(" \t\n,.;") for negative in negatives]
+    for line in text[end:].splitlines():
+        if _NEGATIVE.match(line):
+            negatives.append(_NEGATIVE.sub("", line))
+        elif later := _LATER.match(line):
+            settings.setdefault(later[1].strip(), later[2].strip())
+        elif line.strip():
+            settings.setdefault("Text behind the settings", line.strip())
+    return Infotext(prompt.strip(), "\n".join(negative.strip() for negative in negatives).strip(), settings)
+
+
+def _find_settings(text: str) -> tuple[int, int, bool]:
+    """Where the settings begin and end, and whether they share their line with a prompt; the end if there are none."""
+    end = len(text)
+    while end >= 0:
+        begin = text.rfind("\n", 0, end) + 1
+        line = text[begin:end] if end - begin <= _LONGEST else ""
+        known = list(_KNOWN_KEY.finditer(line))
+        if len({match[1] for match in known}) >= (2 if _STEPS.match(line) else 3):
+            return _begin_settings(line, known) + begin, end, _begin_settings(line, known) > 0
+        if end == len(text) and known and not line[: known[0].start()].strip() and len(_parse_settings(line)) >= 3:
+            return begin, end, False
+        end = begin - 1
+    return len(text), len(text), False
+
+
+def _begin_settings(line: str, known: list[re.Match[str]]) -> int:
+    """Where the settings of a line begin: all of it, or behind the end of a prompt."""
+    before = line[: known[0].start()]
+    if not before.strip() or re.fullmatch(r"(\s*[A-Z][\w \-/]{1,59}:[^,]*,)+\s*", before):
+        return 0
+    # The last steps that two more keys come after.
+    places = [match.start() for match in _STEPS.finditer(line) if match.start() < known[-2].start()]
+    return places[-1] if places else known[0].start()
+
+
+def _parse_settings(line: str) -> dict[str, str]:
+    """The settings of a line. Values in JSON stay JSON, brackets and all, whatever commas are in them."""
+    settings: dict[str, str] = {}
+    plain, end, broken = [], 0, 0
+    for match in _JSON_SETTING.finditer(line):
+        if match.start() < end or broken > _MOST_BROKEN:
+            continue
+        try:
+            _, stop = json.JSONDecoder().raw_decode(line, match.end())
+        except (ValueError, RecursionError):
+            broken += 1
+            continue
+        settings[match[1].strip()] = line[match.end() : stop]
+        plain.append(line[end : match.start()])
+        end = stop
+    for part in (*plain, line[end:]):
+        settings |= {name.strip(): _unquote(value) for name, value in _SETTING.findall(part)}
+    return settings
 
 
 def read_settings(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -94,47 +156,20 @@ def read_settings(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     Returns:
         Keywords of `Pipeline.generate`, and one line for each setting that cannot be read.
     """
-    values, missing = _read_sampler(texts)
+    found = Found("")
+    found.take_sampler(texts.get("Sampler"), texts.get("Schedule type", texts.get("Scheduler")))
     for key, settings in _BY_KEY.items():
-        if key not in texts or settings[0].name in values or "infotext" in settings[0].absent:
+        if key not in texts or settings[0].name in ("scheduler", "spacing") or "infotext" in settings[0].absent:
             continue
-        parts = texts[key].split("x") if len(settings) > 1 else [texts[key]]
-        read = {setting.name: _read(setting, part) for setting, part in zip(settings, parts, strict=False)}
-        if len(parts) != len(settings) or None in read.values():
-            missing.append(f'{key.lower()} "{texts[key][:40]}" cannot be read; it is left out')
+        if len(settings) == 1:
+            found.take(settings[0].name, texts[key], key)
+        elif texts[key].count("x") == 1:
+            found.take_size(*texts[key].split("x"))
         else:
-            values |= read
-    if "timesteps" in values:
-        values.pop("steps", None)
-    return values, missing
-
-
-def _read_sampler(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Scheduler and spacing, whose names are A1111's; some programs write both in one."""
-    missing: list[str] = []
-    scheduler, spacing = read_sampler(texts.get("Sampler", ""))
-    if texts.get("Sampler") and scheduler is None:
-        missing.append(f"the sampler {texts['Sampler']} is not here; the model's own is used")
-    if name := texts.get("Schedule type"):
-        schedule_type = read_schedule_type(name)
-        if schedule_type is None:
-            missing.append(f"the schedule type {name} is not here; the model's own is used")
-        elif schedule_type.spacing is not None:
-            spacing = schedule_type.spacing
-    return {"scheduler": scheduler, "spacing": spacing}, missing
-
-
-def _read(setting: Setting, text: str) -> Any:
-    """The value that a text spells, or None."""
-    if setting.kind is str:
-        return text if not setting.choices or text in setting.choices else None
-    if setting.kind is int:
-        return int(text) if text.isdecimal() else None  # not by way of a float, which would round a seed
-    try:
-        numbers = tuple(to_number(part, setting.name) for part in text.split(","))
-    except BlendError:
-        return None
-    return numbers if setting.kind is tuple else numbers[0] if len(numbers) == 1 else None
+            found.lacks(f'{key.lower()} "{shown(texts[key][:40])}" cannot be read; it is left out')
+    if "timesteps" in found.settings:
+        found.settings.pop("steps", None)
+    return found.settings, found.missing
 
 
 def _texts(request: Request, seed: int, in_every: bool) -> dict[str, str]:

@@ -19,6 +19,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.adapters.files.atomic import atomic_write, part_of
 from lorablend.app.files import move_in
 from lorablend.app.pictures.infotext import write_infotext
+from lorablend.app.pictures.metadata.texts import texts_in
 from lorablend.app.pictures.record import Record, record_of
 from lorablend.engine import Pipeline
 from lorablend.engine.pixel_budget import decoding
@@ -185,15 +186,10 @@ def check_texts(request: Request, kind: str) -> None:
 
 
 def _texts(picture: Image.Image) -> tuple[str | None, str | None]:
+    """A1111's text, and our record. A PNG's EXIF is behind its pixels, so that it is looked at last."""
     parameters, record = picture.info.get("parameters"), picture.info.get("lorablend")
-    return _exif_texts(picture) if parameters is None and record is None else (parameters, record)
-
-
-def _exif_texts(picture: Image.Image) -> tuple[str | None, str | None]:
-    exif = picture.getexif()
-    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    parameters = None
-    if isinstance(comment, bytes) and comment.startswith(_UNICODE):
-        parameters = comment[len(_UNICODE) :].decode("utf-16-be", errors="replace")
-    record = exif.get(ExifTags.Base.ImageDescription)
-    return parameters, record if isinstance(record, str) and record.startswith('{"request"') else None
+    if parameters is not None or record is not None:
+        return parameters, record
+    texts = texts_in(picture).named
+    record = texts.get("ImageDescription", "")
+    return texts.get("parameters", texts.get("UserComment")), record if record.startswith('{"request"') else None

@@ -135,7 +135,7 @@ def png_info(form: PictureForm) -> Response:
     text = _settings_in(decode("image", form.image or ""))
     infotext = parse_infotext(text)
     parameters: dict[str, Any] = {}
-    if text:
+    if text and not text.startswith("{"):  # other programs' settings in JSON
         parameters = {"Prompt": infotext.prompt, "Negative prompt": infotext.negative_prompt, **infotext.settings}
         width, x, height = infotext.settings.get("Size", "").partition("x")
         if x:

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse
-from starlette.datastructures import UploadFile
 
 from lorablend.app.jobs.jobs import ENDED, Job
 from lorablend.app.orders.draw import Draw
 from lorablend.app.rest import shared
-from lorablend.app.rest.errors import ParameterError, refusals
+from lorablend.app.rest.errors import refusals
+from lorablend.app.rest.pictures import PICTURE_BODY, sent_file
 from lorablend.app.rest.replies import JobList, JobReply, State, UploadReply
 from lorablend.app.rest.shared import (
     Client,
@@ -98,26 +98,11 @@ def cancel_job(job: str, service: Served, user: User) -> Response:
     "/uploads",
     status_code=201,
     response_model=UploadReply,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                name: {"schema": {"type": "string", "format": "binary"}} for name in ("image/png", "image/jpeg")
-            },
-        }
-    },
+    openapi_extra=PICTURE_BODY,
 )
 async def upload(request: Request, service: Served) -> Response:
     """Upload a picture to start from, or a mask: as the body itself, or as the field `file` of a multipart form."""
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        async with request.form(max_files=2, max_fields=10) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise ParameterError("file", "the form has no file in the field file; send one")
-            body = await file.read()
-    else:
-        body = await request.body()
-    name = await keep_upload(service, body)
+    name = await keep_upload(service, (await sent_file(request))[0])
     width, height = (await in_thread(service.uploads.open, name)).size
     return reply({"name": name, "width": width, "height": height}, 201)
 

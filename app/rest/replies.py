@@ -23,6 +23,7 @@ __all__ = [
     "JobReply",
     "ModelList",
     "PictureList",
+    "PictureReading",
     "PictureReply",
     "PictureSettings",
     "RunDetails",
@@ -155,6 +156,17 @@ class JobList(Reply):
     """Jobs, the newest first."""
 
     jobs: list[JobReply]
+
+
+class PictureReading(Reply):
+    """What a picture says about how it was made."""
+
+    program: str
+    """The program that wrote it."""
+    settings: dict[str, Any]
+    """Fields of an order for /api/jobs."""
+    missing: list[str]
+    """One line for each part that is lost, not here, or not done here."""
 
 
 class UploadReply(Reply):

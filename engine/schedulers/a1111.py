@@ -40,7 +40,7 @@ SCHEDULE_TYPES = (
     ScheduleType("exponential", "Exponential", "exponential"),
     ScheduleType("sgm_uniform", "SGM Uniform", "trailing", ("SGMUniform",)),
     ScheduleType("normal", "Normal", "linspace"),
-    ScheduleType("ddim", "DDIM", "leading"),  # every n-th timestep, from 1
+    ScheduleType("ddim", "DDIM", "leading", ("ddim_uniform",)),  # every n-th timestep, from 1
 )
 
 

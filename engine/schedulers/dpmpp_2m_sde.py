@@ -26,7 +26,7 @@ def _sample(denoise: Denoise, x: Array, plan: Plan, noise: Noise) -> Array:
 
 DPMPP_2M_SDE = SchedulerInfo(
     label="DPM++ 2M SDE",
-    aliases=("k_dpmpp_2m_sde",),
+    aliases=("k_dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
     diffusers_class=None,  # DPMSolverMultistepScheduler with another `algorithm_type`, see `from_diffusers_class`
     sampler=_sample,
     family="multistep",

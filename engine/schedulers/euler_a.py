@@ -24,7 +24,7 @@ def _sample(denoise: Denoise, x: Array, plan: Plan, noise: Noise) -> Array:
 
 EULER_A = SchedulerInfo(
     label="Euler a",
-    aliases=("k_euler_a", "k_euler_ancestral"),
+    aliases=("k_euler_a", "k_euler_ancestral", "euler_ancestral"),
     diffusers_class="EulerAncestralDiscreteScheduler",
     sampler=_sample,
     family="euler",

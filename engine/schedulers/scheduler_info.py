@@ -35,7 +35,7 @@ class SchedulerInfo:
 
     Attributes:
         label: The name that people and other programs' metadata use, which is A1111's.
-        aliases: Other names for it, A1111's own and those of the same form.
+        aliases: Other names for it: A1111's own, those of the same form, and ComfyUI's.
         diffusers_class: The diffusers class that draws the same picture, or None if another scheduler stands for it.
         sampler: The function that runs it: (denoise, x, plan, noise) -> x0.
         family: How diffusers lays out its timesteps.

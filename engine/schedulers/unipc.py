@@ -57,7 +57,7 @@ def _first_order_end(levels: Levels, schedule: NoiseSchedule) -> bool:
 
 UNIPC = SchedulerInfo(
     label="UniPC",
-    aliases=("k_unipc",),
+    aliases=("k_unipc", "uni_pc"),
     diffusers_class="UniPCMultistepScheduler",
     sampler=_sample,
     family="multistep",

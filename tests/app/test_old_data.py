@@ -15,9 +15,9 @@ import pytest
 
 from lorablend.app.library.library import Library
 from lorablend.app.library.shelf import Shelf
-from lorablend.app.page.reuse import reuse
 from lorablend.app.page.styles import Styles
 from lorablend.app.pictures.png import read_png
+from lorablend.app.reuse import reuse
 from lorablend.app.service import Service
 from lorablend.shipped import model_dir
 

@@ -27,6 +27,7 @@ from lorablend.adapters import (
     write_tags,
 )
 from lorablend.adapters.blends.block_weights import PRESETS
+from lorablend.adapters.blends.prompt import split_prompt
 from lorablend.adapters.errors import BlendError
 from tests.adapter_files import SDXL_SHAPES, message_of, random_factors, result_or_message, write_kohya
 
@@ -71,6 +72,15 @@ TAGS: list[tuple[str, dict[str, Any], bool]] = [
     ("<lora:ink:1:lbw=OUTALL>", {"blocks": BlockWeights("OUTALL")}, True),
     ("<lora:ink:1:LBW = outall >", {"blocks": BlockWeights("OUTALL")}, False),
     ("<lora:ink:1:lbw=1,0,0.5,-1,1,1,1,1,1,1,1,1>", {"blocks": BlockWeights(TWELVE)}, True),
+    ("<lora:ink:1:w=OUTALL>", {"blocks": BlockWeights("OUTALL")}, False),
+    ("<lora:ink:1:outall>", {"blocks": BlockWeights("OUTALL")}, False),
+    ("<lora:ink:0.8:1,0,0.5,-1,1,1,1,1,1,1,1,1>", {"weight": 0.8, "blocks": BlockWeights(TWELVE)}, False),
+    ("<lora:ink:0.5:0.8:OUTALL>", {"weight": 0.5, "unet": 0.8, "blocks": BlockWeights("OUTALL")}, False),
+    (
+        "<lora:ink:1:OUTALL:unet=0.8:step=3-10>",
+        {"unet": 0.8, "blocks": BlockWeights("OUTALL"), "schedule": Schedule(3, 10)},
+        False,
+    ),
     ("<lora:ink:1:in=0.5:mid=0:out=1>", {"blocks": BlockWeights(down=0.5, mid=0, up=1)}, True),
     (
         "<lora:ink:1:blocks=down_blocks.2@0.5,mid_block@0>",
@@ -142,7 +152,20 @@ ERRORS = {
     "<lora:ink:te=x>": 'te "x" is not a finite number',
     "<lora:ink:1:lbw=OUTAL>": 'lbw "OUTAL" is neither a preset nor a list; did you mean "OUTALL"?',
     "<lora:ink:1:lbw=1,2>": "lbw has 2 numbers; give 12 or 20 for SDXL, 17 or 26 for SD 1.5 and SD 2",
-    "<lora:ink:1:lbw=1,R>": 'lbw "R" is not a finite number',
+    "<lora:ink:1:lbw=1,R>": 'lbw has "R", a weight drawn by chance or taken over; give a number',
+    "<lora:ink:1:1,X+0.1>": 'lbw has "X+0.1", a weight drawn by chance or taken over; give a number',
+    "<lora:ink:1:lbw=1,z>": 'lbw "z" is not a finite number',
+    "<lora:ink:1:OUTALL:w=INS>": "lbw= is given twice",
+    "<lora:ink:1:OUTALL:ATTNDEEPON>": "weights per element (lbwe=) are not supported; use lbw= or blocks=",
+    "<lora:ink:1:lbwe=ATTNDEEPON>": "weights per element (lbwe=) are not supported; use lbw= or blocks=",
+    "<lora:ink:1@0,0@1>": (
+        "weights per step (as in 0@0,1@0.5) are not supported; use step=, start=, stop= or ramp="
+    ),
+    "<lora:ink:unet=1@0,0@1>": (
+        "weights per step (as in 0@0,1@0.5) are not supported; use step=, start=, stop= or ramp="
+    ),
+    "<lora:ink:1:x=0.5>": "a weight that block weights refer to (x=) is not supported; write each number",
+    "<lora:ink:1:hr=0.5>": "a weight for the second pass (hr=) is not supported; there is one pass",
     "<lora:ink:1:in=x>": 'in "x" is not a finite number',
     "<lora:ink:1:blocks=mid_block>": (
         'blocks "mid_block" has no factor; write blocks=down_blocks.2@0.5,mid_block@0'
@@ -171,6 +194,15 @@ ERRORS = {
 def test_refused_tags(tag: str) -> None:
     assert message_of(BlendError, lambda: parse_prompt(f"a {tag}")) == f"{tag}: {ERRORS[tag]}"
     assert message_of(BlendError, lambda: parse_lora_option(tag)) == f"{tag}: {ERRORS[tag]}"
+
+
+def test_a_bad_tag_costs_no_other_tag_and_no_word() -> None:
+    text, entries, errors = split_prompt("a <lora:ink:1@0,0@1> red <lora:neon:0.4> boat, <lora:lost, at sea <lora:ink>")
+    assert (text, entries) == ("a red boat, , at sea", [("neon", 0.4), ("ink", 1)])
+    assert [str(error) for error in errors] == [
+        "<lora:ink:1@0,0@1>: weights per step (as in 0@0,1@0.5) are not supported; use step=, start=, stop= or ramp=",
+        "<lora:lost, at sea : the tag has no closing >",
+    ]
 
 
 PIECES = ["<lora:", "<blend:", ">", ":", "=", ",", "-", "@", " ", "ink", "1", "0.5", "nan", "mid_block", "OUTALL", "²"]

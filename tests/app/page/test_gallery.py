@@ -169,9 +169,10 @@ def test_a_picture_that_is_deleted_meanwhile(page: Page, browser: Browser, addre
 
 def test_a_picture_of_another_program(page: Page, tmp_path: Path) -> None:
     write(tmp_path / "theirs.png", 2)
-    unfold(page, "Drop a picture from A1111, ComfyUI or lorablend")
+    unfold(page, "Drop a picture of any program")
     page.locator("#details input[type=file]").set_input_files(tmp_path / "theirs.png")
     page.locator("#details").get_by_text("Everything that it needs is here.").wait_for()
+    page.locator("#details").get_by_text("A picture of AUTOMATIC1111 (or its form)").wait_for()
     page.get_by_role("button", name="Use its settings").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a hen number 2")
     expect(page.get_by_label("number input for Weight of ink")).to_have_value("0.5")

@@ -45,6 +45,26 @@ def prompts(gallery: Gallery, *args: object, **asked: object) -> list[str]:
     return [picture.prompt for picture in gallery.find(*args, **asked)]  # type: ignore[arg-type]
 
 
+def test_pictures_of_other_programs(gallery: Gallery) -> None:
+    """Read as the page reads them: adapters that lists name, and one bad tag among good ones."""
+    swarm = {
+        "prompt": "a boat",
+        "negativeprompt": "mud",
+        "seed": 5,
+        "model": "x/toy",
+        "loras": ["ink"],
+        "loraweights": [1],
+    }
+    bad = words("a boat <lora:ink:1@0,0@1> <lora:neon:0.5>", 5)
+    for number, chunks in enumerate(({"parameters": json.dumps({"sui_image_params": swarm})}, bad)):
+        picture = gallery.add(save_png(RED, gallery.day(), f"o{number}", chunks))
+        assert (picture.prompt, picture.negative_prompt, picture.seed) == ("a boat", "mud", 5)
+        assert (picture.adapters, picture.model) == (("neon" if number else "ink",), "toy")
+        assert picture.parameters == chunks["parameters"]
+    silent = gallery.add(save_png(RED, gallery.day(), "silent", {"Author": "me"}))
+    assert (silent.prompt, silent.parameters, silent.seed) == ("", "", None)
+
+
 def test_a_picture_of_ours(sdxl_model: Path, lora_dir: Path, gallery: Gallery) -> None:
     pipe = Pipeline(sdxl_model, lora_dir=lora_dir)
     result = pipe.generate("a fox <lora:ink:0.5>", "mud", steps=1, seed=2**62)

@@ -22,6 +22,7 @@ from lorablend.app.jobs.jobs import STATES
 from lorablend.app.library.download import OFFLINE
 from lorablend.app.pictures.png import encode, texts_of
 from tests.app.file_server import serving
+from tests.app.pictures.metadata.written import A1111, png_file
 from tests.app.rest.rest_server import FAST, Running, running
 
 FOX = {"prompt": "a fox", **FAST}
@@ -326,6 +327,41 @@ def test_from_an_uploaded_picture(server: Running) -> None:
     job = drawn(server, image=raw.json()["name"], strength=0.5, width=128)
     assert job["state"] == "done"
     assert server.http.post("/api/uploads", content=b"<svg>").status_code == 400
+
+
+def test_a_picture_is_read(server: Running, lora_dir: Path) -> None:
+    """As the body or in a form; the settings can be sent back as an order."""
+    content = png_file({"parameters": A1111.replace("Steps: 20", "Steps: 2000").replace("512x768", "64x64")})
+    raw = server.http.post("/api/pictures/read", content=content, headers={"Content-Type": "image/png"})
+    form = server.http.post("/api/pictures/read", files={"file": ("boat.png", content)})
+    assert raw.status_code == form.status_code == 200, raw.text
+    assert raw.json() == form.json()
+    assert raw.json() == {
+        "program": "AUTOMATIC1111 (or its form)",
+        "settings": {
+            "prompt": "a red boat",
+            "negative_prompt": "blurry",
+            "scheduler": "euler_a",
+            "guidance_scale": 6.0,
+            "seed": 12,
+            "width": 64,
+            "height": 64,
+            "blend": {"items": [{"adapter": "ink", "weight": 0.8}]},
+        },
+        "missing": [
+            'steps "2000" is not 1 to 1000; it is left out',
+            f"the model foo is not here; {server.service.models.names[0]} is used",
+        ],
+    }
+    job = server.http.post("/api/jobs", json=raw.json()["settings"] | {"steps": 1})
+    assert job.status_code == 202, job.text
+    assert server.service.wait(server.service.jobs.get(job.json()["id"])).state == "done"
+    silent = server.http.post("/api/pictures/read", files={"file": ("plain.png", png_file({}))})
+    assert (silent.status_code, silent.json()["detail"]) == (
+        400,
+        "plain.png says nothing about how it was made; give a picture as the program saved it",
+    )
+    assert server.http.post("/api/pictures/read", content=b"<svg>").status_code == 400
 
 
 def test_a_full_disk_is_said(server: Running) -> None:

@@ -12,8 +12,8 @@ from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import RequestError
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
-from lorablend.app.page.reuse import read_picture, reuse
 from lorablend.app.pictures.png import encode
+from lorablend.app.reuse import read_picture, reuse
 from lorablend.app.service import Service
 
 
@@ -69,7 +69,7 @@ def test_a1111(service: Service, shelf: Shelf, lora_dir: Path, tmp_path: Path) -
         "Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 9007199254740993, Size: 832x1216, "
         f'Model: juggernaut, Lora hashes: "other_name: {digest}, lost: 0123456789ab", Version: v1.8.0'
     )
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text), "a.png")
     assert found.draw.model_dump(exclude_defaults=True) == {
         "prompt": "a fox",
         "negative_prompt": "blurry",
@@ -90,7 +90,7 @@ def test_a1111(service: Service, shelf: Shelf, lora_dir: Path, tmp_path: Path) -
 
 def test_a1111_samplers_that_are_not_here(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     text = "a fox\nSteps: 20, Sampler: DPM fast, Schedule type: Beta, CFG scale: 7, Seed: 1, Size: 64x64, Model: small"
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text), "a.png")
     assert (found.draw.scheduler, found.draw.spacing, found.draw.model) == (None, None, "small")
     assert found.missing == (
         "the sampler DPM fast is not here; the model's own is used",
@@ -134,7 +134,7 @@ def comfy(**changes: object) -> str:
 
 
 def test_comfyui(service: Service, shelf: Shelf, tmp_path: Path) -> None:
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy()))
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy()), "a.png")
     assert found.missing == ()
     assert found.draw.model_dump(exclude_defaults=True) == {
         "prompt": "a fox",
@@ -156,23 +156,24 @@ def test_comfyui_links_in_place_of_values(service: Service, shelf: Shelf, tmp_pa
     graph = json.loads(comfy())
     graph["6"]["inputs"] |= {"seed": ["7", 0], "steps": ["8", 0], "cfg": ["9", 0], "positive": ["10", 0]}
     graph["2"]["inputs"] |= {"strength_model": ["8", 0], "strength_clip": ["9", 0]}
-    graph["5"]["inputs"] |= {"width": ["9", 0]}
+    graph["5"]["inputs"] |= {"width": ["12", 0]}
     graph |= {
         "7": {"class_type": "Reroute", "inputs": {"value": ["11", 0]}},
         "8": {"class_type": "Math", "inputs": {"a": 1, "b": 2}},
         "9": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
         "10": {"class_type": "CLIPTextEncode", "inputs": {"text": ["8", 0]}},
         "11": {"class_type": "Seed", "inputs": {"seed": 9}},
+        "12": {"class_type": "PrimitiveInt", "inputs": {"value": 512}},
     }
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=json.dumps(graph)))
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=json.dumps(graph)), "a.png")
     assert found.missing == (
         "the prompt is computed in the graph",
         "the number of steps is computed in the graph",
         "the weight of ink is computed in the graph",
     )
     assert (found.draw.prompt, found.draw.seed, found.draw.steps, found.draw.guidance_scale) == ("", 9, None, 3)
-    assert found.draw.blend == {"items": [{"adapter": "ink", "text_encoder": 3}]}
-    assert found.draw.width == 3
+    assert found.draw.blend == []
+    assert found.draw.width == 512
 
 
 def test_comfyui_without_a_negative_prompt(service: Service, shelf: Shelf, tmp_path: Path) -> None:
@@ -182,20 +183,21 @@ def test_comfyui_without_a_negative_prompt(service: Service, shelf: Shelf, tmp_p
     graph = json.loads(comfy(**{"9": {"class_type": "ControlNetApplyAdvanced", "inputs": both}}))
     graph["6"]["inputs"] |= {"positive": ["9", 0], "negative": ["9", 1]}
     empty = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}}
-    for text, negative in (
-        (comfy(**{"4": zeroed}), None),
-        (json.dumps(graph | {"4": zeroed}), None),
-        (json.dumps(graph), "blurry"),
-        (comfy(**{"4": empty}), ""),
+    lost = ("the node ControlNetApplyAdvanced between prompt and sampler has no counterpart here",)
+    for text, negative, missing in (
+        (comfy(**{"4": zeroed}), None, ()),
+        (json.dumps(graph | {"4": zeroed}), None, lost),
+        (json.dumps(graph), "blurry", lost),
+        (comfy(**{"4": empty}), "", ()),
     ):
-        found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=text))
+        found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=text), "a.png")
         assert (found.draw.prompt, found.draw.negative_prompt) == ("a fox", negative)
-        assert found.missing == ()
+        assert found.missing == missing
 
 
 def test_timesteps_that_are_no_numbers(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     text = "a fox\nSteps: 20, Sampler: LCM, Timesteps: x, CFG scale: 7, Seed: 1, Size: 64x64"
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text))
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", parameters=text), "a.png")
     assert (found.draw.timesteps, found.draw.steps) == (None, 20)
     assert found.missing == ('timesteps "x" cannot be read; it is left out',)
 
@@ -204,8 +206,8 @@ def test_timesteps_that_are_no_numbers(service: Service, shelf: Shelf, tmp_path:
     ("chunks", "text"),
     [
         ({}, "says nothing about how it was made"),
-        ({"prompt": "no JSON"}, "graph cannot be read"),
-        ({"prompt": "[]"}, "graph cannot be read"),
+        ({"prompt": "no JSON", "workflow": "{}"}, "graph cannot be read"),
+        ({"prompt": "[]", "workflow": "{}"}, "graph cannot be read"),
         ({"prompt": comfy(**{"6": {"class_type": "SaveImage", "inputs": {}}})}, "no sampler with a prompt"),
     ],
 )
@@ -213,13 +215,13 @@ def test_pictures_that_say_nothing(
     service: Service, shelf: Shelf, tmp_path: Path, chunks: dict[str, str], text: str
 ) -> None:
     with pytest.raises(RequestError, match=text):
-        read_picture(service, shelf, saved(tmp_path / "a.png", **chunks))
+        read_picture(service, shelf, saved(tmp_path / "a.png", **chunks), "a.png")
 
 
 def test_a_graph_that_goes_in_a_circle(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     """In several, by more ways than could ever be gone."""
     circle = {"inputs": {key: ["3", 0] for key in ("text", "text_g", "conditioning", "negative", "positive")}}
-    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy(**{"3": circle, "4": circle})))
+    found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy(**{"3": circle, "4": circle})), "a.png")
     assert (found.draw.prompt, found.draw.negative_prompt) == ("", None)
     assert len(found.missing) == 2
 
@@ -227,4 +229,4 @@ def test_a_graph_that_goes_in_a_circle(service: Service, shelf: Shelf, tmp_path:
 def test_what_is_no_picture(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html>")
     with pytest.raises(RequestError, match=r"^a\.png is not a picture"):
-        read_picture(service, shelf, tmp_path / "a.png")
+        read_picture(service, shelf, tmp_path / "a.png", "a.png")

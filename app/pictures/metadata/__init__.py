@@ -1,0 +1,1 @@
+"""What pictures say about how they were made, whichever program wrote it. `programs` is the way in."""

@@ -1,0 +1,241 @@
+"""Programs that write their settings as one flat object: what they call each setting, as a table.
+
+SwarmUI's form is in its docs (Image Metadata Format.md); the others' are what their writers do: Fooocus
+modules/meta_parser.py, InvokeAI's metadata parsers, Easy Diffusion utils/save_utils.py, and pictures of NovelAI and
+Draw Things.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorablend.app.pictures.metadata.form_lists import (
+    Data,
+    draw_things_adapters,
+    draw_things_notes,
+    easy_adapters,
+    fooocus_adapters,
+    fooocus_notes,
+    invoke_adapters,
+    invoke_notes,
+    joined,
+    model_name,
+    novelai_notes,
+    ruined_adapters,
+    swarm_adapters,
+)
+from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, is_nothing, number
+from lorablend.app.pictures.metadata.mentions import from_tags, unite
+
+__all__ = ["FORMS", "Form", "read_form"]
+
+
+def _no_lists(_found: Found, _data: Data) -> Iterable[list[Mention]]:
+    return ()
+
+
+def _never(_data: Data) -> bool:
+    return False
+
+
+def _no_notes(_found: Found, _data: Data) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How a program calls the settings.
+
+    Attributes:
+        program: Its name.
+        fields: Keys of the settings, the first that is there counts; `sampler` and `schedule` are a pair.
+        harmless: Pattern of whole keys, in any case, that change no picture or that repeat others.
+        adapters: The lists of adapters, those with most in them first.
+        tags_first: Whether tags in the prompt say more than the lists do.
+        started: Whether the picture was made from another one.
+        notes: Names what else is lost.
+    """
+
+    program: str
+    fields: Mapping[str, tuple[str, ...]]
+    harmless: str
+    adapters: Callable[[Found, Data], Iterable[list[Mention]]] = _no_lists
+    tags_first: bool = True
+    started: Callable[[Data], bool] = _never
+    notes: Callable[[Found, Data], None] = _no_notes
+
+
+def read_form(form: Form, data: Data, text: str) -> Found:
+    """Read an object in a program's form."""
+    found = Found(form.program, text=text)
+    keys = {name: next((key for key in keys if key in data), keys[0]) for name, keys in form.fields.items()}
+    values = {name: data.get(key) for name, key in keys.items()}
+    prompt = values.pop("prompt", None)
+    prompt, (tags, modes) = joined(prompt), (list[Mention](), dict[str, Any]())
+    if isinstance(prompt, str):
+        prompt, tags, modes = from_tags(found, prompt)
+    found.take("prompt", prompt)
+    if not is_nothing(negative := values.pop("negative_prompt", None)):
+        found.take("negative_prompt", joined(negative), keys["negative_prompt"])
+    found.take_sampler(values.pop("sampler", None), values.pop("schedule", None))
+    found.take_model(model_name(values.pop("model", None)))
+    if (size := values.pop("size", None)) is not None:
+        sides = re.findall(r"\d+", str(size))
+        found.take_size(*(sides if len(sides) == 2 else (size, size)), keys["size"])
+    elif values.get("width") is not None or values.get("height") is not None:
+        found.take_size(values.get("width"), values.get("height"))
+    for name, value in values.items():
+        if name not in ("width", "height"):
+            found.take(name, value, keys[name])
+    lists = list(form.adapters(found, data))
+    found.take_adapters(unite(tags, *lists) if form.tags_first else unite(*lists, tags), modes)
+    if form.started(data):
+        found.lacks(START_LOST)
+    form.notes(found, data)
+    for key, value in data.items():
+        is_unused = is_nothing(value) or number(value) == 0
+        if not (key in keys.values() or is_unused or re.fullmatch(form.harmless, key, re.IGNORECASE)):
+            found.ignores(key, value)
+    return found
+
+
+def _below_one(key: str) -> Callable[[Data], bool]:
+    return lambda data: (number(data.get(key)) or 1) < 1
+
+
+_PLAIN = {name: (name,) for name in ("prompt", "negative_prompt", "steps", "seed", "width", "height")}
+
+FORMS = {
+    "SwarmUI": Form(
+        program="SwarmUI",
+        fields=_PLAIN
+        | {
+            "negative_prompt": ("negativeprompt",),
+            "guidance_scale": ("cfgscale",),
+            "sampler": ("sampler", "comfyuisampler", "comfy_sampler", "autowebuisampler"),
+            "schedule": ("scheduler", "comfyuischeduler"),
+            "model": ("model",),
+        },
+        harmless=r"loras|loraweights|loratencweights|lorasectionconfinement|swarm_version|aspectratio|sidelength|"
+        r"automaticvae|images|nopreviews|wildcardseed|imageformat|date|generation_time|used_wildcards|original_.*|"
+        r"donotsave|presets|personalnote|sui_models|batchsize|initimagecreativity|initimage|maskimage|"
+        r"modelspecificenhancements|colordepth|outputintermediateimages|internalbackendtype|exactbackendid",
+        adapters=swarm_adapters,
+        tags_first=False,  # SwarmUI's tags have the text encoder's weight last, A1111's first
+        started=lambda data: "initimage" in data or "initimagecreativity" in data,
+    ),
+    "Fooocus": Form(
+        program="Fooocus",
+        fields={
+            "prompt": ("prompt", "Prompt"),
+            "negative_prompt": ("negative_prompt", "Negative Prompt"),
+            "steps": ("steps", "Steps"),
+            "seed": ("seed", "Seed"),
+            "guidance_scale": ("guidance_scale", "Guidance Scale"),
+            "size": ("resolution", "Resolution"),
+            "sampler": ("sampler", "Sampler"),
+            "schedule": ("scheduler", "Scheduler"),
+            "model": ("base_model", "Base Model"),
+        },
+        harmless=r"full_prompt|full_negative_prompt|loras|lora_combined_\d+|lora \d+|base_model_hash|styles|"
+        r"refiner_model_hash|"
+        r"performance|metadata_scheme|metadata scheme|version|created_by|refiner_switch|refiner switch|"
+        r"refiner_swap_method|fooocus v2 expansion|prompt_expansion",
+        adapters=fooocus_adapters,
+        notes=fooocus_notes,
+    ),
+    "RuinedFooocus": Form(
+        program="RuinedFooocus",
+        fields={
+            "prompt": ("Prompt", "prompt"),
+            "negative_prompt": ("Negative", "negative_prompt"),
+            "steps": ("steps",),
+            "seed": ("seed",),
+            "guidance_scale": ("cfg", "guidance_scale"),
+            "width": ("width",),
+            "height": ("height",),
+            "sampler": ("sampler_name", "sampler"),
+            "schedule": ("scheduler",),
+            "model": ("base_model_name", "base_model"),
+        },
+        harmless=r"loras|base_model_hash|software|version|denoise|styles|performance|full_prompt|original_prompt",
+        adapters=ruined_adapters,
+    ),
+    "InvokeAI": Form(
+        program="InvokeAI",
+        fields=_PLAIN
+        | {
+            "prompt": ("positive_prompt", "prompt"),
+            "guidance_scale": ("cfg_scale",),
+            "sampler": ("scheduler", "sampler", "sampler_name"),
+            "model": ("model", "model_name", "model_weights"),
+        },
+        harmless=r"generation_mode|loras|app_version|rand_device|created_by|positive_style_prompt|canvas_v2_metadata|"
+        r"negative_style_prompt|strength|init_image|type|postprocessing|model_hash|model_list|app_id|"
+        r"init_image_strength|board|extra|batch_id|queue_item_id|session_id",
+        adapters=invoke_adapters,
+        notes=invoke_notes,
+        started=lambda data: (
+            "img2img" in str(data.get("generation_mode", data.get("type", "")))
+            or "paint" in str(data.get("generation_mode", ""))
+            or not is_nothing(data.get("init_image"))
+        ),
+    ),
+    "NovelAI": Form(
+        program="NovelAI",
+        fields=_PLAIN
+        | {
+            "negative_prompt": ("uc",),
+            "guidance_scale": ("scale",),
+            "sampler": ("sampler",),
+            "schedule": ("noise_schedule",),
+            "model": ("Source",),
+        },
+        harmless=r"signed_hash|request_type|n_samples|version|strength|noise|extra_noise_seed|legacy.*|"
+        r"hide_debug_overlay|stream|use_coords|params_version|v4_prompt|v4_negative_prompt|"
+        r"deliberate_euler_ancestral_bug|prefer_brownian|controlnet_strength|uncond_scale|add_original_image",
+        started=lambda data: re.search("Img2Img|Inpaint", str(data.get("request_type"))) is not None,
+        notes=novelai_notes,
+    ),
+    "Easy Diffusion": Form(
+        program="Easy Diffusion",
+        fields={
+            "prompt": ("prompt", "Prompt"),
+            "negative_prompt": ("negative_prompt", "Negative Prompt"),
+            "steps": ("num_inference_steps", "Steps"),
+            "seed": ("seed", "Seed"),
+            "guidance_scale": ("guidance_scale", "Guidance Scale"),
+            "width": ("width", "Width"),
+            "height": ("height", "Height"),
+            "sampler": ("sampler_name", "Sampler"),
+            "schedule": ("scheduler_name", "Scheduler"),
+            "model": ("use_stable_diffusion_model", "Stable Diffusion model"),
+        },
+        harmless=r"use_lora_model|lora_alpha|lora model|lora strength|prompt_strength|prompt strength|upscale_amount|"
+        r"upscale by|control_filter_to_apply|latent_upscaler_steps|vram_usage_level|num_outputs|"
+        r"(output_|stream_|show_|save_|metadata_|block_).*|session_id|date.*|software",
+        adapters=easy_adapters,
+        started=lambda data: "prompt_strength" in data or "Prompt Strength" in data,
+    ),
+    "Draw Things": Form(
+        program="Draw Things",
+        fields={
+            "prompt": ("c",),
+            "negative_prompt": ("uc",),
+            "steps": ("steps",),
+            "seed": ("seed",),
+            "guidance_scale": ("scale",),
+            "size": ("size",),
+            "sampler": ("sampler",),
+            "model": ("model",),
+        },
+        harmless=r"lora|v2|strength|seed_mode|profile|software|version",
+        adapters=draw_things_adapters,
+        started=_below_one("strength"),
+        notes=draw_things_notes,
+    ),
+}
+"""The forms by their programs' names."""

@@ -1,0 +1,155 @@
+"""The texts in a picture file, by name, wherever the format keeps them and however they are encoded.
+
+    PNG           chunks tEXt, zTXt and iTXt, before or after the pixels; EXIF and XMP in chunks of their own
+    JPEG, WebP    EXIF and XMP; JPEG's own comment
+    any           hidden in the pixels, see `stealth`
+
+Names are those of the chunks. In EXIF the user comment is `UserComment`, whether it is in the EXIF directory or, as
+Fooocus writes it, in the first one; other texts have their tags' names. A text that begins with a name and a colon, as
+ComfyUI's `prompt:{…}` in the tag of the camera's model, counts under that name.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import iTXt
+
+__all__ = ["Texts", "decode_comment", "texts_in"]
+
+# EXIF 2.3, table 6: the first eight bytes of a user comment say how the others are encoded. Many programs' do not.
+_ASCII, _UNICODE, _JIS, _UNDEFINED = b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", b"\0" * 8
+_NAMED = re.compile(r"\s*(prompt|workflow|parameters|extra_metadata|extraMetadata)\s*:\s*(?=[{\[])", re.IGNORECASE)
+_XP = {0x9C9B: "XPTitle", 0x9C9C: "XPComment", 0x9C9E: "XPKeywords", 0x9C9F: "XPSubject"}  # Windows': UTF-16
+_XMP_PARTS = ("xmpmeta", "RDF", "Description", "Alt", "Seq", "Bag", "li")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts by name, in the order of the file; and the names of those that no known encoding makes sense of."""
+
+    named: dict[str, str]
+    unreadable: tuple[str, ...] = ()
+
+
+def texts_in(picture: Image.Image) -> Texts:
+    """Collect the texts of an opened picture. Those behind the pixels of a PNG are there once it is loaded."""
+    named: dict[str, str] = {}
+    unreadable: list[str] = []
+    found = [*_chunks(picture), *_exif(picture), *_xmp(picture)]
+    for name, text in found:
+        if text is None:
+            unreadable.append(name)
+            continue
+        prefix = _NAMED.match(text)
+        if prefix:
+            name, text = prefix[1].lower(), text[prefix.end() :]
+        if text.strip():
+            named.setdefault(name, text)
+    return Texts(named, tuple(unreadable))
+
+
+def decode_comment(raw: bytes) -> str | None:
+    """Decode EXIF's user comment, whatever its marking says; None if no known encoding makes sense of it."""
+    marking, body = raw[:8], raw[8:]
+    if marking == _JIS:
+        return _sensible(body.rstrip(b"\0"), "iso2022_jp") or _decode(body)
+    if marking not in (_ASCII, _UNICODE, _UNDEFINED):
+        body = raw
+    return _decode(body)
+
+
+def _decode(body: bytes) -> str | None:
+    """Tell UTF-8 and UTF-16 in either byte order apart; then Latin-1, if its letters look like it."""
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return _sensible(body[: len(body) // 2 * 2], "utf-16")
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in body.rstrip(b"\0"):
+        # All settings have ASCII in them, whose bytes in UTF-16 are zero in the first or in the second place.
+        is_big_endian = body[0::2].count(0) >= body[1::2].count(0)
+        return _sensible(body[: len(body) // 2 * 2], "utf-16-be" if is_big_endian else "utf-16-le")
+    body = body.rstrip(b"\0")
+    text = _sensible(body, "utf-8")
+    if text is None and not re.search(rb"[\x80-\x9f]|[\xa0-\xff]{2}", body):
+        text = _sensible(body, "latin-1")
+    return text
+
+
+def _sensible(body: bytes, encoding: str) -> str | None:
+    try:
+        text = body.decode(encoding).strip("\0\ufeff")
+    except UnicodeError:
+        return None
+    return None if _CONTROL.search(text) else text
+
+
+def _repaired(text: str) -> str:
+    """Text that is UTF-8, from a place where Latin-1 belongs and was assumed."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _chunks(picture: Image.Image) -> Iterator[tuple[str, str | None]]:
+    for name, value in picture.info.items():
+        is_other = name == "XML:com.adobe.xmp" or str(name).startswith("Raw profile type")  # XMP, EXIF in hexadecimal
+        if isinstance(value, str) and isinstance(name, str) and not is_other:
+            yield name, str(value) if isinstance(value, iTXt) else _repaired(value)
+    comment = picture.info.get("comment")
+    if isinstance(comment, bytes) and comment.strip(b"\0 "):
+        text = _decode(comment)
+        if text is not None:  # any program writes there: one that is unreadable is no setting
+            yield "comment", text
+
+
+def _exif(picture: Image.Image) -> Iterator[tuple[str, str | None]]:
+    try:
+        exif = picture.getexif()
+        directories = (exif.get_ifd(ExifTags.IFD.Exif), dict(exif))
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, AttributeError):  # from Pillow: damaged EXIF
+        return
+    for directory in directories:
+        for tag, value in directory.items():
+            if tag in (ExifTags.Base.UserComment, ExifTags.Base.MakerNote):
+                raw = value.encode("latin-1", "replace") if isinstance(value, str) else value
+                if not isinstance(raw, bytes) or not raw.strip(b"\0 "):
+                    continue
+                text = decode_comment(raw)
+                if tag == ExifTags.Base.UserComment:
+                    yield "UserComment", text
+                elif text is not None:  # cameras have binary data there
+                    yield "MakerNote", text
+            elif tag in _XP and isinstance(value, bytes | tuple):
+                text = _sensible(bytes(value), "utf-16-le")
+                if text is not None:
+                    yield _XP[tag], text
+            elif isinstance(value, str) and tag in ExifTags.TAGS:
+                yield ExifTags.TAGS[tag], _repaired(value)
+
+
+def _xmp(picture: Image.Image) -> Iterator[tuple[str, str]]:
+    """The texts of an XMP packet, by their local names, also those that are written as attributes."""
+    packet = picture.info.get("XML:com.adobe.xmp") or picture.info.get("xmp")
+    text = packet if isinstance(packet, str) else _decode(packet) if isinstance(packet, bytes) else None
+    if text is None or "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow without bounds
+        return
+    start, end = text.find("<x:xmpmeta"), text.rfind("</x:xmpmeta>")
+    try:
+        root = ElementTree.fromstring(text[start : end + len("</x:xmpmeta>")] if 0 <= start < end else text)
+    except (ElementTree.ParseError, ValueError):
+        return
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            if value.strip():
+                yield _local(name), value
+        inner = "".join(element.itertext()).strip()
+        if inner and _local(element.tag) not in _XMP_PARTS:
+            yield _local(element.tag), inner
+
+
+def _local(name: object) -> str:
+    return str(name).rpartition("}")[2]

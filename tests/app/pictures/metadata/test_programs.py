@@ -1,0 +1,473 @@
+"""Pictures of many programs, made by their public formats: right settings, each adapter once, or a clear message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorablend.adapters.errors import RequestError
+from lorablend.app.orders.draw import Draw
+from lorablend.app.pictures.metadata.found import Found
+from lorablend.app.pictures.metadata.programs import PROGRAMS, read_metadata
+from tests.app.pictures.metadata.written import A1111, comfy_graph, exif_file, png_file, xmp
+
+WANTED = {
+    "prompt": "a red boat",
+    "negative_prompt": "blurry",
+    "width": 512,
+    "height": 768,
+    "steps": 20,
+    "guidance_scale": 6.0,
+    "seed": 12,
+    "scheduler": "euler_a",
+}
+KARRAS = {"spacing": "karras"}
+INK = [{"adapter": "ink", "weight": 0.8}]
+
+
+def as_utf16(text: str) -> bytes:
+    return b"UNICODE\0" + text.encode("utf-16-le")
+
+
+SWARM: dict[str, Any] = {
+    "sui_image_params": {
+        "prompt": "a red boat",
+        "negativeprompt": "blurry",
+        "model": "SDXL/foo",
+        "seed": 12,
+        "steps": 20,
+        "cfgscale": "6.0",
+        "aspectratio": "Custom",
+        "width": 512,
+        "height": 768,
+        "sampler": "euler_ancestral",
+        "scheduler": "karras",
+        "loras": ["styles/ink"],
+        "loraweights": ["0.8"],
+        "swarm_version": "0.9.2",
+    },
+    "sui_extra_data": {"date": "2024-01-01"},
+}
+SWARM_TAG = json.loads(json.dumps(SWARM))
+SWARM_TAG["sui_image_params"] |= {"prompt": "a red boat <lora:ink:0.8:0.3>", "loratencweights": "0.3"}
+FOOOCUS = {
+    "base_model": "foo",
+    "guidance_scale": 6,
+    "loras": [["ink", 0.8, "ab"]],
+    "lora_combined_1": "ink : 0.8",
+    "metadata_scheme": "fooocus",
+    "negative_prompt": "blurry",
+    "performance": "Speed",
+    "prompt": "a red boat",
+    "full_prompt": ["a red boat"],
+    "resolution": "(512, 768)",
+    "sampler": "euler_ancestral",
+    "scheduler": "karras",
+    "seed": "12",
+    "steps": 20,
+    "styles": "[]",
+    "version": "Fooocus v2.5.0",
+    "refiner_model": "None",
+}
+RUINED = {
+    "Prompt": "a red boat",
+    "Negative": "blurry",
+    "steps": 20,
+    "cfg": 6,
+    "width": 512,
+    "height": 768,
+    "seed": 12,
+    "sampler_name": "euler_ancestral",
+    "scheduler": "karras",
+    "base_model_name": "foo.safetensors",
+    "loras": "Loras:<styles/ink.safetensors:0.8>",
+    "software": "RuinedFooocus",
+}
+INVOKE = {
+    "generation_mode": "sdxl_txt2img",
+    "positive_prompt": "a red boat",
+    "negative_prompt": "blurry",
+    "width": 512,
+    "height": 768,
+    "seed": 12,
+    "cfg_scale": 6.0,
+    "steps": 20,
+    "scheduler": "euler_a",
+    "model": {"name": "foo", "base": "sdxl", "type": "main"},
+    "loras": [{"model": {"name": "ink", "base": "sdxl", "type": "lora"}, "weight": 0.8}],
+    "app_version": "5.4.3",
+}
+INVOKE_3 = INVOKE | {
+    "model": {"model_name": "foo", "base_model": "sdxl"},
+    "loras": [{"lora": {"model_name": "ink", "base_model": "sdxl"}, "weight": 0.8}],
+}
+INVOKE_2 = {
+    "model": "stable diffusion",
+    "model_weights": "foo",
+    "image": {
+        "prompt": [{"prompt": "a red boat withLora(ink,0.8) [blurry]", "weight": 1.0}],
+        "steps": 20,
+        "cfg_scale": 6.0,
+        "seed": 12,
+        "width": 512,
+        "height": 768,
+        "sampler": "k_euler_a",
+    },
+}
+NOVELAI = {
+    "prompt": "a red boat",
+    "steps": 20,
+    "height": 768,
+    "width": 512,
+    "scale": 6.0,
+    "seed": 12,
+    "sampler": "k_euler_ancestral",
+    "uc": "blurry",
+    "noise_schedule": "karras",
+    "request_type": "PromptGenerateRequest",
+    "lora_unet_weights": None,
+}
+NOVELAI_CHUNKS = {
+    "Title": "NovelAI generated image",
+    "Description": "a red boat",
+    "Software": "NovelAI",
+    "Source": "NovelAI Diffusion V3",
+}
+EASY = {
+    "prompt": "a red boat",
+    "negative_prompt": "blurry",
+    "seed": "12",
+    "num_inference_steps": "20",
+    "guidance_scale": "6",
+    "width": "512",
+    "height": "768",
+    "sampler_name": "euler_a",
+    "use_stable_diffusion_model": "foo",
+    "use_vae_model": "None",
+    "use_lora_model": "ink",
+    "lora_alpha": "0.8",
+}
+EASY_LISTS = EASY | {"use_lora_model": "['ink', 'comic']", "lora_alpha": "[0.8, 0.5]"}
+EASY_TITLES = {
+    "Prompt": "a red boat",
+    "Negative Prompt": "blurry",
+    "Seed": "12",
+    "Steps": "20",
+    "Guidance Scale": "6",
+    "Width": "512",
+    "Height": "768",
+    "Sampler": "euler_a",
+    "Stable Diffusion model": "foo",
+    "LoRA model": "ink",
+    "LoRA Strength": "0.8",
+}
+DRAW_THINGS = {
+    "c": "a red boat",
+    "uc": "blurry",
+    "model": "foo.ckpt",
+    "sampler": "Euler A",
+    "scale": 6,
+    "seed": 12,
+    "size": "512x768",
+    "steps": 20,
+    "strength": 1,
+    "lora": [{"model": "ink", "weight": 0.8}],
+}
+COMFY = json.dumps(comfy_graph())
+
+# name, file, program, what differs from WANTED, adapters
+Case = tuple[str, bytes, str, dict[str, Any], list[dict[str, Any]]]
+CASES: list[Case] = [
+    ("A1111 PNG", png_file({"parameters": A1111}), "AUTOMATIC1111 (or its form)", {}, INK),
+    ("A1111 JPEG", exif_file("JPEG", b"UNICODE\0" + A1111.encode("utf-16-be")), "AUTOMATIC1111 (or its form)", {}, INK),
+    ("A1111 WebP", exif_file("WEBP", b"ASCII\0\0\0" + A1111.encode()), "AUTOMATIC1111 (or its form)", {}, INK),
+    (
+        "Forge",
+        png_file({"parameters": f"{A1111}, Schedule type: Karras, Version: f2.0.1v1.10.1"}),
+        "Forge",
+        KARRAS,
+        INK,
+    ),
+    ("SD.Next", exif_file("JPEG", as_utf16(f"{A1111}, App: SD.Next, Version: 1a2b")), "SD.Next", {}, INK),
+    ("SwarmUI PNG", png_file({"parameters": json.dumps(SWARM, indent=2)}), "SwarmUI", KARRAS, INK),
+    ("SwarmUI JPEG", exif_file("JPEG", as_utf16(json.dumps(SWARM))), "SwarmUI", KARRAS, INK),
+    ("SwarmUI WebP", exif_file("WEBP", as_utf16(json.dumps(SWARM))), "SwarmUI", KARRAS, INK),
+    (
+        "SwarmUI, a tag in its own order",
+        png_file({"parameters": json.dumps(SWARM_TAG)}),
+        "SwarmUI",
+        KARRAS,
+        [{"adapter": "ink", "weight": 0.8, "text_encoder": 0.3}],
+    ),
+    ("Fooocus PNG", png_file({"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"}), "Fooocus", KARRAS, INK),
+    ("Fooocus JPEG", exif_file("JPEG", json.dumps(FOOOCUS), first=True), "Fooocus", KARRAS, INK),
+    ("RuinedFooocus", png_file({"parameters": json.dumps(RUINED)}), "RuinedFooocus", KARRAS, INK),
+    (
+        "RuinedFooocus 2",
+        png_file({"parameters": json.dumps(RUINED | {"loras": [["0123456789abcdef", "0.8 - ink.safetensors"]]})}),
+        "RuinedFooocus",
+        KARRAS,
+        INK,
+    ),
+    ("InvokeAI 5", png_file({"invokeai_metadata": json.dumps(INVOKE), "invokeai_graph": "{}"}), "InvokeAI", {}, INK),
+    ("InvokeAI 3", png_file({"invokeai_metadata": json.dumps(INVOKE_3)}), "InvokeAI", {}, INK),
+    ("InvokeAI 2", png_file({"sd-metadata": json.dumps(INVOKE_2)}), "InvokeAI", {}, INK),
+    (
+        "InvokeAI 1",
+        png_file({"Dream": '"a red boat withLora(ink,0.8) [blurry]" -s 20 -S 12 -W 512 -H 768 -C 6.0 -A k_euler_a'}),
+        "InvokeAI",
+        {},
+        INK,
+    ),
+    ("NovelAI PNG", png_file({**NOVELAI_CHUNKS, "Comment": json.dumps(NOVELAI)}), "NovelAI", KARRAS, []),
+    (
+        "NovelAI WebP",
+        exif_file("WEBP", as_utf16(json.dumps({"Software": "NovelAI", "Comment": json.dumps(NOVELAI)}))),
+        "NovelAI",
+        KARRAS,
+        [],
+    ),
+    ("Easy Diffusion PNG", png_file(EASY), "Easy Diffusion", {}, INK),
+    ("Easy Diffusion PNG, titles", png_file(EASY_TITLES), "Easy Diffusion", {}, INK),
+    ("Easy Diffusion JPEG", exif_file("JPEG", as_utf16(json.dumps(EASY))), "Easy Diffusion", {}, INK),
+    (
+        "Easy Diffusion, two",
+        png_file(EASY_LISTS),
+        "Easy Diffusion",
+        {},
+        [*INK, {"adapter": "comic", "weight": 0.5}],
+    ),
+    ("Draw Things PNG", png_file({"XML:com.adobe.xmp": xmp(json.dumps(DRAW_THINGS))}), "Draw Things", {}, INK),
+    (
+        "Draw Things JPEG",
+        exif_file("JPEG", xmp=xmp(json.dumps(DRAW_THINGS), as_attribute=True).encode()),
+        "Draw Things",
+        {},
+        INK,
+    ),
+    ("ComfyUI PNG", png_file({"prompt": COMFY, "workflow": "{}"}), "ComfyUI", KARRAS, INK),
+    (
+        "ComfyUI WebP",
+        exif_file("WEBP", tags={0x010F: "workflow:{}", 0x0110: f"prompt:{COMFY}"}),
+        "ComfyUI",
+        KARRAS,
+        INK,
+    ),
+    (
+        "ComfyUI JPEG",
+        exif_file("JPEG", as_utf16(json.dumps({"prompt": comfy_graph(), "workflow": {}}))),
+        "ComfyUI",
+        KARRAS,
+        INK,
+    ),
+    (
+        "Civitai's generator",
+        png_file(
+            {
+                "parameters": A1111.replace(" <lora:ink:0.8>", "")
+                + ', Civitai resources: [{"type":"checkpoint","modelVersionId":1,"modelName":"foo"},'
+                '{"type":"lora","weight":0.8,"modelVersionId":2,"modelName":"ink"}], Civitai metadata: {}'
+            }
+        ),
+        "Civitai",
+        {},
+        INK,
+    ),
+]
+
+
+def read(data: bytes) -> Found:
+    found = read_metadata(data, "a.png")
+    Draw.model_validate({"prompt": ""} | found.settings)  # every setting that is read can be ordered
+    return found
+
+
+@pytest.mark.parametrize(("data", "program", "more", "items"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+def test_right_fields(data: bytes, program: str, more: dict[str, Any], items: list[dict[str, Any]]) -> None:
+    found = read(data)
+    assert (found.program, found.missing) == (program, [])
+    settings = dict(found.settings)
+    model = settings.pop("model", "foo")
+    assert model == ("NovelAI Diffusion V3" if program == "NovelAI" and model != "foo" else "foo")
+    assert settings.pop("blend", {}).get("items", []) == items
+    assert settings == WANTED | more
+
+
+def test_every_program_of_the_table_is_tried() -> None:
+    read_ones = {case[2].partition(" (")[0] for case in CASES}
+    assert {program.name.removesuffix(" 2") for program in PROGRAMS} - {"lorablend"} <= read_ones
+    assert len(read_ones) >= 8
+
+
+# one value at a time
+
+
+@pytest.mark.parametrize(
+    ("chunks", "lost", "line"),
+    [
+        ({"parameters": A1111.replace("Steps: 20", "Steps: 5000")}, "steps", 'steps "5000" is not 1 to 1000'),
+        ({"parameters": A1111.replace("512x768", "500x768")}, "width", 'width "500" is not a multiple of 8'),
+        ({"parameters": A1111.replace("Seed: 12", "Seed: -1")}, "seed", 'seed "-1" is not 0 to'),
+        ({"parameters": json.dumps(SWARM).replace('"6.0"', '"six"')}, "guidance_scale", 'cfgscale "six" cannot be'),
+        ({"prompt": json.dumps(comfy_graph()).replace('"seed": 12', f'"seed": {2**64 - 1}')}, "seed", 'seed "18446744'),
+        (EASY | {"seed": "12.5"}, "seed", 'seed "12.5" is not'),
+        ({"invokeai_metadata": json.dumps(INVOKE | {"steps": [1]})}, "steps", 'steps "[1]" cannot be read'),
+        ({"invokeai_metadata": json.dumps(INVOKE | {"seed": True})}, "seed", 'seed "True" cannot be read'),
+        ({"Comment": json.dumps(NOVELAI | {"scale": "nan"}), **NOVELAI_CHUNKS}, "guidance_scale", 'scale "nan" cannot'),
+        ({"parameters": json.dumps(FOOOCUS | {"resolution": "wide"})}, "width", 'resolution "wide" cannot be read'),
+    ],
+)
+def test_a_value_that_does_not_fit_is_left_out_alone(chunks: dict[str, str], lost: str, line: str) -> None:
+    found = read(png_file(chunks))
+    assert lost not in found.settings
+    (said,) = found.missing
+    assert said.startswith(line)
+    assert said.endswith("; it is left out")
+    assert found.settings["prompt"] == "a red boat"
+    expected = {"prompt", "negative_prompt", "steps", "seed", "guidance_scale", "width", "height"} - {lost}
+    assert expected - ({"height"} if lost == "width" else set()) <= found.settings.keys()
+
+
+def test_a_prompt_that_is_too_long_is_left_out() -> None:
+    found = read(png_file({"parameters": A1111.replace("a red boat", "a " * 15_000)}))
+    assert "prompt" not in found.settings
+    assert found.settings["steps"] == 20
+    assert found.missing[0].startswith('prompt "a a a ')
+
+
+# what other programs do and we do not
+
+
+@pytest.mark.parametrize(
+    ("chunks", "lines"),
+    [
+        (
+            {"parameters": json.dumps({"sui_image_params": SWARM["sui_image_params"] | {"refinermodel": "ref"}})},
+            ["refinermodel (ref) is not done here"],
+        ),
+        (
+            {"parameters": json.dumps({"sui_image_params": SWARM["sui_image_params"] | {"initimagecreativity": 0.5}})},
+            ["the picture that it started from is not in the file"],
+        ),
+        (
+            {"parameters": json.dumps(FOOOCUS | {"full_prompt": ["a red boat", "cinematic"], "sharpness": 2})},
+            [
+                'the words that styles added are left out: "a red boat, cinematic"',
+                "sharpness (2) is not done here",
+            ],
+        ),
+        (
+            {"invokeai_metadata": json.dumps(INVOKE | {"generation_mode": "sdxl_img2img", "vae": {"name": "v"}})},
+            ["the picture that it started from is not in the file", "vae ({'name': 'v'}) is not done here"],
+        ),
+        (
+            {**NOVELAI_CHUNKS, "Comment": json.dumps(NOVELAI | {"prompt": "{a} boat", "sm": True})},
+            ["NovelAI's brackets for emphasis are not its weights here", "sm is not done here"],
+        ),
+        (
+            {"invokeai_metadata": json.dumps(INVOKE | {"positive_style_prompt": "oil", "cfg_rescale_multiplier": 0})},
+            ['the positive style prompt is left out: "oil"'],
+        ),
+        (
+            {"parameters": json.dumps(DRAW_THINGS | {"v2": {"hiresFix": True, "clipSkip": 1, "steps": 20}})},
+            ["hiresFix is not done here"],
+        ),
+        ({"parameters": json.dumps(FOOOCUS | {"vae": "Default (model)", "refiner_switch": 0.5})}, []),
+        (EASY | {"tiling": "xy", "use_upscale": "None"}, ["tiling (xy) is not done here"]),
+        (
+            {"parameters": json.dumps(RUINED | {"sampler_name": "heun"})},
+            ["the sampler heun is not here; the model's own is used"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_done_is_said(chunks: dict[str, str], lines: list[str]) -> None:
+    assert read(png_file(chunks)).missing == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "used", "line"),
+    [
+        ({"loraweights": ["x"]}, [], "the adapter ink is named without a weight; it is left out"),
+        ({"loras": ["ink", "b"], "loraweights": "0.8,0.4", "lorasectionconfinement": "0,1"}, ["ink"],
+         "the adapter b is for section 1 only; it is left out"),
+        ({"loras": "ink,b", "loraweights": "0.8,0.4"}, ["ink", "b"], None),
+        ({"loras": ["ink"], "loraweights": []}, ["ink"], None),
+    ],
+)  # fmt: skip
+def test_swarm_lists(changes: dict[str, Any], used: list[str], line: str | None) -> None:
+    found = read(png_file({"parameters": json.dumps({"sui_image_params": SWARM["sui_image_params"] | changes})}))
+    assert [item["adapter"] for item in found.settings.get("blend", {}).get("items", [])] == used
+    assert found.missing == ([] if line is None else [line])
+
+
+def test_a_saver_of_comfyui_that_forgets_the_adapters() -> None:
+    """Their names and weights come from the graph beside its text."""
+    text = A1111.replace(" <lora:ink:0.8>", "") + ", Version: ComfyUI"
+    assert read(png_file({"parameters": text, "prompt": COMFY})).settings["blend"]["items"] == INK
+    assert read(png_file({"parameters": A1111, "prompt": COMFY})).settings["blend"]["items"] == INK
+
+
+# what cannot be read
+
+
+MIDJOURNEY = "a boat --v 6 Job ID: 01234567-89ab-cdef-0123-456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (png_file({}), "a.png says nothing about how it was made; give a picture as the program saved it"),
+        (png_file({"Description": MIDJOURNEY}), "a.png is a picture of Midjourney, which is not read"),
+        (
+            png_file({"parameters": '{"colour": 1, "mood": 2}'}),
+            "a.png has settings in a form that is not known (parameters in JSON: 2 keys: colour, mood)",
+        ),
+        (png_file({"Author": "me"}), "a.png has no settings of a program that is known (1 text: Author)"),
+        (
+            png_file({"prompt": "no JSON", "workflow": "{}"}),
+            "a.png: the picture's ComfyUI graph cannot be read; give another picture",
+        ),
+        (
+            png_file({"workflow": '{"nodes": [], "links": []}'}),
+            "a.png: a picture of ComfyUI with the layout of its workflow only, which is not read; "
+            "give one with the graph, too",
+        ),
+        (
+            png_file({"prompt": json.dumps(comfy_graph(n6=None))}),
+            "a.png: the picture's ComfyUI graph has no sampler with a prompt; give another picture",
+        ),
+        (
+            exif_file("JPEG", b"UNICODE\0\xff\x81\x82\x83abc"),
+            "a.png has a text (UserComment) in no encoding that is known (ASCII, UTF-8, UTF-16, JIS); "
+            "save the picture again with its own program",
+        ),
+        (b"<html>", "a.png is not a picture that can be read; give a PNG, JPEG or WebP file"),
+        (png_file({"parameters": A1111})[:30], "a.png is damaged and cannot be read; give the whole file"),
+    ],
+)  # fmt: skip
+def test_refused_in_one_line(data: bytes, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_metadata(data, "a.png")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [png_file({"parameters": A1111}), png_file({"parameters": A1111}, late=True), exif_file("JPEG", A1111.encode())],
+    ids=["PNG", "late text", "JPEG"],
+)
+def test_a_truncated_picture_is_damaged(data: bytes, tmp_path: Path) -> None:
+    """Wherever it is cut, that is said: beside what can be read, or instead of it."""
+    for length in range(60, len(data), 7):
+        try:
+            found = read_metadata(data[:length], "a.png")
+        except RequestError as error:
+            assert "a.png is damaged" in str(error)  # noqa: PT017 - at some lengths it is read
+        else:
+            assert found.settings["steps"] == 20
+            assert "the picture is damaged" in found.missing[-1]
+    (tmp_path / "a.png").write_bytes(data)
+    assert read_metadata(tmp_path / "a.png", "a.png").missing == []

@@ -1,0 +1,95 @@
+"""One text in every encoding, byte order, marking and container: the same settings, or refused, never other letters."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorablend.app.pictures.metadata.programs import read_metadata
+from lorablend.app.pictures.metadata.texts import decode_comment
+from tests.app.pictures.metadata.written import A1111, exif_file, png_file, xmp
+
+TEXT = A1111.replace("a red boat", "a réd böat, 赤い船 ⛵")
+LATIN = A1111.replace("a red boat", "a réd böat")
+ASCII, UNICODE, JIS, NONE = b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", b"\0" * 8
+
+COMMENTS = {
+    "UTF-8": TEXT.encode(),
+    "UTF-8 with its mark": b"\xef\xbb\xbf" + TEXT.encode(),
+    "UTF-8 called ASCII": ASCII + TEXT.encode(),
+    "UTF-8 called Unicode": UNICODE + TEXT.encode(),
+    "UTF-8 of no marking": NONE + TEXT.encode(),
+    "UTF-8 called JIS": JIS + TEXT.encode(),
+    "UTF-8 with a zero at the end": ASCII + TEXT.encode() + b"\0",
+    "UTF-16 BE": UNICODE + TEXT.encode("utf-16-be"),
+    "UTF-16 LE": UNICODE + TEXT.encode("utf-16-le"),
+    "UTF-16 BE with its mark": UNICODE + b"\xfe\xff" + TEXT.encode("utf-16-be"),
+    "UTF-16 LE with its mark": UNICODE + b"\xff\xfe" + TEXT.encode("utf-16-le"),
+    "UTF-16 LE with a zero at the end": UNICODE + TEXT.encode("utf-16-le") + b"\0\0",
+    "UTF-16 LE of no marking": TEXT.encode("utf-16-le"),
+    "UTF-16 BE called ASCII": ASCII + TEXT.encode("utf-16-be"),
+}
+
+
+@pytest.mark.parametrize("comment", COMMENTS.values(), ids=COMMENTS)
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize("first", [False, True], ids=["EXIF directory", "first directory"])
+def test_comments(comment: bytes, kind: str, first: bool) -> None:
+    found = read_metadata(exif_file(kind, comment, first=first), "a")
+    assert (found.settings["prompt"], found.settings["seed"], found.missing) == ("a réd böat, 赤い船 ⛵", 12, [])
+
+
+def test_older_encodings() -> None:
+    japanese = A1111.replace("a red boat", "赤い船")
+    assert decode_comment(JIS + japanese.encode("iso2022_jp")) == japanese
+    assert decode_comment(ASCII + LATIN.encode("latin-1")) == LATIN
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        TEXT.replace("⛵", "").replace("é", "e").replace("ö", "o").encode("shift_jis"),
+        "红船红船".encode("gbk"),
+        b"\x01\x02",
+    ],
+    ids=["Shift JIS", "GBK", "binary"],
+)
+@pytest.mark.parametrize("marking", [ASCII, UNICODE, NONE, b""])
+def test_what_makes_no_sense_is_refused(body: bytes, marking: bytes) -> None:
+    assert decode_comment(marking + body) is None
+
+
+CONTAINERS = {
+    "PNG": png_file({"parameters": LATIN}),
+    "PNG behind the pixels": png_file({"parameters": LATIN}, late=True),
+    "PNG with UTF-8 where Latin-1 belongs": png_file({}, raw={"parameters": LATIN.encode()}),
+    "PNG iTXt": png_file({"parameters": LATIN.replace("böat", "böat ⛵")}),
+    "PNG XMP": png_file({"XML:com.adobe.xmp": xmp(LATIN)}),
+    "JPEG XMP": exif_file("JPEG", xmp=xmp(LATIN).encode()),
+    "WebP XMP": exif_file("WEBP", xmp=xmp(LATIN).encode()),
+    "JPEG comment": exif_file("JPEG", quality=90),
+    "EXIF description": exif_file("JPEG", tags={0x010E: LATIN.replace("é", "e").replace("ö", "o")}),
+    "Windows' comment": exif_file("JPEG", tags={0x9C9C: LATIN.encode("utf-16-le") + b"\0\0"}),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers(name: str) -> None:
+    data = CONTAINERS[name]
+    if name == "JPEG comment":  # Pillow writes none beside EXIF: a segment of its own behind the beginning
+        text = LATIN.encode()
+        data = data[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + data[2:]
+    found = read_metadata(data, "a")
+    assert found.settings["prompt"].replace("red boat", "réd böat").removesuffix(" ⛵") == "a réd böat"
+    assert (found.settings["negative_prompt"], found.settings["seed"]) == ("blurry", 12)
+
+
+def test_an_unreadable_comment_beside_a_text_is_named() -> None:
+    found = read_metadata(exif_file("JPEG", b"\x81\x82\x83", tags={0x010E: A1111}), "a")
+    assert found.settings["seed"] == 12
+    assert found.missing == ["the text UserComment is in no encoding that is known; it is left out"]
+
+
+def test_entities_in_xmp_are_not_expanded() -> None:
+    packet = xmp(A1111).replace("<x:xmpmeta", '<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta')
+    with pytest.raises(Exception, match="says nothing"):
+        read_metadata(png_file({"XML:com.adobe.xmp": packet}), "a")
