@@ -395,6 +395,7 @@ def test_a_client_that_breaks_off(server: Running, path: str, caplog: pytest.Log
 def test_a_connection_that_sends_nothing_is_closed(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_HEADER_TIME", 0.2)
     monkeypatch.setattr(connections, "_BODY_TIME", 0.2)
+    monkeypatch.setattr(connections, "_BODY_BYTES", 100)
     address = urlsplit(server.url)
     head = f"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 20000\r\n"
     for sent in ("", "GET / HTTP/1.1\r\nHost: a", f"{head}\r\n", f"{head}\r\n{{"):

@@ -52,7 +52,8 @@ def read_dream(text: str) -> Found | None:
     match = _DREAM.fullmatch(text.strip())
     if not match:
         return None
-    values = {_OPTIONS.get(name, name): value or True for name, value in _OPTION.findall(match[2])}
+    options: list[tuple[str, str]] = _OPTION.findall(match[2])
+    values = {_OPTIONS.get(name, name): value or True for name, value in options}
     return _read(values, match[1], text)
 
 

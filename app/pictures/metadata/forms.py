@@ -84,7 +84,8 @@ def read_form(form: Form, data: Data, text: str) -> Found:
     found.take_model(model_name(values.pop("model", None)))
     if (size := values.pop("size", None)) is not None:
         sides = re.findall(r"\d+", str(size))
-        found.take_size(*(sides if len(sides) == 2 else (size, size)), keys["size"])
+        width, height = sides if len(sides) == 2 else (size, size)
+        found.take_size(width, height, keys["size"])
     elif values.get("width") is not None or values.get("height") is not None:
         found.take_size(values.get("width"), values.get("height"))
     for name, value in values.items():

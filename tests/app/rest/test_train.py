@@ -31,7 +31,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("server")
     (root / "library").mkdir()
-    with running(root / "data", model_dir(), root / "library", body_limit=20_000) as server:
+    with running(root / "data", model_dir(), root / "library") as server:
         assert send(server, "knit", *sorted(drawn.iterdir())).status_code == 201
         yield server
 
@@ -47,8 +47,8 @@ def png(number: int, size: tuple[int, int] = (64, 64)) -> bytes:
 
 
 def test_a_set_is_sent_and_looked_through(server: Running) -> None:
-    large = png(1, (256, 256))
-    assert len(large) > 20_000  # pictures may be larger than other bodies
+    large = png(1, (800, 800))
+    assert len(large) > 1 << 20  # pictures may be larger than other bodies
     answer = send(server, "a b", ("1.png", large), ("2.png", png(2)), ("2.txt", b"a fox"))
     assert answer.status_code == 201, answer.text
     assert answer.json()["added"] == ["1.png", "2.png"]

@@ -271,7 +271,7 @@ def test_links_are_not_followed(sets: Sets, tmp_path: Path) -> None:
     folder = sets.folder("foxes").parent
     (folder / "linked").symlink_to(tmp_path / "secrets")
     assert sets.names() == ["foxes"]
-    with pytest.raises(RequestError, match="there is no data set linked"):
+    with pytest.raises(RequestError, match="there is no data set 'linked'"):
         sets.path("linked", "e.png")
     with pytest.raises(RequestError, match="linked is a link"):
         sets.add("linked", sent(a_png=picture()))
