@@ -47,8 +47,8 @@ def _listed(value: Any) -> list[Any]:
     """A list, as itself, in JSON or Python, or as words with commas between them."""
     if isinstance(value, list | tuple):
         return list(value)
-    if not isinstance(value, str) or is_nothing(value):
-        return [] if value is None or isinstance(value, str) else [value]
+    if not isinstance(value, str):
+        return [] if value is None else [value]
     if value.lstrip().startswith("["):
         try:
             read = ast.literal_eval(value.strip()[:100_000])

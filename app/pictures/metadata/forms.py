@@ -78,7 +78,7 @@ def read_form(form: Form, data: Data, text: str) -> Found:
     if isinstance(prompt, str):
         prompt, tags, modes = from_tags(found, prompt)
     found.take("prompt", prompt)
-    if not is_nothing(negative := values.pop("negative_prompt", None)):
+    if (negative := values.pop("negative_prompt", None)) not in (None, "", "None"):
         found.take("negative_prompt", joined(negative), keys["negative_prompt"])
     found.take_sampler(values.pop("sampler", None), values.pop("schedule", None))
     found.take_model(model_name(values.pop("model", None)))
