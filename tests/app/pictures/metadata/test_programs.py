@@ -403,6 +403,17 @@ def test_swarm_lists(changes: dict[str, Any], used: list[str], line: str | None)
     assert found.missing == ([] if line is None else [line])
 
 
+def test_a_record_that_cannot_be_read() -> None:
+    """A newer lorablend's: the text beside it is read, and that is said."""
+    chunks = {"lorablend": '{"request": {"more": 1}}', "parameters": f"{A1111}, Version: lorablend 9.0"}
+    found = read(png_file(chunks))
+    assert (found.program, found.settings["blend"]["items"]) == ("lorablend", INK)
+    (line,) = found.missing
+    assert line.startswith("the record in the picture is not readable as the record of a picture (request has unknown")
+    with pytest.raises(RequestError, match=r"^a\.png: not readable as the record of a picture"):
+        read(png_file({"lorablend": chunks["lorablend"]}))
+
+
 def test_a_saver_of_comfyui_that_forgets_the_adapters() -> None:
     """Their names and weights come from the graph beside its text."""
     text = A1111.replace(" <lora:ink:0.8>", "") + ", Version: ComfyUI"
