@@ -409,8 +409,8 @@ def test_a_record_that_cannot_be_read() -> None:
     found = read(png_file(chunks))
     assert (found.program, found.settings["blend"]["items"]) == ("lorablend", INK)
     (line,) = found.missing
-    assert line.startswith("the record in the picture is not readable as the record of a picture (request has unknown")
-    with pytest.raises(RequestError, match=r"^a\.png: not readable as the record of a picture"):
+    assert line.startswith("the record in the picture is not read: request has unknown fields more")
+    with pytest.raises(RequestError, match=r"^a\.png: request has unknown fields more"):
         read(png_file({"lorablend": chunks["lorablend"]}))
 
 
