@@ -26,6 +26,7 @@ from lorablend.app.pictures.metadata.form_lists import (
     novelai_notes,
     ruined_adapters,
     swarm_adapters,
+    swarm_notes,
 )
 from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, is_nothing, number
 from lorablend.app.pictures.metadata.mentions import from_tags, unite
@@ -127,6 +128,7 @@ FORMS = {
         adapters=swarm_adapters,
         tags_first=False,  # SwarmUI's tags have the text encoder's weight last, A1111's first
         started=lambda data: "initimage" in data or "initimagecreativity" in data,
+        notes=swarm_notes,
     ),
     "Fooocus": Form(
         program="Fooocus",

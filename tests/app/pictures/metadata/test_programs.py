@@ -349,6 +349,10 @@ def test_a_prompt_that_is_too_long_is_left_out() -> None:
             ["refinermodel (ref) is not done here"],
         ),
         (
+            {"parameters": json.dumps(SWARM).replace("a red boat", "a red boat <segment:face> a smile")},
+            ['a part of the prompt is left out: "<segment:face> a smile"'],
+        ),
+        (
             {"parameters": json.dumps({"sui_image_params": SWARM["sui_image_params"] | {"initimagecreativity": 0.5}})},
             ["the picture that it started from is not in the file"],
         ),
@@ -384,7 +388,9 @@ def test_a_prompt_that_is_too_long_is_left_out() -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_done_is_said(chunks: dict[str, str], lines: list[str]) -> None:
-    assert read(png_file(chunks)).missing == lines
+    found = read(png_file(chunks))
+    assert found.missing == lines
+    assert found.settings["prompt"] in ("a red boat", "{a} boat")
 
 
 @pytest.mark.parametrize(
