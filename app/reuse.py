@@ -28,7 +28,10 @@ def reuse(service: Service, shelf: Shelf, file: str) -> ReusedDrawing:
     Raises RequestError if the picture has no settings in it.
     """
     path = service.gallery.path(file)
-    record = read_png(path).record
+    try:
+        record = read_png(path).record
+    except RequestError:  # of a newer lorablend: the text beside it is read
+        record = None
     if record is None:
         return read_picture(service, shelf, path, path.name)
     return _from_record(service, shelf, record, path.suffix, _request(service, file))

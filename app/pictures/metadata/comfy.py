@@ -13,7 +13,7 @@ from typing import Any
 
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.wording import shown
-from lorablend.app.pictures.metadata.comfy_loaders import adapters_in, is_loader, without_clip
+from lorablend.app.pictures.metadata.comfy_loaders import adapters_in, is_loader, unread_files, without_clip
 from lorablend.app.pictures.metadata.comfy_texts import find_text
 from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, stem
 from lorablend.app.pictures.metadata.graph import Graph, Node
@@ -177,6 +177,8 @@ def _read_adapters(graph: Graph, last: Node, inputs: Mapping[str, Any], found: F
             if stack.id not in used:
                 used.add(stack.id)
                 mentions += adapters_in(graph, stack, found)
+                for file in unread_files(graph, stack):
+                    found.lacks(f"the adapter {shown(stem(file))} in the node {shown(stack.kind)} is not read")
         has_clip = "clip" in node.inputs or any(_HELPERS.search(key) for key in node.inputs)
         if "model" in node.inputs and (not has_clip or (clips and node.id not in clips)):
             mentions = [without_clip(mention) for mention in mentions]
@@ -184,7 +186,7 @@ def _read_adapters(graph: Graph, last: Node, inputs: Mapping[str, Any], found: F
         file = next((node.inputs[key] for key in _MODEL_FILES if isinstance(node.inputs.get(key), str)), None)
         if file:
             found.settings["model"] = stem(file)
-        elif not mentions and not is_loader(node) and "model" in node.inputs and "Reroute" not in node.kind:
+        elif not mentions and not is_loader(node) and _changes_the_model(node):
             found.lacks(f"the node {shown(node.kind)} between model and sampler has no counterpart here")
     for mention in on_way:
         if mention.weight is None:
@@ -203,6 +205,12 @@ def _read_adapters(graph: Graph, last: Node, inputs: Mapping[str, Any], found: F
             name = shown(mention.name)
             found.lacks(f"the adapter {name} is in the graph, but not on the model's way; it is left out")
     found.take_adapters([mention for mention in on_way if mention.weight is not None])
+
+
+def _changes_the_model(node: Node) -> bool:
+    """Whether a node on the model's way does more than pass it on."""
+    links = [key for key, value in node.inputs.items() if isinstance(value, list) and "model" in key.lower()]
+    return bool(links) and not re.search("Reroute|Pipe|Switch|Any", node.kind, re.IGNORECASE)
 
 
 def _model_link(inputs: Mapping[str, Any]) -> Any:

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lorablend.app.pictures.metadata.found import Found, Mention, is_nothing, number
+from lorablend.app.pictures.metadata.found import Found, Mention, number
 from lorablend.app.pictures.metadata.graph import Graph, Node
 from lorablend.app.pictures.metadata.mentions import from_tags, mention_of, unite
 
-__all__ = ["adapters_in", "is_loader", "without_clip"]
+__all__ = ["adapters_in", "is_loader", "unread_files", "without_clip"]
 
 _FILE = re.compile(r".+\.(safetensors|ckpt|pt|pth|bin|sft)\s*", re.IGNORECASE)
 _NO_NAME = re.compile(
@@ -43,7 +43,8 @@ def adapters_in(graph: Graph, node: Node, found: Found) -> list[Mention]:
     if any(_SWITCH.fullmatch(key.lower()) and not _slot(key) and _is_off(value) for key, value in values.items()):
         return []
     objects = list(_objects(values))
-    named = objects or list(_slots(values))
+    named = [mention for mention, is_on in objects if is_on] or list(_slots(values))
+    off = {mention.name for mention, is_on in objects if not is_on}
     tags: list[Mention] = []
     if is_loader(node):
         texts = [value for key, value in values.items() if isinstance(value, str) and key != "wildcard_text"]
@@ -52,11 +53,19 @@ def adapters_in(graph: Graph, node: Node, found: Found) -> list[Mention]:
         for text in texts:
             if "<lora" in text.lower():
                 tags += from_tags(found, text)[1]
-    return unite(named, tags)
+    return unite(named, [tag for tag in tags if tag.name not in off])
 
 
-def _objects(values: Mapping[str, Any]) -> Iterator[Mention]:
-    """Adapters as objects: inputs of their own, or in a list."""
+def unread_files(graph: Graph, node: Node) -> list[str]:
+    """The files that a node for adapters names in inputs that are called otherwise than those that are read."""
+    values = {key: graph.constant(value, key) for key, value in node.inputs.items()}
+    if "lora" not in node.kind.lower() or list(_objects(values)) or any(map(_is_name, values)):
+        return []
+    return [value for value in values.values() if isinstance(value, str) and _FILE.fullmatch(value)]
+
+
+def _objects(values: Mapping[str, Any]) -> Iterator[tuple[Mention, bool]]:
+    """Adapters as objects, inputs of their own or in a list; and whether each is on."""
     for value in values.values():
         rows = value.get("__value__", [value]) if isinstance(value, dict) else value
         for row in rows if isinstance(rows, list) else ():
@@ -66,8 +75,8 @@ def _objects(values: Mapping[str, Any]) -> Iterator[Mention]:
             weight = next((row[key] for key in ("strength", "strength_model", "weight") if key in row), None)
             clip = next((row[key] for key in ("strengthTwo", "clipStrength", "strength_clip") if key in row), None)
             is_on = not any(_is_off(row[key]) for key in ("on", "active", "enabled") if key in row)
-            if name and is_on and weight is not None and (mention := mention_of(name, weight, clip)):
-                yield mention
+            if name and weight is not None and (mention := mention_of(name, weight, clip)):
+                yield mention, is_on
 
 
 def _slots(values: Mapping[str, Any]) -> Iterator[Mention]:
@@ -75,10 +84,10 @@ def _slots(values: Mapping[str, Any]) -> Iterator[Mention]:
     mode = str(values.get("input_mode", values.get("mode", ""))).lower()
     counts = [count for key in _COUNTS if (count := number(values.get(key))) is not None]
     for key, name in values.items():
-        lowered, slot = key.lower(), _slot(key)
-        if not isinstance(name, str) or is_nothing(name) or "lora" not in lowered or _NO_NAME.search(lowered):
+        slot = _slot(key)
+        if not isinstance(name, str) or not _is_name(key):
             continue
-        if not (_FILE.fullmatch(name) or "name" in lowered) or (counts and slot and int(slot) > counts[0]):
+        if not (_FILE.fullmatch(name) or "name" in key.lower()) or (counts and slot and int(slot) > counts[0]):
             continue
         of_slot = {other.lower(): value for other, value in values.items() if _slot(other) == slot and other != key}
         if slot and any(_SWITCH.fullmatch(other) and _is_off(value) for other, value in of_slot.items()):
@@ -91,6 +100,10 @@ def _slots(values: Mapping[str, Any]) -> Iterator[Mention]:
             model, clip = both, clip if "strength_model" in weights or not model else []
         if mention := mention_of(name, model[0] if model else None, clip[0] if clip else None):
             yield mention
+
+
+def _is_name(key: str) -> bool:
+    return "lora" in key.lower() and not _NO_NAME.search(key.lower())
 
 
 def without_clip(mention: Mention) -> Mention:

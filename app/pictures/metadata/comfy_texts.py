@@ -73,6 +73,8 @@ def _name_others(graph: Graph, node: Node, key: str, text: str, side: str, found
         if second in node.inputs:
             other, _ = _search(graph, graph.at(node.inputs[second]), side, Found(""), set(seen))
             found.lacks(f'a second prompt ({shown(node.kind)}) is left out: "{shown(other or "computed")}"')
+    if "trigger_words" in node.inputs:
+        found.lacks(f"trigger words are joined to the {side} text in the graph; only the text is read")
     if key == "string_a" and "string_b" in node.inputs:
         found.lacks(f"{side} texts are joined in the graph ({shown(node.kind)}); only the first is read")
     if (key in _ON or key == side) and not _PLAIN.search(node.kind) and not set(_SECOND) & node.inputs.keys():

@@ -26,9 +26,11 @@ __all__ = [
     "novelai_notes",
     "ruined_adapters",
     "swarm_adapters",
+    "swarm_notes",
 ]
 
 Data: TypeAlias = Mapping[str, Any]
+_SWARM_PART = re.compile(r"<(segment|region|object|refiner|base|video|videoswap|edit|clear|extend)\b[^<>]*>")
 _NAMELESS = "without a name"
 
 
@@ -47,8 +49,8 @@ def _listed(value: Any) -> list[Any]:
     """A list, as itself, in JSON or Python, or as words with commas between them."""
     if isinstance(value, list | tuple):
         return list(value)
-    if not isinstance(value, str) or is_nothing(value):
-        return [] if value is None or isinstance(value, str) else [value]
+    if not isinstance(value, str):
+        return [] if value is None else [value]
     if value.lstrip().startswith("["):
         try:
             read = ast.literal_eval(value.strip()[:100_000])
@@ -185,6 +187,16 @@ def novelai_notes(found: Found, data: Data) -> None:
             words = other.get("char_caption") if isinstance(other, Mapping) else other
             if not is_nothing(words):
                 found.lacks(f'the prompt of a character is left out: "{shown(str(words))}"')
+
+
+def swarm_notes(found: Found, _data: Data) -> None:
+    """Parts of its prompt are for a region, a segment or another model; the others come before them."""
+    for key in ("prompt", "negative_prompt"):
+        text = found.settings.get(key, "")
+        part = _SWARM_PART.search(text)
+        if part:
+            found.settings[key] = text[: part.start()].strip()
+            found.lacks(f'a part of the {key.replace("_", " ")} is left out: "{shown(text[part.start() :])}"')
 
 
 def _entries(value: Any) -> list[Any]:

@@ -26,6 +26,7 @@ from lorablend.app.pictures.metadata.form_lists import (
     novelai_notes,
     ruined_adapters,
     swarm_adapters,
+    swarm_notes,
 )
 from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, is_nothing, number
 from lorablend.app.pictures.metadata.mentions import from_tags, unite
@@ -78,7 +79,7 @@ def read_form(form: Form, data: Data, text: str) -> Found:
     if isinstance(prompt, str):
         prompt, tags, modes = from_tags(found, prompt)
     found.take("prompt", prompt)
-    if not is_nothing(negative := values.pop("negative_prompt", None)):
+    if (negative := values.pop("negative_prompt", None)) not in (None, "", "None"):
         found.take("negative_prompt", joined(negative), keys["negative_prompt"])
     found.take_sampler(values.pop("sampler", None), values.pop("schedule", None))
     found.take_model(model_name(values.pop("model", None)))
@@ -127,6 +128,7 @@ FORMS = {
         adapters=swarm_adapters,
         tags_first=False,  # SwarmUI's tags have the text encoder's weight last, A1111's first
         started=lambda data: "initimage" in data or "initimagecreativity" in data,
+        notes=swarm_notes,
     ),
     "Fooocus": Form(
         program="Fooocus",

@@ -9,18 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 from lorablend.adapters.blends.prompt import split_prompt
-from lorablend.app.pictures.metadata.found import Found, Mention, is_nothing, number, stem
+from lorablend.app.pictures.metadata.found import Found, Mention, number, stem
 
 __all__ = ["from_pairs", "from_resources", "from_tags", "mention_of", "read_json", "unite"]
 
 ADAPTERS = ("lora", "lycoris", "locon", "loha", "lokr", "dora", "lyco")
+_NO_ADAPTER = ("", "none", "null")
 _HASH = re.compile(r"(0x)?[0-9a-fA-F]{8,64}")
 _ODD = re.compile(r"[^\w.-]")
 
 
 def mention_of(name: Any, weight: Any = None, text_encoder: Any = None, digest: Any = "") -> Mention | None:
     """A mention by values as programs write them; None if the name says that there is none."""
-    if not isinstance(name, str) or is_nothing(name):
+    if not isinstance(name, str) or name.strip().casefold() in _NO_ADAPTER:
         return None
     fields = {}
     te, unet = number(text_encoder), number(weight)
@@ -54,8 +55,6 @@ def from_pairs(text: str) -> Iterator[Mention]:
     """Read a list such as "ink: 0123456789ab, neon: 0.5" or "ink: 0123456789ab: 0.8": hashes, weights, or both."""
     for part in text.split(","):
         name, *values = (value.strip() for value in part.split(":"))
-        if not name or is_nothing(name):
-            continue
         digests = [value for value in values if _HASH.fullmatch(value) and not _looks_like_weight(value)]
         weights = [read for value in values if value not in digests and (read := number(value)) is not None]
         mention = mention_of(name, weights[0] if weights else None, weights[1] if len(weights) > 1 else None)

@@ -114,7 +114,7 @@ def _own(material: _Material) -> Found | None:
             raise
         found = _a1111(material)  # which older programs read too
         if found is not None:
-            found.lacks(f"the record in the picture is {error}")
+            found.lacks(f"the record in the picture is not read: {error}")
         return found
 
 

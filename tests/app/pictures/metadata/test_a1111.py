@@ -190,7 +190,7 @@ def test_models_elsewhere(more: str, model: str | None, missing: list[str]) -> N
     assert (found.settings.get("model"), found.missing) == (model, missing)
 
 
-NAMES = ["ink", "neon glow", "a-b", "a_b.v2", "Über", "墨", "x(1)"]
+NAMES = ["ink", "off", "default", "neon glow", "a-b", "a_b.v2", "Über", "墨", "x(1)"]
 PLACES = ["tag", "te tag", "weights", "numbered", "addnet", "fooocus", "resource", "hashes", "hash list"]
 WITHOUT_WEIGHT = {"hashes", "hash list"}
 

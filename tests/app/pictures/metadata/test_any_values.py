@@ -79,24 +79,24 @@ def check(texts: dict[str, str]) -> None:
 
 
 @given(named_texts())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_objects(texts: dict[str, str]) -> None:
     check(texts)
 
 
 @given(graphs())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_graphs(texts: dict[str, str]) -> None:
     check(texts)
 
 
 @given(st.lists(st.sampled_from([*A1111.split(" "), "\n", ",", '"', "{", "[", "<lora:", ">", ":"]), max_size=30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_texts(words: list[str]) -> None:
     check({"parameters": " ".join(words)})
 
 
 @given(st.dictionaries(st.sampled_from([*EASY, *NOVELAI_CHUNKS, "Comment", "Dream", "lorablend"]), st.text(max_size=9)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_chunks(texts: dict[str, str]) -> None:
     check(texts)

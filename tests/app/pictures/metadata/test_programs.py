@@ -349,6 +349,10 @@ def test_a_prompt_that_is_too_long_is_left_out() -> None:
             ["refinermodel (ref) is not done here"],
         ),
         (
+            {"parameters": json.dumps(SWARM).replace("a red boat", "a red boat <segment:face> a smile")},
+            ['a part of the prompt is left out: "<segment:face> a smile"'],
+        ),
+        (
             {"parameters": json.dumps({"sui_image_params": SWARM["sui_image_params"] | {"initimagecreativity": 0.5}})},
             ["the picture that it started from is not in the file"],
         ),
@@ -384,7 +388,9 @@ def test_a_prompt_that_is_too_long_is_left_out() -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_done_is_said(chunks: dict[str, str], lines: list[str]) -> None:
-    assert read(png_file(chunks)).missing == lines
+    found = read(png_file(chunks))
+    assert found.missing == lines
+    assert found.settings["prompt"] in ("a red boat", "{a} boat")
 
 
 @pytest.mark.parametrize(
@@ -401,6 +407,17 @@ def test_swarm_lists(changes: dict[str, Any], used: list[str], line: str | None)
     found = read(png_file({"parameters": json.dumps({"sui_image_params": SWARM["sui_image_params"] | changes})}))
     assert [item["adapter"] for item in found.settings.get("blend", {}).get("items", [])] == used
     assert found.missing == ([] if line is None else [line])
+
+
+def test_a_record_that_cannot_be_read() -> None:
+    """A newer lorablend's: the text beside it is read, and that is said."""
+    chunks = {"lorablend": '{"request": {"more": 1}}', "parameters": f"{A1111}, Version: lorablend 9.0"}
+    found = read(png_file(chunks))
+    assert (found.program, found.settings["blend"]["items"]) == ("lorablend", INK)
+    (line,) = found.missing
+    assert line.startswith("the record in the picture is not read: request has unknown fields more")
+    with pytest.raises(RequestError, match=r"^a\.png: request has unknown fields more"):
+        read(png_file({"lorablend": chunks["lorablend"]}))
 
 
 def test_a_saver_of_comfyui_that_forgets_the_adapters() -> None:
