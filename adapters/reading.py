@@ -10,8 +10,9 @@ import numpy as np
 from lorablend.adapters.algorithms.builders import build_module
 from lorablend.adapters.algorithms.delta import BiasDelta, Delta
 from lorablend.adapters.algorithms.embedding import embedding_name, read_bundled
-from lorablend.adapters.algorithms.lokr import LokrDelta
-from lorablend.adapters.algorithms.scale import ScaleSettings, read_scale_settings
+from lorablend.adapters.algorithms.scale import ScaleSettings
+from lorablend.adapters.algorithms.scale_doubts import ScaleDoubts
+from lorablend.adapters.algorithms.scale_sources import read_sources
 from lorablend.adapters.errors import AdapterError, BaseModelError
 from lorablend.adapters.files.file import Tensor, TensorFile
 from lorablend.adapters.names.keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
@@ -25,7 +26,6 @@ _T = TypeVar("_T")
 _IGNORED = re.compile(r"(^|[._])_aux\.")  # bookkeeping of slider trainers, not part of the change
 _BIG_G = 1280  # width of SDXL's second text encoder
 _BLOCKS = ("OFT", "BOFT")  # their tensors do not have the weight's dimensions
-_NO_ALPHA = 1e9  # ai-toolkit writes ten times this as the alpha of a LoKr that is not factored
 
 
 class Reading:
@@ -140,7 +140,9 @@ class Reading:
                 self._attempt([key.name], lambda tensor=self.file.tensors[key.name]: _check_finite(tensor))
 
     def _understand_modules(self, modules: dict[ModuleName, list[Key]]) -> None:
-        self.settings = settings = read_scale_settings(self.file)
+        sources = read_sources(self.file)
+        self.settings = settings = {component: said[0] for component, said in sources.items()}
+        doubts = ScaleDoubts(self.file, sources)
         fullrank = not any(key.role == "up" for keys in modules.values() for key in keys)
         for (component, path), keys in modules.items():
             names = [key.name for key in keys]
@@ -152,12 +154,14 @@ class Reading:
             delta, bias = built
             if delta:
                 self.deltas[component, path] = delta
+                doubts.add(component, path, {key.role: self.file.tensors[key.name] for key in keys}, delta)
             if bias:
                 self.biases[component, path] = bias
             if any(len(self.file.tensors[key.name].shape) == 4 and key.algorithm not in _BLOCKS for key in keys):
                 self.convolutions.add((component, path))
             for name in names:
                 (self.covered if (delta or bias) and name not in self._duplicates else self.ignored).append(name)
+        self.warnings += doubts.warnings()
 
     def _build(
         self, prefix: str, path: str, keys: Sequence[Key], settings: ScaleSettings, *, fullrank: bool
@@ -190,17 +194,6 @@ class Reading:
     def _warn(self) -> None:
         if duplicates := [name for name in self.ignored if name in self._duplicates]:
             self.warnings.append(f"stored twice, used once: {listed(duplicates)}")
-        deltas = self.deltas.values()
-        if zeros := sum(delta.alpha == 0 and delta.scale == 0 for delta in deltas):
-            self.warnings.append(f"alpha is 0 in {zeros} of {len(deltas)} modules, which therefore change nothing")
-        if dim := self.file.metadata.get("ss_network_dim", ""):
-            numbers = {delta.alpha for delta in deltas if isinstance(delta, LokrDelta) and delta.rank is None}
-            alphas = sorted(f"{alpha:g}" for alpha in numbers if alpha is not None and abs(alpha) < _NO_ALPHA)
-            if alphas and alphas != [dim]:
-                self.warnings.append(
-                    f"LoKr of whole matrices with alpha {', '.join(alphas)} and ss_network_dim {shown(dim)}: applied "
-                    "with scale 1, as LyCORIS does; if it is too strong, its author meant alpha / dim"
-                )
         if self.refused:
             reason = next(reason for reason in self.refused.values() if reason)
             self.warnings.append(f"left out {listed(self.refused)}: {reason}")

@@ -52,8 +52,9 @@ PREFIXES = (
     ("clip_l.", "text_encoder"),  # OMI
     ("clip_g.", "text_encoder_2"),
 )
-_PEFT_PREFIX = "base_model.model."
-_PEFT_SUFFIX = ".base_layer"  # the module that PEFT wraps, whose bias is saved with bias="all"
+_FLAT_PREFIXES = tuple((prefix.replace(".", "_"), component) for prefix, component in PREFIXES)
+_PEFT_PREFIX = "base_model_model_"
+_PEFT_SUFFIX = "_base_layer"  # the module that PEFT wraps, whose bias is saved with bias="all"
 
 # (suffix, role, algorithm). The longest suffix that matches decides; * stands for the adapter's name, which PEFT
 # sometimes leaves in. If a module has roles of several algorithms, the highest row decides its algorithm: DoRA comes
@@ -227,9 +228,13 @@ def _without_adapter_name(suffix: str) -> str:
 
 
 def _find(module: str) -> tuple[str | None, str | None]:
-    """Return the component and the module path for a name with its prefix."""
-    name = _strip_peft(module).removesuffix(_PEFT_SUFFIX)
-    for prefix, component in PREFIXES:
+    """Return the component and the module path for a name with its prefix.
+
+    Converters leave names dotted in part (diffusers' own leaves "lora_unet_…_attn1.to_q.lora_magnitude_vector"), so
+    the whole name is flattened first.
+    """
+    name = _strip_peft(module.replace(".", "_")).removesuffix(_PEFT_SUFFIX)
+    for prefix, component in _FLAT_PREFIXES:
         if name.startswith(prefix):
             rest = _strip_peft(name[len(prefix) :])
             return (component, _find_in(component, rest)) if component else _find_anywhere(rest)

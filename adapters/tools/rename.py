@@ -10,6 +10,7 @@ from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.algorithms.dora import DoraDelta
 from lorablend.adapters.algorithms.factored import NUMBERS
 from lorablend.adapters.algorithms.scale import ScaleSettings, scale_of
+from lorablend.adapters.algorithms.trainer import without_trainer
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import Tensor
 from lorablend.adapters.files.provenance import rewritten_metadata, with_hashes
@@ -71,7 +72,8 @@ def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
     """Write an adapter with other names. Every change stays exactly the same.
 
     kohya's names can express every algorithm of LyCORIS. If the scale does not follow from a module's tensors (but from
-    PEFT's settings, or as alpha / √rank), an alpha tensor with the same effect is written.
+    PEFT's settings, or as alpha / √rank), an alpha tensor with the same effect is written. A LoKr of two whole matrices
+    has no rank, so its scale is multiplied into the first one.
 
     diffusers' names can express LoRA and output-axis DoRA, which is what diffusers loads. They have no alpha, so the
     scale is multiplied into the `lora_B` tensor, which is written as float32 if its own type would round.
@@ -102,7 +104,9 @@ def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
             raise AdapterError(_cannot(adapter, tensor, naming))
         tensors[tensor.name] = _same(tensor)
     made_by = {"tool": "convert", "naming": naming, "inputs": [{"name": adapter.name, "sha256": adapter.sha256}]}
-    metadata = rewritten_metadata(adapter.metadata, None, None, made_by)
+    metadata = without_trainer(rewritten_metadata(adapter.metadata, None, None, made_by))
+    if naming == "diffusers":  # the alpha is in the tensors now
+        metadata.pop("ss_network_alpha", None)
     write_file(out, tensors, with_hashes(metadata, tensors))
     used = {tensor.name for roles in modules.values() for tensor in roles.values()}
     used |= {tensor.name for tensor in others}
@@ -133,12 +137,17 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
     name = module_name(*module, adapter.base_model, "kohya")
     tensors: dict[str, Stored] = {}
     alpha = _alpha(adapter, module, roles)
+    delta = adapter.deltas.get(module)
+    # A LoKr of two whole matrices has no rank, so no alpha can express its scale.
+    folded = delta.scale if delta and delta.rank is None and "lokr_w1" in roles else 1.0
     for role, tensor in roles.items():
         if role not in _KOHYA:
             raise AdapterError(_cannot(adapter, tensor, "kohya"))
-        if role in NUMBERS and alpha is not None:
+        if role in NUMBERS and (alpha is not None or folded != 1):
             continue
         kind, values = _shaped(adapter, module, role, tensor)
+        if role == "lokr_w1" and folded != 1:
+            kind, values = _scaled(tensor, folded, values.shape)
         if role == "magnitude":  # one number for each output channel, as in LyCORIS
             values = values.reshape(-1, *(1,) * (max(2, len(roles["down"].shape)) - 1))
         tensors[name + _KOHYA[role]] = kind, values
@@ -150,13 +159,8 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
 def _alpha(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> float | None:
     """Return the alpha to write for a module; None if the module's own tensors give the right scale."""
     delta = adapter.deltas.get(module)
-    if delta is None or (delta.rank is None and delta.scale == 1):
+    if delta is None or delta.rank is None:
         return None
-    if delta.rank is None:
-        raise AdapterError(
-            f"{shown(adapter.name)}: {' '.join(module)} is multiplied by {delta.scale:g}, which kohya's names cannot "
-            f"express for {delta.algorithm} without a rank"
-        )
     own_scale = scale_of(" ".join(module), module[1], roles, delta.rank, ScaleSettings()).factor
     return None if own_scale == delta.scale else delta.scale * delta.rank
 
