@@ -10,12 +10,14 @@ import numpy as np
 from lorablend.adapters.algorithms.builders import build_module
 from lorablend.adapters.algorithms.delta import BiasDelta, Delta
 from lorablend.adapters.algorithms.embedding import embedding_name, read_bundled
+from lorablend.adapters.algorithms.oft_peft import PeftOftDelta
 from lorablend.adapters.algorithms.scale import ScaleSettings
 from lorablend.adapters.algorithms.scale_doubts import ScaleDoubts
 from lorablend.adapters.algorithms.scale_sources import read_sources
 from lorablend.adapters.errors import AdapterError, BaseModelError
 from lorablend.adapters.files.file import Tensor, TensorFile
-from lorablend.adapters.names.keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
+from lorablend.adapters.names.keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, PEFT_METHODS, Key, parse_key
+from lorablend.adapters.names.modules import kernel_of
 from lorablend.adapters.wording import listed, shown
 
 __all__ = ["ModuleName", "Reading"]
@@ -23,7 +25,10 @@ __all__ = ["ModuleName", "Reading"]
 ModuleName = tuple[str, str]  # (component, module path)
 _T = TypeVar("_T")
 
-_IGNORED = re.compile(r"(^|[._])_aux\.")  # bookkeeping of slider trainers, not part of the change
+# Tensors that only training needs: bookkeeping of slider trainers, and what PEFT's VeLoRA and MonteCLoRA add to a LoRA
+# for its gradients and its sampling.
+_IGNORED = re.compile(r"(^|[._])_aux\.|\.lora_(velora|monteclora)_")
+_PEFT_METHOD = re.compile(rf"(?:^|\.)({'|'.join(PEFT_METHODS)})")
 _BIG_G = 1280  # width of SDXL's second text encoder
 _BLOCKS = ("OFT", "BOFT")  # their tensors do not have the weight's dimensions
 
@@ -194,6 +199,16 @@ class Reading:
     def _warn(self) -> None:
         if duplicates := [name for name in self.ignored if name in self._duplicates]:
             self.warnings.append(f"stored twice, used once: {listed(duplicates)}")
+        turned = [
+            f"{component} {path}"
+            for (component, path), delta in self.deltas.items()
+            if isinstance(delta, PeftOftDelta) and kernel_of(path)
+        ]
+        if turned:
+            self.warnings.append(
+                f"OFT of 3×3 convolutions ({listed(turned, 'layer')}): applied as PEFT merges it; PEFT without merging "
+                "turns each patch of pixels by itself, which no weight can do, and draws another picture"
+            )
         if self.refused:
             reason = next(reason for reason in self.refused.values() if reason)
             self.warnings.append(f"left out {listed(self.refused)}: {reason}")
@@ -208,6 +223,12 @@ def _refuse_other_files(keys: Sequence[Key]) -> None:
     for pattern, kind in NOT_ADAPTERS:
         if any(re.search(pattern, name) for name in unmatched):
             raise AdapterError(f"{kind}, not a LoRA adapter")
+    for name in unmatched:
+        if method := _PEFT_METHOD.search(name[:LONGEST_NAME]):
+            raise AdapterError(
+                f"made with PEFT's {PEFT_METHODS[method[1]]} (tensor {shown(name)}), which is not supported; "
+                "train a LoRA"
+            )
     for pattern, base in OTHER_BASES:
         if evidence := next((name for name in unmatched if re.search(pattern, name)), None):
             raise BaseModelError(f"made for {base} (tensor {shown(evidence)}); lorablend runs SD 1.5 and SDXL models")

@@ -16,6 +16,7 @@ __all__ = [
     "LONGEST_NAME",
     "NOT_ADAPTERS",
     "OTHER_BASES",
+    "PEFT_METHODS",
     "PREFIXES",
     "ROLES",
     "Key",
@@ -160,6 +161,18 @@ NOT_ADAPTERS = (
     (r"^(unet|text_encoder):\d+:(up|down)$", "a file of the first LoRA tool, which does not name its modules"),
     (r"^(emb_params|string_to_param(\..*)?|clip_[lg])$", "a textual inversion"),
 )
+
+# PEFT's methods that we do not apply, by the start of a word in their tensors' names (each tuner's `prefix`, 0.21).
+PEFT_METHODS = {
+    "adamss_": "AdaMSS", "adaption_": "adaption prompt", "beft_": "BEFT", "c3a_": "C3A", "deft_": "DEFT",
+    "delora_": "DeLoRA", "fourierft_": "FourierFT", "frod_": "FRoD", "glora_": "its own GLoRA", "gralora_": "GraLoRA",
+    "hira_": "HiRA", "hra_": "HRA", "internal_xlora_": "X-LoRA", "lily_": "Lily", "ln_tuning_": "LN tuning",
+    "lora_E": "AdaLoRA", "lora_diag": "KaSA", "miss_": "MiSS", "osf_": "OSF", "peanut_": "PEANuT", "poly_": "Poly",
+    "prompt_embeddings": "prompt tuning", "psoft_": "PSOFT", "pvera_": "PVeRA", "randlora_": "RandLoRA",
+    "road_": "RoAd", "shadow_": "shadow", "shira_": "SHiRA", "supertuning_": "supertuning", "tinylora_": "TinyLoRA",
+    "trainable_tokens_": "trainable tokens", "unilora_": "Uni-LoRA", "vblora_": "VB-LoRA", "vera_": "VeRA",
+    "waveft_": "WaveFT",
+}  # fmt: skip
 
 # Models with other modules than Stable Diffusion's UNet and CLIP, recognised by a name that matches no module of ours.
 # The first row that matches any such name decides.

@@ -2,7 +2,8 @@
 
 Flattened names are never split, because `to_out_0`, `time_emb_proj` and `proj_in` make that ambiguous. Instead, all
 names of all modules are generated from the topology of each model, flattened, and a file's name is looked up among
-them. The models agree on the name of every module that they share, so one table is enough for all of them. It also covers
+them.
+The models agree on the name of every module that they share, so one table is enough for all of them. It also covers
 smaller models of the same topology (fewer transformer blocks, narrower layers).
 """
 

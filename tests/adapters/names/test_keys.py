@@ -97,7 +97,7 @@ def test_any_mixture_of_dots_and_underscores_is_the_same_module(
     random = np.random.default_rng(0)
     for share in (0, 1, *[0.5] * 5, *[0.1] * 3, *[0.9] * 3):
         flat = random.random(len(module)) < share
-        mixed = "".join("._"[flat[at]] if mark in "._" else mark for at, mark in enumerate(module))
+        mixed = "".join(("_" if flat[at] else ".") if mark in "._" else mark for at, mark in enumerate(module))
         key = parse_key(mixed + name.removeprefix(module))
         assert (key.component, key.path, key.role) == (component, path, role), mixed
 
