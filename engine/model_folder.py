@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from lorablend.adapters.errors import ModelError
 from lorablend.engine.graph.ir import Ir
 
@@ -90,6 +92,11 @@ class ModelFolder:
         family = _FAMILIES.get(class_name)
         if family is None:
             raise ModelError(f"{path} holds a {class_name}; give an SDXL or Stable Diffusion 1.x/2.x model")
+        if index.get("requires_aesthetics_score"):
+            raise ModelError(
+                f"{path}: requires_aesthetics_score in model_index.json is true, as in the SDXL refiner, which is not "
+                "supported; give an SDXL base model"
+            )
         components = {name: _network(path, name) for name in _MODELS[family]}
         if (path / "vae_encoder" / "openvino_model.xml").exists():
             components["vae_encoder"] = _network(path, "vae_encoder")
@@ -158,6 +165,31 @@ class ModelFolder:
     @property
     def shift_factor(self) -> float:
         return float(self.configs["vae_decoder"].get("shift_factor") or 0.0)
+
+    @cached_property
+    def latent_statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """latents_mean and latents_std of each channel, f32 [channels, 1, 1]; None if the VAE has not both.
+
+        With them, the UNet's latent is (VAE latent - mean) / std * scaling_factor (Playground v2.5). Only the SDXL
+        pipelines of diffusers use them.
+
+        Raises:
+            ModelError: they are not one number for each channel.
+        """
+        config, channels = self.configs["vae_decoder"], self.latent_channels
+        given = [config.get(name) for name in ("latents_mean", "latents_std")]
+        if self.family != "sdxl" or None in given:
+            return None
+        try:
+            mean, std = (np.asarray(values, np.float32).reshape(channels, 1, 1) for values in given)
+        except (TypeError, ValueError):
+            mean = std = np.zeros(0, np.float32)
+        if not std.size or not np.isfinite([mean, std]).all() or not std.all():
+            raise ModelError(
+                f"{self.path}: latents_mean and latents_std in vae_decoder/config.json are {given[0]} and {given[1]}; "
+                f"expected {channels} numbers each, and none of the second 0"
+            )
+        return mean, std
 
     @property
     def default_size(self) -> tuple[int, int]:

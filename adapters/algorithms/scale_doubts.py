@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from lorablend.adapters.algorithms.delta import Delta
 from lorablend.adapters.algorithms.scale import ScaleSettings
@@ -70,8 +70,9 @@ class ScaleDoubts:
                 f"{self._modules} modules ({listed([path for path, _, _ in modules], 'module')}); applied with "
                 f"{scale:g}{weight}"
             )
-        doubts = self._sources["unet"][0].trainer.doubts(self._whole, self._glora_ranks)
-        return [*found, *self._unused(), *(doubts or self._whole_lokr())]
+        trainer = self._sources["unet"][0].trainer
+        doubts = trainer.doubts(self._whole, self._glora_ranks)
+        return [*found, *self._unused(), *(doubts or self._whole_lokr(trainer.ranks))]
 
     def _unused(self) -> list[str]:
         """Return what is said of an alpha that nobody reads, for a file whose modules have none."""
@@ -94,9 +95,9 @@ class ScaleDoubts:
             ]
         return []
 
-    def _whole_lokr(self) -> list[str]:
+    def _whole_lokr(self, ranks: Collection[float]) -> list[str]:
         dim = self._file.metadata.get("ss_network_dim", "")
-        alphas = [f"{alpha:g}" for alpha in sorted(self._whole)]
+        alphas = [f"{alpha:g}" for alpha in sorted(self._whole.difference(ranks))]  # LyCORIS stores the rank
         if not dim or not alphas or alphas == [dim]:
             return []
         return [

@@ -183,7 +183,8 @@ def test_every_variant_of_lora_has_a_verdict() -> None:
 
     from peft import LoraConfig
 
-    assert VARIANTS.keys() == {field.name for field in fields(LoraConfig) if field.metadata.get("is_lora_variant")}
+    marked = {field.name for field in fields(LoraConfig) if field.metadata.get("is_lora_variant")}
+    assert VARIANTS.keys() == marked | {"use_qalora"}  # which PEFT 0.21 does not mark
 
 
 @pytest.mark.parametrize(("setting", "meaning"), [row for row in VARIANTS.items() if row[1] != "applied"])

@@ -199,9 +199,14 @@ def test_a_start_that_changes_the_base_model_is_refused(tmp_path: Path, start: s
 
 
 def test_every_start_of_peft_has_a_verdict() -> None:
-    """PEFT lists them in the type of the setting; a new one has to be looked at."""
+    """PEFT lists them in the type of the setting, all but lora_ga (0.21); a new one has to be looked at."""
     peft_module = pytest.importorskip("peft")
     annotation = str(peft_module.LoraConfig.__dataclass_fields__["init_lora_weights"].type)
-    known = {"gaussian", "eva", "olora", "pissa", "pissa_niter_[number of iters]", "corda", "loftq", "orthogonal",
-             "lora_ga", "mica"}  # fmt: skip
-    assert set(annotation.replace('"', "'").split("'")[1::2]) == known
+    harmless = {"gaussian", "eva", "orthogonal", "mica"}
+    assert set(annotation.replace('"', "'").split("'")[1::2]) == harmless | {
+        "olora",
+        "pissa",
+        "pissa_niter_[number of iters]",
+        "corda",
+        "loftq",
+    }
