@@ -23,7 +23,7 @@ import numpy as np
 from lorablend.adapters.errors import ModelError
 from lorablend.engine.graph.ir import Ir
 
-__all__ = ["ModelFolder", "Tokenizer"]
+__all__ = ["ModelFolder", "Tokenizer", "refuse_statistics"]
 
 _FAMILIES = {
     "StableDiffusionXLPipeline": "sdxl",
@@ -101,6 +101,12 @@ class ModelFolder:
         if (path / "vae_encoder" / "openvino_model.xml").exists():
             components["vae_encoder"] = _network(path, "vae_encoder")
         configs = {name: _read_json(xml.with_name("config.json")) for name, xml in components.items()}
+        for name, config in configs.items():
+            if config.get("use_attention_mask"):
+                raise ModelError(
+                    f"{path}: use_attention_mask in {name}/config.json is true, which is not supported; give a model "
+                    "with CLIP's text encoder"
+                )
         tokenizers = {name: _read_tokenizer(path / name) for name in _TOKENIZERS[family]}
         components |= {name: tokenizer.xml for name, tokenizer in tokenizers.items()}
         if family == "sd15" and configs["unet"].get("cross_attention_dim") == _SD2_TEXT_WIDTH:
@@ -213,6 +219,15 @@ class ModelFolder:
             content = f"{stat.st_size} {stat.st_mtime_ns}".encode() if file.suffix == ".bin" else file.read_bytes()
             digest.update(f"{file.relative_to(self.path).as_posix()} {len(content)}\n".encode() + content)
         return digest.hexdigest()
+
+
+def refuse_statistics(model: ModelFolder) -> None:
+    """Raise ModelError for a model whose VAE has statistics of the latents, which OpenVINO GenAI would ignore."""
+    if model.latent_statistics:
+        raise ModelError(
+            f"{model.path}: the VAE has latents_mean and latents_std, which OpenVINO GenAI ignores, so that its "
+            "pictures would be wrong; use runtime=live"
+        )
 
 
 def _read_index(path: Path) -> dict[str, Any]:
