@@ -23,6 +23,7 @@ from lorablend.train.data.draft import MASK
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
 from lorablend.train.data.pictures import SUFFIXES, load_upright
+from lorablend.train.data.tag_order import OrderedCaption
 
 __all__ = ["KEPT", "TEXT", "keep", "notes_of", "read", "receive", "stem_of", "write_text"]
 
@@ -95,7 +96,8 @@ def keep(example: Example, folder: Path) -> None:
             scaled = int(upright.width * factor), int(upright.height * factor)
             upright = upright.resize(scaled, Image.Resampling.LANCZOS)
         upright.save(folder / f"picture{suffix or '.png'}", quality=95)
-    captions = [with_trigger(caption, example.trigger) for caption in example.captions or ("",)]
+    texts = [each.with_signs() if isinstance(each, OrderedCaption) else each for each in example.captions or ("",)]
+    captions = [with_trigger(text, example.trigger) for text in texts]
     write_text(folder / f"picture{TEXT}", "\n".join(captions))
     if example.mask:
         with Image.open(example.mask) as file:
