@@ -18,12 +18,11 @@ from lorablend.adapters.wording import listed, shown
 from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
 from lorablend.train.data.archives import ARCHIVES
-from lorablend.train.data.captions import read_captions, with_trigger
+from lorablend.train.data.captions import lines_of, read_captions
 from lorablend.train.data.draft import MASK
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
 from lorablend.train.data.pictures import SUFFIXES, load_upright
-from lorablend.train.data.tag_order import OrderedCaption
 
 __all__ = ["KEPT", "TEXT", "keep", "notes_of", "read", "receive", "stem_of", "write_text"]
 
@@ -96,9 +95,7 @@ def keep(example: Example, folder: Path) -> None:
             scaled = int(upright.width * factor), int(upright.height * factor)
             upright = upright.resize(scaled, Image.Resampling.LANCZOS)
         upright.save(folder / f"picture{suffix or '.png'}", quality=95)
-    texts = [each.with_signs() if isinstance(each, OrderedCaption) else each for each in example.captions or ("",)]
-    captions = [with_trigger(text, example.trigger) for text in texts]
-    write_text(folder / f"picture{TEXT}", "\n".join(captions))
+    write_text(folder / f"picture{TEXT}", "\n".join(lines_of(example)))
     if example.mask:
         with Image.open(example.mask) as file:
             mask = eight_bits(ImageOps.exif_transpose(file))

@@ -23,6 +23,7 @@ __all__ = [
     "caption_variants",
     "has_word",
     "join_captions",
+    "lines_of",
     "needs_trigger",
     "read_captions",
     "training_texts",
@@ -84,6 +85,12 @@ def with_trigger(caption: str, trigger: str | None) -> str:
         return caption
     caption = _TRIGGER.sub(lambda _: trigger, caption)
     return caption if has_word(caption, trigger) else join_captions(trigger, caption)
+
+
+def lines_of(example: Example) -> list[str]:
+    """List the lines of a caption file: with the trigger, and with the signs that keep tags in their places."""
+    texts = [each.with_signs() if isinstance(each, OrderedCaption) else each for each in example.captions or ("",)]
+    return [with_trigger(text, example.trigger) for text in texts]
 
 
 def needs_trigger(caption: str) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lorablend.train.data.captions import caption_variants
+from lorablend.train.data.captions import caption_variants, lines_of
+from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
 from lorablend.train.data.tag_order import OrderedCaption, expanded, ordered
 from tests.train.data.data_files import clean, pattern, save
@@ -159,7 +160,7 @@ def test_a_caption_file_keeps_the_places(
     first: tuple[str, ...], moving: tuple[str, ...], last: tuple[str, ...], text: str
 ) -> None:
     caption = OrderedCaption(first, moving, last)
-    assert caption.with_signs() == text
+    assert lines_of(Example(Path("a.png"), (caption,), 1, (96, 96), None)) == [text]
     assert caption_variants([text.strip()], None, shuffle=False, keep_tokens=0, seed=0) == (str(caption),)
 
 
