@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorablend.adapters.files.file import Tensor
+from lorablend.adapters.wording import shown
 
 __all__ = ["Trainer", "read_trainer", "without_trainer"]
 
@@ -24,6 +25,7 @@ _ARGUMENTS = "ss_network_args"
 _LONGEST = 100_000  # characters of ss_network_args that are read
 _TOLERANCE = 0.01  # an alpha may be stored in bfloat16
 _BLOCK = 4  # LyCORIS' default
+_FLAGS = ("rs_lora", "use_rslora", "rslora")
 _STALE = ("rs_lora", "block_size")  # arguments that our tools' files no longer follow
 
 
@@ -36,12 +38,14 @@ class Trainer:
         rs_lora: The scale was divided by √rank.
         block: The ranks of one block of a DyLoRA; 0 for other algorithms.
         ranks: The ranks that were asked for, of linear layers and of convolutions.
+        unsure: What else the header says, that may or may not be in the alphas already.
     """
 
     known: bool = False
     rs_lora: bool = False
     block: int = 0
     ranks: tuple[float, ...] = ()
+    unsure: str = ""
 
     def scale_of(self, roles: Mapping[str, Tensor], alpha: float, rank: int | None) -> float | None:
         """Return the scale of a module if the header is sure that it is not alpha / rank, else None."""
@@ -61,7 +65,7 @@ class Trainer:
             whole: The alphas of LoKr modules of two whole matrices that are applied with scale 1.
             glora_ranks: The ranks of GLoRA modules.
         """
-        doubts: list[str] = []
+        doubts = [self.unsure] if self.unsure else []
         roots = {alpha: round(alpha ** (2 / 3)) for alpha in whole if alpha > 0}
         rooted = sorted({root for alpha, root in roots.items() if self._looks_stabilised(alpha, root)})
         if rooted:
@@ -88,16 +92,28 @@ def read_trainer(metadata: Mapping[str, str]) -> Trainer:
     arguments = _arguments(metadata)
     if arguments is None:
         return Trainer()
-    if metadata.get("ss_network_module") != "lycoris.kohya":
-        return Trainer(known=True)
+    if (module := metadata.get("ss_network_module")) != "lycoris.kohya":
+        unsure = ""
+        if any(str(arguments.get(name, False)).lower() in ("true", "1") for name in _FLAGS):
+            unsure = (
+                f"the header says that {shown(module)} trained with rs_lora: applied with alpha / rank; if it is too "
+                "weak, its alphas do not contain that, and it was trained at √rank times the strength"
+            )
+        return Trainer(known=True, unsure=unsure)
     linear = _positive(metadata.get("ss_network_dim"), 4)
     dynamic = str(arguments.get("algo") or "lora").lower() == "dylora"
     ours = "." not in str(arguments.get("preset") or "")  # a preset of its own may mix algorithms
+    block = int(_positive(arguments.get("block_size"), _BLOCK)) if dynamic else 0
+    unsure = (
+        f"the header says DyLoRA with a preset of its own, {shown(arguments.get('preset'))}: applied with alpha / rank; "
+        f"if it is too weak, it was trained at {block} times the strength"
+    )
     return Trainer(
         known=True,
         rs_lora=str(arguments.get("rs_lora", False)).lower() != "false",  # so LyCORIS reads it
-        block=int(_positive(arguments.get("block_size"), _BLOCK)) if dynamic and ours else 0,
+        block=block if ours else 0,
         ranks=(linear, _positive(arguments.get("conv_dim"), linear)),
+        unsure=unsure if block and not ours else "",
     )
 
 
