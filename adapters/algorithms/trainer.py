@@ -105,8 +105,8 @@ def read_trainer(metadata: Mapping[str, str]) -> Trainer:
     ours = "." not in str(arguments.get("preset") or "")  # a preset of its own may mix algorithms
     block = int(_positive(arguments.get("block_size"), _BLOCK)) if dynamic else 0
     unsure = (
-        f"the header says DyLoRA with a preset of its own, {shown(arguments.get('preset'))}: applied with alpha / rank; "
-        f"if it is too weak, it was trained at {block} times the strength"
+        f"the header says DyLoRA with a preset of its own, {shown(arguments.get('preset'))}: applied with alpha / "
+        f"rank; if it is too weak, it was trained at {block} times the strength"
     )
     return Trainer(
         known=True,
