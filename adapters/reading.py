@@ -10,11 +10,14 @@ import numpy as np
 from lorablend.adapters.algorithms.builders import build_module
 from lorablend.adapters.algorithms.delta import BiasDelta, Delta
 from lorablend.adapters.algorithms.embedding import embedding_name, read_bundled
-from lorablend.adapters.algorithms.lokr import LokrDelta
-from lorablend.adapters.algorithms.scale import ScaleSettings, read_scale_settings
+from lorablend.adapters.algorithms.oft_peft import PeftOftDelta
+from lorablend.adapters.algorithms.scale import ScaleSettings
+from lorablend.adapters.algorithms.scale_doubts import ScaleDoubts
+from lorablend.adapters.algorithms.scale_sources import read_sources
 from lorablend.adapters.errors import AdapterError, BaseModelError
 from lorablend.adapters.files.file import Tensor, TensorFile
-from lorablend.adapters.names.keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, Key, parse_key
+from lorablend.adapters.names.keys import BUNDLED, LONGEST_NAME, NOT_ADAPTERS, OTHER_BASES, PEFT_METHODS, Key, parse_key
+from lorablend.adapters.names.modules import kernel_of
 from lorablend.adapters.wording import listed, shown
 
 __all__ = ["ModuleName", "Reading"]
@@ -22,10 +25,12 @@ __all__ = ["ModuleName", "Reading"]
 ModuleName = tuple[str, str]  # (component, module path)
 _T = TypeVar("_T")
 
-_IGNORED = re.compile(r"(^|[._])_aux\.")  # bookkeeping of slider trainers, not part of the change
+# Tensors that only training needs: bookkeeping of slider trainers, and what PEFT's VeLoRA and MonteCLoRA add to a LoRA
+# for its gradients and its sampling.
+_IGNORED = re.compile(r"(^|[._])_aux\.|\.lora_(velora|monteclora)_")
+_PEFT_METHOD = re.compile(rf"(?:^|\.)({'|'.join(PEFT_METHODS)})")
 _BIG_G = 1280  # width of SDXL's second text encoder
 _BLOCKS = ("OFT", "BOFT")  # their tensors do not have the weight's dimensions
-_NO_ALPHA = 1e9  # ai-toolkit writes ten times this as the alpha of a LoKr that is not factored
 
 
 class Reading:
@@ -140,7 +145,9 @@ class Reading:
                 self._attempt([key.name], lambda tensor=self.file.tensors[key.name]: _check_finite(tensor))
 
     def _understand_modules(self, modules: dict[ModuleName, list[Key]]) -> None:
-        self.settings = settings = read_scale_settings(self.file)
+        sources = read_sources(self.file)
+        self.settings = settings = {component: said[0] for component, said in sources.items()}
+        doubts = ScaleDoubts(self.file, sources)
         fullrank = not any(key.role == "up" for keys in modules.values() for key in keys)
         for (component, path), keys in modules.items():
             names = [key.name for key in keys]
@@ -152,12 +159,14 @@ class Reading:
             delta, bias = built
             if delta:
                 self.deltas[component, path] = delta
+                doubts.add(component, path, {key.role: self.file.tensors[key.name] for key in keys}, delta)
             if bias:
                 self.biases[component, path] = bias
             if any(len(self.file.tensors[key.name].shape) == 4 and key.algorithm not in _BLOCKS for key in keys):
                 self.convolutions.add((component, path))
             for name in names:
                 (self.covered if (delta or bias) and name not in self._duplicates else self.ignored).append(name)
+        self.warnings += doubts.warnings()
 
     def _build(
         self, prefix: str, path: str, keys: Sequence[Key], settings: ScaleSettings, *, fullrank: bool
@@ -190,17 +199,16 @@ class Reading:
     def _warn(self) -> None:
         if duplicates := [name for name in self.ignored if name in self._duplicates]:
             self.warnings.append(f"stored twice, used once: {listed(duplicates)}")
-        deltas = self.deltas.values()
-        if zeros := sum(delta.alpha == 0 and delta.scale == 0 for delta in deltas):
-            self.warnings.append(f"alpha is 0 in {zeros} of {len(deltas)} modules, which therefore change nothing")
-        if dim := self.file.metadata.get("ss_network_dim", ""):
-            numbers = {delta.alpha for delta in deltas if isinstance(delta, LokrDelta) and delta.rank is None}
-            alphas = sorted(f"{alpha:g}" for alpha in numbers if alpha is not None and abs(alpha) < _NO_ALPHA)
-            if alphas and alphas != [dim]:
-                self.warnings.append(
-                    f"LoKr of whole matrices with alpha {', '.join(alphas)} and ss_network_dim {shown(dim)}: applied "
-                    "with scale 1, as LyCORIS does; if it is too strong, its author meant alpha / dim"
-                )
+        turned = [
+            f"{component} {path}"
+            for (component, path), delta in self.deltas.items()
+            if isinstance(delta, PeftOftDelta) and kernel_of(path)
+        ]
+        if turned:
+            self.warnings.append(
+                f"OFT of 3×3 convolutions ({listed(turned, 'layer')}): applied as PEFT merges it; PEFT without merging "
+                "turns each patch of pixels by itself, which no weight can do, and draws another picture"
+            )
         if self.refused:
             reason = next(reason for reason in self.refused.values() if reason)
             self.warnings.append(f"left out {listed(self.refused)}: {reason}")
@@ -215,6 +223,12 @@ def _refuse_other_files(keys: Sequence[Key]) -> None:
     for pattern, kind in NOT_ADAPTERS:
         if any(re.search(pattern, name) for name in unmatched):
             raise AdapterError(f"{kind}, not a LoRA adapter")
+    for name in unmatched:
+        if method := _PEFT_METHOD.search(name[:LONGEST_NAME]):
+            raise AdapterError(
+                f"made with PEFT's {PEFT_METHODS[method[1]]} (tensor {shown(name)}), which is not supported; "
+                "train a LoRA"
+            )
     for pattern, base in OTHER_BASES:
         if evidence := next((name for name in unmatched if re.search(pattern, name)), None):
             raise BaseModelError(f"made for {base} (tensor {shown(evidence)}); lorablend runs SD 1.5 and SDXL models")

@@ -22,9 +22,11 @@ from typing import IO, Any, Literal, TypeAlias, get_args
 import psutil
 
 from lorablend.adapters.errors import InputError, ModelError, ResourceError
+from lorablend.adapters.wording import listed
+from lorablend.convert.checkpoint import inspect_checkpoint
 from lorablend.convert.extras import require_extra
 from lorablend.convert.hub import download
-from lorablend.convert.source import Source, checkpoint_family, read_checkpoint, read_folder
+from lorablend.convert.source import Source, read_checkpoint, read_folder
 from lorablend.convert.worker import ConversionJob
 from lorablend.engine.model_folder import ModelFolder
 
@@ -94,6 +96,7 @@ def convert(
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": versions,
             "peak_memory_bytes": peaks,
+            **({"left_out": origin.left_out} if origin.left_out else {}),
         }
         (partial / "lorablend.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         ModelFolder(partial)  # checks that the engine can read it
@@ -112,7 +115,7 @@ def find_source(
     half = weights != "fp32"
     path = Path(source)
     if path.suffix == ".safetensors":
-        family = checkpoint_family(path)
+        family = inspect_checkpoint(path).family  # before a download
         if config is None:
             report("download", 0, 1)
             try:
@@ -125,7 +128,10 @@ def find_source(
                 ) from error
         else:
             folder = Path(config)
-        return read_checkpoint(path, folder)
+        found = read_checkpoint(path, folder)
+        if found.left_out:
+            _LOGGER.warning("%s: %s in no module of its networks, left out", path.name, listed(found.left_out))
+        return found
     if config is not None:
         raise InputError(f"config is for a .safetensors checkpoint; {source} has its own")
     if path.is_dir():

@@ -13,8 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lorablend.adapters.errors import ModelError
+from lorablend.convert.checkpoint import inspect_checkpoint
 
-__all__ = ["Source", "checkpoint_family", "files_to_download", "read_checkpoint", "read_folder"]
+__all__ = ["Source", "files_to_download", "read_checkpoint", "read_folder"]
 
 # In Optimum's order: nodes without names get consecutive numbers, so this keeps the files equal to Optimum's.
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
@@ -26,20 +27,6 @@ _PARTS = {
     "LatentConsistencyModelPipeline": _SD15_PARTS,
     "StableDiffusionXLPipeline": _SDXL_PARTS,
     "StableDiffusionXLInpaintPipeline": _SDXL_PARTS,
-}
-# The key prefix of each network in a single file: Stability's SGM layout for SDXL, CompVis' LDM layout for SD 1.x.
-_PREFIXES = {
-    "SDXL": {
-        "text_encoder": "conditioner.embedders.0.transformer.",
-        "text_encoder_2": "conditioner.embedders.1.model.",
-        "unet": "model.diffusion_model.",
-        "vae": "first_stage_model.",
-    },
-    "SD 1.x": {
-        "text_encoder": "cond_stage_model.transformer.",
-        "unet": "model.diffusion_model.",
-        "vae": "first_stage_model.",
-    },
 }
 
 
@@ -55,6 +42,7 @@ class Source:
         checkpoint: The single file that has the weights.
         variants: "fp16" for each network whose weights file has that in its name.
         scheduler: Entries that override those of scheduler_config.json, because the checkpoint says so.
+        left_out: The names of tensors inside the checkpoint's networks that no module takes.
     """
 
     name: str
@@ -64,6 +52,7 @@ class Source:
     checkpoint: Path | None = None
     variants: Mapping[str, str] = field(default_factory=dict)
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def read_folder(folder: Path, name: str, *, revision: str | None, half: bool) -> Source:
@@ -86,49 +75,22 @@ def read_folder(folder: Path, name: str, *, revision: str | None, half: bool) ->
 
 def read_checkpoint(file: Path, config: Path) -> Source:
     """Check a single-file checkpoint and the diffusers folder with its configurations. Raises ModelError."""
-    family = checkpoint_family(file)
+    found = inspect_checkpoint(file)
     parts, _ = _read_configs(config, str(config))
     config_family = "SDXL" if "text_encoder_2" in parts else "SD 1.x"
-    if config_family != family:
+    if config_family != found.family:
         raise ModelError(
-            f"{file.name} is an {family} checkpoint, but {config} configures {config_family}; give a matching config"
+            f"{file.name} is an {found.family} checkpoint, but {config} configures {config_family}; "
+            "give a matching config"
         )
-    prefixes = _PREFIXES[family]
-    parameters = dict.fromkeys(prefixes, 0)
-    with safe_open(file, "numpy") as tensors:
-        keys, metadata = set(tensors.keys()), tensors.metadata() or {}
-        for key in keys:
-            for network, prefix in prefixes.items():
-                if key.startswith(prefix):
-                    parameters[network] += math.prod(tensors.get_slice(key).get_shape())
-    missing = [f"{network} ({prefixes[network]}*)" for network, count in parameters.items() if count == 0]
-    if missing:
-        raise ModelError(f"{file.name} lacks {', '.join(missing)}; give a full checkpoint")
-    return Source(file.name, config, parameters, checkpoint=file, scheduler=_scheduler_changes(keys, metadata))
-
-
-def checkpoint_family(file: Path) -> str:
-    """Tell "SDXL" or "SD 1.x" from a single file's keys. Raises ModelError for anything else."""
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist; give a .safetensors checkpoint")
-    try:
-        with safe_open(file, "numpy") as tensors:
-            keys = list(tensors.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file.name} is not a readable safetensors file: {error}; download it again") from error
-
-    def has(prefix: str) -> bool:
-        return any(key.startswith(prefix) for key in keys)
-
-    if has("conditioner.embedders.1.model."):
-        return "SDXL"
-    if has("conditioner.embedders.0.model."):
-        raise ModelError(f"{file.name} is an SDXL refiner; give an SDXL base or SD 1.x checkpoint")
-    if has("cond_stage_model.model."):
-        raise ModelError(f"{file.name} is a Stable Diffusion 2 checkpoint; convert the diffusers folder of that model")
-    if has("model.diffusion_model.") or has("cond_stage_model.transformer."):
-        return "SD 1.x"
-    raise ModelError(f"{file.name} is not an SDXL or SD 1.x checkpoint: it has no model.diffusion_model.* tensors")
+    return Source(
+        file.name,
+        config,
+        found.parameters,
+        checkpoint=file,
+        scheduler=_scheduler_changes(found.marks, found.metadata),
+        left_out=found.left_out,
+    )
 
 
 def files_to_download(index: Mapping[str, Any], files: Collection[str], *, half: bool) -> list[str]:
@@ -201,7 +163,7 @@ def _count_parameters(file: Path, name: str) -> int:
         raise ModelError(f"{name} is not a readable safetensors file: {error}; download it again") from error
 
 
-def _scheduler_changes(keys: set[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+def _scheduler_changes(keys: Collection[str], metadata: Mapping[str, str]) -> dict[str, Any]:
     """Read a checkpoint's noise settings: empty tensors named v_pred and ztsnr, or modelspec's prediction_type."""
     changes: dict[str, Any] = {}
     if "v_pred" in keys or metadata.get("modelspec.prediction_type", "").startswith("v"):

@@ -12,7 +12,7 @@ from lorablend.adapters.errors import ModelError, ResourceError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.engine.attach import check_attach
 from lorablend.engine.graph.ir import rewrite_weights
-from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.parts import Changes, changes_of, parts_to_bake, refuse_unbakeable
 
 __all__ = ["bake", "write_model"]
@@ -48,6 +48,7 @@ def bake(
         ResourceError: the disk has too little space, or cannot be written.
     """
     model = ModelFolder(Path(model_dir))
+    refuse_statistics(model)
     blend = resolve_blend(blend, lora_dir)
     refuse_unbakeable(blend)
     check_attach(blend, model.parameters, model.family)

@@ -11,6 +11,7 @@ GenAI 2026.4 differs from diffusers and from the live runtime. These differences
 - An exception in a callback ends the process. It is kept, and raised when GenAI has returned.
 - It cuts a prompt that is too long without its end token. The prompt is cut here, with a warning.
 - lcm starts elsewhere with a strength below 1, and ends the process with any prediction but epsilon. Both are refused.
+- It ignores latents_mean and latents_std of a VAE. Such a model is refused.
 
 These remain:
 - With euler, euler_a and lcm, the latent outside an inpainting mask is not restored after the last step. The pixels
@@ -39,7 +40,7 @@ from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.devices import devices
 from lorablend.engine.mask import masked_cells, paste
-from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.parts import parts_to_bake, refuse_unbakeable
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
@@ -76,6 +77,7 @@ class GenaiRuntime:
     """One model on one device. The last pipeline stays compiled. Only one thread may use it at a time."""
 
     def __init__(self, model: ModelFolder, device: str, precision: str | None, cache_dir: Path) -> None:
+        refuse_statistics(model)
         self._model = model
         self._device = device
         self._options = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}

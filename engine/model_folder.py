@@ -18,10 +18,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from lorablend.adapters.errors import ModelError
 from lorablend.engine.graph.ir import Ir
 
-__all__ = ["ModelFolder", "Tokenizer"]
+__all__ = ["ModelFolder", "Tokenizer", "refuse_statistics"]
 
 _FAMILIES = {
     "StableDiffusionXLPipeline": "sdxl",
@@ -90,10 +92,21 @@ class ModelFolder:
         family = _FAMILIES.get(class_name)
         if family is None:
             raise ModelError(f"{path} holds a {class_name}; give an SDXL or Stable Diffusion 1.x/2.x model")
+        if index.get("requires_aesthetics_score"):
+            raise ModelError(
+                f"{path}: requires_aesthetics_score in model_index.json is true, as in the SDXL refiner, which is not "
+                "supported; give an SDXL base model"
+            )
         components = {name: _network(path, name) for name in _MODELS[family]}
         if (path / "vae_encoder" / "openvino_model.xml").exists():
             components["vae_encoder"] = _network(path, "vae_encoder")
         configs = {name: _read_json(xml.with_name("config.json")) for name, xml in components.items()}
+        for name, config in configs.items():
+            if config.get("use_attention_mask"):
+                raise ModelError(
+                    f"{path}: use_attention_mask in {name}/config.json is true, which is not supported; give a model "
+                    "with CLIP's text encoder"
+                )
         tokenizers = {name: _read_tokenizer(path / name) for name in _TOKENIZERS[family]}
         components |= {name: tokenizer.xml for name, tokenizer in tokenizers.items()}
         if family == "sd15" and configs["unet"].get("cross_attention_dim") == _SD2_TEXT_WIDTH:
@@ -159,6 +172,31 @@ class ModelFolder:
     def shift_factor(self) -> float:
         return float(self.configs["vae_decoder"].get("shift_factor") or 0.0)
 
+    @cached_property
+    def latent_statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """latents_mean and latents_std of each channel, f32 [channels, 1, 1]; None if the VAE has not both.
+
+        With them, the UNet's latent is (VAE latent - mean) / std * scaling_factor (Playground v2.5). Only the SDXL
+        pipelines of diffusers use them.
+
+        Raises:
+            ModelError: they are not one number for each channel.
+        """
+        config, channels = self.configs["vae_decoder"], self.latent_channels
+        given = [config.get(name) for name in ("latents_mean", "latents_std")]
+        if self.family != "sdxl" or None in given:
+            return None
+        try:
+            mean, std = (np.asarray(values, np.float32).reshape(channels, 1, 1) for values in given)
+        except (TypeError, ValueError):
+            mean = std = np.zeros(0, np.float32)
+        if not std.size or not np.isfinite([mean, std]).all() or not std.all():
+            raise ModelError(
+                f"{self.path}: latents_mean and latents_std in vae_decoder/config.json are {given[0]} and {given[1]}; "
+                f"expected {channels} numbers each, and none of the second 0"
+            )
+        return mean, std
+
     @property
     def default_size(self) -> tuple[int, int]:
         """The (width, height), in pixels, that the UNet was trained at."""
@@ -181,6 +219,15 @@ class ModelFolder:
             content = f"{stat.st_size} {stat.st_mtime_ns}".encode() if file.suffix == ".bin" else file.read_bytes()
             digest.update(f"{file.relative_to(self.path).as_posix()} {len(content)}\n".encode() + content)
         return digest.hexdigest()
+
+
+def refuse_statistics(model: ModelFolder) -> None:
+    """Raise ModelError for a model whose VAE has statistics of the latents, which OpenVINO GenAI would ignore."""
+    if model.latent_statistics:
+        raise ModelError(
+            f"{model.path}: the VAE has latents_mean and latents_std, which OpenVINO GenAI ignores, so that its "
+            "pictures would be wrong; use runtime=live"
+        )
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -84,7 +84,8 @@ class Pipeline:
             model_dir, lora_dir = demo_model(), lora_dir or demo_adapters()
         self.model = ModelFolder(Path(model_dir))
         self.device = resolve_device(device)
-        self.runtime = ("live" if self.device == "CPU" else "genai") if runtime == "auto" else runtime
+        usual = "live" if self.device == "CPU" or self.model.latent_statistics else "genai"
+        self.runtime = usual if runtime == "auto" else runtime
         self.precision, self.max_rank, self.lenient = precision, max_rank, lenient
         self._lora_dir = None if lora_dir is None else Path(lora_dir)
         self._adapters = _AdapterStore(lenient)

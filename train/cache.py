@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,11 +48,13 @@ class LatentCache:
         self._store = _Store(folder / "latents")
         self._key = key
         self._vae: AutoencoderKL | None = vae
+        # Earlier versions stored latents without the statistics under the plain name.
+        self._form = f"{_FORM} with statistics" if _statistics(vae) else _FORM
         self._digests: dict[tuple[Path, int, int, int], str] = {}
 
     def get(self, path: Path, crop: Crop, flip: bool = False) -> torch.Tensor:
         """The latent of one crop, mirrored or not. Raises DataError for a damaged picture."""
-        name = _hash("latent", _FORM, PIL.__version__, self._key, self._digest(path), repr(crop), str(flip))
+        name = _hash("latent", self._form, PIL.__version__, self._key, self._digest(path), repr(crop), str(flip))
         return self._store.get(name, lambda: {"latent": self._encode(path, crop, flip)})["latent"]
 
     def fill(self, items: Iterable[tuple[Path, Crop, bool]], progress: Progress | None = None) -> None:
@@ -81,8 +83,18 @@ class LatentCache:
         pixels = torch.from_numpy(load_picture(path, crop, flip).copy()).permute(2, 0, 1)[None]
         values = pixels.to(self._vae.device, torch.float32) / 127.5 - 1
         mean = self._vae.encode(values.to(self._vae.dtype)).latent_dist.mean  # pyright: ignore[reportAttributeAccessIssue]
-        shift = self._vae.config.get("shift_factor") or 0.0
-        return ((mean.float() - shift) * self._vae.config["scaling_factor"])[0].cpu()
+        config = self._vae.config
+        latent = mean[0].float() - (config.get("shift_factor") or 0.0)
+        if statistics := _statistics(self._vae):
+            latents_mean, latents_std = (torch.tensor(each, device=latent.device).view(-1, 1, 1) for each in statistics)
+            latent = (latent - latents_mean) / latents_std
+        return (latent * config["scaling_factor"]).cpu()
+
+
+def _statistics(vae: AutoencoderKL) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return the VAE's latents_mean and latents_std (Playground v2.5); None if it has not both."""
+    given = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    return None if None in given else given  # pyright: ignore[reportReturnType] - diffusers has no types here
 
 
 class TextCache:

@@ -13,7 +13,7 @@ from lorablend.adapters.errors import DataError, InputError, ResourceError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 from lorablend.train.data.buckets import Crop, assign, bucket_step
-from lorablend.train.data.captions import with_trigger
+from lorablend.train.data.captions import lines_of
 from lorablend.train.data.duplicates import near_duplicates
 from lorablend.train.data.examples import Example
 from lorablend.train.data.folder_names import REGULARIZATION, kohya_folder
@@ -128,15 +128,11 @@ def _names(examples: list[Example]) -> tuple[list[str], list[str]]:
 def _write_example(folder: Path, name: str, example: Example, crop: Crop) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(load_picture(example.path, crop)).save(folder / f"{name}.png")
-    if captions := [text for text in _captions(example) if text]:
+    if captions := [text for text in lines_of(example) if text]:
         (folder / f"{name}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
     if example.mask:
         mask = load_mask(example.path, example.mask, crop, factor=1)
         Image.fromarray((mask * 255).round().astype(np.uint8)).save(folder / f"{name}-masklabel.png")
-
-
-def _captions(example: Example) -> list[str]:
-    return [with_trigger(caption, example.trigger) for caption in example.captions or ("",)]
 
 
 def _sheet_paths(out: Path, count: int) -> list[Path]:
@@ -161,7 +157,7 @@ def _write_sheets(
     for number, path in enumerate(sheets):
         tiles = []
         for index in order[number * PER_SHEET : (number + 1) * PER_SHEET]:
-            caption = " | ".join(text for text in _captions(examples[index]) if text)
+            caption = " | ".join(text for text in lines_of(examples[index]) if text)
             label = caption or f"{dataset.name(examples[index].path)}: no caption"
             tiles.append((lambda file=folder / f"{names[index]}.png": Image.open(file).convert("RGB"), label))
         with atomic_write(path) as part:

@@ -11,15 +11,18 @@ from lorablend.adapters.files.file import Tensor, TensorFile, read_file
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.wording import shown
 
-__all__ = ["CheckpointFile", "CheckpointPart", "read_checkpoint"]
+__all__ = ["SCALES", "CheckpointFile", "CheckpointPart", "from_open_clip", "read_checkpoint"]
 
 _COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+# What an 8-bit weight is multiplied by: ComfyUI's scaled fp8, in its older and newer form.
+SCALES = (".scale_weight", ".weight_scale")
 
 # (start of a tensor's name in a single checkpoint, component, whether OpenCLIP's module names follow).
 _PREFIXES = (
     ("model.diffusion_model.", "unet", False),
     ("conditioner.embedders.0.transformer.", "text_encoder", False),
     ("conditioner.embedders.1.model.", "text_encoder_2", True),
+    ("conditioner.embedders.1.transformer.", "text_encoder_2", False),
     ("cond_stage_model.transformer.", "text_encoder", False),
     ("cond_stage_model.model.", "text_encoder", True),
 )
@@ -49,6 +52,7 @@ class CheckpointPart:
     tensor: Tensor
     third: int | None = None
     transposed: bool = False
+    scale: Tensor | None = None  # what the rows of an 8-bit weight are multiplied by: one number, or one each
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +62,8 @@ class CheckpointPart:
     def read(self) -> np.ndarray:
         """Return the values in float32."""
         values = self.tensor.float32()
+        if self.scale:
+            values = values * self.scale.float32().reshape(-1, *(1,) * (values.ndim - 1))
         if self.transposed:
             return np.ascontiguousarray(values.T)
         return values if self.third is None else values[len(values) // 3 * self.third :][: len(values) // 3]
@@ -129,15 +135,24 @@ def _with_text_model(component: str, name: str) -> str:
 def _single(file: TensorFile) -> dict[tuple[str, str], CheckpointPart]:
     parts: dict[tuple[str, str], CheckpointPart] = {}
     for name, tensor in file.tensors.items():
+        if name.endswith(SCALES):
+            continue
+        stem = name.removesuffix(".weight")
+        scale = next((file.tensors[stem + end] for end in SCALES if stem + end in file.tensors), None)
+        if scale and scale.count not in (1, tensor.shape[0]):
+            raise ModelError(
+                f"{shown(file.path.name)}: {shown(scale.name)} has shape {list(scale.shape)}; expected one number, or "
+                f"one for each of the {tensor.shape[0]} rows; give a checkpoint in fp16"
+            )
         for prefix, component, open_clip in _PREFIXES:
             if not name.startswith(prefix):
                 continue
             inside = name.removeprefix(prefix)
             if open_clip:
-                parts |= {(component, new): part for new, part in _from_open_clip(inside, tensor)}
+                parts |= {(component, new): part for new, part in _from_open_clip(inside, tensor, scale)}
             else:
                 diffusers_name = _with_text_model(component, _diffusers_name(component, inside))
-                parts[component, diffusers_name] = CheckpointPart(tensor)
+                parts[component, diffusers_name] = CheckpointPart(tensor, scale=scale)
     return parts
 
 
@@ -148,13 +163,22 @@ def _diffusers_name(component: str, name: str) -> str:
     return f"{path}{dot}{end}" if path else name
 
 
-def _from_open_clip(name: str, tensor: Tensor) -> list[tuple[str, CheckpointPart]]:
-    if name in _OPEN_CLIP_ENDS:  # OpenCLIP computes x · P, transformers P · x
-        return [(_OPEN_CLIP_ENDS[name], CheckpointPart(tensor, transposed=name == "text_projection"))]
+def from_open_clip(name: str) -> list[tuple[str, int | None]]:
+    """Return transformers' names for one of OpenCLIP's tensors, each with the third of the rows that it takes, or None.
+
+    The list is empty for a tensor that transformers does not have.
+    """
+    if name in _OPEN_CLIP_ENDS:
+        return [(_OPEN_CLIP_ENDS[name], None)]
     number, _, inside = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
     for start, targets in _OPEN_CLIP.items():
         if name.startswith(_OPEN_CLIP_LAYERS) and inside.startswith(start):
-            end = inside.removeprefix(start)
-            layer = f"text_model.encoder.layers.{number}."
-            return [(f"{layer}{target}{end}", CheckpointPart(tensor, third)) for target, third in targets]
-    return [(name, CheckpointPart(tensor))]
+            layer, end = f"text_model.encoder.layers.{number}.", inside.removeprefix(start)
+            return [(f"{layer}{target}{end}", third) for target, third in targets]
+    return []
+
+
+def _from_open_clip(name: str, tensor: Tensor, scale: Tensor | None) -> list[tuple[str, CheckpointPart]]:
+    transposed = name == "text_projection"  # OpenCLIP computes x · P, transformers P · x
+    names = from_open_clip(name) or [(name, None)]
+    return [(new, CheckpointPart(tensor, third, transposed, scale)) for new, third in names]

@@ -1,6 +1,6 @@
 """What a trainer wrote about an adapter (kohya's ss_*, ModelSpec's modelspec.*), and the hashes that identify it.
 
-Metadata may be missing, wrong or megabytes long; nothing here that comes from it changes a picture.
+Metadata may be missing, wrong or megabytes long. Only `scale_entries` can change a picture.
 """
 
 import hashlib
@@ -10,7 +10,27 @@ from collections.abc import Mapping
 
 from lorablend.adapters.files.file import TensorFile
 
-__all__ = ["base_model_hint", "hash_data", "hash_file", "output_name", "title", "trigger_words"]
+__all__ = [
+    "ALPHA_NAMES",
+    "FLAG_NAMES",
+    "INIT_NAME",
+    "PATTERN_NAMES",
+    "RANK_NAMES",
+    "base_model_hint",
+    "hash_data",
+    "hash_file",
+    "output_name",
+    "scale_entries",
+    "title",
+    "trigger_words",
+]
+
+# What programs call PEFT's settings in plain entries of a header, the most trusted name first.
+ALPHA_NAMES = ("lora_alpha", "network_alpha", "alpha")
+RANK_NAMES = ("r", "lora_rank", "lora_r", "rank", "network_dim", "network_rank", "lora_dim")
+FLAG_NAMES = ("use_rslora", "rs_lora", "rslora", "rank_stabilized")
+PATTERN_NAMES = ("alpha_pattern", "rank_pattern")
+INIT_NAME = "init_lora_weights"
 
 _TRIGGER_WORDS = 5  # at most, where they are guessed from the training captions
 _SELDOM = 0.5  # of the most frequent tag's count: a tag in fewer captions is not a trigger
@@ -42,6 +62,12 @@ def base_model_hint(metadata: Mapping[str, str]) -> str | None:
             if _text(metadata, key).startswith(start):
                 return base
     return None
+
+
+def scale_entries(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the plain entries that say how strong the change is, such as "lora_alpha" and "unet.lora_alpha"."""
+    names = {*ALPHA_NAMES, *RANK_NAMES, *FLAG_NAMES, *PATTERN_NAMES, INIT_NAME}
+    return {key: text for key, text in metadata.items() if key.rpartition(".")[2] in names}
 
 
 def output_name(metadata: Mapping[str, str]) -> str | None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorablend.adapters.files.metadata import trigger_words
+from lorablend.adapters.files.metadata import scale_entries, trigger_words
 from lorablend.adapters.files.write import Stored, hash_tensors
 
 __all__ = ["MADE_BY", "merged_metadata", "network_metadata", "rewritten_metadata", "with_hashes"]
@@ -30,7 +30,7 @@ _IMPLEMENTATIONS = {
 # Kept if all inputs agree.
 _COMMON = ("modelspec.prediction_type", "modelspec.resolution", "modelspec.license", "modelspec.author")
 # They describe alphas, which our files store as tensors, or tensors that have changed.
-_STALE = ("lora_adapter_metadata", "lora_alpha", "network_alpha", "alpha", "sshs_legacy_hash")
+_STALE = ("lora_adapter_metadata", "sshs_legacy_hash")
 _DYNAMIC = "Dynamic"  # sd-scripts' word for ranks that differ from module to module
 
 
@@ -63,7 +63,8 @@ def rewritten_metadata(
 
     `comment` is put before the trainer's own comment. An earlier `made_by` entry is kept inside the new one.
     """
-    entries = {key: value for key, value in metadata.items() if key not in _STALE}
+    stale = {*_STALE, *scale_entries(metadata)}
+    entries = {key: value for key, value in metadata.items() if key not in stale and 'lora_alpha"' not in value}
     if title and "modelspec.sai_model_spec" in entries:
         entries["modelspec.title"] = title
     if comment:

@@ -16,6 +16,7 @@ __all__ = [
     "LONGEST_NAME",
     "NOT_ADAPTERS",
     "OTHER_BASES",
+    "PEFT_METHODS",
     "PREFIXES",
     "ROLES",
     "Key",
@@ -52,8 +53,9 @@ PREFIXES = (
     ("clip_l.", "text_encoder"),  # OMI
     ("clip_g.", "text_encoder_2"),
 )
-_PEFT_PREFIX = "base_model.model."
-_PEFT_SUFFIX = ".base_layer"  # the module that PEFT wraps, whose bias is saved with bias="all"
+_FLAT_PREFIXES = tuple((prefix.replace(".", "_"), component) for prefix, component in PREFIXES)
+_PEFT_PREFIX = "base_model_model_"
+_PEFT_SUFFIX = "_base_layer"  # the module that PEFT wraps, whose bias is saved with bias="all"
 
 # (suffix, role, algorithm). The longest suffix that matches decides; * stands for the adapter's name, which PEFT
 # sometimes leaves in. If a module has roles of several algorithms, the highest row decides its algorithm: DoRA comes
@@ -160,6 +162,18 @@ NOT_ADAPTERS = (
     (r"^(emb_params|string_to_param(\..*)?|clip_[lg])$", "a textual inversion"),
 )
 
+# PEFT's methods that we do not apply, by the start of a word in their tensors' names (each tuner's `prefix`, 0.21).
+PEFT_METHODS = {
+    "adamss_": "AdaMSS", "adaption_": "adaption prompt", "beft_": "BEFT", "c3a_": "C3A", "deft_": "DEFT",
+    "delora_": "DeLoRA", "fourierft_": "FourierFT", "frod_": "FRoD", "glora_": "its own GLoRA", "gralora_": "GraLoRA",
+    "hira_": "HiRA", "hra_": "HRA", "internal_xlora_": "X-LoRA", "lily_": "Lily", "ln_tuning_": "LN tuning",
+    "lora_E": "AdaLoRA", "lora_diag": "KaSA", "miss_": "MiSS", "osf_": "OSF", "peanut_": "PEANuT", "poly_": "Poly",
+    "prompt_embeddings": "prompt tuning", "psoft_": "PSOFT", "pvera_": "PVeRA", "randlora_": "RandLoRA",
+    "road_": "RoAd", "shadow_": "shadow", "shira_": "SHiRA", "supertuning_": "supertuning", "tinylora_": "TinyLoRA",
+    "trainable_tokens_": "trainable tokens", "unilora_": "Uni-LoRA", "vblora_": "VB-LoRA", "vera_": "VeRA",
+    "waveft_": "WaveFT",
+}  # fmt: skip
+
 # Models with other modules than Stable Diffusion's UNet and CLIP, recognised by a name that matches no module of ours.
 # The first row that matches any such name decides.
 OTHER_BASES = (
@@ -227,9 +241,13 @@ def _without_adapter_name(suffix: str) -> str:
 
 
 def _find(module: str) -> tuple[str | None, str | None]:
-    """Return the component and the module path for a name with its prefix."""
-    name = _strip_peft(module).removesuffix(_PEFT_SUFFIX)
-    for prefix, component in PREFIXES:
+    """Return the component and the module path for a name with its prefix.
+
+    Converters leave names dotted in part (diffusers' own leaves "lora_unet_…_attn1.to_q.lora_magnitude_vector"), so
+    the whole name is flattened first.
+    """
+    name = _strip_peft(module.replace(".", "_")).removesuffix(_PEFT_SUFFIX)
+    for prefix, component in _FLAT_PREFIXES:
         if name.startswith(prefix):
             rest = _strip_peft(name[len(prefix) :])
             return (component, _find_in(component, rest)) if component else _find_anywhere(rest)

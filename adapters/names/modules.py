@@ -1,7 +1,8 @@
 """The modules of the Stable Diffusion models, and every name that a file may use for each of them.
 
 Flattened names are never split, because `to_out_0`, `time_emb_proj` and `proj_in` make that ambiguous. Instead, all
-names of all modules are generated from the topology of each model, and a file's name is looked up among them.
+names of all modules are generated from the topology of each model, flattened, and a file's name is looked up among
+them.
 The models agree on the name of every module that they share, so one table is enough for all of them. It also covers
 smaller models of the same topology (fewer transformer blocks, narrower layers).
 """
@@ -151,12 +152,12 @@ def text_encoder_modules() -> Iterator[str]:
 
 
 def find_module(component: str, name: str) -> str | None:
-    """Return the module path for a name in any spelling, dotted or flat (dots as underscores), or None.
+    """Return the module path for a name in any spelling, or None: any of its dots may be underscores.
 
     `component` is "unet", "text_encoder" or "text_encoder_2".
     """
     names = _unet_names() if component == "unet" else _text_encoder_names()
-    return names.get(name)
+    return names.get(name.replace(".", "_"))
 
 
 def kernel_of(path: str) -> tuple[int, ...]:
@@ -206,5 +207,4 @@ def _add(names: dict[str, str], path: str, *spellings: str) -> None:
     for spelling in spellings:
         old = [spelling.removesuffix(new) + old for new, old in _OLD_ENDINGS if spelling.endswith(new)]
         for name in (spelling, *old):
-            names[name] = path
             names[name.replace(".", "_")] = path

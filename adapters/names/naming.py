@@ -34,8 +34,7 @@ def module_name(component: str, path: str, base: str, naming: Naming) -> str:
         return _TEXT_PREFIXES[component] + flat
     if base == "unknown":
         raise AdapterError(
-            "the file does not say whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ; "
-            "use diffusers' names"
+            "the file does not say whether it is for SD 1.5 or SDXL, and kohya's names of text encoders differ"
         )
     return f"lora_te_{flat}"
 

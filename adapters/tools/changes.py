@@ -6,7 +6,9 @@ import numpy as np
 
 from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.errors import AdapterError
-from lorablend.adapters.names.naming import block_of
+from lorablend.adapters.files.write import Stored
+from lorablend.adapters.names.keys import BUNDLE_PREFIX
+from lorablend.adapters.names.naming import Naming, block_of
 from lorablend.adapters.tools.low_rank import Pair
 from lorablend.adapters.wording import shown
 
@@ -17,8 +19,11 @@ __all__ = [
     "by_block",
     "dense_change",
     "factors_of",
+    "needs_model",
     "no_factors",
     "require_lora",
+    "why_not_lora",
+    "words_of",
 ]
 
 Module = tuple[str, str]  # (component, module path)
@@ -40,16 +45,58 @@ def by_block(modules: Iterable[Module], progress: BlockProgress | None) -> Itera
         progress("done", len(blocks), len(blocks))
 
 
-def require_lora(adapter: Adapter) -> None:
-    """Raise AdapterError for an adapter that changes biases, norms or words, which a LoRA file cannot contain."""
+def why_not_lora(adapter: Adapter, naming: Naming) -> str:
+    """Return what a LoRA file with these names cannot contain, "" if it can contain all of the adapter.
+
+    Words are no part of a LoRA, but stay beside it under their own names, which only kohya's files have.
+    """
     remedy = "which a LoRA file cannot contain; blend or bake it as it is"
+    if adapter.embeddings and adapter.base_model == "unknown" and any(c != "unet" for c, _ in adapter.deltas):
+        return (
+            f"{shown(adapter.name)} does not say whether it is for SD 1.5 or SDXL, on which kohya's names of text "
+            "encoders depend, and contains words, which diffusers' names cannot express; blend or bake it as it is"
+        )
     for component, path in adapter.biases:
-        raise AdapterError(f"{shown(adapter.name)} changes the bias of {component} {path}, {remedy}")
+        return f"{shown(adapter.name)} changes the bias of {component} {path}, {remedy}"
     for (component, path), delta in adapter.deltas.items():
         if delta.algorithm == "norm":
-            raise AdapterError(f"{shown(adapter.name)} changes the norm {component} {path}, {remedy}")
-    for word in adapter.embeddings:
-        raise AdapterError(f"{shown(adapter.name)} contains the word {shown(word)}, {remedy}")
+            return f"{shown(adapter.name)} changes the norm {component} {path}, {remedy}"
+        if naming == "diffusers" and ".embeddings." in path:
+            return f"{component} {path}: diffusers has no name for it; use kohya's names"
+    if naming == "diffusers" and adapter.embeddings:
+        word = next(iter(adapter.embeddings))
+        return f"{shown(adapter.name)} contains the word {shown(word)}, which diffusers cannot read; use kohya's names"
+    return ""
+
+
+def needs_model(adapter: Adapter) -> bool:
+    """Return whether some change can only be made dense with the base model's weight."""
+    return any(delta.factors() is None for delta in adapter.deltas.values())
+
+
+def require_lora(adapter: Adapter, naming: Naming, weights: WeightReader | None) -> None:
+    """Raise AdapterError for an adapter that a LoRA file with these names cannot contain."""
+    if reason := why_not_lora(adapter, naming):
+        missing = reason.endswith(" names") and weights is None and needs_model(adapter)
+        raise AdapterError(f"{reason} and give the model" if missing else reason)
+
+
+def words_of(adapters: Iterable[Adapter]) -> dict[str, Stored]:
+    """Return the tensors of all bundled words, as they are. Raises AdapterError if two adapters differ in one."""
+    words: dict[str, Stored] = {}
+    owners: dict[str, Adapter] = {}
+    for adapter in adapters:
+        for name, tensor in adapter.file.tensors.items():
+            if not name.startswith(BUNDLE_PREFIX) or name in adapter.refused:
+                continue
+            word = tensor.dtype, tensor.array
+            if name in words and (words[name][0] != word[0] or not np.array_equal(words[name][1], word[1])):
+                raise AdapterError(
+                    f"{shown(owners[name].name)} and {shown(adapter.name)} have different tensors {shown(name)}; "
+                    "a file can have only one: blend them instead"
+                )
+            words[name], owners[name] = word, adapter
+    return words
 
 
 def factors_of(adapter: Adapter, module: Module, weight: float = 1.0) -> Pair | None:

@@ -131,7 +131,10 @@ def lora_tensors(
     down_name, up_name = _SUFFIXES[naming]
     tensors: dict[str, Stored] = {}
     for (component, path), (down, up, _) in factors.items():
-        name = module_name(component, path, base, naming)
+        try:
+            name = module_name(component, path, base, naming)
+        except AdapterError as error:
+            raise AdapterError(f"{error.message}; use diffusers' names") from error
         if naming == "diffusers" and ".embeddings." in path:
             raise AdapterError(f"{component} {path}: diffusers has no name for it; use kohya's names")
         if down.ndim == 2 and component == "unet" and is_convolution(path, base):
@@ -152,15 +155,19 @@ def write_lora(
     dtype: str,
     metadata: Mapping[str, str],
     left_out: tuple[str, ...] = (),
+    words: Mapping[str, Stored] | None = None,
 ) -> LoraReport:
-    """Write factors as a LoRA file, without modules of rank 0. Raises AdapterError if nothing remains."""
+    """Write factors as a LoRA file, without modules of rank 0. Raises AdapterError if nothing remains.
+
+    `words` are tensors of bundled words, which are written as they are.
+    """
     factors = {module: pair for module, pair in factors.items() if len(pair.down)}
     if not factors:
         raise AdapterError(f"{shown(path.name)}: nothing to write, because every change is zero")
     ranks: dict[bool, set[int]] = {}
     for down, _, _ in factors.values():
         ranks.setdefault(down.shape[2:] not in ((), (1, 1)), set()).add(len(down))
-    tensors = lora_tensors(factors, base, naming, dtype)
+    tensors = {**lora_tensors(factors, base, naming, dtype), **(words or {})}
     write_file(path, tensors, with_hashes({**metadata, **network_metadata(ranks)}, tensors))
     return LoraReport(
         path,

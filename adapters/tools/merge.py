@@ -21,6 +21,7 @@ from lorablend.adapters.tools.changes import (
     factors_of,
     no_factors,
     require_lora,
+    words_of,
 )
 from lorablend.adapters.tools.lora_file import (
     LoraReport,
@@ -54,7 +55,7 @@ def merge(
     weights: WeightReader | None = None,
     progress: BlockProgress | None = None,
 ) -> LoraReport:
-    """Write Σ weight · ΔW of all adapters as a LoRA.
+    """Write Σ weight · ΔW of all adapters as a LoRA, beside their bundled words.
 
     Args:
         items: The adapters with their weights.
@@ -88,7 +89,8 @@ def merge(
     adapters = [adapter for adapter, _ in items]
     base = common_base(adapters)
     for adapter in adapters:
-        require_lora(adapter)
+        require_lora(adapter, naming, weights)
+    words = words_of(adapter for adapter, weight in items if weight)
     factors: dict[Module, LowRank] = {}
     modules = sorted({module for adapter, weight in items if weight for module in adapter.deltas})
     for module in by_block(modules, progress):
@@ -115,7 +117,7 @@ def merge(
         "inputs": [{"name": each.name, "sha256": each.sha256, "weight": float(weight)} for each, weight in items],
     }
     metadata = merged_metadata([adapter.metadata for adapter in adapters], base, out.stem, made_by)
-    return write_lora(out, factors, base, naming, dtype or common_dtype(adapters), metadata)
+    return write_lora(out, factors, base, naming, dtype or common_dtype(adapters), metadata, words=words)
 
 
 def _check(

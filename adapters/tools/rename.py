@@ -1,5 +1,6 @@
 """Rename the tensors of an adapter: from any spelling to kohya's names, or to those of diffusers and PEFT."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,13 +11,14 @@ from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.algorithms.dora import DoraDelta
 from lorablend.adapters.algorithms.factored import NUMBERS
 from lorablend.adapters.algorithms.scale import ScaleSettings, scale_of
+from lorablend.adapters.algorithms.trainer import without_trainer
 from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import Tensor
 from lorablend.adapters.files.provenance import rewritten_metadata, with_hashes
 from lorablend.adapters.files.write import Stored, check_new, write_file
 from lorablend.adapters.names.keys import BUNDLED, parse_key
 from lorablend.adapters.names.naming import NAMINGS, Naming, is_convolution, module_name
-from lorablend.adapters.tools.changes import Module
+from lorablend.adapters.tools.changes import Module, needs_model, why_not_lora
 from lorablend.adapters.tools.lora_file import check_choice
 from lorablend.adapters.wording import listed, shown
 
@@ -51,6 +53,7 @@ _DIFFUSERS = {
     "magnitude": ".lora_magnitude_vector",
 }
 _CHANNELS = ("dora_scale", "magnitude")
+_NAMES: dict[Naming, str] = {"kohya": "kohya's names", "diffusers": "diffusers' names"}
 
 
 class RenameReport(NamedTuple):
@@ -71,7 +74,8 @@ def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
     """Write an adapter with other names. Every change stays exactly the same.
 
     kohya's names can express every algorithm of LyCORIS. If the scale does not follow from a module's tensors (but from
-    PEFT's settings, or as alpha / √rank), an alpha tensor with the same effect is written.
+    PEFT's settings, or as alpha / √rank), an alpha tensor with the same effect is written. A LoKr of two whole matrices
+    has no rank, so its scale is multiplied into the first one.
 
     diffusers' names can express LoRA and output-axis DoRA, which is what diffusers loads. They have no alpha, so the
     scale is multiplied into the `lora_B` tensor, which is written as float32 if its own type would round.
@@ -92,21 +96,35 @@ def rename(adapter: Adapter, out: Path, naming: Naming) -> RenameReport:
             f"{shown(adapter.name)} was read leniently, and {listed(adapter.refused)} would be lost; "
             "read it strictly, or remove them from the file"
         )
-    modules, others = _modules(adapter)
-    tensors: dict[str, Stored] = {}
-    for module, roles in modules.items():
-        write = _to_kohya if naming == "kohya" else _to_diffusers
-        tensors |= write(adapter, module, roles)
-    for tensor in others:  # bundled words; other programs find them under exactly these names
-        if naming == "diffusers":
-            raise AdapterError(_cannot(adapter, tensor, naming))
-        tensors[tensor.name] = _same(tensor)
+    tensors = _renamed(adapter, naming)
+    if isinstance(tensors, AdapterError):
+        raise _with_way_on(adapter, naming, tensors)
     made_by = {"tool": "convert", "naming": naming, "inputs": [{"name": adapter.name, "sha256": adapter.sha256}]}
-    metadata = rewritten_metadata(adapter.metadata, None, None, made_by)
+    metadata = without_trainer(rewritten_metadata(adapter.metadata, None, None, made_by))
+    if naming == "diffusers":  # the alpha is in the tensors now
+        metadata.pop("ss_network_alpha", None)
     write_file(out, tensors, with_hashes(metadata, tensors))
+    modules, others = _modules(adapter)
     used = {tensor.name for roles in modules.values() for tensor in roles.values()}
     used |= {tensor.name for tensor in others}
     return RenameReport(out, len(tensors), tuple(name for name in adapter.file.tensors if name not in used))
+
+
+def _renamed(adapter: Adapter, naming: Naming) -> dict[str, Stored] | AdapterError:
+    """Return the tensors under their new names, or why one of them has none."""
+    modules, others = _modules(adapter)
+    tensors: dict[str, Stored] = {}
+    write = _to_kohya if naming == "kohya" else _to_diffusers
+    try:
+        for module, roles in modules.items():
+            tensors |= write(adapter, module, roles)
+    except AdapterError as error:
+        return error
+    for tensor in others:  # bundled words; other programs find them under exactly these names
+        if naming == "diffusers":
+            return _cannot(adapter, tensor, naming)
+        tensors[tensor.name] = _same(tensor)
+    return tensors
 
 
 def _modules(adapter: Adapter) -> tuple[dict[Module, dict[str, Tensor]], list[Tensor]]:
@@ -133,12 +151,17 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
     name = module_name(*module, adapter.base_model, "kohya")
     tensors: dict[str, Stored] = {}
     alpha = _alpha(adapter, module, roles)
+    delta = adapter.deltas.get(module)
+    # A LoKr of two whole matrices has no rank, so no alpha can express its scale.
+    folded = delta.scale if delta and delta.rank is None and "lokr_w1" in roles else 1.0
     for role, tensor in roles.items():
         if role not in _KOHYA:
-            raise AdapterError(_cannot(adapter, tensor, "kohya"))
-        if role in NUMBERS and alpha is not None:
+            raise _cannot(adapter, tensor, "kohya")
+        if role in NUMBERS and (alpha is not None or folded != 1):
             continue
         kind, values = _shaped(adapter, module, role, tensor)
+        if role == "lokr_w1" and folded != 1:
+            kind, values = _scaled(tensor, folded, values.shape)
         if role == "magnitude":  # one number for each output channel, as in LyCORIS
             values = values.reshape(-1, *(1,) * (max(2, len(roles["down"].shape)) - 1))
         tensors[name + _KOHYA[role]] = kind, values
@@ -150,13 +173,8 @@ def _to_kohya(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> 
 def _alpha(adapter: Adapter, module: Module, roles: Mapping[str, Tensor]) -> float | None:
     """Return the alpha to write for a module; None if the module's own tensors give the right scale."""
     delta = adapter.deltas.get(module)
-    if delta is None or (delta.rank is None and delta.scale == 1):
+    if delta is None or delta.rank is None:
         return None
-    if delta.rank is None:
-        raise AdapterError(
-            f"{shown(adapter.name)}: {' '.join(module)} is multiplied by {delta.scale:g}, which kohya's names cannot "
-            f"express for {delta.algorithm} without a rank"
-        )
     own_scale = scale_of(" ".join(module), module[1], roles, delta.rank, ScaleSettings()).factor
     return None if own_scale == delta.scale else delta.scale * delta.rank
 
@@ -165,11 +183,11 @@ def _to_diffusers(adapter: Adapter, module: Module, roles: Mapping[str, Tensor])
     delta = adapter.deltas.get(module)
     for role, tensor in roles.items():
         if role not in _DIFFUSERS and role not in NUMBERS:
-            raise AdapterError(_cannot(adapter, tensor, "diffusers"))
+            raise _cannot(adapter, tensor, "diffusers")
     if delta is None or delta.algorithm not in ("lora", "dora") or ".embeddings." in module[1]:
-        raise AdapterError(_cannot(adapter, next(iter(roles.values())), "diffusers"))
+        raise _cannot(adapter, next(iter(roles.values())), "diffusers")
     if isinstance(delta, DoraDelta) and delta.on_input:
-        raise AdapterError(_cannot(adapter, roles["dora_scale"], "diffusers"))
+        raise _cannot(adapter, roles["dora_scale"], "diffusers")
     name = module_name(*module, adapter.base_model, "diffusers")
     tensors: dict[str, Stored] = {}
     for role, tensor in roles.items():
@@ -211,9 +229,25 @@ def _scaled(tensor: Tensor, scale: float, shape: tuple[int, ...]) -> Stored:
     return "F32", product
 
 
-def _cannot(adapter: Adapter, tensor: Tensor, naming: Naming) -> str:
-    names = "kohya's names" if naming == "kohya" else "diffusers' names"
-    return (
-        f"{shown(adapter.name)}: {names} cannot express tensor {shown(tensor.name)}; "
-        "convert it to a LoRA with lorablend adapters resize"
+def _cannot(adapter: Adapter, tensor: Tensor, naming: Naming) -> AdapterError:
+    """Return the error about a tensor that the names cannot express."""
+    return AdapterError(f"{shown(adapter.name)}: {_NAMES[naming]} cannot express tensor {shown(tensor.name)}")
+
+
+def _with_way_on(adapter: Adapter, naming: Naming, error: AdapterError) -> AdapterError:
+    """Return the error with what the user can do instead, which works for this file."""
+    unnamed = adapter.base_model == "unknown" and any(component != "unet" for component, _ in adapter.deltas)
+    lora_names: list[Naming] = [each for each in (naming, *NAMINGS) if not (unnamed and each == "kohya")]
+    lora_names = [each for each in lora_names if not why_not_lora(adapter, each)]
+    other: Naming = "diffusers" if naming == "kohya" else "kohya"
+    prefer_lora = naming == "diffusers" and lora_names[:1] == ["diffusers"]
+    if not prefer_lora and not isinstance(_renamed(adapter, other), AdapterError):
+        return AdapterError(f"{error.message}; use {_NAMES[other]}")
+    if not lora_names:
+        return AdapterError(f"{error.message}; blend or bake it as it is")
+    out = adapter.path.with_name(f"{adapter.path.stem}-lora.safetensors")
+    return AdapterError(
+        f"{error.message}; a LoRA can have the same effect",
+        command=f"lorablend adapters resize {shlex.quote(str(adapter.path))} --names {lora_names[0]} --keep 1"
+        f"{' --model MODEL' * needs_model(adapter)} --out {shlex.quote(str(out))}",
     )

@@ -7,7 +7,7 @@ from lorablend.adapters.adapter import Adapter
 from lorablend.adapters.files.provenance import rewritten_metadata
 from lorablend.adapters.files.write import DTYPES, check_new
 from lorablend.adapters.names.naming import NAMINGS, Naming
-from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of, require_lora
+from lorablend.adapters.tools.changes import Module, WeightReader, dense_change, factors_of, require_lora, words_of
 from lorablend.adapters.tools.lora_file import (
     LARGEST_RANK,
     LoraReport,
@@ -31,7 +31,7 @@ def resize(
     dtype: str | None = None,
     weights: WeightReader | None = None,
 ) -> LoraReport:
-    """Write the best approximation of every change by factors of a smaller rank.
+    """Write the best approximation of every change by factors of a smaller rank; bundled words stay as they are.
 
     Args:
         adapter: The adapter.
@@ -52,7 +52,7 @@ def resize(
     check_choice("naming", naming, NAMINGS)
     check_choice("dtype", dtype or "f32", DTYPES)
     check_new(out)
-    require_lora(adapter)
+    require_lora(adapter, naming, weights)
     factors = {
         module: _resized(adapter, module, rank or LARGEST_RANK, keep or 1.0, weights) for module in adapter.deltas
     }
@@ -67,7 +67,8 @@ def resize(
     new = "Dynamic" if keep is not None or rank is None else str(rank)
     comment = f"dimension is resized from {before} to {new}" if before != "None" else None
     metadata = rewritten_metadata(adapter.metadata, out.stem, comment, made_by)
-    return write_lora(out, factors, adapter.base_model, naming, dtype or common_dtype([adapter]), metadata)
+    kind = dtype or common_dtype([adapter])
+    return write_lora(out, factors, adapter.base_model, naming, kind, metadata, words=words_of([adapter]))
 
 
 def _resized(adapter: Adapter, module: Module, rank: int, keep: float, weights: WeightReader | None) -> LowRank:

@@ -18,7 +18,7 @@ from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
 from lorablend.engine.pixel_budget import BUDGET, decoding
 from lorablend.train.data.archives import ARCHIVES
-from lorablend.train.data.captions import read_captions, with_trigger
+from lorablend.train.data.captions import lines_of, read_captions
 from lorablend.train.data.draft import MASK
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
@@ -100,8 +100,7 @@ def _write(example: Example, folder: Path, suffix: str | None, pixels: int) -> N
             scaled = int(upright.width * factor), int(upright.height * factor)
             upright = upright.resize(scaled, Image.Resampling.LANCZOS)
         upright.save(folder / f"picture{suffix or '.png'}", quality=95)
-    captions = [with_trigger(caption, example.trigger) for caption in example.captions or ("",)]
-    write_text(folder / f"picture{TEXT}", "\n".join(captions))
+    write_text(folder / f"picture{TEXT}", "\n".join(lines_of(example)))
     if example.mask:
         with Image.open(example.mask) as file:
             mask = eight_bits(ImageOps.exif_transpose(file))

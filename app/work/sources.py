@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.wording import shown
-from lorablend.convert.source import checkpoint_family, read_checkpoint, read_folder
+from lorablend.convert.checkpoint import inspect_checkpoint
+from lorablend.convert.source import read_checkpoint, read_folder
 
 __all__ = ["Sources"]
 
@@ -74,7 +75,7 @@ class Sources:
         elif config is not None:
             parameters = read_checkpoint(source, self.local(config)).parameters
         else:
-            checkpoint_family(source)
+            inspect_checkpoint(source)
             parameters = {"all": source.stat().st_size // 2}  # as fp16
         needed = sum(parameters.values()) * _FILE_BYTES[weights]
         # Until it is compressed, the largest network is on disk in fp16 too.

@@ -27,7 +27,10 @@ class Vae:
         Raises:
             ModelError: numbers have overflowed, which would give a black picture.
         """
-        sample = latent / self._model.scaling_factor + self._model.shift_factor
+        sample = latent / self._model.scaling_factor
+        if statistics := self._model.latent_statistics:
+            sample = sample * statistics[1] + statistics[0]
+        sample = sample + self._model.shift_factor
         pixels = self._run("vae_decoder", sample.astype(np.float32))[0]
         if not np.isfinite(pixels).all():
             network = "VAE" if np.isfinite(latent).all() else "UNet"
@@ -44,7 +47,10 @@ class Vae:
         """
         pixels = (picture.astype(np.float32) / 255 * 2 - 1).transpose(2, 0, 1)[None]
         mean, _ = np.split(self._run("vae_encoder", np.ascontiguousarray(pixels)), 2, axis=1)
-        return (mean - self._model.shift_factor) * np.float32(self._model.scaling_factor)
+        mean = mean - self._model.shift_factor
+        if statistics := self._model.latent_statistics:
+            mean = (mean - statistics[0]) / statistics[1]
+        return mean * np.float32(self._model.scaling_factor)
 
     def _run(self, component: str, value: np.ndarray) -> np.ndarray:
         shape, request = self._compiled.get(component, (None, None))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from lorablend.adapters.errors import ModelError
-from lorablend.convert.source import checkpoint_family, files_to_download, read_checkpoint, read_folder
+from lorablend.convert.checkpoint import checkpoint_family, inspect_checkpoint
+from lorablend.convert.conversion import find_source
+from lorablend.convert.source import files_to_download, read_checkpoint, read_folder
+from tests.convert.checkpoints import write_checkpoint
 from tests.convert.sources import SDXL_NETWORKS, WHERE, write_folder, write_tensors
 
 
@@ -123,6 +128,123 @@ def test_checkpoint_of_another_family(tmp_path: Path, key: str, expected: str) -
     assert str(error.value) == expected
 
 
+UNET = "model.diffusion_model."
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ({f"{UNET}label_emb.0.0.weight": [8, 8]}, "SDXL"),
+        ({f"{UNET}label_emb.0.0.weight": [8, 8], "cond_stage_model.transformer.a": [1]}, "SDXL"),
+        ({f"{UNET}label_emb.0.0.weight": [8, 8], f"{UNET}input_blocks.11.0.in_layers.0.weight": [8]}, "refiner"),
+        ({f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [8, 768]}, "SD 1.x"),
+        ({f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [8, 1024]}, "Stable Diffusion 2"),
+        ({f"{UNET}a": [1], "conditioner.embedders.1.transformer.a": [1]}, "SDXL"),
+        ({"conditioner.embedders.1.model.a": [1]}, "SDXL"),
+        ({f"{UNET}a": [1]}, "SD 1.x"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_the_family_is_told_from_the_unet(tmp_path: Path, shapes: dict[str, list[int]], expected: str) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, file)
+    try:
+        told = checkpoint_family(file)
+    except ModelError as error:
+        told = str(error)
+    assert expected in told
+
+
+@pytest.fixture(scope="module")
+def whole(sdxl_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The tensors of an SDXL checkpoint."""
+    return load_file(write_checkpoint(sdxl_source, tmp_path_factory.mktemp("whole") / "x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (
+            "conditioner.",
+            "lacks text_encoder (conditioner.embedders.0.transformer.*), text_encoder_2 "
+            "(conditioner.embedders.1.model.*); give a full checkpoint",
+        ),
+        ("conditioner.embedders.1.", "lacks text_encoder_2 (conditioner.embedders.1.model.*); give a full checkpoint"),
+        (UNET, "lacks unet (model.diffusion_model.*); give a full checkpoint"),
+        ("first_stage_model.", "lacks vae (first_stage_model.*); give a full checkpoint"),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_named_before_any_work(
+    whole: dict[str, np.ndarray], tmp_path: Path, left: str, message: str
+) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({name: tensor for name, tensor in whole.items() if not name.startswith(left)}, file)
+    with pytest.raises(ModelError) as error:
+        find_source(file, None, "fp16", lambda *_: pytest.fail("it began to download"))
+    assert str(error.value) == f"x.safetensors {message}"
+
+
+def test_every_tensor_of_a_checkpoint_is_understood(sdxl_source: Path, sd15_source: Path, tmp_path: Path) -> None:
+    for number, source in enumerate((sdxl_source, sd15_source)):
+        file = write_checkpoint(source, tmp_path / f"{number}.safetensors", extra=["v_pred"])
+        assert inspect_checkpoint(file).left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        (f"{UNET}input_blocks.1.0.adapter.weight", True),
+        (f"{UNET}input_blocks.1.0.in_layers.2.lora_down", True),
+        ("first_stage_model.decoder.up.0.attn.0.q.weight", True),
+        ("first_stage_model.quant_conv.scale_weight", False),
+        ("first_stage_model.encoder.scale_weight", True),  # of no weight
+        ("first_stage_model.loss.discriminator.main.0.weight", False),
+        ("conditioner.embedders.0.transformer.text_model.embeddings.position_ids", False),
+        ("conditioner.embedders.1.model.logit_scale", False),
+        ("conditioner.embedders.1.model.visual.proj", True),
+        (f"{UNET}scaled_fp8", False),
+        (f"{UNET}time_embed.0.scale_input", False),
+        (f"{UNET}time_embed.0.comfy_quant", False),
+        ("model_ema.decay", False),  # in none of the networks
+        ("modelspec", False),
+    ],
+)
+def test_tensors_that_no_module_takes_are_said(
+    sdxl_source: Path,
+    whole: dict[str, np.ndarray],
+    tmp_path: Path,
+    name: str,
+    left_out: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file(whole | {name: np.ones(1, np.float32)}, file)
+    assert find_source(file, sdxl_source, "fp16", lambda *_: None).left_out == ((name,) if left_out else ())
+    said = f"x.safetensors: 1 tensor: {name} in no module of its networks, left out"
+    assert [record.getMessage() for record in caplog.records] == ([said] if left_out else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"": np.zeros((4, 4), np.uint8)}, "1 tensor: {}weight (U8)"),
+        ({"scale_weight": np.zeros((2, 3), np.float32)}, "1 tensor: {}scale_weight (F32 [2, 3])"),
+        ({"weight_scale": np.zeros(1, np.uint8)}, "1 tensor: {}weight_scale (U8 [1])"),
+    ],
+)
+def test_weights_in_a_form_that_is_not_supported(
+    whole: dict[str, np.ndarray], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    file, start = tmp_path / "x.safetensors", f"{UNET}time_embed.0."
+    changed = {start + (end or "weight"): value for end, value in change.items()}
+    save_file(whole | changed, file)
+    with pytest.raises(ModelError) as error:
+        inspect_checkpoint(file)
+    assert str(error.value) == (
+        f"x.safetensors has weights in a form that is not supported: {message.format(start)}; give one in fp16 or fp8"
+    )
+
+
 def test_missing_and_broken_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         checkpoint_family(tmp_path / "x.safetensors")
@@ -142,7 +264,8 @@ def test_checkpoint_without_vae(tmp_path: Path) -> None:
 
 
 def test_checkpoint_with_the_wrong_config(tmp_path: Path) -> None:
-    file = write_tensors(tmp_path / "x.safetensors", "model.diffusion_model.a", "cond_stage_model.transformer.a")
+    networks = ("model.diffusion_model.a", "cond_stage_model.transformer.a", "first_stage_model.a")
+    file = write_tensors(tmp_path / "x.safetensors", *networks)
     config = write_folder(tmp_path / "config")
     with pytest.raises(ModelError) as error:
         read_checkpoint(file, config)

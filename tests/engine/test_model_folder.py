@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lorablend.adapters.errors import ModelError
+from lorablend.engine import Pipeline
+from lorablend.engine.bake import bake
+from lorablend.engine.live.vae import Vae
 from lorablend.engine.model_folder import ModelFolder
+from lorablend.shipped import model_dir as demo_model
 
 NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae_decoder", "vae_encoder")
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -173,3 +181,162 @@ def test_fingerprint(folder: Path) -> None:
     other_size = ModelFolder(folder).fingerprint
     (folder / "unet" / "openvino_model.xml").write_text("<net></net>")
     assert len({before, other_time, other_size, ModelFolder(folder).fingerprint}) == 4
+
+
+STATISTICS = {"latents_mean": [-1.6574, 1.886, -1.383, 2.5155], "latents_std": [8.4927, 5.9022, 6.5498, 5.2299]}
+
+
+def with_vae(folder: Path, **entries: Any) -> ModelFolder:
+    config = folder / "vae_decoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | entries))
+    return ModelFolder(folder)
+
+
+def test_statistics_of_the_latents(folder: Path) -> None:
+    """As in diffusers: both or none, and only for SDXL."""
+    assert with_vae(folder).latent_statistics is None
+    assert with_vae(folder, latents_mean=STATISTICS["latents_mean"], latents_std=None).latent_statistics is None
+    statistics = with_vae(folder, **STATISTICS).latent_statistics
+    assert statistics is not None
+    mean, std = statistics
+    np.testing.assert_array_equal(mean.reshape(-1), np.float32(STATISTICS["latents_mean"]))
+    np.testing.assert_array_equal(std.reshape(-1), np.float32(STATISTICS["latents_std"]))
+
+
+@pytest.mark.parametrize("std", [[1, 2, 3], [1, 2, 3, 0], "1", [1, 2, 3, "x"], 5])
+def test_statistics_that_make_no_sense(folder: Path, std: Any) -> None:
+    model = with_vae(folder, latents_mean=[0, 0, 0, 0], latents_std=std)
+    with pytest.raises(ModelError) as error:
+        _ = model.latent_statistics
+    assert str(error.value) == (
+        f"{folder}: latents_mean and latents_std in vae_decoder/config.json are [0, 0, 0, 0] and {std}; expected 4 "
+        "numbers each, and none of the second 0"
+    )
+
+
+def test_the_vae_uses_the_statistics_as_diffusers_does(tmp_path: Path) -> None:
+    """GenAI would ignore them."""
+    torch = pytest.importorskip("torch")
+    import openvino as ov
+
+    shutil.copytree(demo_model(), tmp_path / "m")
+    model, plain = with_vae(tmp_path / "m", **STATISTICS), ModelFolder(demo_model())
+    ours, theirs = (Vae(ov.Core(), each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for each in (model, plain))
+    latent = np.random.default_rng(0).normal(size=(1, 4, 8, 8)).astype(np.float32)
+    # pipeline_stable_diffusion_xl.py: latents * latents_std / scaling_factor + latents_mean
+    std, mean = (torch.tensor(STATISTICS[f"latents_{name}"]).view(1, 4, 1, 1) for name in ("std", "mean"))
+    factor = plain.scaling_factor
+    decoded = (torch.from_numpy(latent) * std / factor + mean).numpy()
+    np.testing.assert_array_equal(ours.decode(latent), theirs.decode(decoded * factor))
+    picture = np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    # pipeline_stable_diffusion_xl_img2img.py: (latents - latents_mean) * scaling_factor / latents_std
+    encoded = (torch.from_numpy(theirs.encode(picture) / factor) - mean) * factor / std
+    np.testing.assert_allclose(ours.encode(picture), encoded.numpy(), rtol=1e-4, atol=1e-5)
+
+    message = (
+        f"{tmp_path / 'm'}: the VAE has latents_mean and latents_std, which OpenVINO GenAI ignores, so that its "
+        "pictures would be wrong; use runtime=live"
+    )
+    for refused in (lambda: Pipeline(tmp_path / "m", runtime="genai"), lambda: bake(model.path, [], tmp_path / "b")):
+        with pytest.raises(ModelError) as error:
+            refused()
+        assert str(error.value) == message
+    assert not (tmp_path / "b").exists()
+
+
+# What becomes of each entry of a VAE's configuration that diffusers knows. The graph is traced with most of them.
+VAE_ENTRIES = {
+    **dict.fromkeys(
+        (
+            "in_channels",
+            "out_channels",
+            "down_block_types",
+            "up_block_types",
+            "layers_per_block",
+            "act_fn",
+            "norm_num_groups",
+            "use_quant_conv",
+            "use_post_quant_conv",
+            "mid_block_add_attention",
+        ),
+        "in the graph",
+    ),
+    "block_out_channels": "applied",  # vae_scale_factor
+    "latent_channels": "applied",
+    "scaling_factor": "applied",
+    "shift_factor": "applied",
+    "latents_mean": "applied",
+    "latents_std": "applied",
+    "sample_size": "only for tiles",
+    "force_upcast": "only for fp16 in torch",  # the precision is a setting of the pipeline
+}
+
+# The entries of the configurations of whole pipelines that diffusers reads while it draws.
+PIPELINE_ENTRIES = {
+    "vae.block_out_channels": "applied",
+    "vae.scaling_factor": "applied",
+    "vae.latents_mean": "applied",
+    "vae.latents_std": "applied",
+    "vae.force_upcast": "only for fp16 in torch",
+    "vae.latent_channels": "applied",
+    "unet.sample_size": "applied",
+    "unet.in_channels": "applied",
+    "unet.addition_time_embed_dim": "only a check",
+    "unet.time_cond_proj_dim": "refused by the live runtime",  # an input that it does not know
+    "unet._diffusers_version": "only for files from before 2022",
+    "text_encoder.use_attention_mask": "refused",
+    "text_encoder_2.projection_dim": "only a check",
+    "scheduler.num_train_timesteps": "applied",
+    "scheduler.steps_offset": "applied",
+    "scheduler.clip_sample": "applied",
+    "scheduler.skip_prk_steps": "only for files from before 2022",
+    "self.force_zeros_for_empty_prompt": "applied",
+    "self.requires_aesthetics_score": "refused",
+    "self.requires_safety_checker": "left out",  # the safety checker is not converted
+}
+
+
+def test_every_entry_of_a_vae_has_a_verdict() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    assert set(inspect.signature(diffusers.AutoencoderKL.__init__).parameters) - {"self"} == VAE_ENTRIES.keys()
+
+
+def test_every_entry_that_pipelines_read_has_a_verdict() -> None:
+    """Read from the source of diffusers' pipelines, so that a new entry has to be looked at."""
+    diffusers = pytest.importorskip("diffusers")
+    names = ("StableDiffusion", "StableDiffusionXL")
+    found: set[str] = set()
+    for name in (f"{base}{kind}Pipeline" for base in names for kind in ("", "Img2Img", "Inpaint")):
+        module = inspect.getmodule(getattr(diffusers, name))
+        assert module is not None
+        text = inspect.getsource(module)
+        for part, entry in re.findall(r"\b(vae|unet|text_encoder|text_encoder_2|scheduler|self)\.config\.(\w+)", text):
+            found.add(f"{part}.{entry}")
+    found -= {"self.get", "unet.get", "unet.time_embedding_type"}  # a method, twice, and a word of a message
+    assert found <= PIPELINE_ENTRIES.keys()
+    assert {key for key in PIPELINE_ENTRIES if key.startswith("vae.")} <= found
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "message"),
+    [
+        (
+            "model_index.json",
+            {"requires_aesthetics_score": True},
+            "requires_aesthetics_score in model_index.json is true, as in the SDXL refiner, which is not supported; "
+            "give an SDXL base model",
+        ),
+        (
+            "text_encoder/config.json",
+            {"use_attention_mask": True},
+            "use_attention_mask in text_encoder/config.json is true, which is not supported; give a model with CLIP's "
+            "text encoder",
+        ),
+    ],
+)
+def test_entries_that_are_refused(folder: Path, file: str, entry: dict[str, Any], message: str) -> None:
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    with pytest.raises(ModelError) as error:
+        ModelFolder(folder)
+    assert str(error.value) == f"{folder}: {message}"

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lorablend.train.chance import chance, shuffled
+from lorablend.train.data.tag_order import FIXED, OrderedCaption, tags_of
 
 if TYPE_CHECKING:
     from lorablend.train.config import TrainConfig
     from lorablend.train.data.examples import Example
 
 __all__ = [
+    "VARIANTS",
     "caption_variants",
     "has_word",
     "join_captions",
+    "lines_of",
     "needs_trigger",
     "read_captions",
     "training_texts",
@@ -31,7 +34,6 @@ __all__ = [
 VARIANTS = 16  # of one caption, at most, if anything in it is random
 _TRIGGER = re.compile(r"\[trigger\]", re.IGNORECASE)  # ai-toolkit's placeholder
 _WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
-_FIXED = "|||"  # kohya's keep_tokens_separator
 _BRACES = str.maketrans({"\ue000": "{", "\ue001": "}"})  # private use characters, which stand in for escaped braces
 # Words in the names that cameras, phones and programs give to pictures; they describe nothing.
 _NO_WORDS = frozenset(
@@ -85,6 +87,12 @@ def with_trigger(caption: str, trigger: str | None) -> str:
     return caption if has_word(caption, trigger) else join_captions(trigger, caption)
 
 
+def lines_of(example: Example) -> list[str]:
+    """List the lines of a caption file: with the trigger, and with the signs that keep tags in their places."""
+    texts = [each.with_signs() if isinstance(each, OrderedCaption) else each for each in example.captions or ("",)]
+    return [with_trigger(text, example.trigger) for text in texts]
+
+
 def needs_trigger(caption: str) -> bool:
     """Whether the caption contains `[trigger]`."""
     return _TRIGGER.search(caption) is not None
@@ -106,8 +114,11 @@ def caption_variants(
     for caption in captions or ("",):
         forms: dict[str, None] = {}
         for draw in range(2 * VARIANTS):  # some are alike
-            text = _one_of_each(_TRIGGER.sub(lambda _: trigger or "[trigger]", caption), seed, draw)
-            forms[with_trigger(_ordered(text, shuffle, keep_tokens, seed, draw), trigger)] = None
+            known = isinstance(caption, OrderedCaption)
+            text = caption.shuffled(keep_tokens, seed, draw) if known and shuffle else str(caption)
+            text = _one_of_each(_TRIGGER.sub(lambda _: trigger or "[trigger]", text), seed, draw)
+            text = text if known else _ordered(text, shuffle, keep_tokens, seed, draw)
+            forms[with_trigger(text, trigger)] = None
             if len(forms) == VARIANTS:
                 break
         texts |= forms
@@ -140,16 +151,12 @@ def _one_of_each(caption: str, seed: int, draw: int) -> str:
 
 
 def _ordered(caption: str, shuffle: bool, keep_tokens: int, seed: int, draw: int) -> str:
-    parts = caption.split(_FIXED)
+    parts = caption.split(FIXED)
     if len(parts) == 1 and not shuffle:
         return caption
-    first, moving, last = ([""] if len(parts) == 1 else []) + parts[:2] + [_FIXED.join(parts[2:])]
-    tags = _tags(moving)
+    first, moving, last = ([""] if len(parts) == 1 else []) + parts[:2] + [FIXED.join(parts[2:])]
+    tags = tags_of(moving)
     kept = max(0, keep_tokens) if len(parts) == 1 else 0
     if shuffle:
         tags = tags[:kept] + shuffled(tags[kept:], seed, "tags", caption, draw)
-    return ", ".join([*_tags(first), *tags, *_tags(last)])
-
-
-def _tags(text: str) -> list[str]:
-    return [tag for tag in (part.strip() for part in text.split(",")) if tag]
+    return ", ".join([*tags_of(first), *tags, *tags_of(last)])

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from lorablend.adapters.errors import DataError
 from lorablend.adapters.wording import listed, shown
+from lorablend.train.data.captions import VARIANTS
 from lorablend.train.data.draft import (
     SIDECARS,
     DataSetDraft,
@@ -22,15 +23,15 @@ from lorablend.train.data.draft import (
 )
 from lorablend.train.data.folder_names import kohya_name
 from lorablend.train.data.manifests import Subset, is_fine_tune, read_dataset_toml, read_fine_tune, read_table
+from lorablend.train.data.tag_order import expanded, ordered
 
 __all__ = ["is_listing", "read_tables", "read_toml"]
 
 
 def read_toml(draft: DataSetDraft, manifest: Path, files: Sequence[Path]) -> None:
-    subsets, others = read_dataset_toml(manifest, manifest.name)
+    subsets, left_out = read_dataset_toml(manifest, manifest.name)
     draft.kinds.append(f"kohya's {shown(manifest.name)} with {counted(len(subsets), 'subset')}")
-    if others:
-        draft.notes.append(f"{manifest.name}: {', '.join(others)} are settings of the training, not read from there")
+    draft.notes += left_out
     used: set[Path] = set()
     deeper: list[Path] = []
     for subset in subsets:
@@ -106,14 +107,19 @@ def _subset_pictures(
             picture.captions, picture.written = table[path], subset.metadata_file or ""
         else:
             read_sidecar(draft, picture, [subset.extension] if subset.extension else SIDECARS)
-        picture.captions = tuple(
-            " ".join(part for part in (subset.prefix, caption, subset.suffix) if part) for caption in picture.captions
-        )
-        picture.folder_caption = subset.class_tokens
+        picture.captions = tuple(form for caption in picture.captions for form in _forms(subset, caption))
+        picture.folder_caption = ordered(subset.class_tokens, subset.keep_sign, subset.group_sign)
         if subset.class_tokens and not subset.regularization:
             picture.trigger = subset.class_tokens.split()[0]
         pictures.append(picture)
     return pictures
+
+
+def _forms(subset: Subset, caption: str) -> tuple[str, ...]:
+    """Return a caption as kohya would train on it, without the signs of its settings, in its alternatives."""
+    text = " ".join(part for part in (subset.prefix, caption, subset.suffix) if part)
+    forms = expanded(text, VARIANTS) if subset.wildcards else (text,)
+    return tuple(ordered(form, subset.keep_sign, subset.group_sign) for form in forms)
 
 
 def _folder(draft: DataSetDraft, text: str, manifest: Path) -> Path:

@@ -34,7 +34,7 @@ _MOST_BYTES = 256 << 20
 _KINDS = {str: "text", int: "an integer", bool: "true or false"}
 _FILE_COLUMNS = ("file_name", "image_file", "image", "file", "filename", "path", "image_path")
 _TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
-# The settings of kohya's data sets that determine pictures and captions; all others are about training.
+# The settings of kohya's data sets that determine pictures and captions (sd-scripts, library/config_util.py).
 _KNOWN = {
     "image_dir",
     "num_repeats",
@@ -46,8 +46,39 @@ _KNOWN = {
     "conditioning_data_dir",
     "alpha_mask",
     "metadata_file",
+    "keep_tokens_separator",
+    "secondary_separator",
     "enable_wildcard",
-    "cache_info",
+    "cache_info",  # about kohya's own files
+}
+# Its other settings, which are about the training.
+_TRAINING = {
+    "batch_size",
+    "bucket_no_upscale",
+    "bucket_reso_steps",
+    "caption_dropout_every_n_epochs",
+    "caption_dropout_rate",
+    "caption_separator",
+    "caption_tag_dropout_rate",
+    "color_aug",
+    "custom_attributes",
+    "enable_bucket",
+    "face_crop_aug_range",
+    "flip_aug",
+    "keep_tokens",
+    "max_bucket_reso",
+    "min_bucket_reso",
+    "multires_training",
+    "network_multiplier",
+    "random_crop",
+    "resize_interpolation",
+    "resolution",
+    "shuffle_caption",
+    "skip_image_resolution",
+    "token_warmup_min",
+    "token_warmup_step",
+    "validation_seed",
+    "validation_split",
 }
 
 
@@ -65,6 +96,9 @@ class Subset:
     mask_dir: str | None
     alpha_mask: bool
     metadata_file: str | None
+    keep_sign: str
+    group_sign: str
+    wildcards: bool
 
     @property
     def name(self) -> str:
@@ -160,7 +194,7 @@ def is_dataset_toml(path: Path) -> bool:
 
 
 def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
-    """Read the subsets of a kohya data set file, and the names of its settings that are about training.
+    """Read the subsets of a kohya data set file, and sentences about the settings in it that are not followed.
 
     A subset's own setting overrides its data set's, which overrides that of [general]. Raises DataError.
     """
@@ -181,7 +215,14 @@ def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
         for part in parts:
             others += [key for key in (*own, *part) if key not in _KNOWN]
             subsets.append(_subset({**general, **own, **part}, name))
-    return subsets, list(dict.fromkeys(others))
+    training = [key for key in dict.fromkeys(others) if key in _TRAINING]
+    unknown = [shown(key) for key in dict.fromkeys(others) if key not in _TRAINING]
+    sentences: list[str] = []
+    if training:
+        sentences.append(f"{name}: {', '.join(training)} are settings of the training, not read from there")
+    if unknown:
+        sentences.append(f"{name}: {', '.join(unknown)} are not settings of kohya's data sets, left out")
+    return subsets, sentences
 
 
 def _subset(settings: Mapping[str, Any], name: str) -> Subset:
@@ -212,6 +253,9 @@ def _subset(settings: Mapping[str, Any], name: str) -> Subset:
         get("conditioning_data_dir", str, None),
         get("alpha_mask", bool, False),
         metadata_file,
+        get("keep_tokens_separator", str, ""),
+        get("secondary_separator", str, ""),
+        get("enable_wildcard", bool, False),
     )
 
 

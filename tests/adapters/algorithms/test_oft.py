@@ -19,6 +19,7 @@ from tests.adapters.references import (
     assert_merges_alike,
     lycoris_file,
     peft_file,
+    randomize,
     relative,
     small_net,
 )
@@ -75,6 +76,26 @@ def test_peft_oft(tmp_path: Path, options: dict[str, Any]) -> None:
     config = peft.OFTConfig(target_modules=TARGETS, oft_block_size=8, **options)
     adapter = assert_merges_alike(*peft_file(tmp_path / "a", small_net(), config, only="oft_R"))
     assert {(delta.algorithm, delta.live) for delta in adapter.deltas.values()} == {("oft", "")}
+    assert adapter.warnings == (
+        f"OFT of 3×3 convolutions (1 layer: unet {CONV}): applied as PEFT merges it; PEFT without merging turns each "
+        "patch of pixels by itself, which no weight can do, and draws another picture",
+    )
+
+
+def test_pefts_oft_of_a_convolution_draws_something_else_before_it_is_merged() -> None:
+    """Only its merge is a change of a weight. On a linear layer the two agree."""
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(small_net(), peft.OFTConfig(target_modules=TARGETS, oft_block_size=8))
+    randomize(model, 0.2, "oft_R")
+    with torch.no_grad():
+        for path, inputs, alike in ((TO_Q, (2, 32), True), (CONV, (2, 16, 6, 6), False)):
+            layer = model.get_submodule(f"base_model.model.{path}")
+            sample = torch.from_numpy(normal(*inputs))
+            before = layer(sample)
+            layer.merge()
+            error = relative(layer(sample).numpy(), before.numpy())
+            assert (error < 1e-5) == alike, (path, error)
 
 
 @pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension", "ignore:Setting boft_n_butterfly_factor")

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,19 @@ FAMILIES = (
 def test_every_family(name: str, component: str | None, path: str | None, role: str) -> None:
     key = parse_key(name)
     assert (key.component, key.path, key.role) == (component, path, role)
+
+
+@pytest.mark.parametrize(("name", "component", "path", "role"), FAMILIES)
+def test_any_mixture_of_dots_and_underscores_is_the_same_module(
+    name: str, component: str | None, path: str | None, role: str
+) -> None:
+    module = parse_key(name).module
+    random = np.random.default_rng(0)
+    for share in (0, 1, *[0.5] * 5, *[0.1] * 3, *[0.9] * 3):
+        flat = random.random(len(module)) < share
+        mixed = "".join(("_" if flat[at] else ".") if mark in "._" else mark for at, mark in enumerate(module))
+        key = parse_key(mixed + name.removeprefix(module))
+        assert (key.component, key.path, key.role) == (component, path, role), mixed
 
 
 @pytest.mark.parametrize(

@@ -205,18 +205,26 @@ def test_refusals(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     a = loha(tmp_path / "a.safetensors")
     key = kohya_key(TO_Q)
-    remedy = "convert it to a LoRA with lorablend adapters resize"
+
+    def remedy(names: str, more: str = "") -> str:
+        return (
+            "a LoRA can have the same effect; go on with: lorablend adapters resize "
+            f"{{}} --names {names} --keep 1{more} --out {{}}"
+        )
+
     assert message_of(AdapterError, lambda: rename(a, out, "diffusers")) == (
-        f"a: diffusers' names cannot express tensor {key}.hada_w1_a; {remedy}"
+        f"a: diffusers' names cannot express tensor {key}.hada_w1_a; "
+        + remedy("diffusers").format(a.path, tmp_path / "a-lora.safetensors")
     )
     inputs = dora(tmp_path / "i.safetensors", {"dora_scale": np.ones((1, 64), np.float32)})
     assert message_of(AdapterError, lambda: rename(inputs, out, "diffusers")) == (
-        f"i: diffusers' names cannot express tensor {key}.dora_scale; {remedy}"
+        f"i: diffusers' names cannot express tensor {key}.dora_scale; "
+        + remedy("diffusers", " --model MODEL").format(inputs.path, tmp_path / "i-lora.safetensors")
     )
     l = np.ones(64, np.float32)  # noqa: E741 - the name that PEFT has for it
     ia3 = load_adapter(write_tensors(tmp_path / "l.safetensors", {f"{'.'.join(TO_Q)}.ia3_l": ("F32", l[:, None])}))
     assert message_of(AdapterError, lambda: rename(ia3, out, "kohya")) == (
-        f"l: kohya's names cannot express tensor {'.'.join(TO_Q)}.ia3_l; {remedy}"
+        f"l: kohya's names cannot express tensor {'.'.join(TO_Q)}.ia3_l; blend or bake it as it is"
     )
     words: Any = "a1111"
     assert message_of(RequestError, lambda: rename(a, out, words)) == "naming is a1111; give kohya or diffusers"
