@@ -32,7 +32,19 @@ from lorablend.app.auth import Credentials, is_loopback, read_users
 from lorablend.app.files import check_folder
 from lorablend.app.library.folder import adapter_files
 from lorablend.app.library.library import Library
-from lorablend.app.rest import a1111, a1111_lists, adapters, gallery, grid, health, jobs, models, openai, train
+from lorablend.app.rest import (
+    a1111,
+    a1111_first,
+    a1111_lists,
+    adapters,
+    gallery,
+    grid,
+    health,
+    jobs,
+    models,
+    openai,
+    train,
+)
 from lorablend.app.rest.errors import handle_errors, refusals
 from lorablend.app.rest.guard import BODY_LIMIT, Guard
 from lorablend.app.rest.shared import reply
@@ -100,7 +112,7 @@ def create_app(
     app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
     handle_errors(app)
-    for face in (openai, a1111, a1111_lists, jobs, gallery, adapters, health, grid, models, train):
+    for face in (openai, a1111, a1111_first, a1111_lists, jobs, gallery, adapters, health, grid, models, train):
         app.include_router(face.router)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)

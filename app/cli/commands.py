@@ -18,6 +18,7 @@ from lorablend.app.cli import arguments, grid, models, options
 from lorablend.app.cli.adapters import adapters_app
 from lorablend.app.cli.datasets import dataset_app
 from lorablend.app.cli.train import train
+from lorablend.app.jobs.jobs import HISTORY
 
 __all__ = ["main", "run"]
 
@@ -279,6 +280,7 @@ def ui(
     token: options.Token = None,
     users: options.Users = None,
     offline: options.Offline = False,
+    history: options.History = HISTORY,
 ) -> None:
     """Serve the web page, and everything that "lorablend serve" serves, until Ctrl-C.
 
@@ -292,6 +294,7 @@ def ui(
     """
     device_options = {"device": device, "runtime": runtime, "precision": precision}
     where = {"host": arguments.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    where |= {"history": history}
     _serve(arguments.served_model(model, served), lora_dir, data, device_options, with_page=True, **where)
 
 
@@ -310,6 +313,7 @@ def serve(
     token: options.Token = None,
     users: options.Users = None,
     offline: options.Offline = False,
+    history: options.History = HISTORY,
 ) -> None:
     """Serve REST to programs, until Ctrl-C.
 
@@ -323,6 +327,7 @@ def serve(
     """
     device_options = {"device": device, "runtime": runtime, "precision": precision}
     where = {"host": arguments.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    where |= {"history": history}
     _serve(arguments.served_model(model, served), lora_dir, data, device_options, with_page=False, **where)
 
 
@@ -338,6 +343,7 @@ def _serve(
     token: str | None,
     users: Path | None,
     offline: bool,
+    history: int,
 ) -> None:
     """Serve, with or without the page."""
     if offline:
@@ -360,7 +366,7 @@ def _serve(
     with server.hold(data):
         if own:  # the shipped ones must not change, and new ones need a place
             lora_dir = server.own_adapters(data)
-        service = Service(data, {model_name(folder): folder}, lora_dir, **device_options)
+        service = Service(data, {model_name(folder): folder}, lora_dir, history=history, **device_options)
         page: dict[str, Any] = {}
         if with_page:
             server.own_cache(data)

@@ -196,4 +196,13 @@ Data = Annotated[
         "--data", "DIR", "Folder for pictures, queue and uploads. Default: $LORABLEND_DATA, else one of your own data."
     ),
 ]
+History = Annotated[
+    int,
+    option(
+        "--history",
+        "N",
+        "How many jobs that have ended are kept, 100 or more; older ones are forgotten. No picture is ever deleted.",
+        min=100,
+    ),
+]
 Offline = Annotated[bool, option("--offline", None, "Never connect to another machine.")]
