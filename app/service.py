@@ -113,7 +113,7 @@ class Service:
         return json.dumps(
             [
                 job.request
-                for job in self.jobs.mentioning('"image"', '"mask"')
+                for job in self.jobs.mentioning('"image":', '"mask":')
                 if job.state == "queued"
                 or (
                     job.kind in ("draw", "grid")

@@ -155,6 +155,9 @@ Precision = Annotated[
     option("--precision", "f32|f16|bf16", "Number format of the computation. Default: the device's own choice."),
 ]
 AsJson = Annotated[bool, option("--json", None, "Print everything as JSON, module names included.")]
+AsDocument = Annotated[
+    bool, option("--json", None, "Print one JSON document instead, for programs; messages stay on stderr.")
+]
 Host = Annotated[
     str | None,
     option(
