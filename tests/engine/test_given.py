@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from lorablend.adapters.errors import LorablendError
 from lorablend.engine import Pipeline
 from lorablend.engine.given import on_white, picture_of
 from lorablend.engine.mask import greys
-from tests.adapter_files import message_of
+from lorablend.shipped import adapters_dir
 
 RED = Image.new("RGB", (4, 2), (255, 0, 0))
 
 
 @pytest.fixture(scope="module")
-def pipe(sdxl_model: Path, lora_dir: Path) -> Pipeline:
-    return Pipeline(sdxl_model, lora_dir=lora_dir)
+def pipe() -> Pipeline:
+    return Pipeline("demo")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_arrays_are_pictures(array: np.ndarray) -> None:
     picture = picture_of("image", array)
     assert picture is not None
     assert picture.size == (4, 2)
-    assert set(picture.convert("RGB").getdata()) == {(51, 51, 51)}
+    assert (np.asarray(picture.convert("RGB")) == 51).all()
 
 
 def test_paths_are_pictures(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def clear_pictures() -> dict[str, Image.Image]:
 def test_what_is_transparent(kind: str) -> None:
     """White in a picture to start from, and left alone by a mask."""
     picture = clear_pictures()[kind]
-    assert list(on_white(picture).getdata()) == [(255, 255, 255), (0, 0, 0)]
+    assert np.asarray(on_white(picture)).tolist() == [[[255] * 3, [0] * 3]]
     white = Image.new("RGB", (2, 1), "white")
     white.putalpha(picture.convert("RGBA").getchannel("A"))
     assert greys(white).tolist() == [[0.0, 1.0]]
@@ -95,14 +96,14 @@ def test_masks_count_by_their_brightness(colour: str, share: float) -> None:
     [
         (None, []),
         ("", []),
-        ("ink", [("ink", 1.0)]),
-        (("ink", 0.5), [("ink", 0.5)]),
-        ("<lora:ink:0.5><lora:neon glow:0.25>", [("ink", 0.5), ("neon glow", 0.25)]),
-        ([("ink", 0.5)], [("ink", 0.5)]),
-        ((("ink", 0.5), ["neon glow", 1]), [("ink", 0.5), ("neon glow", 1.0)]),
-        (["<lora:ink:0.5>"], [("ink", 0.5)]),
-        ({"adapter": "ink", "weight": 0.5}, [("ink", 0.5)]),
-        ({"items": [{"adapter": "ink"}]}, [("ink", 1.0)]),
+        ("riso", [("riso", 1.0)]),
+        (("riso", 0.5), [("riso", 0.5)]),
+        ("<lora:riso:0.5><lora:neon:0.25>", [("riso", 0.5), ("neon", 0.25)]),
+        ([("riso", 0.5)], [("riso", 0.5)]),
+        ((("riso", 0.5), ["neon", 1]), [("riso", 0.5), ("neon", 1.0)]),
+        (["<lora:riso:0.5>"], [("riso", 0.5)]),
+        ({"adapter": "riso", "weight": 0.5}, [("riso", 0.5)]),
+        ({"items": [{"adapter": "riso"}]}, [("riso", 1.0)]),
     ],
 )
 def test_forms_of_a_blend(pipe: Pipeline, blend: Any, items: list[tuple[str, float]]) -> None:
@@ -110,8 +111,8 @@ def test_forms_of_a_blend(pipe: Pipeline, blend: Any, items: list[tuple[str, flo
     assert [(item["adapter"], item["weight"]) for item in request.blend["items"]] == items
 
 
-def test_a_file_or_an_adapter_is_a_blend(pipe: Pipeline, lora_dir: Path) -> None:
-    file = lora_dir / "ink.safetensors"
+def test_a_file_or_an_adapter_is_a_blend(pipe: Pipeline) -> None:
+    file = adapters_dir() / "riso.safetensors"
     for blend in (file, str(file), load_adapter(file), [file], [load_adapter(file)]):
         assert [item["weight"] for item in pipe.check("a fox", blend=blend).blend["items"]] == [1.0]
 
@@ -121,9 +122,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "prompt list": ({"prompt": ["a fox"]}, "prompt is ['a fox']; give text"),
     "negative prompt": ({"negative_prompt": 3}, "negative_prompt is 3; give text"),
     "blend number": ({"blend": 3}, "blend is of type int; give pairs of an adapter and its weight"),
-    "blend words": ({"blend": "<lora:ink> and more"}, 'blend is "<lora:ink> and more", which is more than tags; '),
-    "blend name": ({"blend": "inc"}, "inc: no adapter with that name among the 2 in "),
-    "blend letters": ({"blend": ["ink"]}, "entry "),
+    "blend words": ({"blend": "<lora:riso> and more"}, 'blend is "<lora:riso> and more", which is more than tags; '),
+    "blend name": ({"blend": "inc"}, "inc: no adapter with that name among the "),
+    "blend letters": ({"blend": ["riso"]}, "riso is not an entry of a blend; give a pair, (file or name, weight)"),
     "width": ({"width": "wide"}, "width is 'wide'; give a whole number"),
     "height": ({"height": 64.5}, "height is 64.5; give a whole number"),
     "steps": ({"steps": "few"}, "steps is 'few'; give a whole number"),
@@ -156,12 +157,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_said_by_its_name(pipe: Pipeline, case: str) -> None:
     given, message = WRONG[case]
-    said = message_of(LorablendError, lambda: pipe.generate(**{"prompt": "a fox", "steps": 1, **given}))
-    assert said.startswith(message)
+    with pytest.raises(LorablendError) as caught:
+        pipe.generate(**{"prompt": "a fox", "steps": 1, **given})
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).isprintable()
 
 
 def test_every_argument_has_a_wrong_case() -> None:
-    import inspect
-
     named = {name for given, _ in WRONG.values() for name in given}
     assert inspect.signature(Pipeline.generate).parameters.keys() - {"self"} == named
+
+
+def test_escaped_brackets_draw_what_plain_ones_do(pipe: Pipeline) -> None:
+    drawn = [
+        pipe.generate(prompt, negative, steps=1, seed=1, width=64, height=64)
+        for prompt, negative in ((r"a red boat \(large\)", r"\[grass\]"), ("a red boat (large)", "[grass]"))
+    ]
+    assert drawn[0].images[0].tobytes() == drawn[1].images[0].tobytes()
+    assert drawn[0].request.prompt == r"a red boat \(large\)"  # as it was written, for programs that read it again
+    assert drawn[0].warnings == ()
+    assert len(drawn[1].warnings) == 1
+    assert drawn[1].warnings[0].startswith("'(large)' is drawn as plain text")

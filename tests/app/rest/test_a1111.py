@@ -342,7 +342,9 @@ def test_a_schedule_that_the_sampler_does_not_have(server: Running, sampler: str
     assert [json.loads(answer["info"])["warnings"] for answer in (plain, karras)] == [[], [text]]
 
 
-@pytest.mark.parametrize(("strength", "steps", "drawn"), [(0.1, 4, 0.25), (0.0, 20, 0.05), (0.0, 1, 1.0), (0.3, 3, 0.334)])
+@pytest.mark.parametrize(
+    ("strength", "steps", "drawn"), [(0.1, 4, 0.25), (0.0, 20, 0.05), (0.0, 1, 1.0), (0.3, 3, 0.334)]
+)
 def test_so_little_denoising_that_no_step_is_left(server: Running, strength: float, steps: int, drawn: float) -> None:
     """A1111 draws one step, whatever the strength."""
     body = {**SDWEBUIAPI, "init_images": [GREY], "denoising_strength": strength, "steps": steps}

@@ -21,16 +21,81 @@ from lorablend.app.pictures.png import encode
 from tests.app.rest.rest_server import FAST, Running, running
 
 # Common to both.
-_PROCESSING = """prompt negative_prompt styles seed subseed subseed_strength seed_resize_from_h seed_resize_from_w
-    sampler_name scheduler batch_size n_iter steps cfg_scale width height restore_faces tiling do_not_save_samples
-    do_not_save_grid eta denoising_strength s_min_uncond s_churn s_tmax s_tmin s_noise override_settings
-    override_settings_restore_afterwards refiner_checkpoint refiner_switch_at disable_extra_networks comments
-    force_task_id sampler_index script_name script_args send_images save_images alwayson_scripts infotext""".split()
-_TXT2IMG = """enable_hr firstphase_width firstphase_height hr_scale hr_upscaler hr_second_pass_steps hr_resize_x
-    hr_resize_y hr_checkpoint_name hr_sampler_name hr_scheduler hr_prompt hr_negative_prompt""".split()
-_IMG2IMG = """init_images resize_mode image_cfg_scale mask mask_blur_x mask_blur_y mask_blur mask_round inpainting_fill
-    inpaint_full_res inpaint_full_res_padding inpainting_mask_invert initial_noise_multiplier latent_mask
-    include_init_images""".split()
+_PROCESSING = [
+    "prompt",
+    "negative_prompt",
+    "styles",
+    "seed",
+    "subseed",
+    "subseed_strength",
+    "seed_resize_from_h",
+    "seed_resize_from_w",
+    "sampler_name",
+    "scheduler",
+    "batch_size",
+    "n_iter",
+    "steps",
+    "cfg_scale",
+    "width",
+    "height",
+    "restore_faces",
+    "tiling",
+    "do_not_save_samples",
+    "do_not_save_grid",
+    "eta",
+    "denoising_strength",
+    "s_min_uncond",
+    "s_churn",
+    "s_tmax",
+    "s_tmin",
+    "s_noise",
+    "override_settings",
+    "override_settings_restore_afterwards",
+    "refiner_checkpoint",
+    "refiner_switch_at",
+    "disable_extra_networks",
+    "comments",
+    "force_task_id",
+    "sampler_index",
+    "script_name",
+    "script_args",
+    "send_images",
+    "save_images",
+    "alwayson_scripts",
+    "infotext",
+]
+_TXT2IMG = [
+    "enable_hr",
+    "firstphase_width",
+    "firstphase_height",
+    "hr_scale",
+    "hr_upscaler",
+    "hr_second_pass_steps",
+    "hr_resize_x",
+    "hr_resize_y",
+    "hr_checkpoint_name",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_prompt",
+    "hr_negative_prompt",
+]
+_IMG2IMG = [
+    "init_images",
+    "resize_mode",
+    "image_cfg_scale",
+    "mask",
+    "mask_blur_x",
+    "mask_blur_y",
+    "mask_blur",
+    "mask_round",
+    "inpainting_fill",
+    "inpaint_full_res",
+    "inpaint_full_res_padding",
+    "inpainting_mask_invert",
+    "initial_noise_multiplier",
+    "latent_mask",
+    "include_init_images",
+]
 
 
 def sent(pixels: np.ndarray) -> str:
