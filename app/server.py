@@ -39,6 +39,7 @@ from lorablend.app.library.library import Library
 from lorablend.app.log import ShortLines
 from lorablend.app.rest import (
     a1111,
+    a1111_first,
     a1111_lists,
     adapters,
     gallery,
@@ -122,7 +123,8 @@ def create_app(
     app.state.a1111 = a1111.A1111()
     app.state.waiting = CapacityLimiter(_WAITING)
     handle_errors(app)
-    for face in (openai, a1111, a1111_lists, jobs, gallery, pictures, adapters, health, grid, models, train, logout):
+    faces = (openai, a1111, a1111_first, a1111_lists, jobs, gallery, pictures, adapters, health, grid, models, train)
+    for face in (*faces, logout):
         app.include_router(face.router)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)

@@ -19,7 +19,6 @@ import json
 import logging
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -28,9 +27,10 @@ from typing import Any
 
 from lorablend.adapters.errors import ResourceError
 from lorablend.app.files import check_folder, private_folder, without_folders
-from lorablend.app.jobs.jobs import ENDED, Job, Jobs
+from lorablend.app.jobs.jobs import ENDED, HISTORY, Job, Jobs
 from lorablend.app.jobs.metrics import Metrics
 from lorablend.app.jobs.worker import Worker
+from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.compare import DrawOrder
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.kinds import refuse_unreadable, submit_order
@@ -63,6 +63,7 @@ class Service:
         models: Names and folders of models, the default first.
         lora_dir: The library.
         limit: As in `Jobs`.
+        history: How many jobs that have ended are kept. No picture is ever deleted with one.
         options: Further arguments of `Pipeline`.
 
     Raises:
@@ -72,7 +73,14 @@ class Service:
     """
 
     def __init__(
-        self, data: Path, models: Mapping[str, Path], lora_dir: Path | None = None, *, limit: int = 64, **options: Any
+        self,
+        data: Path,
+        models: Mapping[str, Path],
+        lora_dir: Path | None = None,
+        *,
+        limit: int = 64,
+        history: int = HISTORY,
+        **options: Any,
     ) -> None:
         check_folder(data)
         private_folder(data)
@@ -82,17 +90,18 @@ class Service:
         self.data = data
         self.hide = tuple(folder for folder in (data, lora_dir, *models.values()) if folder is not None)
         self.models = Models(models, lora_dir, **options)
+        self.shelf = Shelf(lora_dir)
         self.models.get()  # so that a broken default is noticed before the server listens
         try:
             self.gallery = Gallery(data / "pictures", data / "gallery.sqlite")
-            self.jobs = Jobs(data / "jobs.sqlite", limit)
+            self.jobs = Jobs(data / "jobs.sqlite", limit, history)
         except sqlite3.OperationalError as error:
             raise ResourceError(f"{data} cannot be read and written ({error}); make room on its disk") from error
         self.uploads = Uploads(data / "uploads")
         self.drawing = Drawing(self.models, self.gallery, self.uploads)
         for part in data.glob(f"{RECEIVING}*"):
             shutil.rmtree(part, ignore_errors=True)
-        self.uploads.drop_old(json.dumps([job.request for job in self._jobs_to_keep()]))
+        self.uploads.drop_old(self._uses_of_uploads)
         self.grids = Grids(self.models, self.gallery, self.uploads, self.jobs, data / "sheets")
         self.building = Building(self.models, self.uploads, self.jobs, data)
         self.hide += tuple(place for place in self.building.sources.places if place != place.parent)
@@ -110,19 +119,21 @@ class Service:
         self.metrics = Metrics(self.jobs, lambda: self.alive)
         refuse_unreadable(self.jobs)
 
-    def _jobs_to_keep(self) -> list[Job]:
-        """The jobs that wait, and those with a picture in the gallery, whose settings can be used again."""
+    def _uses_of_uploads(self) -> str:
+        """The orders that wait, and those with a picture in the gallery, whose settings can be used again, as text."""
         files = self.gallery.files()
-        return [
-            job
-            for job in self.jobs.find(limit=sys.maxsize)
-            if job.state == "queued"
-            or (
-                job.kind in ("draw", "grid")
-                and job.result
-                and any(picture["file"] in files for picture in job.result["pictures"])
-            )
-        ]
+        return json.dumps(
+            [
+                job.request
+                for job in self.jobs.mentioning('"image":', '"mask":')
+                if job.state == "queued"
+                or (
+                    job.kind in ("draw", "grid")
+                    and job.result
+                    and any(picture["file"] in files for picture in job.result["pictures"])
+                )
+            ]
+        )
 
     def start(self) -> None:
         """Start the workers."""

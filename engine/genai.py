@@ -43,6 +43,7 @@ from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.parts import parts_to_bake, refuse_unbakeable
+from lorablend.engine.prompt_syntax import unescaped
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, plan
 from lorablend.engine.schedulers.spacing import TIMESTEP_SPACINGS
@@ -129,9 +130,9 @@ class GenaiRuntime:
         Without a negative prompt GenAI does what diffusers does: zeros if the model's settings say so, else an empty
         prompt.
         """
-        texts = {"prompt": request.prompt}
+        texts = {"prompt": unescaped(request.prompt)}
         if request.negative_prompt is not None and request.guidance_scale > 1:
-            texts["negative_prompt"] = request.negative_prompt
+            texts["negative_prompt"] = unescaped(request.negative_prompt)
         length, warnings = self._model.tokenizers["tokenizer"].max_length, []
         tokenizer = self._tokenizer = self._tokenizer or genai.Tokenizer(self._model.component("tokenizer").parent)
         for name, text in texts.items():

@@ -27,10 +27,13 @@ def open_mask(path: Path) -> np.ndarray:
 
 
 def greys(picture: Image.Image) -> np.ndarray:
-    """A picture's brightness, f32 [height, width] in 0..1."""
+    """A picture's brightness, f32 [height, width] in 0..1: 1 for white, 0.3 for pure red. What is transparent is 0."""
     if picture.mode.startswith("I"):  # 16 bits; Pillow's conversion to 8 bits would cut them off at 255
         return np.clip(np.asarray(picture, np.float32) / _WHITE_16_BIT, 0, 1)
-    return np.asarray(picture.convert("L"), np.float32) / 255
+    grey = np.asarray(picture.convert("L"), np.float32) / 255
+    if not picture.has_transparency_data:
+        return grey
+    return grey * (np.asarray(picture.convert("RGBA").getchannel("A"), np.float32) / 255)
 
 
 def masked_cells(mask: np.ndarray, cell: int) -> np.ndarray:

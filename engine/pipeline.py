@@ -12,14 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from lorablend.adapters import Adapter, Blend, Entry, load_adapter, parse_prompt, resolve_blend
+from lorablend.adapters import Adapter, Blend, BlendItem, Entry, load_adapter, parse_prompt, resolve_blend
 from lorablend.adapters.blends.blend import MAX_ITEMS
 from lorablend.adapters.errors import RequestError
 from lorablend.engine.attach import check_attach
 from lorablend.engine.devices import resolve_device
 from lorablend.engine.disk_cache import default_cache_dir
+from lorablend.engine.given import ImageLike, entries_of, latents_of, on_white, picture_of
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.prompt_syntax import syntax_warnings
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result
 from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
 from lorablend.engine.settings import BATCH, SETTINGS, Settings
@@ -28,6 +30,7 @@ from lorablend.shipped import model_dir as demo_model
 
 __all__ = ["Pipeline"]
 
+BlendLike = Blend | BlendItem | Adapter | Mapping[str, Any] | Sequence[Entry] | Entry | str | Path | None
 RUNTIMES = ("auto", "live", "genai")
 PRECISIONS = ("f32", "f16", "bf16")
 _KEPT_ADAPTERS = 4 * MAX_ITEMS  # parsed adapters; each takes a megabyte, and keeps its file mapped
@@ -112,7 +115,7 @@ class Pipeline:
         prompt: str,
         negative_prompt: str | None = None,
         *,
-        blend: Blend | Mapping[str, Any] | Sequence[Entry] = (),
+        blend: BlendLike = (),
         width: int | None = None,
         height: int | None = None,
         steps: int | None = None,
@@ -122,9 +125,9 @@ class Pipeline:
         spacing: str | None = None,
         timesteps: Sequence[float] | None = None,
         batch: int = BATCH.default,
-        image: Image.Image | None = None,
+        image: ImageLike | None = None,
         strength: float | None = None,
-        mask: Image.Image | None = None,
+        mask: ImageLike | None = None,
         latents: np.ndarray | None = None,
         callback: Callback | None = None,
     ) -> Result:
@@ -137,7 +140,7 @@ class Pipeline:
             negative_prompt: What to keep out. None is not "", see the model's `force_zeros_for_empty_prompt`.
             blend: Pairs of an adapter (file, name in lora_dir, or Adapter) and its weight, or anything else that
                 `resolve_blend` takes, with weights per block, schedules and masks; or a blend's JSON form, such as
-                `Request.blend`.
+                `Request.blend`; or a text of tags, or one adapter alone, with weight 1.
             width: Pixels. None is the model's own width, or the input picture's.
             height: Pixels, like the width.
             steps: Denoising steps.
@@ -148,9 +151,11 @@ class Pipeline:
             timesteps: What the model is told in each step, falling, such as [999, 749, 499, 249]; in place of steps and
                 spacing.
             batch: How many pictures to draw.
-            image: The picture to start from, scaled to the size.
+            image: The picture to start from, scaled to the size: a PIL image, a path, or an array as `ImageLike` has
+                it. What is transparent in it is white.
             strength: With an image, the last part of the steps that is run.
-            mask: Where it is white, the image is repainted; where it is black, the image stays.
+            mask: Where it is white, the image is repainted; where it is black or transparent, the image stays. Colours
+                count by their brightness: pure red repaints a third. In the same forms as the image.
             latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds' noise.
             callback: Called after every step.
 
@@ -159,13 +164,15 @@ class Pipeline:
             Cancelled: the callback returned False.
         """
         started = time.perf_counter()
+        if callback is not None and not callable(callback):
+            raise RequestError(f"callback is of type {type(callback).__name__}; give a function")
         settings = Settings(
             prompt=prompt,
             negative_prompt=negative_prompt,
             steps=steps,
             scheduler=scheduler,
             spacing=spacing,
-            timesteps=None if timesteps is None else tuple(timesteps),
+            timesteps=timesteps,  # pyright: ignore[reportArgumentType] - checked, and turned into a tuple
             guidance_scale=guidance_scale,
             seed=seed,
             width=width,
@@ -185,7 +192,7 @@ class Pipeline:
             timings=timings,
             blend=resolved,
             request=request,
-            warnings=(*of_adapters, *drawn.warnings),
+            warnings=(*of_adapters, *syntax_warnings(request.prompt, request.negative_prompt), *drawn.warnings),
             rank_errors=drawn.rank_errors,
         )
 
@@ -241,15 +248,16 @@ class Pipeline:
     def _prepare(
         self,
         settings: Settings,
-        blend: Blend | Mapping[str, Any] | Sequence[Entry] = (),
+        blend: BlendLike = (),
         batch: int = BATCH.default,
-        image: Image.Image | None = None,
-        mask: Image.Image | None = None,
+        image: ImageLike | None = None,
+        mask: ImageLike | None = None,
         latents: np.ndarray | None = None,
     ) -> tuple[Request, Blend, Inputs, float]:
         """The request, the adapters, the arrays, and the seconds that reading the adapters took."""
         text, tags = parse_prompt(settings.prompt)
-        entries: list[Entry] = [blend, *tags] if isinstance(blend, Blend | Mapping) else [*blend, *tags]
+        entries = [*entries_of(blend), *tags]
+        image, mask = picture_of("image", image), picture_of("mask", mask)
         loading = time.perf_counter()
         resolved = resolve_blend(entries, self._lora_dir, load=self._adapters.load, open_mask=open_mask)
         loaded = time.perf_counter() - loading
@@ -261,17 +269,15 @@ class Pipeline:
     ) -> Inputs:
         size = (request.width, request.height)
         cell = self.model.vae_scale_factor
+        latents = latents_of(latents)
         if latents is not None:
             expected = (request.batch, self.model.latent_channels, request.height // cell, request.width // cell)
             if latents.shape != expected:
                 raise RequestError(
                     f"latents have the shape {list(latents.shape)}; these settings need {list(expected)}"
                 )
-            if not np.isfinite(latents).all():
-                raise RequestError("latents hold NaN or infinity; give finite numbers")
-            latents = latents.astype(np.float32)
         return Inputs(
-            image=None if image is None else np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)),
+            image=None if image is None else np.array(on_white(image).resize(size, Image.Resampling.LANCZOS)),
             mask=None
             if mask is None
             else np.array(Image.fromarray(greys(mask)).resize(size, Image.Resampling.BILINEAR)),

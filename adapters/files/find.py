@@ -74,23 +74,34 @@ def _is_file(path: Path) -> bool:
 def _search(name: str, folder: Path) -> Path:
     if not folder.is_dir():
         raise BlendError(f"{shown(folder)}: no such adapter folder, needed to find {shown(name)}")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == _SUFFIX and _is_listed(path, folder))
-    by_file = [(path, _file_names(path, folder)) for path in files]
+    files = _files(folder)
+    by_file = [(folder / file, _file_names(file)) for file in files]
     if path := _only(name, folder, by_file, fold=str):
         return path
-    by_alias = [(path, _aliases(path)) for path in files]  # not earlier: it opens every file
+    by_alias = [(folder / file, _aliases(folder / file)) for file in files]  # not earlier: it opens every file
     for names, fold in ((by_alias, str), (by_file, str.casefold), (by_alias, str.casefold)):
         if path := _only(name, folder, names, fold):
             return path
     known = {alias.casefold(): alias for _, names in (*by_alias, *by_file) for alias in names}
     nearest = difflib.get_close_matches(name.casefold().removesuffix(_SUFFIX), known, n=1)
     hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
-    raise BlendError(f"{shown(name)}: no adapter with that name among the {len(files)} in {shown(folder)}{hint}")
+    is_path = not isinstance(name, PromptName) and Path(name).suffix.lower() == _SUFFIX
+    missing = "no such file, and no adapter" if is_path else "no adapter"
+    raise BlendError(f"{shown(name)}: {missing} with that name among the {len(files)} in {shown(folder)}{hint}")
 
 
-def _is_listed(path: Path, folder: Path) -> bool:
-    """Return whether a file is an adapter to choose: neither it nor a folder around it, such as a bin, is hidden."""
-    return not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+def _files(folder: Path) -> list[str]:
+    """The adapters to choose from, by their paths in the folder with slashes, without hidden files and folders."""
+    found: list[str] = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(where).relative_to(folder).as_posix()
+        found += [
+            name if inside == "." else f"{inside}/{name}"
+            for name in names
+            if name.lower().endswith(_SUFFIX) and not name.startswith(".") and os.path.isfile(os.path.join(where, name))
+        ]
+    return sorted(found, key=lambda file: file.split("/"))
 
 
 def _only(name: str, folder: Path, names: list[tuple[Path, set[str]]], fold: Callable[[str], str]) -> Path | None:
@@ -102,10 +113,10 @@ def _only(name: str, folder: Path, names: list[tuple[Path, set[str]]], fold: Cal
     return paths[0] if paths else None
 
 
-def _file_names(path: Path, folder: Path) -> set[str]:
+def _file_names(file: str) -> set[str]:
     """ "styles/ink.safetensors", "styles/ink", "ink.safetensors", "ink"."""
-    inside = path.relative_to(folder)
-    return {inside.as_posix(), inside.with_suffix("").as_posix(), path.name, path.stem}
+    name = file.rpartition("/")[2]
+    return {file, file[: -len(_SUFFIX)], name, name[: -len(_SUFFIX)]}
 
 
 def _aliases(path: Path) -> set[str]:

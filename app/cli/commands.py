@@ -19,6 +19,7 @@ from lorablend.app.cli.adapters import adapters_app
 from lorablend.app.cli.datasets import dataset_app
 from lorablend.app.cli.picture import picture
 from lorablend.app.cli.train import train
+from lorablend.app.jobs.jobs import HISTORY
 
 __all__ = ["main", "run"]
 
@@ -148,6 +149,7 @@ def generate(
     runtime: options.Runtime = "auto",
     precision: options.Precision = None,
     out: options.Out = Path("pictures"),
+    as_json: options.AsDocument = False,
     **settings: Any,
 ) -> None:
     """Draw pictures, and print their paths.
@@ -155,7 +157,8 @@ def generate(
     MODEL is a folder written by "lorablend convert", or the word demo for the small model that is shipped, which
     draws simple scenes of twelve objects. Tags in the PROMPT, such as <lora:ink:0.8>, add adapters from --lora-dir;
     they may have weights per block, steps and everything else that A1111 and its extensions support. Each PNG holds
-    its settings, as text that other programs read and as JSON.
+    its settings, as text that other programs read and as JSON. With --json, a list has path, seed, seconds and warnings
+    of each picture.
 
     \b
     Example:
@@ -173,16 +176,24 @@ def generate(
     first_seed, entries = drawn.pop("seed", None), arguments.entries(lora, blend, blend_mode)
     folder, lora_dir = arguments.folders(model, lora_dir)
     pipe = arguments.open_pipeline(folder, lora_dir, device, runtime, precision, max_rank=max_rank, lenient=lenient)
-    for index, seed in enumerate(seeds(first_seed, count)):
-        with step_bar(f"picture {index + 1} of {count}") as callback:
-            result = pipe.generate(prompt, blend=entries, seed=seed, callback=callback, **drawn)
-        if index == 0:
-            for line in arguments.notes(result):
-                typer.echo(line, err=True)
-        for path in save_result(result, pipe, out):
-            typer.echo(path)
-        if index == 0:
-            note_used(lora_dir, result.blend)
+    pictures: list[dict[str, Any]] = []
+    try:
+        for index, seed in enumerate(seeds(first_seed, count)):
+            with step_bar(f"picture {index + 1} of {count}") as callback:
+                result = pipe.generate(prompt, blend=entries, seed=seed, callback=callback, **drawn)
+            if index == 0:
+                for line in arguments.notes(result):
+                    typer.echo(line, err=True)
+            (path,) = save_result(result, pipe, out)
+            seconds, warnings = round(result.timings["total"], 3), list(result.warnings)
+            pictures.append({"path": str(path), "seed": result.seeds[0], "seconds": seconds, "warnings": warnings})
+            if not as_json:
+                typer.echo(path)
+            if index == 0:
+                note_used(lora_dir, result.blend)
+    finally:  # also with what was drawn before an error
+        if as_json:
+            typer.echo(json.dumps(pictures, indent=2, ensure_ascii=False))
 
 
 grid.register(app)
@@ -230,7 +241,7 @@ def bake(
 
 
 @app.command()
-def devices() -> None:
+def devices(as_json: options.AsDocument = False) -> None:
     """List the devices that can compute.
 
     \b
@@ -239,7 +250,12 @@ def devices() -> None:
     """
     from lorablend.engine.devices import devices as list_devices
 
-    for name, full_name in list_devices():
+    found = list_devices()
+    if as_json:
+        forms = [{"name": name, "full_name": full_name} for name, full_name in found]
+        typer.echo(json.dumps(forms, indent=2, ensure_ascii=False))
+        return
+    for name, full_name in found:
         typer.echo(f"{name:<8} {full_name}")
 
 
@@ -281,6 +297,7 @@ def ui(
     token: options.Token = None,
     users: options.Users = None,
     offline: options.Offline = False,
+    history: options.History = HISTORY,
 ) -> None:
     """Serve the web page, and everything that "lorablend serve" serves, until Ctrl-C.
 
@@ -294,6 +311,7 @@ def ui(
     """
     device_options = {"device": device, "runtime": runtime, "precision": precision}
     where = {"host": arguments.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    where |= {"history": history}
     _serve(arguments.served_model(model, served), lora_dir, data, device_options, with_page=True, **where)
 
 
@@ -312,6 +330,7 @@ def serve(
     token: options.Token = None,
     users: options.Users = None,
     offline: options.Offline = False,
+    history: options.History = HISTORY,
 ) -> None:
     """Serve REST to programs, until Ctrl-C.
 
@@ -325,6 +344,7 @@ def serve(
     """
     device_options = {"device": device, "runtime": runtime, "precision": precision}
     where = {"host": arguments.host(host, listen), "port": port, "token": token, "users": users, "offline": offline}
+    where |= {"history": history}
     _serve(arguments.served_model(model, served), lora_dir, data, device_options, with_page=False, **where)
 
 
@@ -340,6 +360,7 @@ def _serve(
     token: str | None,
     users: Path | None,
     offline: bool,
+    history: int,
 ) -> None:
     """Serve, with or without the page."""
     if offline:
@@ -365,7 +386,7 @@ def _serve(
     with server.hold(data):
         if own:  # the shipped ones must not change, and new ones need a place
             lora_dir = server.own_adapters(data)
-        service = Service(data, {model_name(folder): folder}, lora_dir, **device_options)
+        service = Service(data, {model_name(folder): folder}, lora_dir, history=history, **device_options)
         page: dict[str, Any] = {}
         if with_page:
             server.own_cache(data)

@@ -1,15 +1,17 @@
 """`lorablend dataset prepare|check`: look at a data set before training, and make it ready."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorablend.adapters.errors import RequestError
+from lorablend.adapters.errors import DataError, RequestError
 from lorablend.app.cli import options
 from lorablend.app.cli.train import setting_option
 
 if TYPE_CHECKING:
+    from lorablend.train.data.layouts import DataSet
     from lorablend.train.plan import Machine
 
 __all__ = ["dataset_app"]
@@ -95,28 +97,50 @@ def check(
     resolution: OwnResolution = None,
     batch: Batch = None,
     steps: Steps = None,
+    as_json: options.AsDocument = False,
 ) -> None:
     """Print what a training would do with a data set, or what has to be fixed first; no model is loaded.
 
     DATA is what "lorablend train" takes: a folder of pictures in any common layout, a .zip or .tar archive, or a file
-    that lists pictures.
+    that lists pictures. With --json: the number of pictures, problems, notes, and the lines of the summary.
 
     \b
     Example:
       lorablend dataset check photos --model stabilityai/stable-diffusion-xl-base-1.0 --trigger sks
     """
+    from lorablend.train.data.layouts import find_examples
+    from lorablend.train.preflight import check_captions, check_files
+
+    pictures, problems = 0, list[str]()
+    try:
+        dataset = find_examples(data, trigger=trigger, repeats=repeats)
+        pictures, problems = len(dataset.examples), list(dataset.problems)
+        check_files(dataset)  # before the model, which may have to be downloaded
+        check_captions(dataset)
+    except DataError as error:
+        if as_json:
+            _print({"pictures": pictures, "problems": problems or [str(error)], "notes": [], "summary": []})
+        raise
+    summary = _summary(dataset, data, model, {"resolution": resolution, "batch": batch, "steps": steps})
+    twins = _twins(dataset)
+    if as_json:
+        _print({"pictures": pictures, "problems": [], "notes": [*dataset.notes, *twins], "summary": summary})
+        return
+    for line in (*summary, *(f"note: {twin}" for twin in twins)):
+        typer.echo(line)
+
+
+def _print(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _summary(dataset: "DataSet", data: Path, model: str, given: dict[str, Any]) -> list[str]:
     from lorablend.train.base import find_base
     from lorablend.train.config import TrainConfig
-    from lorablend.train.data.duplicates import near_duplicates
-    from lorablend.train.data.layouts import find_examples
     from lorablend.train.duration import measure_speed
     from lorablend.train.plan import make_plan
-    from lorablend.train.preflight import check_captions, check_files, preflight
+    from lorablend.train.preflight import preflight
 
-    dataset = find_examples(data, trigger=trigger, repeats=repeats)
-    check_files(dataset)  # before the model, which may have to be downloaded
-    check_captions(dataset)
-    given: dict[str, Any] = {"resolution": resolution, "batch": batch, "steps": steps}
     config = TrainConfig(data=data, model=model, out=Path("adapter.safetensors"), **given)
     base = find_base(model)
     plan = make_plan(config, base, len(dataset.examples), _machine())
@@ -124,15 +148,18 @@ def check(
         speed = measure_speed(plan.precision)
     except ImportError:  # no torch
         speed = None
-    for line in preflight(dataset, config, base, plan, speed=speed).lines:
-        typer.echo(line)
+    return list(preflight(dataset, config, base, plan, speed=speed).lines)
+
+
+def _twins(dataset: "DataSet") -> list[str]:
+    from lorablend.train.data.duplicates import near_duplicates
+
     examples = list(dict.fromkeys(dataset.examples))
-    twins = near_duplicates(examples)
-    for twin, original in twins:
-        typer.echo(
-            f"note: {dataset.name(examples[twin].path)} looks like {dataset.name(examples[original].path)}; "
-            '"lorablend dataset prepare" leaves it out'
-        )
+    return [
+        f"{dataset.name(examples[twin].path)} looks like {dataset.name(examples[original].path)}; "
+        '"lorablend dataset prepare" leaves it out'
+        for twin, original in near_duplicates(examples)
+    ]
 
 
 def _machine() -> "Machine":

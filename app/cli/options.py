@@ -155,6 +155,9 @@ Precision = Annotated[
     option("--precision", "f32|f16|bf16", "Number format of the computation. Default: the device's own choice."),
 ]
 AsJson = Annotated[bool, option("--json", None, "Print everything as JSON, module names included.")]
+AsDocument = Annotated[
+    bool, option("--json", None, "Print one JSON document instead, for programs; messages stay on stderr.")
+]
 Host = Annotated[
     str | None,
     option(
@@ -194,6 +197,15 @@ Data = Annotated[
     Path | None,
     option(
         "--data", "DIR", "Folder for pictures, queue and uploads. Default: $LORABLEND_DATA, else one of your own data."
+    ),
+]
+History = Annotated[
+    int,
+    option(
+        "--history",
+        "N",
+        "How many jobs that have ended are kept, 100 or more; older ones are forgotten. No picture is ever deleted.",
+        min=100,
     ),
 ]
 Offline = Annotated[bool, option("--offline", None, "Never connect to another machine.")]

@@ -21,13 +21,15 @@ from lorablend.adapters.errors import FaultError, ForbiddenError, NotFoundError,
 from lorablend.adapters.wording import shown
 from lorablend.app.database import open_database
 
-__all__ = ["ENDED", "STATES", "Job", "JobProgress", "Jobs"]
+__all__ = ["ENDED", "HISTORY", "STATES", "Job", "JobProgress", "Jobs"]
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 ENDED = ("done", "failed", "cancelled")
 _CLIENTS = 4  # so many of them can fill the queue of a kind
+HISTORY = 100_000
+"""How many jobs that have ended are kept, unless told otherwise: `bench/growth.py` measures that many."""
 _ATTEMPTS = 3  # a job that takes the process down with it must not do so forever
-_VERSION = 2
+_VERSION = 3
 # A running job that was cancelled has `ended` set already: if its worker is killed before it stops, it stays cancelled.
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -47,12 +49,30 @@ CREATE TABLE jobs (
 );
 CREATE INDEX by_state ON jobs (state, number);
 """
-_UPGRADES = ("ALTER TABLE jobs ADD COLUMN error TEXT NOT NULL DEFAULT '';",)
+# Without them, what is asked with each job and on every look at the page takes longer with every job that has ended.
+_INDEXES = """
+CREATE INDEX by_kind ON jobs (kind, state, number);
+CREATE INDEX by_client ON jobs (client, number);
+CREATE INDEX by_turn ON jobs (client, started);
+CREATE INDEX by_start ON jobs (started);
+CREATE INDEX by_end ON jobs (ended);
+CREATE INDEX waiting ON jobs (client, kind, number) WHERE state = 'queued';
+"""
+_UPGRADES = ("ALTER TABLE jobs ADD COLUMN error TEXT NOT NULL DEFAULT '';", _INDEXES)
 # Of the waiting clients, the one whose last turn was longest ago; of its jobs, the oldest.
 _NEXT = """
-SELECT number FROM jobs AS waiting WHERE state = 'queued' AND kind IN (SELECT value FROM json_each(?)) ORDER BY
-    (SELECT coalesce(max(started), 0) FROM jobs WHERE jobs.client = waiting.client), number
-LIMIT 1
+SELECT number FROM (
+    SELECT client, min(number) AS number FROM jobs INDEXED BY waiting
+    WHERE state = 'queued' AND kind IN (SELECT value FROM json_each(?)) GROUP BY client
+) AS first
+ORDER BY (SELECT coalesce(max(started), 0) FROM jobs WHERE jobs.client = first.client), number LIMIT 1
+"""
+_ACTIVE = "state IN ('running', 'queued') AND kind IN (SELECT value FROM json_each(?))"
+_FORGET = """
+DELETE FROM jobs WHERE number IN (
+    SELECT number FROM jobs WHERE ended IS NOT NULL AND state NOT IN ('queued', 'running')
+    ORDER BY ended, number LIMIT ?
+)
 """
 
 
@@ -116,20 +136,23 @@ class Jobs:
     Args:
         path: The database; it is made if it does not exist.
         limit: How many jobs of a kind may wait for one client; for all together, four times as many.
+        history: How many jobs that have ended are kept; those that ended first are forgotten.
 
     Raises:
         RequestError: The database is damaged.
     """
 
-    def __init__(self, path: Path, limit: int = 64) -> None:
-        self._limit = limit
+    def __init__(self, path: Path, limit: int = 64, history: int = HISTORY) -> None:
+        self._limit, self._history = limit, history
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, JobProgress] = {}
         self.on_end: Callable[[Job], object] = lambda job: None
         """Called with each job that ends, while the queue is locked."""
         try:
-            self._db = open_database(path, _SCHEMA, _VERSION, _UPGRADES)
+            self._db = open_database(path, _SCHEMA + _INDEXES, _VERSION, _UPGRADES)
             self._take_over()
+            self._ended = sum(map(self.count, ENDED))  # counted on from here: counting anew takes milliseconds
+            self._forget()
         except sqlite3.OperationalError:  # a full disk, most likely; the queue may be whole
             raise
         except sqlite3.DatabaseError as error:
@@ -151,6 +174,11 @@ class Jobs:
             ),
         )
         self._db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
+
+    def _forget(self) -> None:
+        """Delete the jobs that ended first, as many as there are too many."""
+        if self._ended > self._history:
+            self._ended -= self._db.execute(_FORGET, (self._ended - self._history,)).rowcount
 
     def close(self) -> None:
         with self._changed:
@@ -218,12 +246,17 @@ class Jobs:
             ).fetchall()
             return [self._job(row) for row in rows]
 
+    def mentioning(self, *words: str) -> list[Job]:
+        """The jobs with any of the words in the JSON of their requests."""
+        where = " OR ".join(["instr(request, ?)"] * len(words))
+        with self._changed:
+            return [self._job(row) for row in self._db.execute(f"SELECT * FROM jobs WHERE {where}", words)]
+
     def active(self, *kinds: str) -> list[Job]:
         """The running jobs of these kinds, then the waiting ones, the oldest first."""
         with self._changed:
             rows = self._db.execute(
-                "SELECT * FROM jobs WHERE state IN ('running', 'queued') AND kind IN (SELECT value FROM json_each(?)) "
-                "ORDER BY state DESC, number",
+                f"SELECT * FROM jobs WHERE {_ACTIVE} ORDER BY state DESC, number",
                 (json.dumps(kinds),),
             ).fetchall()
             return [self._job(row) for row in rows]
@@ -231,14 +264,23 @@ class Jobs:
     def current(self, *kinds: str) -> tuple[Job | None, int]:
         """The first of `active`, or else the last job of these kinds that ended; and how many jobs wait behind it."""
         with self._changed:
-            if active := self.active(*kinds):
-                return active[0], len(active) - 1
+            if first := self._first_active(kinds):
+                query = f"SELECT count(*) FROM jobs WHERE {_ACTIVE}"
+                return first, self._db.execute(query, (json.dumps(kinds),)).fetchone()[0] - 1
             last = [job for kind in kinds for job in self.find(kind=kind, limit=1)]
             return max(last, key=lambda job: job.number, default=None), 0
 
     def stoppable(self, user: str, *kinds: str) -> Job | None:
         """The first of `active` that the user may stop: while another user's job runs, their own next waiting job."""
-        return next((job for job in self.active(*kinds) if job.is_stoppable(user)), None)
+        return self._first_active(kinds, user or None)  # as `Job.is_stoppable`
+
+    def _first_active(self, kinds: tuple[str, ...], client: str | None = None) -> Job | None:
+        """The first of `active`, of one client if there is one given."""
+        own = f"{_ACTIVE} AND client = coalesce(?, client)"
+        query = f"SELECT * FROM jobs WHERE {own} ORDER BY state DESC, number LIMIT 1"
+        with self._changed:
+            row = self._db.execute(query, (json.dumps(kinds), client)).fetchone()
+            return self._job(row) if row else None
 
     def room(self, kind: str, client: str = "") -> int:
         """How many more jobs of a kind may wait for a client. Other kinds do not count: their workers are others."""
@@ -368,6 +410,8 @@ class Jobs:
             self._progress.pop(job, None)
             self._changed.notify_all()
             ended = self.get(job)
+            self._ended += 1
+            self._forget()
             self.on_end(ended)
             return ended
 

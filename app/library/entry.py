@@ -8,7 +8,8 @@ from typing import Any
 
 from lorablend.app.files import SUFFIX
 from lorablend.app.library.marks import Mark
-from lorablend.app.library.scan import AdapterFacts, Hashes, ScannedFile
+from lorablend.app.library.scan import AdapterFacts, Hashes
+from lorablend.app.library.walk import ScannedFile
 
 __all__ = ["Entry", "name_of"]
 

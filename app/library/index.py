@@ -6,6 +6,7 @@ meanwhile is rebuilt by the next call.
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -15,13 +16,15 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from lorablend.adapters.errors import ResourceError
-from lorablend.app.library.scan import AdapterFacts, Hashes, ScannedFile
+from lorablend.app.library.scan import AdapterFacts, Hashes
+from lorablend.app.library.walk import ScannedFile
 
 __all__ = ["HASHED", "HEADER", "LISTED", "Index", "Row"]
 
 _T = TypeVar("_T")
 
 _VERSION = 1
+_SETTLED = 10**8  # nanoseconds; two changes within the clock of a disk may look like one
 _PATIENCE = 30  # seconds that a call waits for another one that is writing
 
 # How much of a file has been read: nothing, its header, all of it.
@@ -74,6 +77,20 @@ class Index:
     def __init__(self, path: Path, lock: Path) -> None:
         self._path = path
         self._lock = lock
+
+    @property
+    def stamp(self) -> tuple[int, ...] | None:
+        """What changes when the index does; None if it has changed just now, so that a further change may not show."""
+        stamp: list[int] = []
+        for ending in ("", "-wal"):
+            try:
+                status = self._path.with_name(self._path.name + ending).stat()
+            except OSError:
+                continue
+            if status.st_mtime_ns > time.time_ns() - _SETTLED:
+                return None
+            stamp += (status.st_ino, status.st_mtime_ns, status.st_size)
+        return tuple(stamp)
 
     def rows(self) -> list[Row]:
         """All rows, sorted by file."""

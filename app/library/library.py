@@ -23,13 +23,15 @@ from lorablend.adapters import Adapter
 from lorablend.adapters.errors import AdapterError, BlendError, RequestError
 from lorablend.adapters.files.file import read_file
 from lorablend.adapters.wording import shown
-from lorablend.app.files import SUFFIX, move_to_bin
+from lorablend.app.files import move_to_bin
 from lorablend.app.library.add import fetch
+from lorablend.app.library.catalogue import Catalogue
 from lorablend.app.library.entry import Entry, name_of
 from lorablend.app.library.index import HASHED, HEADER, Index, Row
 from lorablend.app.library.marks import Mark, Marks
 from lorablend.app.library.preview import Preview, read_picture, read_thumbnail
-from lorablend.app.library.scan import hash_whole, read_facts, walk
+from lorablend.app.library.scan import hash_whole, read_facts
+from lorablend.app.library.walk import Walk, walk
 from lorablend.app.library.watch import UNLIMITED, Limits, Progress
 
 __all__ = ["Entry", "Library"]
@@ -57,6 +59,8 @@ class Library:
         self._index = Index(place / "index.sqlite", place / "index.lock")
         self._marks = Marks(self._own / "marks.json", self._own / "marks.lock")
         self._reading = threading.Lock()
+        self._walked: tuple[Walk, tuple[int, ...] | None] | None = None  # the last walk, and the index after it
+        self._catalogue: tuple[object, Catalogue] | None = None  # and what it was made from
 
     @staticmethod
     def is_at(folder: Path) -> bool:
@@ -70,7 +74,7 @@ class Library:
 
     # Reading the files
 
-    def scan(self, progress: Callable[[int, int], object] | None = None) -> None:
+    def scan(self, progress: Callable[[int, int], object] | None = None, *, thoroughly: bool = True) -> None:
         """List the folder, and read the headers of new and changed files.
 
         A file counts as unchanged while its path, size and modification time stay the same. If the call is stopped, the
@@ -78,12 +82,18 @@ class Library:
 
         Args:
             progress: Called with the number of headers read so far and the number to read.
+            thoroughly: Look at every file. Otherwise only if a folder has changed since the last scan, which misses a
+                file that was rewritten in place.
 
         Raises:
             AdapterError: The folder does not exist any more.
         """
+        if not thoroughly and self._walked and self._is_indexed(self._walked) and not self._walked[0].has_changed:
+            return
         self._list()
         self._advance_all(HEADER, _read_header, progress)
+        if self._walked:
+            self._walked = self._walked[0], self._index.stamp
 
     def hash_files(self, progress: Callable[[int, int], object] | None = None) -> None:
         """Read the files that are not hashed yet.
@@ -95,7 +105,16 @@ class Library:
     def _list(self) -> None:
         if not self._folder.is_dir():
             raise AdapterError(f"{self._folder}: the folder of adapters is missing; put it back")
-        self._index.update(walk(self._folder), self._is_there)
+        now = walk(self._folder)
+        if not (self._walked and self._walked[0].files == now.files and self._is_indexed(self._walked)):
+            self._index.update(now.files, self._is_there)
+            self._walked = now, None
+        else:
+            self._walked = now, self._walked[1]
+
+    def _is_indexed(self, walked: tuple[Walk, tuple[int, ...] | None]) -> bool:
+        """Whether the index is as it was after that walk."""
+        return walked[1] is not None and walked[1] == self._index.stamp
 
     def _is_there(self, file: str) -> bool:
         """Whether the file exists. The path is from the index, which others can write, so it may lead elsewhere."""
@@ -138,9 +157,19 @@ class Library:
 
     def entries(self) -> list[Entry]:
         """All adapters sorted by name, including broken ones with their error."""
-        marks = self._marks.read()
-        entries = [self._entry(row, marks) for row in self._index.rows()]
-        return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
+        return list(self.catalogue.entries)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """All adapters, as the index and the marks have them now."""
+        stamp = self._index.stamp, self._marks.stamp
+        if self._catalogue and self._catalogue[0] == stamp:
+            return self._catalogue[1]
+        known = self._marks.read()
+        catalogue = Catalogue(self._entry(row, known) for row in self._index.rows())
+        # Only what did not change meanwhile is kept.
+        self._catalogue = (stamp, catalogue) if stamp[0] and stamp == (self._index.stamp, self._marks.stamp) else None
+        return catalogue
 
     def search(
         self,
@@ -181,25 +210,25 @@ class Library:
         Raises:
             BlendError: No adapter has this name, or several have it.
         """
-        entries = self.entries()
-        for fold in (str, str.casefold):
-            wanted = fold(name)
-            for names in (_full_names, _short_names):
-                matches = [entry for entry in entries if wanted in map(fold, names(entry))]
-                if len(matches) == 1:
-                    return matches[0]
-                if matches:
-                    first, second = (shown(entry.name) for entry in matches[:2])
-                    raise BlendError(f"{shown(name)}: both {first} and {second} have that name; give one of these")
-        known = {alias.casefold(): alias for entry in entries for alias in (*_short_names(entry), entry.name)}
+        catalogue = self.catalogue
+        matches = catalogue.matches(name)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            first, second = (shown(entry.name) for entry in matches[:2])
+            raise BlendError(f"{shown(name)}: both {first} and {second} have that name; give one of these")
+        known = catalogue.aliases()
         nearest = difflib.get_close_matches(name.casefold(), known, n=1)
         hint = f"; did you mean {shown(known[nearest[0]])}?" if nearest else ""
-        where = shown(self._folder)
-        raise BlendError(f"{shown(name)}: no adapter with that name among the {len(entries)} in {where}{hint}")
+        where = f"among the {len(catalogue.entries)} in {shown(self._folder)}"
+        raise BlendError(f"{shown(name)}: no adapter with that name {where}{hint}")
 
     def preview(self, name: str) -> Preview | None:
         """The adapter's picture: the file next to it, else the one in its metadata, else None."""
-        entry = self.get(name)
+        return self.preview_of(self.get(name))
+
+    def preview_of(self, entry: Entry) -> Preview | None:
+        """As `preview`."""
         row = self._row(entry)
         if row and row.scanned.preview and (picture := read_picture(self._folder / row.scanned.preview, self._folder)):
             return picture
@@ -365,14 +394,6 @@ def _cache_for(folder: Path) -> Path:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _full_names(entry: Entry) -> set[str]:
-    return {entry.name, entry.name + SUFFIX}
-
-
-def _short_names(entry: Entry) -> set[str]:
-    return {entry.path.name, name_of(entry.path.name)}
 
 
 def _fits(word: str, entry: Entry) -> bool:

@@ -46,6 +46,15 @@ class Marks:
         self._path = path
         self._lock = lock
 
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """What changes when the marks do: each change writes a new file."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return ()
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
     def read(self) -> dict[str, Mark]:
         """Read all marks, by SHA-256; {} if there is no file.
 

@@ -1,11 +1,10 @@
-"""Reading the files of a library in three stages: the walk over the folder, each file's header, each whole file.
+"""Reading the files of a library in three stages: the walk (`walk.py`), each file's header, each whole file.
 
 The walk costs one `stat` per file, the header about 0.3 MB of reading, the last stage all of the file. In this order, a
 folder of a hundred gigabytes is listed at once.
 """
 
 import hashlib
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,34 +15,11 @@ from lorablend.adapters.errors import AdapterError
 from lorablend.adapters.files.file import TensorFile, read_file
 from lorablend.adapters.files.metadata import base_model_hint, title, trigger_words
 from lorablend.adapters.wording import shown
-from lorablend.app.files import SUFFIX
-from lorablend.app.library.preview import picture_beside
 
-__all__ = ["AdapterFacts", "Hashes", "ScannedFile", "hash_whole", "read_facts", "walk"]
+__all__ = ["AdapterFacts", "Hashes", "hash_whole", "read_facts"]
 
 _CHUNK = 4 << 20  # bytes; from 1 MB on hashing is as fast as it gets
 _TRIGGER_WORDS = 50  # at most; the metadata of a hostile file can hold millions
-
-
-@dataclass(frozen=True)
-class ScannedFile:
-    """One file that the walk came across.
-
-    Attributes:
-        file: Path relative to the folder, with slashes.
-        size: Bytes.
-        mtime_ns: Time of the last change, in nanoseconds since 1970.
-        inode: Number of the file on its disk.
-        preview: Path of the picture next to the file, relative to the folder, or "".
-        refused: Why the file is not opened, or "".
-    """
-
-    file: str
-    size: int = 0
-    mtime_ns: int = 0
-    inode: int = 0
-    preview: str = ""
-    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,69 +53,6 @@ class Hashes:
 
     sha256: str
     autov3: str
-
-
-def walk(folder: Path) -> list[ScannedFile]:
-    """List the adapter files of a folder at any depth, sorted by path, without hidden files and folders.
-
-    A link that leads out of the folder is listed as refused and not followed: someone who can create a link must not
-    be able to make the program read, show or serve any other file of the machine.
-
-    Args:
-        folder: The folder, with links resolved.
-    """
-    files: list[ScannedFile] = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(where)
-        for name in folders:
-            if (inside / name).is_symlink() and not _leads_inside(inside / name, folder):
-                files.append(ScannedFile(_relative(inside / name, folder), refused=_LEADS_OUT))
-        neighbours = set(names)
-        for name in names:
-            if name.lower().endswith(SUFFIX) and not name.startswith("."):
-                files.append(_scan_file(inside / name, folder, neighbours))
-    return sorted(files, key=lambda file: file.file)
-
-
-_LEADS_OUT = "a link out of the folder, which is not followed; put the file itself here"
-
-
-def _scan_file(path: Path, folder: Path, neighbours: set[str]) -> ScannedFile:
-    file = _relative(path, folder)
-    if not _is_text(file):
-        return ScannedFile(shown(file), refused="its name is not valid UTF-8; rename it")
-    try:
-        status = path.stat()
-        if path.is_symlink() and not _leads_inside(path, folder):
-            return ScannedFile(file, refused=_LEADS_OUT)
-        if not os.access(path, os.R_OK):
-            return ScannedFile(file, refused="cannot be read (Permission denied)")
-    except OSError as error:  # a dangling or circular link, or a file that has just been deleted
-        return ScannedFile(file, refused=f"cannot be read ({error.strerror or error})")
-    picture = picture_beside(path.name, neighbours)
-    preview = _relative(path.with_name(picture), folder) if picture else ""
-    # Reduced to what SQLite can store: some file systems have inodes up to 2⁶⁴, or dates in far centuries.
-    return ScannedFile(file, status.st_size, status.st_mtime_ns % 2**63, status.st_ino % 2**63, preview)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _leads_inside(path: Path, folder: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):  # circular links
-        return False
 
 
 def read_facts(path: Path) -> AdapterFacts:

@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from lorablend.adapters import load_adapter
-from lorablend.adapters.errors import LorablendError
-from lorablend.app.library.entry import Entry, name_of
-from lorablend.app.library.folder import adapter_files
+from lorablend.adapters.errors import BlendError, LorablendError
+from lorablend.app.library.catalogue import Catalogue
+from lorablend.app.library.entry import Entry
 from lorablend.app.library.library import Library
 from lorablend.app.library.marks import Mark
-from lorablend.app.library.preview import Preview, picture_beside, read_picture
-from lorablend.app.library.scan import ScannedFile, read_facts
+from lorablend.app.library.preview import Preview, picture_names, read_picture
+from lorablend.app.library.scan import AdapterFacts, read_facts
+from lorablend.app.library.walk import ScannedFile, Walk, walk
 
 __all__ = ["Shelf"]
 
@@ -28,6 +29,7 @@ class Shelf:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._library: Library | None = None
+        self._plain: tuple[Walk, dict[ScannedFile, Entry], Catalogue] | None = None
 
     @property
     def library(self) -> Library | None:
@@ -38,38 +40,52 @@ class Shelf:
 
     def entries(self) -> list[Entry]:
         """All adapters, including broken ones with their error."""
-        if self.library is not None:
-            self.library.scan()
-            return self.library.entries()
-        if self._folder is None:
-            return []
-        return [_plain(path, self._folder, path.stat().st_mtime_ns) for path in adapter_files(self._folder)]
+        return list(self._catalogue(thoroughly=True).entries)
 
     def names(self) -> list[str]:
-        if self.library is not None:
-            return [entry.name for entry in self.entries()]
-        if self._folder is None:
-            return []
-        return [name_of(path.relative_to(self._folder).as_posix()) for path in adapter_files(self._folder)]
+        return self._catalogue(thoroughly=False).names
 
     def get(self, name: str) -> Entry | None:
         """Find an adapter by its whole name, or by its file name alone if that is unique; None if there is none."""
-        entries = self.entries()
-        whole = [entry for entry in entries if entry.name == name]
-        short = [entry for entry in entries if entry.path.stem == name]
-        return whole[0] if whole else short[0] if len(short) == 1 else None
+        entry = self._catalogue(thoroughly=False).named(name)
+        if entry is not None and not _is_unchanged(entry):
+            entry = self._catalogue(thoroughly=True).named(name)
+        return entry
+
+    def _catalogue(self, *, thoroughly: bool) -> Catalogue:
+        """thoroughly: as for `Library.scan`."""
+        if self.library is not None:
+            self.library.scan(thoroughly=thoroughly)
+            return self.library.catalogue
+        if self._folder is None:
+            return Catalogue([])
+        return self._plain_catalogue(self._folder, thoroughly)
+
+    def _plain_catalogue(self, folder: Path, thoroughly: bool) -> Catalogue:
+        """The adapters of a plain folder; only what is new or has changed is read."""
+        if not folder.is_dir():
+            raise BlendError(f"{folder} is not a folder; give an existing folder of adapters")
+        walked, known, catalogue = self._plain or (None, {}, Catalogue([]))
+        if walked is None or thoroughly or walked.has_changed:
+            now = walk(folder.resolve())
+            if walked is None or walked.files != now.files:
+                known = {file: known[file] if file in known else _plain(file, folder, now.root) for file in now.files}
+                catalogue = Catalogue(known.values())
+            self._plain = now, known, catalogue
+        return catalogue
 
     def preview(self, entry: Entry) -> str:
         """The adapter's picture as a data URL, or "" if it has none."""
         picture: Preview | None = None
         if self.library is not None:
             try:
-                picture = self.library.preview(entry.name)
+                picture = self.library.preview_of(entry)
             except LorablendError:
                 return ""
-        elif self._folder is not None:
-            name = picture_beside(entry.path.name, {path.name for path in entry.path.parent.iterdir()})
-            picture = read_picture(entry.path.with_name(name), self._folder.resolve()) if name else None
+        elif self._folder is not None and entry.preview:
+            paths = [entry.path.with_name(name) for name in picture_names(entry.path.name)]
+            beside = next((path for path in paths if path.is_file()), None)
+            picture = read_picture(beside, self._folder.resolve()) if beside else None
         if picture is None:
             return ""
         return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"
@@ -98,12 +114,19 @@ class Shelf:
         return "", f"the adapter {name} ({digest[:10]}) is not here"
 
 
-@lru_cache(maxsize=4096)
-def _plain(path: Path, folder: Path, mtime_ns: int) -> Entry:
-    """The entry of a file outside a library, from its header. With `mtime_ns`, a changed file is read again."""
-    file = ScannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, mtime_ns)
-    facts = replace(read_facts(path), thumbnail=False)  # here only the files next to the adapters are shown
-    return Entry.of(file, folder, facts, None, Mark())
+def _plain(file: ScannedFile, folder: Path, root: Path) -> Entry:
+    """The entry of a file outside a library, from its header. root: the folder with links resolved."""
+    facts = AdapterFacts() if file.refused else read_facts(root / file.file)
+    # Here only the files next to the adapters are shown.
+    return Entry.of(file, folder, replace(facts, thumbnail=False), None, Mark())
+
+
+def _is_unchanged(entry: Entry) -> bool:
+    try:
+        status = entry.path.stat()
+    except OSError:  # refused: nothing of it was read
+        return entry.error is not None
+    return (status.st_size, status.st_mtime_ns % 2**63 / 1e9) == (entry.size, entry.modified)
 
 
 def _hashes(entry: Entry) -> tuple[str, ...]:

@@ -64,8 +64,8 @@ class Draw(BaseModel, Settings, frozen=True, extra="forbid", protected_namespace
         """
         return self.model_dump(include=set(SETTINGS)) | {
             "blend": _named(self.blend, uploads),
-            "image": None if self.image is None else uploads.open(self.image).convert("RGB"),
-            "mask": None if self.mask is None else uploads.open(self.mask).convert("L"),
+            "image": None if self.image is None else uploads.open(self.image),
+            "mask": None if self.mask is None else uploads.open(self.mask),
         }
 
 

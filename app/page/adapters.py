@@ -74,7 +74,7 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     def rows(values: Values) -> Values:
         only, shown, as_cards = values[favourites], values[limit], values[view] == "cards"
         with saying(service):
-            names = shelf.names()  # scans the folder
+            names = [entry.name for entry in shelf.entries()]  # scans the folder
             entries = _search(shelf, values[search] or "", values[base] or "", only)
         hidden, visible = len(entries) - shown, entries[:shown] if as_cards else []
         return {

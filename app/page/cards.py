@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from urllib.parse import quote
 
 from lorablend.app.library.entry import Entry
-from lorablend.app.library.preview import picture_beside
 from lorablend.app.page.say import size_text
 
 __all__ = ["CARD_CHOSEN", "MARK_CHOSEN", "cards_html"]
@@ -33,15 +30,13 @@ MARK_CHOSEN = """name => {
 
 def cards_html(entries: Sequence[Entry], chosen: str | None) -> str:
     """The cards in the given order. Their pictures are loaded through REST when they are scrolled into view."""
-    names = cache(_names_in)
-    cards = "".join(f"<li>{_card(entry, names(entry.path.parent), chosen)}</li>" for entry in entries)
+    cards = "".join(f"<li>{_card(entry, chosen)}</li>" for entry in entries)
     return f'<ul class="cards">{cards}</ul>'
 
 
-def _card(entry: Entry, neighbours: frozenset[str], chosen: str | None) -> str:
+def _card(entry: Entry, chosen: str | None) -> str:
     name = html.escape(entry.name)
-    # The entries of a plain folder come from the files alone and have no `preview`.
-    if entry.preview or picture_beside(entry.path.name, neighbours):
+    if entry.preview:
         # Relative to the page, which may be served under a path of another server.
         address = f"api/adapters/{quote(entry.name)}/preview"
         face = f'<img loading="lazy" decoding="async" alt="" src="{address}">'
@@ -56,10 +51,3 @@ def _card(entry: Entry, neighbours: frozenset[str], chosen: str | None) -> str:
         f'<button type="button" data-name="{name}" aria-pressed="{str(entry.name == chosen).lower()}">{face}'
         f"<strong>{star}{name}</strong> <span>{facts}</span> {below}</button>"
     )
-
-
-def _names_in(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(path.name for path in folder.iterdir())
-    except OSError:  # deleted meanwhile, with the adapter
-        return frozenset()

@@ -8,7 +8,7 @@ import gradio as gr
 
 from lorablend.app.library.shelf import Shelf
 
-__all__ = ["make_completion"]
+__all__ = ["completions", "make_completion"]
 
 _MOST = 8  # names, few enough for a list without scrolling
 
@@ -101,14 +101,18 @@ if (!window.lorablendCompletion) {
 """
 
 
+def completions(shelf: Shelf, text: str) -> dict[str, Any]:
+    """Names that contain the text, those that begin with it first; `more` is the number of names left out."""
+    part = str(text).casefold()
+    names = [name for name in shelf.names() if part in name.casefold()]
+    names.sort(key=lambda name: not name.casefold().startswith(part))
+    return {"names": names[:_MOST], "more": max(len(names) - _MOST, 0)}
+
+
 def make_completion(shelf: Shelf) -> None:
     """Lay out the list, in the column of the prompt, whose elem_id is "prompt"."""
 
     def adapter_names(text: str) -> dict[str, Any]:
-        """Names that contain the text, those that begin with it first; `more` is the number of names left out."""
-        part = str(text).casefold()
-        names = [name for name in shelf.names() if part in name.casefold()]
-        names.sort(key=lambda name: not name.casefold().startswith(part))
-        return {"names": names[:_MOST], "more": max(len(names) - _MOST, 0)}
+        return completions(shelf, text)
 
     gr.HTML(_LIST, elem_id="completion", js_on_load=_KEYS, server_functions=[adapter_names])

@@ -109,7 +109,7 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
         return find(values, [])
 
     def open_tab(values: Values) -> Values:
-        service.gallery.scan()
+        service.gallery.scan(thoroughly=False)
         return find(values, []) | {boxes.adapter: gr.Dropdown([_ANY, *service.gallery.adapters()])}
 
     def older(values: Values) -> Values:

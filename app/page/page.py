@@ -13,7 +13,6 @@ import gradio as gr
 from gradio import processing_utils
 from gradio.themes import Base
 
-from lorablend.app.library.shelf import Shelf
 from lorablend.app.page.adapters import make_adapters
 from lorablend.app.page.create import make_create
 from lorablend.app.page.gallery import make_gallery
@@ -35,7 +34,7 @@ _LARGEST_UPLOAD = "4gb"  # an adapter of a full fine-tuning
 def build_page(service: Service) -> gr.Blocks:
     """Build the page for a running service; mount it with `mount_options`."""
     processing_utils.async_ssrf_protected_get = _refuse
-    shelf = Shelf(service.models.lora_dir)
+    shelf = service.shelf
     pipe = service.models.get()
     subtitle = html.escape(f"{service.models.names[0]} · {pipe.device} · {pipe.runtime}")
     with gr.Blocks(title="lorablend", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)) as page:

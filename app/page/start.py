@@ -18,6 +18,7 @@ from lorablend.app.page.say import CHANGING, saying
 from lorablend.app.pictures.png import encode
 from lorablend.app.pictures.uploads import MAX_PIXELS
 from lorablend.app.service import Service
+from lorablend.engine.given import on_white
 from lorablend.engine.pixel_budget import decoding
 from lorablend.engine.settings import SETTINGS
 
@@ -150,7 +151,7 @@ def kept_background(service: Service, value: dict[str, Any] | None) -> str:
     # An empty canvas comes as a white picture: a file that the browser could not read, or painting without a picture.
     if background is None or ImageChops.invert(background.convert("RGB")).getbbox() is None:
         raise RequestError("there is no picture; drop one into the box, or take the newest")
-    return service.uploads.keep(encode(background.convert("RGB"), "png", {}))
+    return service.uploads.keep(encode(on_white(background), "png", {}))
 
 
 def start_html(service: Service, start: Start) -> str:

@@ -11,6 +11,7 @@ import openvino_tokenizers  # noqa: F401 - registers the operations that tokeniz
 from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import BlendError
 from lorablend.engine import ModelFolder
+from lorablend.engine.prompt_syntax import unescaped
 
 __all__ = ["TokenCounter"]
 
@@ -36,7 +37,7 @@ class TokenCounter:
         with self._lock:
             if self._request is None:
                 self._request = ov.Core().compile_model(self._tokenizer.xml, "CPU").create_infer_request()
-            self._request.infer({0: np.array([text])})
+            self._request.infer({0: np.array([unescaped(text)])})
             return int(self._request.get_tensor("input_ids").shape[-1]) - 2
 
     def line(self, prompt: str) -> str:

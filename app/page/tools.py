@@ -12,7 +12,6 @@ from gradio.processing_utils import save_file_to_cache
 
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.jobs.jobs import ENDED, Job
-from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.page.say import saying
 from lorablend.app.service import Service
@@ -87,7 +86,7 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
                 "base_model": entry.base_model,
                 "error": service.public(entry.error) if entry.error else None,
             }
-            for entry in Shelf(service.models.lora_dir).entries()
+            for entry in service.shelf.entries()
         ]
 
     def list_models() -> list:

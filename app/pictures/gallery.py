@@ -10,12 +10,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sqlite3
 import threading
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -23,14 +21,14 @@ from typing import Any
 
 from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.database import open_database
+from lorablend.app.pictures.listing import BIN, Listing, State, list_all
 from lorablend.app.pictures.metadata.found import Found
 from lorablend.app.pictures.metadata.programs import read_metadata
 from lorablend.app.pictures.png import PngTexts, look
 
 __all__ = ["Gallery", "GalleryPicture"]
 
-_BIN = "bin"
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE pictures (
     file TEXT PRIMARY KEY,
@@ -47,8 +45,10 @@ CREATE TABLE pictures (
     favourite INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
-_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
-_BYTE = re.compile("[\ud800-\udfff]")  # from a name that is not valid UTF-8, which neither SQLite nor JSON accepts
+_INDEXES = """
+CREATE INDEX by_time ON pictures (mtime_ns, file);
+CREATE INDEX by_adapters ON pictures (adapters);
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,15 @@ class Gallery:
         for part in folder.glob("*/.*.part"):  # left by a process that was killed
             part.unlink(missing_ok=True)
         self._lock = threading.RLock()
+        self._listing = Listing(folder)
         try:
-            self._db = open_database(database, _SCHEMA, _VERSION)
+            self._db = open_database(database, _SCHEMA + _INDEXES, _VERSION, (_INDEXES,))
         except sqlite3.OperationalError:  # probably a full disk; the index may be intact
             raise
         except sqlite3.DatabaseError:  # damaged; the files contain everything but the favourites
             for ending in ("", "-wal", "-shm"):
                 Path(f"{database}{ending}").unlink(missing_ok=True)
-            self._db = open_database(database, _SCHEMA, _VERSION)
+            self._db = open_database(database, _SCHEMA + _INDEXES, _VERSION, (_INDEXES,))
         self.scan()
 
     def close(self) -> None:
@@ -107,17 +108,39 @@ class Gallery:
         """The folder for pictures of a day, by default of today."""
         return self._folder / f"{when or datetime.now():%Y-%m-%d}"
 
-    def scan(self) -> None:
-        """Bring the index up to date with the files."""
-        with self._lock:  # also while listing, or a picture that is added meanwhile would count as removed
-            files = self._states()
-            rows = self._db.execute("SELECT file, mtime_ns, size FROM pictures")
-            known = {row["file"]: (row["mtime_ns"], row["size"]) for row in rows}
-            gone = [(name,) for name in known.keys() - files.keys()]
-            self._db.executemany("DELETE FROM pictures WHERE file = ?", gone)
-        for name in [name for name, state in files.items() if known.get(name) != state]:
-            with self._lock:  # for one picture at a time, so that other threads need not wait for all of them
-                self._index(name)
+    def scan(self, *, thoroughly: bool = True) -> None:
+        """Bring the index up to date with the files.
+
+        Args:
+            thoroughly: Look at every file. Otherwise only at those in folders that have changed since the last scan,
+                which misses a file that another program rewrote in place.
+        """
+        try:
+            with self._lock:  # also while listing, or a picture that is added meanwhile would count as removed
+                changed = self._listing.changed(thoroughly=thoroughly)
+                files = {name: state for folder in changed.values() for name, state in folder.items()}
+                known = self._known(None if thoroughly else changed)
+                gone = [(name,) for name in known.keys() - files.keys()]
+                self._db.executemany("DELETE FROM pictures WHERE file = ?", gone)
+            for name in [name for name, state in files.items() if known.get(name) != state]:
+                with self._lock:  # for one picture at a time, so that other threads need not wait for all of them
+                    self._index(name)
+        except BaseException:
+            self._listing.forget()  # what was listed is not indexed
+            raise
+
+    def _known(self, folders: Iterable[str] | None) -> dict[str, State]:
+        """The pictures that the index has in these folders, without those below; all for None."""
+        query = "SELECT file, mtime_ns, size FROM pictures"
+        if folders is None:
+            return {file: (mtime_ns, size) for file, mtime_ns, size in self._db.execute(query)}
+        query += " WHERE file > ? AND file < ?"
+        return {
+            file: (mtime_ns, size)
+            for folder in folders
+            for file, mtime_ns, size in self._db.execute(query, (f"{folder}/", f"{folder}0"))  # 0 is next after /
+            if file.rfind("/") == len(folder)
+        }
 
     def add(self, path: Path) -> GalleryPicture:
         """Add a picture that was just written to one of the gallery's folders."""
@@ -163,7 +186,10 @@ class Gallery:
             where.append("prompt LIKE ? ESCAPE '!'")
             values.append("%" + word.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%")
         if adapter is not None:
-            where.append("EXISTS (SELECT 1 FROM json_each(adapters) WHERE value = ?)")
+            where.append(
+                "adapters IN (SELECT adapters FROM (SELECT DISTINCT adapters FROM pictures) AS used "
+                "WHERE EXISTS (SELECT 1 FROM json_each(used.adapters) WHERE value = ?))"
+            )
             values.append(adapter)
         if seed is not None:
             where.append("seed = ?")
@@ -180,7 +206,10 @@ class Gallery:
 
     def adapters(self) -> list[str]:
         """Names of all adapters that occur, as `find` takes them."""
-        query = "SELECT DISTINCT value FROM pictures, json_each(pictures.adapters) ORDER BY value COLLATE NOCASE"
+        query = (  # few combinations occur, whatever the number of pictures
+            "SELECT DISTINCT value FROM (SELECT DISTINCT adapters FROM pictures) AS used, json_each(used.adapters) "
+            "ORDER BY value COLLATE NOCASE"
+        )
         with self._lock:
             return [row["value"] for row in self._db.execute(query)]
 
@@ -193,12 +222,12 @@ class Gallery:
     def delete(self, file: str) -> None:
         """Move a picture to the bin."""
         with self._lock:
-            self._move(self.path(file), self._folder / _BIN / file)
+            self._move(self.path(file), self._folder / BIN / file)
             self._db.execute("DELETE FROM pictures WHERE file = ?", (file,))
 
     def bin(self) -> list[str]:
         """Names of the pictures in the bin."""
-        return sorted(self._name(path, self._folder / _BIN) for path in _pictures(self._folder / _BIN))
+        return list_all(self._folder / BIN)
 
     def files(self) -> set[str]:
         """Names of all pictures, including those in the bin."""
@@ -210,7 +239,7 @@ class Gallery:
         with self._lock:
             if file not in self.bin():
                 raise NotFoundError(f"the bin has no picture {file[:80]!r}")
-            self._move(self._folder / _BIN / file, self._folder / file)
+            self._move(self._folder / BIN / file, self._folder / file)
             self._index(file)
             return self.get(file)
 
@@ -218,7 +247,7 @@ class Gallery:
         """Delete the pictures in the bin permanently."""
         with self._lock:
             for file in self.bin():
-                (self._folder / _BIN / file).unlink()
+                (self._folder / BIN / file).unlink()
 
     def zip(self, files: Iterable[str]) -> bytes:
         """The pictures in one archive, stored without further compression."""
@@ -228,18 +257,8 @@ class Gallery:
                 archive.write(self.path(file), file)
         return buffer.getvalue()
 
-    def _states(self) -> dict[str, tuple[int, int]]:
-        """The time of change in nanoseconds and the size in bytes of each picture on disk."""
-        days = [path for path in self._folder.iterdir() if path.is_dir() and path.name != _BIN]
-        states: dict[str, tuple[int, int]] = {}
-        for path in [path for day in days for path in _pictures(day)]:
-            with suppress(FileNotFoundError):  # removed meanwhile
-                stat = path.stat()
-                states[self._name(path)] = stat.st_mtime_ns, stat.st_size
-        return states
-
-    def _name(self, path: Path, root: Path | None = None) -> str:
-        return PurePosixPath(path.relative_to(root or self._folder)).as_posix()
+    def _name(self, path: Path) -> str:
+        return PurePosixPath(path.relative_to(self._folder)).as_posix()
 
     def _move(self, old: Path, new: Path) -> None:
         if new.exists():
@@ -296,21 +315,6 @@ def _read(path: Path) -> Found:
 
 
 _READ = ("mtime_ns", "size", "prompt", "negative_prompt", "seed", "adapters", "model", "width", "height", "parameters")
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """All picture files in a folder at any depth; links are left out, so that no file from elsewhere is served."""
-    if folder.is_symlink():  # links below it are not followed
-        return []
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-        and not path.name.startswith(".")
-        and not _BYTE.search(str(path.relative_to(folder.parent)))
-        and path.is_file()
-        and not path.is_symlink()
-    ]
 
 
 def _picture(row: sqlite3.Row) -> GalleryPicture:

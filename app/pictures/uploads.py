@@ -6,7 +6,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -53,10 +53,15 @@ class Uploads:
                 part.write_bytes(buffer.getvalue())
         return name
 
-    def drop_old(self, used: str) -> None:
-        """Delete pictures uploaded more than a week ago, except those whose names occur in the text `used`."""
-        for path in self._folder.glob("*.png"):
-            if path.stem not in used and time.time() - path.stat().st_mtime > _LIFE:
+    def drop_old(self, used: Callable[[], str]) -> None:
+        """Delete pictures uploaded more than a week ago, except those whose names occur in the text of `used`.
+
+        It is asked only if there are such pictures.
+        """
+        old = [path for path in self._folder.glob("*.png") if time.time() - path.stat().st_mtime > _LIFE]
+        text = used() if old else ""
+        for path in old:
+            if path.stem not in text:
                 path.unlink()
 
     def path(self, name: str) -> Path:

@@ -2,8 +2,9 @@
 
 `lorablend.engine.settings` declares the names and A1111's defaults of settings. Any field may be null, which means its
 default. Unknown fields are ignored, and so are unsupported ones with their default value, which every client sends.
-Requests for something unsupported (hires fix, a refiner, tiling, face restoration, scripts, prompt styles, seed
-variations) are refused. Without a size it is the model's own, or the input picture's.
+Requests for something unsupported (hires fix, a refiner, tiling, face restoration, scripts, seed variations) are
+refused; what else A1111 has and is not done here is named in a warning. Without a size it is the model's own, or the
+input picture's.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ import base64
 import binascii
 import io
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from PIL import Image, ImageFilter, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import RequestError
 from lorablend.app.orders.draw import Draw, Text
 from lorablend.app.pictures.uploads import MAX_PIXELS, Uploads
+from lorablend.app.rest.a1111_silent import Silent, is_none, silent_warnings
 from lorablend.app.rest.errors import ParameterError, draw_of
 from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.service import Service
+from lorablend.engine.given import on_white
+from lorablend.engine.mask import greys
 from lorablend.engine.pixel_budget import decoding
+from lorablend.engine.schedulers import SCHEDULERS, from_diffusers_class
 from lorablend.engine.schedulers.a1111 import read_sampler, read_schedule_type
 from lorablend.engine.settings import BATCH, SETTINGS
 
@@ -35,9 +40,10 @@ __all__ = ["ImageToImage", "TextToImage", "decode", "model_named", "sampler_of",
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
-# A backslash makes a bracket plain text in A1111 too.
-_WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
-_CROP, _FILL = 1, 2  # values of resize_mode; the others stretch
+_MOST_STEPS = 1000
+_STRETCH, _CROP, _FILL = 0, 1, 2  # values of resize_mode
+_ORIGINAL = 1  # the value of inpainting_fill with which the masked part is drawn from what was there
+_DONE_OPTIONS = ("sd_model_checkpoint", "CLIP_stop_at_last_layers")  # of override_settings
 
 
 # Settings whose values A1111 writes in its own way; the others are passed on as they are.
@@ -46,8 +52,8 @@ _PASSED_ON = {s.sdapi: s for s in SETTINGS.values() if s.sdapi and s.name not in
 _PassedOn: type[BaseModel] = body_of("_PassedOn", _PASSED_ON)
 
 
-class TextToImage(_PassedOn):
-    """The fields that have an effect, and those that are refused."""
+class TextToImage(_PassedOn, Silent):
+    """A picture from a prompt."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -64,6 +70,7 @@ class TextToImage(_PassedOn):
     clip_skip: Number | None = None
     override_settings: dict[str, Any] | None = None
     send_images: bool | None = None
+    disable_extra_networks: bool | None = None
 
     styles: list[Any] | None = None
     subseed_strength: Number | None = None
@@ -75,6 +82,13 @@ class TextToImage(_PassedOn):
     refiner_checkpoint: str | None = None
     script_name: str | None = None
     alwayson_scripts: dict[str, Any] | None = None
+
+    _said: list[str] = PrivateAttr(default_factory=list)  # what `settings` found out
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether the reply repeats the pictures that were sent."""
+        return False
 
     @property
     def count(self) -> int:
@@ -98,18 +112,36 @@ class TextToImage(_PassedOn):
         overrides = self.override_settings or {}
         checkpoint = overrides.get("sd_model_checkpoint")
         chosen = chosen if chosen in service.models.names else None  # it may have been removed since
-        model = model_named(service, checkpoint) if isinstance(checkpoint, str) and checkpoint else chosen
+        named = isinstance(checkpoint, str) and not is_none(checkpoint)
+        model = model_named(service, checkpoint) if named else chosen
         self._check_clip_skip(service, model, overrides)
-        sampler, of_name = sampler_of(self.sampler_name or self.sampler_index)
+        sampler, spacing = self._schedule(service, model)
         fields = self._passed_on() | {
             "negative_prompt": self.negative_prompt or None,
             "seed": None if self.seed is None or self.seed < 0 else self.seed,
             "scheduler": sampler,
-            "spacing": _spacing_of(self.scheduler) or of_name,
+            "spacing": spacing,
             "model": model,
         }
         given = {name: value for name, value in fields.items() if value is not None}
-        return {"prompt": self.prompt or "", "count": self.count, **given}
+        prompt = self.prompt or ""
+        if self.disable_extra_networks:
+            prompt, _ = parse_prompt(prompt)
+        return {"prompt": prompt, "count": self.count, **given}
+
+    def _schedule(self, service: Service, model: str | None) -> tuple[str | None, str | None]:
+        """The scheduler and the spacing, without a spacing that the scheduler does not take: A1111 ignores it too."""
+        name = self.sampler_name if self.sampler_name and not is_none(self.sampler_name) else self.sampler_index
+        sampler, of_name = sampler_of(name)
+        spacing = _spacing_of(self.scheduler) or of_name
+        if spacing is None:
+            return sampler, None
+        own = service.models.get(model).model
+        info = SCHEDULERS[sampler or from_diffusers_class(own.scheduler_class, dict(own.scheduler_config))]
+        if spacing in info.spacings:
+            return sampler, spacing
+        self._said.append(f"scheduler {self.scheduler or spacing} is ignored: {info.label} has timesteps of its own")
+        return sampler, None
 
     def _passed_on(self, needs: str = "") -> dict[str, Any]:
         """The settings that are passed on, with A1111's defaults. needs: only those that need this input."""
@@ -118,27 +150,34 @@ class TextToImage(_PassedOn):
 
     @property
     def warnings(self) -> list[str]:
-        """Syntax of A1111's prompts that is drawn as plain text here."""
-        found = _WEIGHTS.search(f"{parse_prompt(self.prompt or '')[0]}\n{self.negative_prompt or ''}")
-        text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
-        return [f"{found[0][:80]!r} {text}"] if found else []
+        """What is not done as A1111 would do it."""
+        lines = [*self._said, *silent_warnings(self, from_image=isinstance(self, ImageToImage))]
+        if styles := [str(style)[:80] for style in self.styles or () if not is_none(style)]:
+            lines.append(f"styles not found, so that they change nothing: {', '.join(styles)}")
+        if self.disable_extra_networks:
+            lines.append("disable_extra_networks: the adapters in the prompt are left out")
+        options = (self.override_settings or {}).items()
+        plain = (*_DONE_OPTIONS, "sd_vae")
+        ignored = [name for name, value in options if name not in plain or (name == "sd_vae" and not _is_own(value))]
+        if ignored:
+            lines.append(f"override_settings without effect here: {', '.join(ignored)[:400]}")
+        return lines
 
     def _refuse(self) -> None:
         """Raise ParameterError for a request that cannot be met; without it the picture would be a different one."""
         unsupported = {
             "enable_hr": self.enable_hr,
-            "refiner_checkpoint": self.refiner_checkpoint not in (None, "", "None"),
+            "refiner_checkpoint": not is_none(self.refiner_checkpoint),
             "tiling": self.tiling,
             "restore_faces": self.restore_faces,
             "subseed_strength": bool(self.subseed_strength),
             "seed_resize_from_h": (self.seed_resize_from_h or 0) > 0,
             "seed_resize_from_w": (self.seed_resize_from_w or 0) > 0,
-            "styles": bool(self.styles),
         }
         for name, is_requested in unsupported.items():
             if is_requested:
                 raise ParameterError(name, f"{name} is not supported here; leave it out")
-        if self.script_name and self.script_name != "None":
+        if self.script_name and not is_none(self.script_name):
             raise ParameterError("script_name", f"script {self.script_name[:80]!r} not found; leave it out", 422)
         for name, arguments in (self.alwayson_scripts or {}).items():
             if _does_something(arguments):
@@ -163,10 +202,35 @@ class ImageToImage(TextToImage):
     mask_blur_x: Number | None = None
     mask_blur_y: Number | None = None
     inpainting_mask_invert: int | bool | None = None
+    inpainting_fill: int | None = None
+    inpaint_full_res: bool | None = None
+    include_init_images: bool | None = None
 
     def settings(self, service: Service, chosen: str | None) -> dict[str, Any]:
         """As for pictures from text, with the uploads."""
-        return {**super().settings(service, chosen), **self._passed_on("image"), **start_of(self, service)}
+        settings = {**super().settings(service, chosen), **self._passed_on("image")}
+        # A1111 runs at least one step, whatever the strength.
+        steps, strength = settings["steps"], settings["strength"]
+        if 0 <= strength <= 1 and 1 <= steps <= _MOST_STEPS and int(steps * strength) == 0:
+            settings["strength"] = math.ceil(_MOST_STEPS / steps) / _MOST_STEPS
+            self._said.append(f"denoising_strength {strength:g} leaves none of {steps} steps: one is drawn")
+        return {**settings, **start_of(self, service)}
+
+    @property
+    def shows_images(self) -> bool:
+        return bool(self.include_init_images)
+
+    @property
+    def warnings(self) -> list[str]:
+        lines = super().warnings
+        if self.resize_mode not in (None, _STRETCH, _CROP, _FILL):
+            lines.append(f"resize_mode {self.resize_mode} is drawn as {_STRETCH}, stretched")
+        fill = self.inpainting_fill or 0
+        if fill != _ORIGINAL and (fill or self.mask):
+            lines.append(f"inpainting_fill {fill} is drawn as {_ORIGINAL}: the masked part begins as it is")
+        if self.mask and self.inpaint_full_res is not False:
+            lines.append("inpaint_full_res is not done: the whole picture is drawn at its size, not only the mask")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -187,12 +251,13 @@ def start_of(form: ImageToImage, service: Service) -> dict[str, Any]:
 
 def _kept(form: ImageToImage, uploads: Uploads, picture: str) -> dict[str, Any]:
     keep, open_ = uploads.keep, uploads.open
-    image = open_(keep(decode("init_images", picture)))
+    image = on_white(open_(keep(decode("init_images", picture))))
     own = image.size
     size = (form.width or own[0], form.height or own[1])
     names = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
     if form.mask:
-        mask = _grey(open_(keep(decode("mask", form.mask))))
+        grey = greys(open_(keep(decode("mask", form.mask))))  # some clients send it as the alpha channel
+        mask = Image.fromarray((grey * 255).round().astype(np.uint8))
         if form.inpainting_mask_invert:
             mask = ImageOps.invert(mask)
         mask = _fitted(mask.resize(own), size, form.resize_mode)
@@ -211,16 +276,6 @@ def _blur(form: ImageToImage) -> _Blur:
     if not (0 <= blur.x <= 256 and 0 <= blur.y <= 256):
         raise ParameterError("mask_blur", f"mask_blur is {blur.x:g}, {blur.y:g}; give 0 to 256")
     return blur
-
-
-def _grey(mask: Image.Image) -> Image.Image:
-    """The mask, white where to repaint. Some clients send it as the alpha channel of a plain picture."""
-    if mask.mode in ("RGBA", "LA"):
-        alpha = mask.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            black = Image.new("L", mask.size, 0)
-            return Image.composite(mask.convert("L"), black, alpha)
-    return mask.convert("L")
 
 
 def _fitted(picture: Image.Image, size: tuple[int, int], mode: int | None) -> Image.Image:
@@ -255,7 +310,7 @@ def sampler_of(name: str | None) -> tuple[str | None, str | None]:
 
     Raises ParameterError, with A1111's words.
     """
-    if not name or name.casefold() == "automatic":
+    if not name or is_none(name) or name.casefold() == "automatic":
         return None, None
     scheduler, spacing = read_sampler(name)
     if scheduler is None:
@@ -264,7 +319,7 @@ def sampler_of(name: str | None) -> tuple[str | None, str | None]:
 
 
 def _spacing_of(name: str | None) -> str | None:
-    if not name:
+    if not name or is_none(name):
         return None
     schedule_type = read_schedule_type(name)
     if schedule_type is None:
@@ -283,14 +338,27 @@ def model_named(service: Service, name: str) -> str:
     raise ParameterError("sd_model_checkpoint", f"there is no model {name[:80]!r}; there are {known}")
 
 
+def _is_own(vae: Any) -> bool:
+    """Whether the VAE that a client names is the model's own."""
+    return is_none(vae) or str(vae).casefold() == "automatic"
+
+
 def _does_something(arguments: Any) -> bool:
-    """Whether a script would act: clients send the units of ControlNet and others switched off, or empty."""
+    """Whether a script would act: clients send units of ControlNet and others that are off, empty or "none"."""
     given = arguments.get("args") if isinstance(arguments, Mapping) else arguments
     if isinstance(given, Mapping):
         given = [given]
     if not isinstance(given, list):
         return bool(given)
-    return any(
-        bool(unit) if not isinstance(unit, Mapping) else bool(unit) and unit.get("enabled", True) is not False
-        for unit in given
-    )
+    units = [unit for unit in given if isinstance(unit, Mapping)]
+    if not units:
+        return any(map(bool, given))
+    switches = [unit for unit in given if isinstance(unit, bool)]  # ADetailer's first one is for the whole script
+    return all(switches[:1]) and any(map(_acts, units))
+
+
+def _acts(unit: Mapping[str, Any]) -> bool:
+    if not unit or str(unit.get("enabled", True)).casefold() in ("false", "0", "none", ""):
+        return False
+    names = [unit[key] for key in ("model", "module", "ad_model") if key in unit]
+    return not names or not all(map(is_none, names))

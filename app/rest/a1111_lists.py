@@ -141,6 +141,7 @@ def list_upscalers() -> Response:
 @router.get("/face-restorers", response_model=list[Nothing])
 @router.get("/realesrgan-models", response_model=list[Nothing])
 @router.get("/script-info", response_model=list[Nothing])
+@router.get("/extensions", response_model=list[Nothing])
 def list_nothing() -> Response:
     """List what this server does not have: an empty list."""
     return reply([])

@@ -16,10 +16,12 @@ __all__ = [
     "Nothing",
     "Options",
     "ProgressReply",
+    "QueueStatus",
     "SamplerItem",
     "SchedulerItem",
     "Scripts",
     "StableDiffusionModel",
+    "SystemInfo",
     "Upscaler",
 ]
 
@@ -176,6 +178,20 @@ class Embeddings(A1111Reply):
 
     loaded: dict[str, Any]
     skipped: dict[str, Any]
+
+
+class QueueStatus(A1111Reply):
+    """The queue, as Gradio 3 described it."""
+
+    msg: str
+    queue_size: int
+    """Jobs that wait."""
+
+
+class SystemInfo(A1111Reply):
+    """The server."""
+
+    Version: str
 
 
 class Upscaler(A1111Reply):

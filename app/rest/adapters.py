@@ -15,7 +15,6 @@ from starlette.datastructures import UploadFile
 
 from lorablend.adapters.errors import NotFoundError, RequestError
 from lorablend.app.library.library import Entry, Library
-from lorablend.app.library.shelf import Shelf
 from lorablend.app.rest.errors import ParameterError, refusals
 from lorablend.app.rest.jobs import job_reply
 from lorablend.app.rest.replies import AdapterList, AdapterReply, JobReply
@@ -104,7 +103,7 @@ def mark_adapter(name: str, mark: AdapterMark, service: Served) -> Response:
 )
 def get_preview(name: str, service: Served) -> Response:
     """Get the picture that is next to the adapter's file, or in it."""
-    address = Shelf(service.models.lora_dir).preview(_entry(service, name))
+    address = service.shelf.preview(_entry(service, name))
     kind, _, data = address.removeprefix("data:").partition(";base64,")
     if not data:
         raise NotFoundError(f"the adapter {name[:80]!r} has no preview")
@@ -119,11 +118,11 @@ def get_adapter(name: str, service: Served) -> Response:
 
 def adapter_entries(service: Service) -> list[Entry]:
     """The adapters that are in the folder now."""
-    return Shelf(service.models.lora_dir).entries()
+    return service.shelf.entries()
 
 
 def _entry(service: Service, name: str) -> Entry:
-    entry = Shelf(service.models.lora_dir).get(name)
+    entry = service.shelf.get(name)
     if entry is None:
         raise NotFoundError(f"there is no adapter {name[:80]!r}; /api/adapters lists them all")
     return entry

@@ -20,6 +20,7 @@ from lorablend.engine.graph.sockets import add_sockets
 from lorablend.engine.live.compiler import Compiler
 from lorablend.engine.live.plugs import Plugs
 from lorablend.engine.model_folder import ModelFolder
+from lorablend.engine.prompt_syntax import unescaped
 
 __all__ = ["Conditioning", "TextEncoders", "changes_text", "split_at_names"]
 
@@ -89,7 +90,8 @@ class TextEncoders:
         An absent negative prompt, None, gives zeros if the model's settings say so (diffusers'
         `force_zeros_for_empty_prompt`), and otherwise the same as an empty string.
         """
-        encoded = [encoder.encode(prompt or "", items) for encoder in self._encoders]
+        text = unescaped(prompt or "")
+        encoded = [encoder.encode(text, items) for encoder in self._encoders]
         hidden = np.concatenate([hidden for hidden, _, _ in encoded], axis=-1)
         pooled = encoded[-1][1] if self._xl else None
         if prompt is None and self._force_zeros and pooled is not None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -85,6 +86,70 @@ def test_clients_take_turns(jobs: Jobs) -> None:
         order.append(job.request)
         jobs.finish(job.id, {})
     assert order == ["a1", "b1", "c1", "a2", "a3"]
+
+
+def test_the_order_of_the_queue(tmp_path: Path) -> None:
+    """As the rule says it: of the waiting clients the one whose last turn was longest ago, of its jobs the oldest."""
+    random = Random(0)
+    queue = Jobs(tmp_path / "jobs.sqlite", limit=1000)
+    turns: dict[str, int] = {}
+    waiting: list[tuple[int, str, str]] = []
+    for turn in range(1, 300):
+        for _ in range(random.randrange(3)):
+            client, kind = random.choice("abcdefgh"), random.choice(["picture", "grid", "train"])
+            waiting.append((queue.submit(kind, {}, client).number, client, kind))
+        kinds = ["train"] if random.random() < 0.2 else ["picture", "grid"]
+        able = [job for job in waiting if job[2] in kinds]
+        job = queue.take(kinds, 0)
+        assert (job is None) == (not able)
+        if job is None:
+            continue
+        expected = min(able, key=lambda one: (turns.get(one[1], 0), one[0]))
+        assert job.number == expected[0]
+        turns[job.client] = turn
+        waiting.remove(expected)
+        if random.random() < 0.1:
+            queue.put_back(job.id)
+            waiting.append(expected)
+        else:
+            queue.finish(job.id, {})
+    queue.close()
+
+
+def test_current_and_stoppable_are_the_first_of_active(jobs: Jobs) -> None:
+    for kind, client in (("picture", "a"), ("grid", "b"), ("picture", "b"), ("train", "a")):
+        jobs.submit(kind, {}, client)
+    taken(jobs)
+    for kinds in (("picture",), ("picture", "grid"), ("grid",), ("train",), ("none",)):
+        active = jobs.active(*kinds)
+        current, behind = jobs.current(*kinds)
+        assert (current, behind) == ((active[0], len(active) - 1) if active else (None, 0))
+        for user in ("", "a", "b", "c"):
+            first = next((job for job in active if job.is_stoppable(user)), None)
+            assert jobs.stoppable(user, *kinds) == first
+
+
+def test_history_is_trimmed(tmp_path: Path) -> None:
+    """The jobs that ended first are forgotten, and none that waits, however old it is."""
+    path = tmp_path / "jobs.sqlite"
+    queue = Jobs(path, limit=20, history=3)
+    old = queue.submit("train", {"old": True})
+    ended = [queue.submit("picture", number) for number in range(6)]
+    for _ in ended:
+        queue.finish(taken(queue).id, {})
+    assert [job.request for job in queue.find(kind="picture")] == [5, 4, 3]
+    assert queue.get(old.id).state == "queued"
+    queue.close()
+    again = Jobs(path, history=2)
+    assert [job.request for job in again.find(kind="picture")] == [5, 4]
+    assert again.submit("picture", 6).number == 8  # numbers are not used twice
+    again.close()
+
+
+def test_jobs_that_mention_a_word(jobs: Jobs) -> None:
+    for request in ({"image": "a"}, {"prompt": "image"}, {"mask": "b"}):
+        jobs.submit("picture", request)
+    assert [job.request for job in jobs.mentioning('"image":', '"mask":')] == [{"image": "a"}, {"mask": "b"}]
 
 
 def test_turns_when_the_clock_is_set_back(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_old_ones_are_deleted(tmp_path: Path) -> None:
     for name in (old, used, again):
         os.utime(uploads.path(name), (0.0, time.time() - WEEK - 60))
     assert uploads.keep(png(Image.new("RGB", (8, 8), "blue"))) == again
-    uploads.drop_old(f'[{{"image": "{used}"}}]')
+    uploads.drop_old(lambda: f'[{{"image": "{used}"}}]')
     for name in (used, again, new):
         assert uploads.open(name).size == (8, 8)
     with pytest.raises(RequestError, match="upload it again"):

@@ -164,6 +164,9 @@ def picture(pixels: np.ndarray) -> str:
     return base64.b64encode(encode(Image.fromarray(pixels), "png", {})).decode()
 
 
+GREY = picture(np.full((64, 64, 3), 200, np.uint8))
+
+
 def test_as_sdwebuiapi_draws(server: Running) -> None:
     """Its reader: images as base64 of PNGs, info as JSON in a string, parameters as they were sent."""
     answer = post(server, "txt2img", {**SDWEBUIAPI, "prompt": "a fox <lora:ink:0.8>", "batch_size": 2, "n_iter": 2})
@@ -281,7 +284,6 @@ def test_samplers(server: Running, fields: dict[str, Any], scheduler: str, spaci
         ({"scheduler": "Align Your Steps"}, 400, "Scheduler not found"),
         ({"enable_hr": True}, 400, "enable_hr is not supported here; leave it out"),
         ({"tiling": True}, 400, "tiling is not supported here; leave it out"),
-        ({"styles": ["Pirate"]}, 400, "styles is not supported here; leave it out"),
         ({"script_name": "x/y/z plot"}, 422, "script 'x/y/z plot' not found; leave it out"),
         (
             {"alwayson_scripts": {"controlnet": {"args": [{"enabled": True, "module": "canny"}]}}},
@@ -303,8 +305,79 @@ def test_what_is_wrong(server: Running, fields: dict[str, Any], status: int, tex
 
 
 def test_what_is_switched_off_is_no_mistake(server: Running) -> None:
-    scripts = {"controlnet": {"args": [{"enabled": False}]}, "ADetailer": {"args": []}, "other": []}
-    post(server, "txt2img", {**SDWEBUIAPI, "alwayson_scripts": scripts})
+    """Scripts that are off or empty, and every word by which a client says that it asks for nothing."""
+    units = [
+        {"enabled": False, "module": "canny"},
+        {"enabled": "False", "module": "canny", "model": "canny [1]"},
+        {"module": "none", "model": "None", "image": None},
+        {"model": None, "module": ""},
+        {},
+    ]
+    scripts = {
+        "controlnet": {"args": units},
+        "ADetailer": {"args": [True, False, {"ad_model": "None"}]},
+        "adetailer": {"args": [False, False, {"ad_model": "face.pt"}]},
+        "empty": {"args": []},
+        "other": [],
+    }
+    words = {
+        "styles": ["None", "", "none"],
+        "refiner_checkpoint": "none",
+        "script_name": "none",
+        "sampler_name": "None",
+        "scheduler": "none",
+        "override_settings": {"sd_model_checkpoint": "None", "sd_vae": "None"},
+    }
+    answer = post(server, "txt2img", {**SDWEBUIAPI, **words, "alwayson_scripts": scripts, "steps": 1})
+    assert json.loads(answer["info"])["warnings"] == []
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "LCM", "TCD"])
+def test_a_schedule_that_the_sampler_does_not_have(server: Running, sampler: str) -> None:
+    """A1111's DDIM takes no notice of it either; clients always send one."""
+    body = {**SDWEBUIAPI, "sampler_name": sampler, "steps": 1}
+    plain, karras = (post(server, "txt2img", {**body, "scheduler": kind}) for kind in ("Automatic", "Karras"))
+    assert plain["images"] == karras["images"]
+    text = f"scheduler Karras is ignored: {sampler} has timesteps of its own"
+    assert [json.loads(answer["info"])["warnings"] for answer in (plain, karras)] == [[], [text]]
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps", "drawn"), [(0.1, 4, 0.25), (0.0, 20, 0.05), (0.0, 1, 1.0), (0.3, 3, 0.334)]
+)
+def test_so_little_denoising_that_no_step_is_left(server: Running, strength: float, steps: int, drawn: float) -> None:
+    """A1111 draws one step, whatever the strength."""
+    body = {**SDWEBUIAPI, "init_images": [GREY], "denoising_strength": strength, "steps": steps}
+    answer = post(server, "img2img", body)
+    assert record(answer["images"][0]).request.strength == drawn
+    warning = f"denoising_strength {strength:g} leaves none of {steps} steps: one is drawn"
+    assert json.loads(answer["info"])["warnings"] == [warning]
+
+
+def test_transparent_start_pictures_are_on_white(server: Running) -> None:
+    body = {**SDWEBUIAPI, "denoising_strength": 1.0, "mask": picture(np.zeros((64, 64), np.uint8))}
+    clear = np.zeros((64, 64, 4), np.uint8)
+    (drawn,) = post(server, "img2img", {**body, "init_images": [picture(clear)]})["images"]
+    assert (np.asarray(opened(drawn)) == 255).all()  # the mask is black: nothing is repainted
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/queue/status", "queue_size"),  # cyanic-sd-krita
+        ("/internal/ping", None),
+        ("/internal/sysinfo", "Version"),
+        ("/sdapi/v1/options", "sd_model_checkpoint"),  # SillyTavern
+        ("/sdapi/v1/extensions", None),
+        ("/sdapi/v1/face-restorers", None),
+        ("/sdapi/v1/hypernetworks", None),
+        ("/sdapi/v1/progress?skip_current_image=true", "progress"),
+    ],
+)
+def test_what_clients_ask_first(server: Running, path: str, key: str | None) -> None:
+    answer = server.http.get(path)
+    assert answer.status_code == 200
+    assert key is None or key in answer.json()
 
 
 @pytest.mark.parametrize(

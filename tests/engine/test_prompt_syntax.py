@@ -1,0 +1,39 @@
+"""Escaped brackets, and syntax of other programs in prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorablend.engine.prompt_syntax import syntax_warnings, unescaped
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        (r"lux \(series\)", "lux (series)"),
+        (r"\[a\]", "[a]"),
+        (r"a\\b", r"a\b"),
+        (r"\\(a)", r"\(a)"),
+        (r"a\b", r"a\b"),
+        (r"\{a\}", r"\{a\}"),
+        ("(a)", "(a)"),
+        ("a\\", "a\\"),
+    ],
+)
+def test_unescaped(written: str, seen: str) -> None:
+    assert unescaped(written) == seen
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (("a (red:1.3) fox",), "(red:1.3)"),
+        (("a fox", "a [red] fox"), "[red]"),
+        (("a fox BREAK a hill", None), "BREAK"),
+        ((r"a fox \(red\), breakfast", None), None),
+        ((None, ""), None),
+    ],
+)
+def test_warnings(texts: tuple[str | None, ...], shown: str | None) -> None:
+    text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
+    assert syntax_warnings(*texts) == ([f"{shown!r} {text}"] if shown else [])
