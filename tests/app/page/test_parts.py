@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import gradio as gr
 import pytest
 from gradio.utils import deep_hash
 from PIL import Image
+from pydantic import ValidationError
 
 from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.app.jobs.jobs import Job, JobProgress
@@ -17,7 +19,7 @@ from lorablend.app.page.compare import compare
 from lorablend.app.page.create import first_prompt
 from lorablend.app.page.form import fitting_step, size_of
 from lorablend.app.page.page import build_page
-from lorablend.app.page.pedal import Pedal, blend_of, board_of, moved, style_of
+from lorablend.app.page.pedal import Pedal, blend_of, board_of, read_board, style_of, written_board
 from lorablend.app.page.stage import job_stage
 from lorablend.app.page.start import kept_background
 from lorablend.app.page.styles import Styles
@@ -69,13 +71,27 @@ def test_a_board() -> None:
         "items": [{"adapter": "ink", "weight": 1.0}, {"adapter": "ink", "weight": 0.5}],
     }
     assert blend_of(board_of(blend), "switch", 2) == blend
-    assert [pedal.adapter for pedal in moved(board, 1, -1)] == ["neon", "ink", "ink"]
-    assert moved(board, 0, -1) == board
-    assert len({pedal.id for pedal in board}) == 3
     kept = style_of(board, "sum", 1)
     assert kept["items"][1] == {"adapter": "neon", "weight": 1.0, "on": False}
     assert [pedal.on for pedal in board_of(kept)] == [True, False, True]
     assert style_of(board_of(kept), "sum", 1) == kept
+    assert read_board(json.loads(json.dumps(written_board(kept)))) == board
+
+
+def test_a_board_that_was_not_loaded_yet() -> None:
+    """Drawn all the same, it would be a picture without its styles."""
+    with pytest.raises(RequestError) as caught:
+        read_board(None)
+    assert str(caught.value) == "the page is still loading the pedal board; wait a moment, or reload the page"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, "ink", [1], [{"weight": 1.0}], [{"adapter": "ink", "weight": "heavy"}], [{"adapter": "ink", "blocks": [1.0]}]],
+)
+def test_a_board_from_another_program(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        read_board(value)
 
 
 @pytest.mark.parametrize(
