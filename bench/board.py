@@ -14,9 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from playwright.sync_api import Error
+
 from lorablend.shipped import adapters_dir, model_dir
 from tests.app.page.board_walk import busy, hurry
-from tests.app.page.browser import browsing, opened, running
+from tests.app.page.browser import browsing, opened, reload, running
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,14 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds, wrong, begun = list[float](), 0, time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        with running(model_dir(), adapters_dir(), data) as address, browsing() as browser, busy(options.busy):
+        with (
+            running(model_dir(), adapters_dir(), data) as address,
+            browsing() as browser,
+            opened(browser, address) as page,  # fails at the end if there was an HTTP error, or one in the console
+            busy(options.busy),
+        ):
             for seed in range(options.runs):
                 try:
-                    with opened(browser, address) as page:  # also fails on HTTP errors, and on any in the console
-                        seconds += hurry(page, names, data / "styles", seed)
-                except Exception as error:
+                    seconds += hurry(page, names, data / "styles", seed)
+                except (AssertionError, OSError, Error) as error:
                     wrong += 1
-                    print(f"run {seed}: {str(error)[:400]}")
+                    print(f"run {seed}: {str(error)[:400]}", flush=True)
+                    reload(page)
     print(f"{options.runs} runs, {wrong} of them wrong, in {time.perf_counter() - begun:.0f} s")
     if seconds:
         print(f"adding a pedal, {len(seconds)} times: median {statistics.median(seconds):.3f} s, "

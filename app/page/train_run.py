@@ -245,7 +245,7 @@ def _stage(job: Job, waiting: int) -> str:
     if job.state == "queued":
         text = "waits for its turn"
     else:
-        text = progress.text if progress else "getting ready"
+        text = "stopping" if job.stopping else progress.text if progress else "getting ready"
         text += f" · {_duration(time.time() - job.started) if job.started else '0 s'}"
     if progress and progress.steps:
         value = f' value="{progress.step}" max="{progress.steps}"'

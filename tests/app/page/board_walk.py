@@ -22,7 +22,6 @@ MOST = 6  # pedals
 
 # Notes how long each added pedal takes, from the press that chooses it to the frame that shows it.
 _WATCH_ADDING = """() => {
-  if (window.adding) return;
   window.adding = [];
   const count = () => document.querySelectorAll("#board .pedal").length;
   let begun = 0, before = count();
@@ -57,7 +56,7 @@ def busy(count: int = 2) -> Iterator[None]:
 
 
 def hurry(page: Page, adapters: Sequence[str], styles: Path, seed: int, actions: int = 24) -> list[float]:
-    """Add six pedals to an empty board, then add, remove, move and edit some at random, without waiting for the page.
+    """Empty the board, add six pedals, then add, remove, move and edit some at random, without waiting for the page.
 
     Afterwards, the board must be as its user made it: on the page, on the server, and after a reload.
 
@@ -72,8 +71,10 @@ def hurry(page: Page, adapters: Sequence[str], styles: Path, seed: int, actions:
         The seconds from each choice of an adapter to the frame that showed it.
     """
     page.evaluate(_WATCH_ADDING)
-    page.evaluate("() => { window.adding.length = 0; }")
     rng, board = random.Random(seed), list[dict[str, Any]]()
+    for _ in range(page.locator("#board .pedal").count()):
+        page.locator("#board .remove").last.click()
+        page.wait_for_timeout(PAUSE)
     for _ in range(MOST):
         _add(page, board, adapters, rng)
     for _ in range(actions):
@@ -94,12 +95,13 @@ def hurry(page: Page, adapters: Sequence[str], styles: Path, seed: int, actions:
     shown = [{key: pedal[key] for key in ("adapter", "on", "weight")} for pedal in board]
     assert page.evaluate(_SHOWN) == shown
     assert _saved(page, styles, f"hurried {seed}") == [_item(pedal) for pedal in board]
+    seconds = page.evaluate("() => window.adding")
     _remembered(page)
     reload(page)
     expect(page.locator("#board .pedal")).to_have_count(len(board))
     assert page.evaluate(_SHOWN) == shown
     assert _saved(page, styles, f"reloaded {seed}") == [_item(pedal) for pedal in board]
-    return page.evaluate("() => window.adding ?? []")
+    return seconds
 
 
 def _remembered(page: Page) -> None:

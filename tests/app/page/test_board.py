@@ -31,10 +31,9 @@ def adapters(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_hurried_edits_on_a_busy_machine(browser: Browser, address: str, data: Path) -> None:
     """All of them arrive, in order: removals one after the other, moves, weights, texts, without any HTTP error."""
-    with busy():
+    with opened(browser, address) as page, busy():
         for seed in range(3):
-            with opened(browser, address) as page:
-                hurry(page, NAMES, data / "styles", seed)
+            hurry(page, NAMES, data / "styles", seed)
 
 
 def test_names_and_words_are_text(page: Page) -> None:

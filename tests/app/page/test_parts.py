@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from lorablend.adapters.errors import BlendError, RequestError
-from lorablend.app.jobs.jobs import Job, JobProgress
+from lorablend.app.jobs.jobs import GETTING_READY, Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.page.compare import compare
 from lorablend.app.page.create import first_prompt
@@ -189,8 +189,17 @@ def test_the_stage() -> None:
     progress = JobProgress(step=25, steps=40, eta=4.2, preview=b"x")
     running = job_stage(job(progress=progress), 0, "<b>")
     assert "picture 2 of 2 · step 5 of 20 · 0 s · about 4 s to go" in running
-    assert 'value="25" max="40"' in running
+    assert 'value="26" max="42"' in running  # a picture is decoded, and another one will be
     assert "&lt;b&gt;" in running
+    last = JobProgress(step=20, steps=40, text="decoding")
+    decoding = job_stage(job(progress=last), 0)
+    assert "picture 1 of 2 · decoding · 0 s" in decoding
+    assert 'value="20" max="42"' in decoding
+    ready = job_stage(job(progress=JobProgress(step=1, steps=2, text=GETTING_READY)), 0)
+    assert "picture 2 of 2 · getting ready · 0 s" in ready
+    assert 'value="2" max="4"' in ready
+    assert 'role="status">stopping · 0 s · 1 waiting<' in job_stage(job(progress=last, stopping=True), 1)
+    assert 'role="status">stopping · 0 s<' in job_stage(job(stopping=True), 0)
     assert 'role="alert">failed: no &lt;disk&gt;' in job_stage(job(state="failed", reason="no <disk>"), 0)
     done = job(state="done", started=1.0, ended=3.5, result={"pictures": [{}, {}], "warnings": ["cut"]})
     assert "2 pictures in 2.5 s · cut" in job_stage(done, 0)
