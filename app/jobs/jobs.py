@@ -21,13 +21,14 @@ from lorablend.adapters.errors import FaultError, ForbiddenError, NotFoundError,
 from lorablend.adapters.wording import shown
 from lorablend.app.database import open_database
 
-__all__ = ["ENDED", "HISTORY", "STATES", "Job", "JobProgress", "Jobs"]
+__all__ = ["ENDED", "GETTING_READY", "HISTORY", "STATES", "Job", "JobProgress", "Jobs"]
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 ENDED = ("done", "failed", "cancelled")
 _CLIENTS = 4  # so many of them can fill the queue of a kind
 HISTORY = 100_000
 """How many jobs that have ended are kept, unless told otherwise: `bench/growth.py` measures that many."""
+GETTING_READY = "getting ready"  # the stage before the first step of a picture; steps are then counted in pictures
 _ATTEMPTS = 3  # a job that takes the process down with it must not do so forever
 _VERSION = 3
 # A running job that was cancelled has `ended` set already: if its worker is killed before it stops, it stays cancelled.
@@ -106,6 +107,7 @@ class Job:
         result: What came of it, as JSON; None until the job is done.
         error: The class in `lorablend.adapters.errors` that the job failed with; "" for one that failed before
             version 2 of the database.
+        stopping: It was cancelled, and ends after its present step.
     """
 
     number: int
@@ -122,6 +124,7 @@ class Job:
     result: Any
     error: str = ""
     progress: JobProgress | None = None
+    stopping: bool = False
 
     def is_stoppable(self, user: str) -> bool:
         """Whether that user may stop the job; "", who has the token or did not log in, may stop all jobs."""
@@ -322,7 +325,8 @@ class Jobs:
                 return self._end(job, "cancelled")
             if before.state == "running":
                 self._db.execute("UPDATE jobs SET ended = ? WHERE id = ?", (time.time(), job))
-            return before
+                self._changed.notify_all()
+            return self.get(job)
 
     def watch(self, job: str, every: float = 15.0) -> Iterator[Job]:
         """Yield the job now and after every change, until it has ended; after `every` seconds, also without a change.
@@ -428,6 +432,6 @@ class Jobs:
         values: dict[str, Any] = dict(row)
         values |= {"request": json.loads(values["request"]), "result": json.loads(values["result"])}
         if values["state"] not in ENDED:  # cancelled, but the worker does not know it yet
-            values["ended"] = None
+            values |= {"stopping": values["ended"] is not None, "ended": None}
         job = Job(**values)
         return replace(job, progress=self._progress.get(job.id))

@@ -11,11 +11,11 @@ from lorablend.adapters import inspect_adapter, load_adapter
 from lorablend.app.library.entry import Entry
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.page.add import library_of, make_add
+from lorablend.app.page.board import told
 from lorablend.app.page.cards import CARD_CHOSEN, MARK_CHOSEN, cards_html
 from lorablend.app.page.create import Create
 from lorablend.app.page.form import Values
 from lorablend.app.page.heatmap import make_heatmap
-from lorablend.app.page.pedal import Pedal
 from lorablend.app.page.say import CHANGING, CHOOSING, saying, size_text
 from lorablend.app.service import Service
 
@@ -112,11 +112,11 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         words = None if entry is None or entry.error else ", ".join(entry.tags)
         return show(chosen) | {tags: gr.Textbox(words or "", visible=words is not None)}
 
-    def put(chosen: str | None, board: list[Pedal]) -> list[Pedal]:
+    def put(chosen: str | None) -> gr.HTML:
         if not chosen:
             raise gr.Error(_NOT_CHOSEN, print_exception=False)
         gr.Info(f"{html.escape(chosen)} is on the board", duration=2)
-        return [*board, Pedal(adapter=chosen)]
+        return told(add=chosen)
 
     def toggle(chosen: str | None) -> None:
         if not chosen:
@@ -148,7 +148,7 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     cards.select(select_card, None, name, **CHOOSING)
     name.change(show_another, name, [facts, mark, tags], **CHANGING)
     name.change(None, name, None, js=MARK_CHOSEN)
-    use.click(put, [name, create.form.board], create.form.board, **CHANGING)
+    use.click(put, name, create.form.board, trigger_mode="multiple", **CHANGING)
     mark.click(toggle, name, None, **CHANGING).success(show, name, [facts, mark], **CHANGING).success(
         rows, inputs, listed, **CHANGING
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import gradio as gr
@@ -16,7 +15,7 @@ from lorablend.adapters.errors import LorablendError
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.draw import Draw
 from lorablend.app.orders.reuse import ReusedDrawing
-from lorablend.app.page.board import FOCUS_FOLLOWS, Card, make_card, trouble_of
+from lorablend.app.page.board import ADAPTER_CHOSEN, MODEL_CHOSEN, make_board, told
 from lorablend.app.page.client import client_of
 from lorablend.app.page.compare import compare
 from lorablend.app.page.complete import make_completion
@@ -30,7 +29,7 @@ from lorablend.app.page.form import (
     preset_boxes,
     preset_updates,
 )
-from lorablend.app.page.pedal import Board, Pedal, board_of, moved, style_of
+from lorablend.app.page.pedal import read_board, style_of, written_board
 from lorablend.app.page.results import Results, make_results, wire_results
 from lorablend.app.page.say import AT_ONCE, CHANGING, saying
 from lorablend.app.page.start import StartBoxes, kept_mask, make_start
@@ -58,7 +57,6 @@ class Create:
         note: Shows what a reused picture needs that is missing here.
         add: The list of adapters to put on the board.
         tag: The list of adapters whose tag to write into the prompt.
-        takers: Buttons of other tabs, each with the State that gets the drawing in the form; see `Taken`.
     """
 
     service: Service
@@ -67,11 +65,19 @@ class Create:
     note: gr.HTML
     add: gr.Dropdown
     tag: gr.Dropdown
-    takers: list[tuple[gr.Button, gr.State]]
 
     def outputs(self) -> list[Any]:
         """The components that `filled` updates."""
         return [*self.form.boxes(), self.note]
+
+    def take_with(self, button: gr.Button, taken: gr.State) -> None:
+        """Let a button of another tab put the drawing in the form into a State, as a `Taken`."""
+
+        def take(values: Values) -> Taken:
+            with saying(self.service):
+                return Taken(self.form.draw(values))
+
+        button.click(take, self.form.boxes(), taken, **CHANGING)
 
     def filled(self, reused: ReusedDrawing) -> Values:
         """Updates that fill the form with the settings of a picture."""
@@ -90,23 +96,9 @@ class Taken:
     draw: Draw
 
 
-@dataclass(frozen=True, eq=False)
-class _Added:
-    """An adapter that was chosen for the board. No two are equal, as with `Taken`."""
-
-    name: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Controls:
-    """The other controls of this tab.
-
-    Attributes:
-        added: The latest choice in `Create.add`. It separates the list, which is emptied at once, from the board, whose
-            listeners are created again with it: emptying the list is a change too, and would reach the new listener
-            with the old value.
-        last, last_board: What this browser remembers.
-    """
+    """The other controls of this tab; `last` and `last_board` are what this browser remembers."""
 
     begin: gr.Button
     compare: gr.Button
@@ -115,7 +107,6 @@ class _Controls:
     dice: gr.Button
     last_seed: gr.Button
     start: StartBoxes
-    added: gr.State
     style: gr.Dropdown
     style_name: gr.Textbox
     save: gr.Button
@@ -127,8 +118,8 @@ class _Controls:
 def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     """Lay out the tab and wire it."""
     styles = Styles(service.data / "styles")
-    # The values stay in this browser, so the secret need not be one. There are two states because the knobs' listeners
-    # are created again with the cards, and Gradio then calls no other listener of the same event.
+    # The values stay in this browser, so the secret need not be one. There are two states, because what is typed into a
+    # pedal may make no sense yet when another box changes, which is to be remembered all the same.
     last = gr.BrowserState(None, storage_key="lorablend", secret="lorablend")
     last_board = gr.BrowserState(None, storage_key="lorablend board", secret="lorablend")
     with gr.Row(elem_id="columns", equal_height=False):
@@ -145,9 +136,9 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         with gr.Column(elem_id="results", min_width=280):
             results = make_results(stop)
         with gr.Column(elem_id="knobs", min_width=280):
-            board, start, empty = gr.State([]), gr.State(Start()), gr.State(False)
-            gr.HTML("<h2>Pedal board</h2>", js_on_load=FOCUS_FOLLOWS)
-            board_place = gr.Column(elem_id="board")
+            start, empty = gr.State(Start()), gr.State(False)
+            gr.HTML("<h2>Pedal board</h2>")
+            board = make_board(service, shelf)
             names = shelf.names()
             with gr.Row():
                 add = gr.Dropdown(names, value=None, label="Add an adapter", min_width=140)
@@ -171,7 +162,6 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         dice=dice,
         last_seed=last_seed,
         start=start_boxes,
-        added=gr.State(None),
         style=style,
         style_name=style_name,
         save=save,
@@ -179,19 +169,16 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
         last=last,
         last_board=last_board,
     )
-    # Gradio disables boxes that only the listeners of a render read.
-    for box in (*form.boxes(), add, tag, style, style_name):
-        box.interactive = True
-    create = Create(service=service, form=form, results=results, note=note, add=add, tag=tag, takers=[])
+    create = Create(service=service, form=form, results=results, note=note, add=add, tag=tag)
     wire_results(service, results, page)
-    with board_place:
-        _wire_board(create, controls, shelf, styles)
-    _wire_form(create, controls, styles, page)
+    _wire_drawing(create, controls)
+    _wire_board(create, controls, styles)
+    _wire_form(create, controls, page)
     _wire_pictures(create, controls, shelf)
 
     def load(fields: dict[str, Any] | None, items: list[Any] | None) -> Values:
         """Restore the form as this browser left it, and refresh the lists."""
-        updates: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names())}
+        updates: Values = {add: gr.Dropdown(shelf.names()), tag: gr.Dropdown(shelf.names()), form.board: []}
         updates |= {style: gr.Dropdown(styles.names()), form.model: gr.Dropdown(service.models.names)}
         if fields is None and items is None:
             return updates
@@ -205,85 +192,80 @@ def make_create(service: Service, shelf: Shelf, page: gr.Blocks) -> Create:
     return create
 
 
-def _wire_board(create: Create, controls: _Controls, shelf: Shelf, styles: Styles) -> None:
-    """Wire the cards, and everything that reads their knobs."""
+def _wire_drawing(create: Create, controls: _Controls) -> None:
+    """Wire the buttons that draw."""
     service, form, results = create.service, create.form, create.results
 
-    @gr.render(inputs=[form.board, form.model], concurrency_limit=None, show_progress="hidden")
-    def show(board: Board, model: str) -> None:
-        if not board:
-            gr.HTML('<p class="empty">No pedals yet. Add an adapter below to use it in the next picture.</p>')
-        cards = [_card(service, shelf, model, pedal, index, len(board)) for index, pedal in enumerate(board)]
-        knobs = {box for card in cards for box in card.boxes()}
+    def draw(values: Values, request: gr.Request) -> Values:
+        with saying(service):
+            service.draw(form.draw(values), client=client_of(request))
+        return {
+            results.timer: gr.Timer(0.4),
+            results.seen: None,
+            results.stop: gr.Button(interactive=True),
+            create.note: "",
+        }
 
-        def read(values: Values) -> Board:
-            return [card.read(values) for card in cards]
+    def draw_compared(values: Values, request: gr.Request) -> Values:
+        with saying(service):
+            compare(service, form.draw(values), client_of(request))
+        return {results.timer: gr.Timer(0.4), results.seen: None}
 
-        def draw(values: Values, request: gr.Request) -> Values:
-            with saying(service):
-                service.draw(form.draw(values, read(values)), client=client_of(request))
-            return {
-                results.timer: gr.Timer(0.4),
-                results.seen: None,
-                results.stop: gr.Button(interactive=True),
-                create.note: "",
-            }
-
-        def draw_compared(values: Values, request: gr.Request) -> Values:
-            with saying(service):
-                compare(service, form.draw(values, read(values)), client_of(request))
-            return {results.timer: gr.Timer(0.4), results.seen: None}
-
-        def remember(values: Values) -> Any:
-            current = [pedal.id for pedal in board] == [pedal.id for pedal in values[form.board]]
-            return _or_skip(lambda: _items(read(values))) if current else gr.skip()  # else the cards are being replaced
-
-        def change(turn: Callable[[Board], Board], values: Values) -> Board:
-            return turn(read(values))
-
-        def add(values: Values) -> Board:
-            added: _Added = values[controls.added]
-            return [*read(values), Pedal(adapter=added.name)]
-
-        def save(values: Values) -> Any:
-            with saying(service):
-                blend = style_of(read(values), values[form.mode], int(values[form.switch_steps]))
-                styles.save(values[controls.style_name], blend)
-            gr.Info("Saved", duration=2)
-            return gr.Dropdown(styles.names())
-
-        def take(values: Values) -> Taken:
-            with saying(service):
-                return Taken(form.draw(values, read(values)))
-
-        everything = form.boxes() | knobs
-        begun = [results.timer, results.seen, results.stop, create.note]
-        gr.on([controls.begin.click, form.prompt.submit], draw, everything, begun, key="draw", **CHANGING)
-        controls.compare.click(draw_compared, everything, [results.timer, results.seen], key="compare", **CHANGING)
-        if knobs:
-            changes = [box.change for box in knobs]
-            gr.on(changes, remember, knobs | {form.board}, controls.last_board, key="remember", **_REMEMBERING)
-        controls.added.change(add, knobs | {controls.added}, form.board, key="add", **CHANGING)
-        controls.save.click(
-            save, knobs | {controls.style_name, form.mode, form.switch_steps}, controls.style, key="save", **CHANGING
-        )
-        for button, taken in create.takers:
-            button.click(take, everything, taken, **CHANGING)
-        for index, card in enumerate(cards):
-            turns = (
-                (card.up, partial(moved, index=index, by=-1)),
-                (card.down, partial(moved, index=index, by=1)),
-                (card.remove, partial(_without, index=index)),
-            )
-            for button, turn in turns:
-                button.click(partial(change, turn), knobs, form.board, **CHANGING)
-            for word, button in card.words.items():
-                button.click(partial(_with_word, word), form.prompt, form.prompt, **CHANGING)
-            card.take_mask.click(partial(_take_mask, service), controls.start.editor, card.mask, **CHANGING)
+    begun = [results.timer, results.seen, results.stop, create.note]
+    gr.on([controls.begin.click, form.prompt.submit], draw, form.boxes(), begun, **CHANGING)
+    controls.compare.click(draw_compared, form.boxes(), [results.timer, results.seen], **CHANGING)
 
 
-def _wire_form(create: Create, controls: _Controls, styles: Styles, page: gr.Blocks) -> None:
-    """Wire everything that does not read the knobs."""
+def _wire_board(create: Create, controls: _Controls, styles: Styles) -> None:
+    """Wire the board, and the styles."""
+    service, form = create.service, create.form
+
+    def remember(board: Any) -> Any:
+        return _or_skip(lambda: style_of(read_board(board), "sum", 1)["items"])
+
+    def take_mask(value: dict[str, Any] | None, event: gr.EventData) -> gr.HTML:
+        with saying(service):
+            return told(mask=kept_mask(service, value), question=event.question)
+
+    def load_style(name: str | None) -> Values:
+        if not name:
+            return {form.board: gr.skip()}
+        with saying(service):
+            blend = styles.load(name)
+        return {
+            form.board: written_board(blend),
+            form.mode: blend.get("mode", "sum"),
+            form.switch_steps: blend.get("switch_steps", 1),
+            controls.style_name: name,
+            controls.style: None,
+        }
+
+    def save(values: Values) -> Any:
+        with saying(service):
+            blend = style_of(read_board(values[form.board]), values[form.mode], int(values[form.switch_steps]))
+            styles.save(values[controls.style_name], blend)
+        gr.Info("Saved", duration=2)
+        return gr.Dropdown(styles.names())
+
+    def delete(name: str) -> Values:
+        with saying(service):
+            styles.delete(name)
+        return {controls.style: gr.Dropdown(styles.names()), controls.style_name: ""}
+
+    # In the browser alone, where the board is.
+    create.add.change(None, create.add, create.add, js=ADAPTER_CHOSEN)
+    form.model.change(None, form.model, None, js=MODEL_CHOSEN)
+    form.board.change(remember, form.board, controls.last_board, **_REMEMBERING)
+    form.board.mask(take_mask, controls.start.editor, form.board, trigger_mode="multiple", **CHANGING)
+    styled = [form.board, form.mode, form.switch_steps, controls.style_name, controls.style]
+    controls.style.change(load_style, controls.style, styled, **CHANGING)
+    saved = {form.board, form.mode, form.switch_steps, controls.style_name}
+    controls.save.click(save, saved, controls.style, **CHANGING)
+    controls.delete.click(delete, controls.style_name, [controls.style, controls.style_name], **CHANGING)
+
+
+def _wire_form(create: Create, controls: _Controls, page: gr.Blocks) -> None:
+    """Wire the other boxes."""
     service, form = create.service, create.form
 
     @cache
@@ -294,14 +276,11 @@ def _wire_form(create: Create, controls: _Controls, styles: Styles, page: gr.Blo
         return html.escape(counter(known_model(service, model)).line(prompt or ""))
 
     def remember(values: Values) -> Any:
-        return _or_skip(lambda: form.draw(values, []).model_dump(exclude_defaults=True))
+        return _or_skip(lambda: form.draw(values | {form.board: []}).model_dump(exclude_defaults=True))
 
     def take_last() -> str:
         pictures = service.gallery.find(limit=1)
         return "" if not pictures or pictures[0].seed is None else str(pictures[0].seed)
-
-    def take_adapter(name: str | None) -> Values:
-        return {controls.added: _Added(name), create.add: None} if name else {create.add: gr.skip()}
 
     # Lists use `change`: Gradio's `select` ignores the keyboard, and `input` also fires when a list loses the focus.
     def take_preset(name: str) -> Values:
@@ -312,39 +291,16 @@ def _wire_form(create: Create, controls: _Controls, styles: Styles, page: gr.Blo
             return {create.tag: gr.skip()}
         return {form.prompt: f"{prompt} <lora:{name}:1>".lstrip(), create.tag: None}
 
-    def load_style(name: str | None) -> Values:
-        if not name:
-            return {form.board: gr.skip()}
-        with saying(service):
-            blend = styles.load(name)
-        return {
-            form.board: board_of(blend),
-            form.mode: blend.get("mode", "sum"),
-            form.switch_steps: blend.get("switch_steps", 1),
-            controls.style_name: name,
-            controls.style: None,
-        }
-
-    def delete(name: str) -> Values:
-        with saying(service):
-            styles.delete(name)
-        return {controls.style: gr.Dropdown(styles.names()), controls.style_name: ""}
-
     counted = [page.load, form.prompt.change]
     gr.on(counted, count, [form.prompt, form.model], controls.tokens, trigger_mode="always_last", **AT_ONCE)
     form.negative.change(lambda text, empty: empty and not text, [form.negative, form.empty], form.empty, **AT_ONCE)
-    form.board.change(lambda board: _or_skip(lambda: _items(board)), form.board, controls.last_board, **AT_ONCE)
-    changes = [box.change for box in form.boxes() - {form.board}]
-    gr.on(changes, remember, form.boxes(), controls.last, **_REMEMBERING)
+    others = form.boxes() - {form.board}
+    gr.on([box.change for box in others], remember, others, controls.last, **_REMEMBERING)
     controls.dice.click(new_seed, None, form.seed, **AT_ONCE)
     controls.last_seed.click(take_last, None, form.seed, **AT_ONCE)
     boxes = [*preset_boxes(form), controls.preset]
     controls.preset.change(take_preset, controls.preset, boxes, **AT_ONCE)
-    create.add.change(take_adapter, create.add, [controls.added, create.add], **CHANGING)
     create.tag.change(take_tag, [form.prompt, create.tag], [form.prompt, create.tag], **AT_ONCE)
-    styled = [form.board, form.mode, form.switch_steps, controls.style_name, controls.style]
-    controls.style.change(load_style, controls.style, styled, **CHANGING)
-    controls.delete.click(delete, controls.style_name, [controls.style, controls.style_name], **CHANGING)
 
 
 def _wire_pictures(create: Create, controls: _Controls, shelf: Shelf) -> None:
@@ -363,33 +319,6 @@ def _wire_pictures(create: Create, controls: _Controls, shelf: Shelf) -> None:
     create.results.reuse.click(use, create.results.chosen, create.outputs(), **CHANGING)
     begun = [start_boxes.start, start_boxes.width, start_boxes.height]
     create.results.begin.click(begin, create.results.chosen, begun, **CHANGING)
-
-
-def _card(service: Service, shelf: Shelf, model: str, pedal: Pedal, index: int, count: int) -> Card:
-    entry = shelf.get(pedal.adapter)
-    trouble = service.public(trouble_of(entry, service.models.get(known_model(service, model)).model))
-    return make_card(pedal, index, count, entry, shelf.preview(entry) if entry else "", trouble)
-
-
-def _without(board: Board, index: int) -> Board:
-    return [pedal for place, pedal in enumerate(board) if place != index]
-
-
-def _with_word(word: str, prompt: str) -> str:
-    """Append a trigger word, unless the prompt has it already; words within tags do not count."""
-    if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", re.sub("<[^>]*>", " ", prompt), re.IGNORECASE):
-        gr.Info(f"{html.escape(word)} is already in the prompt", duration=2)
-        return prompt
-    return f"{prompt.rstrip().rstrip(',')}, {word}" if prompt.strip() else word
-
-
-def _take_mask(service: Service, value: dict[str, Any] | None) -> str:
-    with saying(service):
-        return kept_mask(service, value)
-
-
-def _items(board: Board) -> list[Any]:
-    return style_of(board, "sum", 1)["items"]
 
 
 def _or_skip(read: Callable[[], Any]) -> Any:

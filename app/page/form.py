@@ -12,7 +12,7 @@ import gradio as gr
 from lorablend.adapters.blends.blend import MODES
 from lorablend.adapters.errors import RequestError
 from lorablend.app.orders.draw import Draw
-from lorablend.app.page.pedal import Board, blend_of, board_of
+from lorablend.app.page.pedal import blend_of, read_board, written_board
 from lorablend.app.service import Service
 from lorablend.engine.presets import PRESETS, find_preset
 from lorablend.engine.settings import SETTINGS, Setting
@@ -54,15 +54,14 @@ class Form:
     """The boxes.
 
     Attributes:
-        board: The pedals as of the last change of their number or order; only the board's own listeners know the
-            positions of their knobs.
+        board: The pedals, for `read_board`.
         empty: Whether an empty negative prompt counts as one, which its box cannot tell.
         settings: By the names of `lorablend.engine.settings`, all but the prompts.
     """
 
     prompt: gr.Textbox
     negative: gr.Textbox
-    board: gr.State
+    board: gr.HTML
     start: gr.State
     empty: gr.State
     model: gr.Dropdown
@@ -87,7 +86,7 @@ class Form:
         own = {getattr(self, field.name) for field in fields(self) if field.name != "settings"}
         return own | set(self.settings.values())
 
-    def draw(self, values: Values, board: Board) -> Draw:
+    def draw(self, values: Values) -> Draw:
         """The drawing that the boxes describe. Raises BlendError, RequestError and pydantic's ValidationError."""
         start: Start = values[self.start]
         read = {SETTINGS[name].order: read_box(SETTINGS[name], values[box]) for name, box in self.settings.items()}
@@ -100,7 +99,7 @@ class Form:
             | {
                 "prompt": values[self.prompt],
                 "negative_prompt": values[self.negative] or ("" if values[self.empty] else None),
-                "blend": blend_of(board, values[self.mode], int(values[self.switch_steps])),
+                "blend": blend_of(read_board(values[self.board]), values[self.mode], int(values[self.switch_steps])),
                 "image": start.image,
                 "mask": start.mask,
                 "model": values[self.model] or None,
@@ -115,7 +114,7 @@ class Form:
             self.prompt: draw.prompt,
             self.negative: draw.negative_prompt or "",
             self.empty: draw.negative_prompt == "",
-            self.board: board_of(blend),
+            self.board: written_board(blend),
             self.mode: blend.get("mode", "sum"),
             self.switch_steps: blend.get("switch_steps", 1),
             self.start: Start(image=draw.image, mask=draw.mask),

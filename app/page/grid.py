@@ -42,7 +42,7 @@ _SHOWN = 12  # sheets
 def make_grid(service: Service, shelf: Shelf, create: Create, page: gr.Blocks, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
     boxes = make_boxes(service, shelf)
-    create.takers.append((boxes.take, boxes.taken))
+    create.take_with(boxes.take, boxes.taken)
 
     def take(taken: Taken | None) -> Values:
         return filled(service, boxes, taken.draw) if taken else {boxes.others: gr.skip()}

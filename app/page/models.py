@@ -64,7 +64,7 @@ class _ModelBoxes:
 def make_models(service: Service, create: Create, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
     boxes = _layout(service)
-    create.takers.append((boxes.take, boxes.taken))
+    create.take_with(boxes.take, boxes.taken)
     form = create.form
 
     def refresh(model: str) -> Values:

@@ -14,6 +14,7 @@ from gradio import processing_utils
 from gradio.themes import Base
 
 from lorablend.app.page.adapters import make_adapters
+from lorablend.app.page.board import BOARD_STYLE
 from lorablend.app.page.create import make_create
 from lorablend.app.page.gallery import make_gallery
 from lorablend.app.page.grid import make_grid
@@ -71,7 +72,7 @@ def mount_options() -> dict[str, Any]:
     """Options of `gr.mount_gradio_app`: the theme, and nothing that sends data to other machines."""
     return {
         "theme": _theme(),
-        "css_paths": Path(__file__).with_name("page.css"),
+        "css_paths": [Path(__file__).with_name("page.css"), BOARD_STYLE],
         "footer_links": [],
         "run_history": False,
         "show_error": False,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorablend.adapters.errors import BlendError
+from pydantic import TypeAdapter
 
-__all__ = ["Board", "Pedal", "blend_of", "board_of", "moved", "style_of"]
+from lorablend.adapters.errors import BlendError, RequestError
 
-
-def _new_id() -> str:
-    return secrets.token_hex(4)
+__all__ = ["Board", "Pedal", "blend_of", "board_of", "read_board", "style_of", "written_board"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +20,6 @@ class Pedal:
 
     Attributes:
         adapter: The adapter's name.
-        id: Distinguishes two pedals of the same adapter.
         on: Whether the adapter is used.
         weight: Its weight.
         unet, text_encoder: Weights that replace `weight` there.
@@ -34,7 +30,6 @@ class Pedal:
     """
 
     adapter: str
-    id: str = field(default_factory=_new_id)
     on: bool = True
     weight: float = 1.0
     unet: str = ""
@@ -111,6 +106,7 @@ class Pedal:
 
 
 Board = list[Pedal]
+_BOARD = TypeAdapter(Board)
 
 
 def blend_of(board: Board, mode: str, switch_steps: int) -> dict[str, Any]:
@@ -129,14 +125,16 @@ def board_of(blend: Mapping[str, Any]) -> Board:
     return [Pedal.of_item(item) for item in blend.get("items", ())]
 
 
-def moved(board: Board, index: int, by: int) -> Board:
-    """The board with one pedal moved by `by` places; unchanged if that leads past an end."""
-    other = index + by
-    if not 0 <= other < len(board):
-        return board
-    changed = list(board)
-    changed[index], changed[other] = changed[other], changed[index]
-    return changed
+def written_board(blend: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pedals for a blend's JSON form or for that of `style_of`, as the browser takes them."""
+    return [asdict(pedal) for pedal in board_of(blend)]
+
+
+def read_board(value: Any) -> Board:
+    """The board as the browser sends it. Raises RequestError if it has none yet, and pydantic's ValidationError."""
+    if value is None:
+        raise RequestError("the page is still loading the pedal board; wait a moment, or reload the page")
+    return _BOARD.validate_python(value)
 
 
 def _json(value: Any) -> str:

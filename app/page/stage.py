@@ -7,7 +7,7 @@ import html
 import time
 from collections.abc import Sequence
 
-from lorablend.app.jobs.jobs import Job
+from lorablend.app.jobs.jobs import GETTING_READY, Job
 
 __all__ = ["job_stage", "text_stage"]
 
@@ -40,16 +40,22 @@ def _running(job: Job, behind: str, prompt: str) -> str:
     progress = job.progress
     seconds = f"{max(0.0, time.time() - job.started) if job.started else 0.0:.0f} s"
     if progress is None or not progress.steps:
-        return _bar(f"getting ready · {seconds}{behind}", None, b"", prompt)
+        stage = "stopping" if job.stopping else GETTING_READY
+        return _bar(f"{stage} · {seconds}{behind}", None, b"", prompt)
     count = max(1, int((job.request or {}).get("count", 1))) if isinstance(job.request, dict) else 1
     each = max(1, progress.steps // count)
-    done = max(progress.step - 1, 0)
+    done = progress.step if progress.text == GETTING_READY else max(progress.step - 1, 0)
+    # Decoding a picture counts as one more step.
+    decoded, decodings = (done // each, count) if job.kind == "draw" else (0, 0)
+    bar = (progress.step + decoded, progress.steps + decodings)
+    if job.stopping:
+        return _bar(f"stopping · {seconds}{behind}", bar, progress.preview or b"", prompt)
     words = f"picture {min(done // each + 1, count)} of {count} · " if count > 1 else ""
     words += progress.text or f"step {done % each + 1} of {each}"
     words += f" · {seconds}"
     if progress.eta is not None:
         words += f" · about {max(progress.eta, 0):.0f} s to go"
-    return _bar(words + behind, (progress.step, progress.steps), progress.preview or b"", prompt)
+    return _bar(words + behind, bar, progress.preview or b"", prompt)
 
 
 def _bar(text: str, done: tuple[int, int] | None, preview: bytes, prompt: str) -> str:

@@ -14,10 +14,10 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs.jobs import Job
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.orders.train import Train
+from lorablend.app.page.board import told
 from lorablend.app.page.client import client_of, user_of
 from lorablend.app.page.create import Create
 from lorablend.app.page.form import Values
-from lorablend.app.page.pedal import Board, Pedal
 from lorablend.app.page.say import AT_ONCE, CHANGING, GREY, HIDDEN, saying
 from lorablend.app.page.stage import text_stage
 from lorablend.app.page.train_form import TrainForm
@@ -152,13 +152,13 @@ def _wire(
         if job := service.jobs.stoppable(user_of(request), "train"):
             service.jobs.cancel(job.id)
 
-    def put(board: Board) -> Values:
+    def put() -> Values:
         job, _ = service.jobs.current("train")
         adapter = job.result["adapter"] if job and job.result else ""
         if shelf.get(adapter) is None:
             raise gr.Error(f"{html.escape(adapter) or 'the adapter'} is not in the library", print_exception=False)
         gr.Info(f"{html.escape(adapter)} is on the board", duration=2)
-        return {create.form.board: [*board, Pedal(adapter=adapter)], create.add: gr.Dropdown(shelf.names())}
+        return {create.form.board: told(add=adapter), create.add: gr.Dropdown(shelf.names())}
 
     def ask_to_remove(old: str | None) -> Values:
         with saying(service):
@@ -197,7 +197,7 @@ def _wire(
     boxes.resume.click(go_on, None, begun, **CHANGING).failure(_quiet, None, boxes.message, **CHANGING)
     boxes.stop.click(None, None, boxes.stop, js=GREY, **AT_ONCE)
     boxes.stop.click(stop, None, None, **AT_ONCE)
-    boxes.use.click(put, create.form.board, [create.form.board, create.add], **CHANGING)
+    boxes.use.click(put, None, [create.form.board, create.add], **CHANGING)
     boxes.remove.click(ask_to_remove, boxes.old, [boxes.sure, boxes.question], **CHANGING)
     boxes.old.input(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
     boxes.keep.click(None, None, boxes.sure, js=HIDDEN, **AT_ONCE)
@@ -245,7 +245,7 @@ def _stage(job: Job, waiting: int) -> str:
     if job.state == "queued":
         text = "waits for its turn"
     else:
-        text = progress.text if progress else "getting ready"
+        text = "stopping" if job.stopping else progress.text if progress else "getting ready"
         text += f" · {_duration(time.time() - job.started) if job.started else '0 s'}"
     if progress and progress.steps:
         value = f' value="{progress.step}" max="{progress.steps}"'

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import Cancelled
-from lorablend.app.jobs.jobs import Job, JobProgress
+from lorablend.app.jobs.jobs import GETTING_READY, Job, JobProgress
 from lorablend.app.jobs.worker import Report
 from lorablend.app.library.use import note_used
 from lorablend.app.orders.compare import DrawOrder
@@ -43,19 +43,19 @@ class Drawing:
         assert draw.seed is not None  # chosen when the job was submitted
         pipeline = self._models.take(draw.model)
         settings = draw.settings(self._uploads)
-        pictures, warnings = [], dict[str, None]()
+        pictures, warnings, decode = [], dict[str, None](), None
         for index, seed in enumerate(range(draw.seed, draw.seed + draw.count)):
             path = self._path(job, seed, draw.format)
             seconds = 0.0
             if not path.exists():  # otherwise the job was interrupted after this picture
-                follow = _DrawProgress(report, index, draw.count)
+                follow = _DrawProgress(report, index, draw.count, decode)
                 follow.begin()
                 settings["seed"] = seed
                 result = pipeline.generate(**settings, callback=follow.step)
                 save_picture(result.images[0], path, text_chunks(result, seed, pipeline))
                 note_used(self._models.lora_dir, result.blend)
                 warnings |= dict.fromkeys(result.warnings)
-                seconds = result.timings["total"]
+                seconds, decode = result.timings["total"], result.timings["decode"]
             pictures.append({"file": self._gallery.add(path).file, "seed": seed, "seconds": round(seconds, 3)})
         return {"pictures": pictures, "warnings": list(warnings)}
 
@@ -67,15 +67,18 @@ class Drawing:
 
 
 class _DrawProgress:
-    """Turns the steps of one picture into the progress of the whole job."""
+    """Turns the steps of one picture into the progress of the whole job.
 
-    def __init__(self, report: Report, index: int, count: int) -> None:
-        self._report, self._index, self._count = report, index, count
+    decode: Seconds that it took to decode the previous picture; None is taken for about a step.
+    """
+
+    def __init__(self, report: Report, index: int, count: int, decode: float | None) -> None:
+        self._report, self._index, self._count, self._decode = report, index, count, decode
         self._first = 0.0
 
     def begin(self) -> None:
         """Report that the picture begins. Raises Cancelled if the job should end."""
-        if not self._report(JobProgress(step=self._index, steps=self._count, text="getting ready")):
+        if not self._report(JobProgress(step=self._index, steps=self._count, text=GETTING_READY)):
             raise Cancelled("stopped before the first step")
 
     def step(self, step: Step) -> bool:
@@ -85,5 +88,8 @@ class _DrawProgress:
         done, steps = self._index * step.steps + step.index + 1, self._count * step.steps
         eta = None
         if step.index:
-            eta = (time.perf_counter() - self._first) / step.index * (steps - done)
-        return self._report(JobProgress(step=done, steps=steps, eta=eta, preview=encode(step.preview(), "png", {})))
+            each = (time.perf_counter() - self._first) / step.index
+            decode = each if self._decode is None else self._decode
+            eta = each * (steps - done) + decode * (self._count - self._index)
+        text, preview = "decoding" if step.index + 1 == step.steps else "", encode(step.preview(), "png", {})
+        return self._report(JobProgress(step=done, steps=steps, eta=eta, preview=preview, text=text))

@@ -217,15 +217,16 @@ class _GridProgress:
         """The callback for `Pipeline.generate`."""
         self._drawn += 1
         self._first = self._first or time.perf_counter()
-        return self._say(step.index + 1, encode(step.preview(), "png", {}))
+        stage = " · decoding" if step.index + 1 == step.steps else ""
+        return self._say(step.index + 1, encode(step.preview(), "png", {}), stage)
 
     def done(self, steps: float) -> None:
         """Count a picture that is done, now or in an earlier attempt, with its steps."""
         self._done += steps
 
-    def _say(self, steps: int, preview: bytes | None) -> bool:
+    def _say(self, steps: int, preview: bytes | None, stage: str = "") -> bool:
         now = min(round(self._done) + steps, self._steps)
         eta = None
         if self._first is not None and self._drawn > 1:
             eta = (time.perf_counter() - self._first) / (self._drawn - 1) * (self._steps - now)
-        return self._report(JobProgress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text))
+        return self._report(JobProgress(step=now, steps=self._steps, eta=eta, preview=preview, text=self._text + stage))

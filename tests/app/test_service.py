@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lorablend.adapters.errors import AdapterError, BlendError, LorablendError, ModelError, RequestError, ResourceError
-from lorablend.app.jobs.jobs import Job
+from lorablend.app.jobs.jobs import Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.png import encode, open_picture, read_png
 from lorablend.app.service import Service
@@ -154,10 +155,30 @@ def test_stop_keeps_the_pictures_that_are_done(service: Service) -> None:
             assert seen.progress.steps == 20 * 60
             assert seen.progress.eta
             assert (seen.progress.preview or b"").startswith(b"\x89PNG")
-            service.jobs.cancel(job.id)
+            assert service.jobs.cancel(job.id).stopping
     ended = service.jobs.get(job.id)
-    assert ended.state == "cancelled"
+    assert (ended.state, ended.stopping) == ("cancelled", False)
     assert 1 <= len([p for p in service.gallery.find() if f"-{job.number}-" in p.file]) < 20
+
+
+def test_progress_names_its_stage(service: Service) -> None:
+    job = service.wait(service.draw(Draw.model_validate({"prompt": "a fox", **FAST, "count": 2, "seed": 1})))
+    reports: list[JobProgress] = []
+
+    def report(progress: JobProgress) -> bool:
+        reports.append(progress)
+        return True
+
+    service.drawing(replace(job, number=job.number + 1000), report)
+    assert [(one.step, one.steps, one.text) for one in reports] == [
+        (0, 2, "getting ready"),
+        (1, 4, ""),
+        (2, 4, "decoding"),
+        (1, 2, "getting ready"),
+        (3, 4, ""),
+        (4, 4, "decoding"),
+    ]
+    assert (reports[-1].eta or 0) > 0  # the last steps are done, but not the picture
 
 
 def test_a_closed_service_goes_on_where_it_was(sdxl_model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ from gradio.components.image_editor import EditorData
 from gradio.data_classes import FileData
 from gradio.utils import deep_hash
 from PIL import Image
+from pydantic import ValidationError
 
 from lorablend.adapters.errors import BlendError, RequestError
-from lorablend.app.jobs.jobs import Job, JobProgress
+from lorablend.app.jobs.jobs import GETTING_READY, Job, JobProgress
 from lorablend.app.orders.draw import Draw
 from lorablend.app.page.compare import compare
 from lorablend.app.page.create import first_prompt
 from lorablend.app.page.form import fitting_step, size_of
 from lorablend.app.page.page import build_page
-from lorablend.app.page.pedal import Pedal, blend_of, board_of, moved, style_of
+from lorablend.app.page.pedal import Pedal, blend_of, board_of, read_board, style_of, written_board
 from lorablend.app.page.stage import job_stage
 from lorablend.app.page.start import kept_background, make_start
 from lorablend.app.page.styles import Styles
@@ -77,13 +79,27 @@ def test_a_board() -> None:
         "items": [{"adapter": "ink", "weight": 1.0}, {"adapter": "ink", "weight": 0.5}],
     }
     assert blend_of(board_of(blend), "switch", 2) == blend
-    assert [pedal.adapter for pedal in moved(board, 1, -1)] == ["neon", "ink", "ink"]
-    assert moved(board, 0, -1) == board
-    assert len({pedal.id for pedal in board}) == 3
     kept = style_of(board, "sum", 1)
     assert kept["items"][1] == {"adapter": "neon", "weight": 1.0, "on": False}
     assert [pedal.on for pedal in board_of(kept)] == [True, False, True]
     assert style_of(board_of(kept), "sum", 1) == kept
+    assert read_board(json.loads(json.dumps(written_board(kept)))) == board
+
+
+def test_a_board_that_was_not_loaded_yet() -> None:
+    """Drawn all the same, it would be a picture without its styles."""
+    with pytest.raises(RequestError) as caught:
+        read_board(None)
+    assert str(caught.value) == "the page is still loading the pedal board; wait a moment, or reload the page"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, "ink", [1], [{"weight": 1.0}], [{"adapter": "ink", "weight": "heavy"}], [{"adapter": "ink", "blocks": [1.0]}]],
+)
+def test_a_board_from_another_program(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        read_board(value)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +218,17 @@ def test_the_stage() -> None:
     progress = JobProgress(step=25, steps=40, eta=4.2, preview=b"x")
     running = job_stage(job(progress=progress), 0, "<b>")
     assert "picture 2 of 2 · step 5 of 20 · 0 s · about 4 s to go" in running
-    assert 'value="25" max="40"' in running
+    assert 'value="26" max="42"' in running  # a picture is decoded, and another one will be
     assert "&lt;b&gt;" in running
+    last = JobProgress(step=20, steps=40, text="decoding")
+    decoding = job_stage(job(progress=last), 0)
+    assert "picture 1 of 2 · decoding · 0 s" in decoding
+    assert 'value="20" max="42"' in decoding
+    ready = job_stage(job(progress=JobProgress(step=1, steps=2, text=GETTING_READY)), 0)
+    assert "picture 2 of 2 · getting ready · 0 s" in ready
+    assert 'value="2" max="4"' in ready
+    assert 'role="status">stopping · 0 s · 1 waiting<' in job_stage(job(progress=last, stopping=True), 1)
+    assert 'role="status">stopping · 0 s<' in job_stage(job(stopping=True), 0)
     assert 'role="alert">failed: no &lt;disk&gt;' in job_stage(job(state="failed", reason="no <disk>"), 0)
     done = job(state="done", started=1.0, ended=3.5, result={"pictures": [{}, {}], "warnings": ["cut"]})
     assert "2 pictures in 2.5 s · cut" in job_stage(done, 0)
