@@ -40,6 +40,19 @@ def test_latents_are_the_vaes_own(vae: AutoencoderKL, tmp_path: Path) -> None:
     assert torch.allclose(latent, expected[0], atol=1e-6)
 
 
+def test_statistics_of_the_vae_are_used(vae: AutoencoderKL, tmp_path: Path) -> None:
+    """As in diffusers' training scripts for SDXL; latents without them, from an earlier version, are not read."""
+    path = save(tmp_path / "a.png", 1, (96, 64))
+    plain = LatentCache(tmp_path / "cache", "key", vae).get(path, CROP)
+    given = {"latents_mean": [-1.5, 2.0, -1.25, 2.5], "latents_std": [8.0, 4.0, 2.0, 5.0]}
+    other = AutoencoderKL.from_config({**vae.config, **given})
+    other.load_state_dict(vae.state_dict())
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in given.values())
+    factor = vae.config["scaling_factor"]
+    latent = LatentCache(tmp_path / "cache", "key", other).get(path, CROP)
+    assert torch.allclose(latent, (plain / factor - mean) / std * factor, atol=1e-6)
+
+
 def test_made_once_and_the_same_from_the_disk(vae: AutoencoderKL, tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", 1, (96, 64))
     first = LatentCache(tmp_path / "cache", "key", vae).get(path, CROP)

@@ -251,3 +251,32 @@ def test_the_kind_of_model(sdxl_source: Path, sd15_source: Path, tmp_path: Path)
     name = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     sd2 = write_tensors(tmp_path / "sd2.safetensors", {name: ("F32", np.ones((8, 1024), np.float32))})
     assert read_checkpoint(sd2).base_model == "sd2"
+
+
+@pytest.mark.parametrize("scale_name", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("scale", [[0.5], [1, 2, 3, 4]])
+def test_scaled_fp8(tmp_path: Path, scale_name: str, scale: list[float]) -> None:
+    """ComfyUI's: the scale is no weight of its own, and multiplies the weight or each of its rows."""
+    weight = np.arange(8, dtype=np.float32).reshape(4, 2)
+    factors = np.array(scale, np.float32)
+    names = {
+        "model.diffusion_model.time_embed.0": ("unet", "time_embedding.linear_1.weight"),
+        "conditioner.embedders.1.transformer.text_model.encoder.layers.0.mlp.fc1": (
+            "text_encoder_2",
+            "text_model.encoder.layers.0.mlp.fc1.weight",
+        ),
+    }
+    for name, module in names.items():
+        tensors = {
+            f"{name}.{scale_name}": ("F32", factors),
+            f"{name}.weight": ("F8_E4M3", encode(weight, "F8_E4M3")),
+        }
+        checkpoint = read_checkpoint(write_tensors(tmp_path / "x.safetensors", tensors))
+        assert checkpoint.parts.keys() == {module}
+        np.testing.assert_array_equal(checkpoint.parts[module].read(), weight * factors.reshape(-1, 1))
+    wrong = {f"{name}.{scale_name}": ("F32", np.ones((2, 1), np.float32)), f"{name}.weight": tensors[f"{name}.weight"]}
+    path = write_tensors(tmp_path / "x.safetensors", wrong)
+    assert message_of(ModelError, lambda: read_checkpoint(path)) == (
+        f"x.safetensors: {name}.{scale_name} has shape [2, 1]; expected one number, or one for each of the 4 rows; "
+        "give a checkpoint in fp16"
+    )
