@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,14 @@ from PIL import Image
 
 from bench.run import RESULTS, _heading
 from lorablend.app.jobs.jobs import Jobs
+from lorablend.app.library.index import HEADER, Row, _insert
 from lorablend.app.library.library import Library
+from lorablend.app.library.scan import read_facts
+from lorablend.app.library.walk import walk
 from lorablend.app.page.complete import completions
 from lorablend.app.page.page import build_page
 from lorablend.app.pictures.gallery import Gallery
+from lorablend.app.pictures.listing import list_all
 from lorablend.app.pictures.png import save_png
 from lorablend.app.rest.adapters import get_preview
 from lorablend.app.service import Service
@@ -35,6 +40,7 @@ from lorablend.shipped import adapters_dir, model_dir
 
 ENDED, WAITING, PICTURES, ADAPTERS = 100_000, 10_000, 100_000, 10_000
 DAYS, CLIENTS, CARDS = 100, 50, 60
+_TEXT = "a red boat <lora:ink:0.5>\nSteps: 4, Sampler: Euler, Seed: 7, Model: demo"
 # What the same took before (commit 5ce035f, the same machine), at the sizes that it was measured at.
 BEFORE = {
     "next job": "12 s",
@@ -84,12 +90,20 @@ def _jobs(path: Path, ended: int, waiting: int) -> None:
 def _pictures(folder: Path, count: int) -> None:
     for day in range(DAYS):
         inside = folder / f"{date(2026, 1, 1) + timedelta(day)}"
-        text = f"a red boat, day {day} <lora:ink:0.5>\nSteps: 4, Sampler: Euler, Seed: {day}, Model: demo"
-        first = save_png(Image.new("RGB", (8, 8), (day, 0, 0)), inside, "0", {"parameters": text})
+        first = save_png(Image.new("RGB", (8, 8), (day, 0, 0)), inside, "0", {"parameters": _TEXT})
         for number in range(1, count // DAYS):
             os.link(first, inside / f"{number}.png")
         os.utime(inside, (1e9, 1e9))  # long unchanged, as most days are
-    Gallery(folder, folder.parent / "gallery.sqlite").close()  # the first index
+    gallery = Gallery(folder / "none", folder.parent / "gallery.sqlite")
+    columns = "file, mtime_ns, size, prompt, negative_prompt, seed, adapters, model, width, height, parameters"
+    gallery._db.execute("BEGIN")  # the first index would read each of the links
+    for file in list_all(folder):
+        status, day = (folder / file).stat(), file.partition("/")[0]
+        row = (file, status.st_mtime_ns, status.st_size, f"a red boat, {day}", "", 7, '["ink"]', "demo", 8, 8, _TEXT)
+        gallery._db.execute(f"INSERT INTO pictures ({columns}) VALUES ({', '.join('?' * len(row))})", row)
+    gallery._db.execute("COMMIT")
+    gallery.close()
+    (folder / "none").rmdir()
 
 
 def _adapters(folder: Path, count: int) -> None:
@@ -100,7 +114,14 @@ def _adapters(folder: Path, count: int) -> None:
         os.link(_copy(shipped[number % len(shipped)], folder.parent), target)
         os.link(_copy(shipped[number % len(shipped)].with_suffix(".jpg"), folder.parent), target.with_suffix(".jpg"))
     os.utime(folder, (1e9, 1e9))
-    Library(folder).scan()  # the first index
+    library = Library(folder)
+    facts = [replace(read_facts(file), error="") for file in shipped]  # the first index would read each of the links
+    library._index._make()
+    with library._index._connection() as db:
+        db.execute("BEGIN")
+        for number, file in enumerate(walk(folder).files):
+            _insert(db, Row(file, HEADER, facts[number % len(facts)], None))
+        db.execute("COMMIT")
 
 
 def _copy(file: Path, folder: Path) -> Path:
@@ -160,7 +181,7 @@ def _open(page: Any, tab: str) -> None:
     block = next(
         one for one in page.fns.values() if one.fn and one.fn.__module__ == module and one.fn.__name__ == "open_tab"
     )
-    block.fn({component: component.value for component in block.inputs})
+    block.fn({component: getattr(component, "default_value", component.value) for component in block.inputs})
 
 
 def table(found: dict[str, float], scale: float) -> str:

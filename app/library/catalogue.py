@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 
 from lorablend.app.files import SUFFIX
 from lorablend.app.library.entry import Entry, name_of
@@ -13,9 +14,15 @@ __all__ = ["Catalogue"]
 
 
 class Catalogue:
-    """The entries, sorted by name."""
+    """The entries, sorted by name.
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    Args:
+        entries: In any order.
+        previews: The pictures next to the files, by the paths of the files.
+    """
+
+    def __init__(self, entries: Iterable[Entry], previews: Mapping[Path, Path]) -> None:
+        self.previews = previews
         self.entries = sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
 
     @cached_property

@@ -166,7 +166,9 @@ class Library:
         if self._catalogue and self._catalogue[0] == stamp:
             return self._catalogue[1]
         known = self._marks.read()
-        catalogue = Catalogue(self._entry(row, known) for row in self._index.rows())
+        rows, folder = self._index.rows(), self._folder
+        previews = {folder / row.scanned.file: folder / row.scanned.preview for row in rows if row.scanned.preview}
+        catalogue = Catalogue((self._entry(row, known) for row in rows), previews)
         # Only what did not change meanwhile is kept.
         self._catalogue = (stamp, catalogue) if stamp[0] and stamp == (self._index.stamp, self._marks.stamp) else None
         return catalogue
@@ -229,10 +231,10 @@ class Library:
 
     def preview_of(self, entry: Entry) -> Preview | None:
         """As `preview`."""
-        row = self._row(entry)
-        if row and row.scanned.preview and (picture := read_picture(self._folder / row.scanned.preview, self._folder)):
+        beside = self.catalogue.previews.get(entry.path)
+        if beside and (picture := read_picture(beside, self._folder)):
             return picture
-        if row and row.facts.thumbnail and not row.error:
+        if entry.preview and entry.error is None:
             return read_thumbnail(read_file(entry.path).metadata)
         return None
 

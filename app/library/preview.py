@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Preview", "picture_beside", "picture_names", "read_picture", "read_thumbnail"]
+__all__ = ["Preview", "picture_beside", "read_picture", "read_thumbnail"]
 
 _ENDINGS = tuple(f"{middle}.{suffix}" for middle in (".preview", "") for suffix in ("png", "jpg", "jpeg", "webp"))
 _LARGEST = 20_000_000  # bytes
@@ -26,13 +26,11 @@ class Preview:
 
 def picture_beside(name: str, names: Set[str]) -> str | None:
     """The picture of the adapter file `name` among the names in its folder: NAME.preview.png, NAME.png, .jpg, .webp…"""
-    return next((picture for picture in picture_names(name) if picture in names), None)
-
-
-def picture_names(name: str) -> list[str]:
-    """What the picture of the adapter file `name` may be called, in the order in which they are looked for."""
     stem = name[: name.rindex(".")]
-    return [stem + ending for ending in _ENDINGS]
+    for ending in _ENDINGS:
+        if stem + ending in names:
+            return stem + ending
+    return None
 
 
 def read_picture(path: Path, folder: Path) -> Preview | None:

@@ -14,7 +14,7 @@ from lorablend.app.library.catalogue import Catalogue
 from lorablend.app.library.entry import Entry
 from lorablend.app.library.library import Library
 from lorablend.app.library.marks import Mark
-from lorablend.app.library.preview import Preview, picture_names, read_picture
+from lorablend.app.library.preview import Preview, read_picture
 from lorablend.app.library.scan import AdapterFacts, read_facts
 from lorablend.app.library.walk import ScannedFile, Walk, walk
 
@@ -58,19 +58,20 @@ class Shelf:
             self.library.scan(thoroughly=thoroughly)
             return self.library.catalogue
         if self._folder is None:
-            return Catalogue([])
+            return Catalogue([], {})
         return self._plain_catalogue(self._folder, thoroughly)
 
     def _plain_catalogue(self, folder: Path, thoroughly: bool) -> Catalogue:
         """The adapters of a plain folder; only what is new or has changed is read."""
         if not folder.is_dir():
             raise BlendError(f"{folder} is not a folder; give an existing folder of adapters")
-        walked, known, catalogue = self._plain or (None, {}, Catalogue([]))
+        walked, known, catalogue = self._plain or (None, {}, Catalogue([], {}))
         if walked is None or thoroughly or walked.has_changed:
             now = walk(folder.resolve())
             if walked is None or walked.files != now.files:
                 known = {file: known[file] if file in known else _plain(file, folder, now.root) for file in now.files}
-                catalogue = Catalogue(known.values())
+                beside = {folder / file.file: folder / file.preview for file in now.files if file.preview}
+                catalogue = Catalogue(known.values(), beside)
             self._plain = now, known, catalogue
         return catalogue
 
@@ -83,8 +84,7 @@ class Shelf:
             except LorablendError:
                 return ""
         elif self._folder is not None and entry.preview:
-            paths = [entry.path.with_name(name) for name in picture_names(entry.path.name)]
-            beside = next((path for path in paths if path.is_file()), None)
+            beside = self._catalogue(thoroughly=False).previews.get(entry.path)
             picture = read_picture(beside, self._folder.resolve()) if beside else None
         if picture is None:
             return ""

@@ -184,7 +184,7 @@ def _row(service: Service, entry: Entry) -> list[str]:
         ", ".join(entry.trigger_words[:_SHOWN_LIST]),
         size_text(entry.size),
         "★" if entry.favourite else "",
-        service.public(entry.error or ""),
+        service.public(entry.error) if entry.error else "",
     ]
 
 

@@ -324,7 +324,29 @@ def test_inspect(lora_dir: Path, capsys: Capture) -> None:
 
 def test_devices(capsys: Capture) -> None:
     assert run(["devices"]) == 0
-    assert re.search(r"^CPU +\S", capsys.readouterr().out, re.MULTILINE)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"CPU +\S", line) for line in lines)
+    assert run(["devices", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [f"{one['name']:<8} {one['full_name']}" for one in found] == lines
+
+
+def test_generate_as_json(here: Path, capsys: Capture) -> None:
+    """One document with all pictures on stdout, also after an error, and everything for people on stderr."""
+    common = ["generate", "demo", "a (red) boat", "--steps", "1", "--size", "64x64", "--json"]
+    assert run([*common, "--count", "2", "--seed", "7"]) == 0
+    out, err = capsys.readouterr()
+    pictures = json.loads(out)
+    assert [picture["seed"] for picture in pictures] == [7, 8]
+    for picture in pictures:
+        assert picture.keys() == {"path", "seed", "seconds", "warnings"}
+        assert (here / picture["path"]).exists()
+        assert picture["seconds"] > 0
+        (warning,) = picture["warnings"]
+        assert warning.startswith("'(red)' is drawn as plain text")
+    assert f"warning: {warning}" in err.splitlines()
+    assert run([*common, "--steps", "0"]) == 1
+    assert capsys.readouterr() == ("[]\n", "error: steps is 0; give 1 to 1000\n")
 
 
 def test_convert(sdxl_source: Path, here: Path, capsys: Capture) -> None:
@@ -379,6 +401,9 @@ ERRORS = {
         "nosuch.safetensors: no such file, and no adapter folder to search for the name"
     ),
     "generate MODEL x --lora text.txt": "text.txt: no such file, and no adapter folder to search for the name",
+    "generate MODEL x --lora nosuch.safetensors --lora-dir LORAS": (
+        "nosuch.safetensors: no such file, and no adapter with that name among the 2 in LORAS"
+    ),
     "generate MODEL <lora:inc:1> --lora-dir LORAS": (
         "inc: no adapter with that name among the 2 in LORAS; did you mean ink?"
     ),

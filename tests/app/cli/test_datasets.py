@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_check(here: Path, sdxl_source: Path, capsys: Capture) -> None:
     assert "trigger: sks" in lines
     assert "an epoch: 9 pictures with repeats, 5 batches of 2, 1 of them not full; mean batch 1.8" in lines
     assert lines[-1] == 'note: c.png looks like a.png; "lorablend dataset prepare" leaves it out'
+
+
+def test_check_as_json(here: Path, sdxl_source: Path, capsys: Capture) -> None:
+    common = ["dataset", "check", "data", "--model", str(sdxl_source), "--steps", "10", "--resolution", "128", "--json"]
+    assert run([*common, "--trigger", "sks"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pictures"], found["problems"]) == (3, [])
+    assert 'c.png looks like a.png; "lorablend dataset prepare" leaves it out' in found["notes"]
+    assert found["summary"][0] == "a folder of pictures; 3 pictures; captions: 2 from .txt files"
+    Path("data/d.jpg").write_bytes(b"x")
+    assert run(common) == 1
+    out, err = capsys.readouterr()
+    problem = "d.jpg is not a picture, or damaged; save it again as PNG or JPEG"
+    assert json.loads(out) == {"pictures": 3, "problems": [problem], "notes": [], "summary": []}
+    assert err == f"error: {problem}\n"
+    assert run(["dataset", "check", "gone", "--model", "nowhere/at-all", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pictures"], found["problems"]) == (0, ["gone does not exist; give a folder of pictures"])
 
 
 def test_check_refuses_before_it_looks_for_the_model(here: Path, capsys: Capture) -> None:

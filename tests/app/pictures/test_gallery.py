@@ -206,3 +206,47 @@ def test_a_name_is_no_path(filled: Gallery, name: str) -> None:
     for ask in (filled.get, filled.path, filled.delete, filled.restore):
         with pytest.raises(RequestError, match="has no picture"):
             ask(name)
+
+
+def test_a_quick_scan_looks_where_a_folder_has_changed(gallery: Gallery, tmp_path: Path) -> None:
+    """It finds what came, went and changed its name; a file that is rewritten in place is left to a whole scan."""
+    days = [tmp_path / "pictures" / day for day in ("2026-01-01", "2026-01-02", "2026-01-02/more")]
+
+    def settle(when: float) -> None:
+        """A folder that has changed just now is always looked at."""
+        for day in days:
+            os.utime(day, (when, when))
+
+    def found() -> set[str]:
+        gallery.scan(thoroughly=False)
+        return {picture.prompt for picture in gallery.find()}
+
+    for number, day in enumerate(days):
+        save_png(RED, day, "a", words(f"one {number}", number))
+    settle(1e9)
+    assert found() == {"one 0", "one 1", "one 2"}
+    save_png(RED, days[2], "b", words("deep", 3))
+    assert found() == {"one 0", "one 1", "one 2", "deep"}
+    (days[0] / "a.png").rename(days[0] / "c.png")
+    (days[2] / "b.png").unlink()
+    settle(1.1e9)
+    assert found() == {"one 0", "one 1", "one 2"}
+    assert {picture.file for picture in gallery.find("one 0")} == {"2026-01-01/c.png"}
+    (days[1] / "a.png").write_bytes((days[0] / "c.png").read_bytes())
+    assert found() == {"one 0", "one 1", "one 2"}
+    gallery.scan()
+    assert sorted(picture.prompt for picture in gallery.find()) == ["one 0", "one 0", "one 2"]
+    shutil.rmtree(days[1])
+    assert found() == {"one 0"}
+
+
+def test_an_index_of_version_1(filled: Gallery, tmp_path: Path) -> None:
+    filled.mark(filled.find()[0].file, favourite=True)
+    before = filled.find()
+    filled._db.executescript("DROP INDEX by_time; DROP INDEX by_adapters; PRAGMA user_version = 1;")
+    filled.close()
+    again = Gallery(tmp_path / "pictures", tmp_path / "gallery.sqlite")
+    assert again.find() == before
+    indexes = [row["name"] for row in again._db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")]
+    assert {"by_time", "by_adapters"} <= set(indexes)
+    again.close()
