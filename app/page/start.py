@@ -65,7 +65,7 @@ def make_start(service: Service, start: gr.State, settings: dict[str, Any]) -> S
             buttons=[],
             elem_id="editor",
         )
-        editor.preprocess = _within_limits(editor)
+        editor.preprocess = _within_limits(editor)  # pyright: ignore[reportAttributeAccessIssue]
         with gr.Row():
             whole = gr.Button("Start from it", size="sm")
             repaint = gr.Button("Repaint what is painted", size="sm")

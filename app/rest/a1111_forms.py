@@ -52,7 +52,7 @@ _PASSED_ON = {s.sdapi: s for s in SETTINGS.values() if s.sdapi and s.name not in
 _PassedOn: type[BaseModel] = body_of("_PassedOn", _PASSED_ON)
 
 
-class TextToImage(_PassedOn, Silent):
+class TextToImage(_PassedOn, Silent):  # pyright: ignore[reportGeneralTypeIssues] - two classes, made at run time
     """A picture from a prompt."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -112,8 +112,9 @@ class TextToImage(_PassedOn, Silent):
         overrides = self.override_settings or {}
         checkpoint = overrides.get("sd_model_checkpoint")
         chosen = chosen if chosen in service.models.names else None  # it may have been removed since
-        named = isinstance(checkpoint, str) and not is_none(checkpoint)
-        model = model_named(service, checkpoint) if named else chosen
+        model = chosen
+        if isinstance(checkpoint, str) and not is_none(checkpoint):
+            model = model_named(service, checkpoint)
         self._check_clip_skip(service, model, overrides)
         sampler, spacing = self._schedule(service, model)
         fields = self._passed_on() | {

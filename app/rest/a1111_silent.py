@@ -57,7 +57,7 @@ _IMAGE: Mapping[str, tuple[Any, ...]] = {
 
 
 def _silent() -> type[BaseModel]:
-    names = (_BOTH | _TEXT | _IMAGE).keys() - {"denoising_strength"}  # which has an effect in img2img
+    names = {*_BOTH, *_TEXT, *_IMAGE} - {"denoising_strength"}  # which has an effect in img2img
     fields: dict[str, Any] = dict.fromkeys(sorted(names), (Any, None))
     return create_model("Silent", **fields)
 
@@ -68,7 +68,7 @@ Silent: type[BaseModel] = _silent()
 
 def silent_warnings(form: BaseModel, *, from_image: bool) -> list[str]:
     """One line that names the fields with other values than A1111's defaults; none if there are none."""
-    table = _BOTH | (_IMAGE if from_image else _TEXT)
+    table = {**_BOTH, **(_IMAGE if from_image else _TEXT)}
     sent = {name: getattr(form, name) for name in table}
     named = [name for name, value in sent.items() if value is not None and value not in table[name]]
     return [f"without effect here: {', '.join(named)}"] if named else []
