@@ -274,7 +274,11 @@ def test_scaled_fp8(tmp_path: Path, scale_name: str, scale: list[float]) -> None
         checkpoint = read_checkpoint(write_tensors(tmp_path / "x.safetensors", tensors))
         assert checkpoint.parts.keys() == {module}
         np.testing.assert_array_equal(checkpoint.parts[module].read(), weight * factors.reshape(-1, 1))
-    wrong = {f"{name}.{scale_name}": ("F32", np.ones((2, 1), np.float32)), f"{name}.weight": tensors[f"{name}.weight"]}
+    name = next(iter(names))
+    wrong = {
+        f"{name}.{scale_name}": ("F32", np.ones((2, 1), np.float32)),
+        f"{name}.weight": ("F8_E4M3", encode(weight, "F8_E4M3")),
+    }
     path = write_tensors(tmp_path / "x.safetensors", wrong)
     assert message_of(ModelError, lambda: read_checkpoint(path)) == (
         f"x.safetensors: {name}.{scale_name} has shape [2, 1]; expected one number, or one for each of the 4 rows; "

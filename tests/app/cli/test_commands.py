@@ -344,7 +344,7 @@ def test_generate_as_json(here: Path, capsys: Capture) -> None:
         assert picture["seconds"] > 0
         (warning,) = picture["warnings"]
         assert warning.startswith("'(red)' is drawn as plain text")
-    assert f"warning: {warning}" in err.splitlines()
+        assert f"warning: {warning}" in err.splitlines()
     assert run([*common, "--steps", "0"]) == 1
     assert capsys.readouterr() == ("[]\n", "error: steps is 0; give 1 to 1000\n")
 
