@@ -119,9 +119,11 @@ def _json_object(source: str, text: str) -> dict[str, Any]:
 def _other_settings(metadata: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
     """Return the other entries that are JSON with a lora_alpha: "adapter_config", "lora_config", OneTrainer's…"""
     found: list[tuple[str, dict[str, Any]]] = []
+    left = _SETTINGS_LIMIT  # for all of them together
     for key, text in metadata.items():
-        if key == _DIFFUSERS or 'lora_alpha"' not in text[:_SETTINGS_LIMIT] or len(text) > _SETTINGS_LIMIT:
+        if key == _DIFFUSERS or len(text) > left or 'lora_alpha"' not in text:
             continue
+        left -= len(text)
         try:
             settings = json.loads(text)
         except (ValueError, RecursionError):
@@ -134,12 +136,15 @@ def _other_settings(metadata: Mapping[str, str]) -> list[tuple[str, dict[str, An
 def _plain(entries: Mapping[str, str]) -> dict[str, Any]:
     """Return plain text entries as numbers, flags and patterns; what makes no sense as such is left out."""
     parsed: dict[str, Any] = {}
+    left = _SETTINGS_LIMIT
     for key, text in entries.items():
+        if (left := left - len(text)) < 0:
+            break
         if key.endswith(INIT_NAME):
             parsed[key] = text
         elif key.endswith(PATTERN_NAMES) or text.lower() in ("true", "false"):
             with suppress(ValueError, RecursionError):
-                parsed[key] = json.loads(text.lower() if len(text) <= len("false") else text[:_SETTINGS_LIMIT])
+                parsed[key] = json.loads(text.lower() if len(text) <= len("false") else text)
         else:
             with suppress(ValueError):
                 parsed[key] = float(text)

@@ -58,12 +58,12 @@ def make_tools(service: Service, page: gr.Blocks) -> None:
             order = Draw(
                 prompt=prompt,
                 negative_prompt=negative_prompt or None,
-                blend=[[name, weight] for name, weight in adapters.items()],
+                blend=[[name, weight] for name, weight in adapters.items()] if isinstance(adapters, dict) else adapters,
                 width=width or None,
                 height=height or None,
                 steps=steps or None,
                 guidance_scale=guidance_scale,
-                seed=None if seed < 0 else seed,
+                seed=None if isinstance(seed, int) and seed < 0 else seed,
                 model=model or None,
             )
             job = await to_thread.run_sync(service.draw, order, _client(request))

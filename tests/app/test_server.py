@@ -92,12 +92,13 @@ def test_without_options_the_library_takes_more(tmp_path: Path) -> None:
         (copy,) = httpx.post(f"{url}/gradio_api/upload", timeout=60, files={"files": b"a picture"}).json()
         parts = httpx.get(f"{url}/config", timeout=60).json()["components"]
         card = httpx.get(f"{url}/api/adapters/comic/preview", timeout=60)
-        wrong = httpx.post(f"{url}/gradio_api/call/draw", timeout=60, json={"data": ["a fox", "", {}, "x" * 2_000_000]})
+        # Gradio prints what it received instead of nine arguments.
+        wrong = httpx.post(f"{url}/gradio_api/run/draw", timeout=60, json={"data": ["x" * 2_000_000]})
         child.kill()
         assert child.stderr
         log = child.stderr.read()
     assert wrong.status_code == 500
-    assert "could not convert" in log  # Gradio prints the argument with the exception
+    assert "xxxx" in log
     assert len(log) < 20_000
     assert Path(copy).is_relative_to(data / "gradio")  # not where all users of the machine have theirs
     assert not (data / "gradio" / "of yesterday").exists()

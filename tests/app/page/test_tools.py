@@ -98,6 +98,19 @@ def test_gradio_client_is_told_what_is_wrong(url: str) -> None:
         client.predict(api_name="/draw", **{**ASKED, "adapters": {"inkk": 1.0}})
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "text"),
+    [(2, "x", "blend: "), (3, "x", "width: "), (6, "x", "guidance_scale: "), (7, "x", "seed: "), (8, "x", "no model")],
+)
+def test_an_argument_of_the_wrong_kind_is_the_callers_mistake(url: str, place: int, value: Any, text: str) -> None:
+    arguments: list[Any] = ["a fox", "", {}, 0, 0, 0, 5, -1, ""]
+    for long in (value, value * 100_000):
+        arguments[place] = long
+        answer = httpx.post(f"{url}/gradio_api/run/draw", json={"data": arguments}, timeout=60)
+        assert text in answer.json()["error"]
+        assert len(answer.text) < 1000
+
+
 def test_the_pages_own_events_are_private(url: str) -> None:
     info = Client(url, verbose=False, analytics_enabled=False).view_api(return_format="dict", print_info=False)
     assert sorted(info["named_endpoints"]) == ["/draw", "/list_adapters", "/list_models"]  # type: ignore[index]

@@ -47,7 +47,7 @@ def png(number: int, size: tuple[int, int] = (64, 64)) -> bytes:
 
 
 def test_a_set_is_sent_and_looked_through(server: Running) -> None:
-    large = png(1, (800, 800))
+    large = png(1, (1400, 1400))
     assert len(large) > 1 << 20  # pictures may be larger than other bodies
     answer = send(server, "a b", ("1.png", large), ("2.png", png(2)), ("2.txt", b"a fox"))
     assert answer.status_code == 201, answer.text
