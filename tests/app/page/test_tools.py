@@ -100,7 +100,7 @@ def test_gradio_client_is_told_what_is_wrong(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value", "text"),
-    [(2, "x", "blend: "), (3, "x", "width: "), (6, "x", "guidance_scale: "), (7, "x", "seed: "), (8, "x", "no model")],
+    [(2, "x", "blend."), (3, "x", "width: "), (6, "x", "guidance_scale: "), (7, "x", "seed: "), (8, "x", "no model")],
 )
 def test_an_argument_of_the_wrong_kind_is_the_callers_mistake(url: str, place: int, value: Any, text: str) -> None:
     arguments: list[Any] = ["a fox", "", {}, 0, 0, 0, 5, -1, ""]
