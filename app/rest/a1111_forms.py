@@ -25,7 +25,7 @@ from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import RequestError
 from lorablend.app.orders.draw import Draw, Text
 from lorablend.app.pictures.uploads import MAX_PIXELS, Uploads
-from lorablend.app.rest.a1111_silent import Silent, is_none, silent_warnings
+from lorablend.app.rest.a1111_silent import is_none, silent_warnings, with_silent
 from lorablend.app.rest.errors import ParameterError, draw_of
 from lorablend.app.rest.setting_fields import body_of
 from lorablend.app.service import Service
@@ -49,10 +49,10 @@ _DONE_OPTIONS = ("sd_model_checkpoint", "CLIP_stop_at_last_layers")  # of overri
 # Settings whose values A1111 writes in its own way; the others are passed on as they are.
 _CONVERTED = ("prompt", "negative_prompt", "seed", "scheduler", "spacing", "batch")
 _PASSED_ON = {s.sdapi: s for s in SETTINGS.values() if s.sdapi and s.name not in _CONVERTED}
-_PassedOn: type[BaseModel] = body_of("_PassedOn", _PASSED_ON)
+_Sent: type[BaseModel] = with_silent(body_of("_PassedOn", _PASSED_ON))
 
 
-class TextToImage(_PassedOn, Silent):  # pyright: ignore[reportGeneralTypeIssues] - two classes, made at run time
+class TextToImage(_Sent):
     """A picture from a prompt."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())

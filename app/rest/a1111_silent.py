@@ -6,15 +6,14 @@ Source: modules/processing.py and modules/api/models.py of A1111 1.10.1. What is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, create_model
 
-__all__ = ["Silent", "is_none", "silent_warnings"]
+__all__ = ["is_none", "silent_warnings", "with_silent"]
 
 # The values with which A1111 does nothing either: its own defaults, and what clients send in their place.
-_BOTH: Mapping[str, tuple[Any, ...]] = {
+_BOTH: dict[str, tuple[Any, ...]] = {
     "subseed": (-1,),
     "do_not_save_samples": (False,),
     "do_not_save_grid": (False,),
@@ -32,7 +31,7 @@ _BOTH: Mapping[str, tuple[Any, ...]] = {
     "force_task_id": ("",),
     "infotext": ("",),
 }
-_TEXT: Mapping[str, tuple[Any, ...]] = {
+_TEXT: dict[str, tuple[Any, ...]] = {
     "denoising_strength": (0.75, 0.7, 0.0),
     "firstphase_width": (0,),
     "firstphase_height": (0,),
@@ -47,7 +46,7 @@ _TEXT: Mapping[str, tuple[Any, ...]] = {
     "hr_prompt": ("",),
     "hr_negative_prompt": ("",),
 }
-_IMAGE: Mapping[str, tuple[Any, ...]] = {
+_IMAGE: dict[str, tuple[Any, ...]] = {
     "image_cfg_scale": (1.5, 0.0),
     "mask_round": (True,),
     "inpaint_full_res_padding": (0,),
@@ -56,14 +55,11 @@ _IMAGE: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def _silent() -> type[BaseModel]:
+def with_silent(base: type[BaseModel]) -> type[BaseModel]:
+    """A form that has these fields too, with whatever values."""
     names = {*_BOTH, *_TEXT, *_IMAGE} - {"denoising_strength"}  # which has an effect in img2img
     fields: dict[str, Any] = dict.fromkeys(sorted(names), (Any, None))
-    return create_model("Silent", **fields)
-
-
-Silent: type[BaseModel] = _silent()
-"""All of them, with whatever values."""
+    return create_model("Silent", __base__=base, **fields)
 
 
 def silent_warnings(form: BaseModel, *, from_image: bool) -> list[str]:
