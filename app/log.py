@@ -24,6 +24,9 @@ class ShortLines:
         self._stream.write(shortened(text))
         return len(text)
 
+    def flush(self) -> None:
+        self._stream.flush()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
