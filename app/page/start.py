@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +77,7 @@ def make_start(service: Service, start: gr.State, settings: dict[str, Any]) -> S
     return boxes
 
 
-def _within_limits(editor: gr.ImageEditor) -> Callable[[Any], Any]:
+def _within_limits(editor: gr.ImageEditor) -> Any:
     """The editor's `preprocess`, which decodes pictures, within the limit and the common budget of pixels.
 
     It is no method of a subclass, because Gradio writes a .pyi file beside the source of every subclass.

@@ -30,7 +30,7 @@ def test_long_texts_are_cut(text: str, short: str) -> None:
 def test_every_way_into_the_log() -> None:
     """As Gradio prints a traceback, and as `logging` writes one: where it came from is told, and what is short."""
     stream = io.StringIO()
-    with redirect_stderr(ShortLines(stream)):  # pyright: ignore[reportArgumentType]
+    with redirect_stderr(ShortLines(stream)):
         handler = logging.StreamHandler()
         log = logging.Logger("a")
         log.addHandler(handler)
