@@ -436,7 +436,7 @@ ERRORS = {
     ),
     "serve demo --model nosuch": "the model is demo and --model nosuch; give one of the two",
     "ui MODEL --data data --token=": "the token is empty; give one, such as 32 random letters",
-    "ui MODEL --host 192.0.2.1 --token sixteen-letters-x": "cannot listen at 192.0.2.1: cannot assign requested address",
+    "ui MODEL --host 192.0.2.1 --token xxxxxxxxxxxxxxxx": "cannot listen at 192.0.2.1: cannot assign requested address",
 }
 
 
