@@ -121,7 +121,7 @@ def by_page(kit: Kit, setting: Setting, value: Any) -> Any:
     for box, update in form.filled(order_of(kit, setting, value), ["demo"]).items():
         values[box] = update.value if hasattr(update, "value") else update
     values = {box: values[box] if values[box] != gr.skip() else box.value for box in values}
-    return setting.checked(getattr(form.draw(values, []), setting.order))
+    return setting.checked(getattr(form.draw(values), setting.order))
 
 
 def by_infotext(kit: Kit, setting: Setting, value: Any) -> Any:

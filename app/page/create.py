@@ -196,7 +196,8 @@ def _wire_drawing(create: Create, controls: _Controls) -> None:
     """Wire the buttons that draw."""
     service, form, results = create.service, create.form, create.results
 
-    def draw(values: Values, request: gr.Request) -> Values:
+    # Not "draw", under which name Gradio would have it in place of the endpoint for programs (see tools.py).
+    def draw_form(values: Values, request: gr.Request) -> Values:
         with saying(service):
             service.draw(form.draw(values), client=client_of(request))
         return {
@@ -212,7 +213,7 @@ def _wire_drawing(create: Create, controls: _Controls) -> None:
         return {results.timer: gr.Timer(0.4), results.seen: None}
 
     begun = [results.timer, results.seen, results.stop, create.note]
-    gr.on([controls.begin.click, form.prompt.submit], draw, form.boxes(), begun, **CHANGING)
+    gr.on([controls.begin.click, form.prompt.submit], draw_form, form.boxes(), begun, **CHANGING)
     controls.compare.click(draw_compared, form.boxes(), [results.timer, results.seen], **CHANGING)
 
 

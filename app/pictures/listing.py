@@ -69,7 +69,9 @@ class Listing:
 
 
 def list_all(folder: Path) -> list[str]:
-    """The names of all pictures in a folder at any depth, sorted; none if there is no such folder."""
+    """The names of all pictures in a folder at any depth, sorted; none if there is no such folder, or a link to one."""
+    if folder.is_symlink():
+        return []
     names: list[str] = []
     waiting = [""]
     while waiting:

@@ -90,6 +90,8 @@ def opened(
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": height})
     page.emulate_media(color_scheme="dark" if dark else "light")
+    page.goto(f"{address}healthz")  # the page itself would write its storage again
+    page.evaluate("localStorage.clear(); sessionStorage.clear()")
     _TROUBLES[page] = troubles
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -98,7 +100,6 @@ def opened(
     page.goto(address)
     page.locator("#board .empty, #board .pedal").first.wait_for()  # drawn last
     yield page  # a context in which a test failed is not used again
-    page.evaluate("localStorage.clear(); sessionStorage.clear()")
     page.close()
     context.clear_cookies()
     context.clear_permissions()
