@@ -272,6 +272,6 @@ def test_hundreds_of_patterns_are_quick(tmp_path: Path) -> None:
     ]
     pattern = {f"^{name}": 2 for name in names} | {f"nowhere.{n}": 1 for n in range(20_000)}
     path = with_settings(tmp_path, {"alpha_pattern": pattern}, tensors_of(*(f"unet.{name}" for name in names)))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert set(scales(path).values()) == {(2, 0.5)}
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 10  # one by one, they would take minutes
