@@ -48,7 +48,7 @@ def by_block(modules: Iterable[Module], progress: BlockProgress | None) -> Itera
 def why_not_lora(adapter: Adapter, naming: Naming) -> str:
     """Return what a LoRA file with these names cannot contain, "" if it can contain all of the adapter.
 
-    Words are no part of a LoRA, but stay beside it under their own names, which only kohya's files have.
+    Words are not part of a LoRA, but stay beside it under their own names, which only kohya's files have.
     """
     remedy = "which a LoRA file cannot contain; blend or bake it as it is"
     if adapter.embeddings and adapter.base_model == "unknown" and any(c != "unet" for c, _ in adapter.deltas):

@@ -154,7 +154,7 @@ class Jobs:
         try:
             self._db = open_database(path, _SCHEMA + _INDEXES, _VERSION, _UPGRADES)
             self._take_over()
-            self._ended = sum(map(self.count, ENDED))  # counted on from here: counting anew takes milliseconds
+            self._ended = sum(map(self.count, ENDED))  # kept up to date from here: counting again takes milliseconds
             self._forget()
         except sqlite3.OperationalError:  # a full disk, most likely; the queue may be whole
             raise

@@ -80,7 +80,7 @@ def make_start(service: Service, start: gr.State, settings: dict[str, Any]) -> S
 def _within_limits(editor: gr.ImageEditor) -> Any:
     """The editor's `preprocess`, which decodes pictures, within the limit and the common budget of pixels.
 
-    It is no method of a subclass, because Gradio writes a .pyi file beside the source of every subclass.
+    It is not a method of a subclass, because Gradio writes a .pyi file beside the source of every subclass.
     """
     decode = editor.preprocess
 

@@ -381,7 +381,7 @@ def test_uploads_arrive_in_the_data_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/api/adapters", "/api/train/sets", "/api/uploads", "/gradio_api/upload"])
 def test_a_client_that_breaks_off(server: Running, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is no error of the server's, and fills no log."""
+    """It is not the server's error, and does not fill the log."""
     address = urlsplit(server.url)
     with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=10) as line:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"

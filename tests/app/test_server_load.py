@@ -25,7 +25,7 @@ from lorablend.app.pictures.png import read_png, texts_of
 from tests.app.rest.rest_server import FAST
 from tests.app.test_server import program
 
-CLIENTS, REQUESTS, KILLS = 32, 300, 20
+CLIENTS, REQUESTS, KILLS = 32, 500, 20
 GROWTH = 0.05  # of the memory, from the hundredth request to the last: the bar of the issue
 
 
@@ -50,7 +50,7 @@ def test_many_clients(tmp_path: Path) -> None:
         metrics = http.get("/metrics").text
     assert f'lorablend_jobs{{state="done"}} {REQUESTS}.0\n' in metrics
     p99 = sorted(slowest)[int(0.99 * (len(slowest) - 1))]
-    grown = memory[REQUESTS] / memory[100] - 1
+    grown = memory[REQUESTS] / memory[REQUESTS // 5] - 1
     print(f"\n{CLIENTS} clients, {REQUESTS} requests: /healthz p99 {1000 * p99:.0f} ms, memory {grown:+.1%}")  # noqa: T201
     assert grown <= GROWTH
 
@@ -123,7 +123,7 @@ def test_kills_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
             with ThreadPoolExecutor(4) as pool:
                 asking = [pool.submit(_ask_until_it_is_gone, url, 100 * kill + client) for client in range(4)]
                 if kill < KILLS:
-                    time.sleep(chance.uniform(0.05, 1.2))
+                    time.sleep(chance.uniform(0.05, 2.0))
                     child.kill()
                 for one in asking:
                     one.result()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-_PICTURES, _WARM = 35, 10
+_PICTURES, _WARM = 60, 20
 _MOST = 10  # MB; tasks that piled up for TBB's threads took 2 MB per picture (see LiveRuntime)
 
 # Runs in a process of its own, and prints the resident MB after each picture.

@@ -19,7 +19,6 @@ from tests.engine import reference
 pytestmark = pytest.mark.slow
 
 STYLE = "paper"  # not even the VAE was trained on it
-STEPS = 10  # of a picture; enough for the judge
 
 
 def test_twenty_pictures_of_a_new_style(tmp_path: Path) -> None:
@@ -28,10 +27,10 @@ def test_twenty_pictures_of_a_new_style(tmp_path: Path) -> None:
     train(TrainConfig(model="demo", data=tmp_path / "data", out=adapter, sample_every=0), say=print)
 
     pipeline, judge = Pipeline("demo"), Judge.load()
-    scenes = held_out_scenes(30, seed=31)
+    scenes = held_out_scenes(40, seed=31)
     styled = [caption_of(scene.caption(i), STYLE) for i, scene in enumerate(scenes)]
-    before = draw_and_read(pipeline, judge, styled[:10], steps=STEPS)
-    after = draw_and_read(pipeline, judge, styled, [(adapter, 1.0)], steps=STEPS)
+    before = draw_and_read(pipeline, judge, styled[:10])
+    after = draw_and_read(pipeline, judge, styled, [(adapter, 1.0)])
     print(share_of(before, "style", STYLE), share_of(after, "style", STYLE), accuracy(after, scenes))  # noqa: T201
     assert share_of(before, "style", STYLE) <= 0.1
     assert share_of(after, "style", STYLE) >= 0.8

@@ -274,4 +274,4 @@ def test_hundreds_of_patterns_are_quick(tmp_path: Path) -> None:
     path = with_settings(tmp_path, {"alpha_pattern": pattern}, tensors_of(*(f"unet.{name}" for name in names)))
     begin = time.process_time()
     assert set(scales(path).values()) == {(2, 0.5)}
-    assert time.process_time() - begin < 10  # one by one, they would take minutes
+    assert time.process_time() - begin < 2

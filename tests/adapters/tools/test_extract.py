@@ -256,7 +256,7 @@ def test_the_kind_of_model(sdxl_source: Path, sd15_source: Path, tmp_path: Path)
 @pytest.mark.parametrize("scale_name", ["scale_weight", "weight_scale"])
 @pytest.mark.parametrize("scale", [[0.5], [1, 2, 3, 4]])
 def test_scaled_fp8(tmp_path: Path, scale_name: str, scale: list[float]) -> None:
-    """ComfyUI's: the scale is no weight of its own, and multiplies the weight or each of its rows."""
+    """ComfyUI's: the scale is not a weight of its own; it multiplies the weight or each of its rows."""
     weight = np.arange(8, dtype=np.float32).reshape(4, 2)
     factors = np.array(scale, np.float32)
     names = {

@@ -105,7 +105,7 @@ def hurry(page: Page, adapters: Sequence[str], styles: Path, seed: int, actions:
 
 
 def _remembered(page: Page) -> None:
-    """Wait until the browser has written nothing more about the board for a while; each time, it encrypts it anew."""
+    """Wait until the browser has written nothing more about the board for a while; it encrypts it again each time."""
     before, now = "", None
     while now != before:
         page.wait_for_timeout(10 * PAUSE)

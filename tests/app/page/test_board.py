@@ -32,7 +32,7 @@ def adapters(lora_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hurried_edits_on_a_busy_machine(browser: Browser, address: str, data: Path) -> None:
     """All of them arrive, in order: removals one after the other, moves, weights, texts, without any HTTP error."""
     with opened(browser, address) as page, busy():
-        for seed in range(2):
+        for seed in range(3):
             hurry(page, NAMES, data / "styles", seed)
 
 
