@@ -362,7 +362,7 @@ def test_compare_styles_and_presets(page: Page, data: Path, tmp_path: Path) -> N
     unfold(page, "Styles (saved boards)")
     page.get_by_label("Name", exact=True).fill("Quiet ink")
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_text("saved").wait_for()
+    page.get_by_text("Saved", exact=True).wait_for()
     page.get_by_role("button", name="Remove ink").click()
     page.locator("#board .empty").wait_for()
     choose(page, "Load a style", "Quiet ink")
