@@ -174,6 +174,8 @@ def _save_the_rest(job: ConversionJob) -> None:
     """Write the tokenizers as they are and as OpenVINO models, the scheduler and model_index.json."""
     from optimum.exporters.openvino.convert import export_tokenizer
 
+    from lorablend.engine.graph.clip_tokenizer import write_exact
+
     pipeline = _load_pipeline(job, None)
     out = Path(job.out)
     pipeline.scheduler.save_pretrained(out / "scheduler")
@@ -181,4 +183,6 @@ def _save_the_rest(job: ConversionJob) -> None:
         if tokenizer := getattr(pipeline, name, None):
             tokenizer.save_pretrained(out / name)
             export_tokenizer(tokenizer, out / name)
+            graph = out / name / "openvino_tokenizer.xml"
+            write_exact(graph, graph)
     pipeline.save_config(out)

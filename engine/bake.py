@@ -31,8 +31,9 @@ def bake(
     """Write `model_dir` to `out_dir` with W + Σ weight · ΔW in place of each parameter W that the blend changes.
 
     Every ΔW is computed from the original W. The sum is f32, rounded once to the folder's own type. 8-bit weights are
-    dequantized, changed and quantized again as NNCF does it. All other weights keep their bytes. All files are copies,
-    so the folder stands alone. It appears complete or not at all. Its lorablend.json records the blend.
+    dequantized, changed and quantized again as NNCF does it. All other weights keep their bytes. Tokenizers are
+    made exact, see `clip_tokenizer`. All files are copies, so the folder stands alone. It appears complete or not at
+    all. Its lorablend.json records the blend.
 
     Args:
         model_dir: A model folder that `lorablend convert` wrote.
@@ -70,7 +71,8 @@ def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blen
         raise ModelError(f"{out_dir} exists and is not empty; give a new folder")
     if model.path.resolve() in out_dir.resolve().parents:
         raise ModelError(f"{out_dir} is inside the model's own folder {model.path}; give a folder outside it")
-    rewritten = {file for name in changes for file in _files(model.component(name))}
+    inexact = [tokenizer.xml for tokenizer in model.tokenizers.values() if not tokenizer.exact]
+    rewritten = {file for xml in (*map(model.component, changes), *inexact) for file in _files(xml)}
     _check_space(rewritten if link else model.path.rglob("*"), out_dir)
     try:
         with atomic_write(out_dir) as work:
@@ -84,6 +86,10 @@ def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blen
             for name, weights in changes.items():
                 xml = model.component(name)
                 rewrite_weights(xml, work / xml.relative_to(model.path), weights)
+            for xml in inexact:
+                from lorablend.engine.graph.clip_tokenizer import write_exact  # OpenVINO is only needed here
+
+                write_exact(xml, work / xml.relative_to(model.path))
             record = json.dumps(_record(model.path, blend), indent=2, ensure_ascii=False)
             (work / _RECORD).write_text(record + "\n", encoding="utf-8")
             if out_dir.exists():

@@ -16,7 +16,7 @@ from lorablend.engine.parts import Changes, Parts, changes_of, content_of
 
 __all__ = ["BlendCache"]
 
-_VERSION = 2  # of the folders' contents; raise it when they change
+_VERSION = 3  # of the folders' contents; raise it when they change
 
 
 class BlendCache:
@@ -43,7 +43,8 @@ class BlendCache:
         entry.mkdir(parents=True, exist_ok=True)
         os.utime(entry)
         make_room(self._root, keep=entry)
-        if not parts and not turned:
+        exact = all(tokenizer.exact for tokenizer in model.tokenizers.values())
+        if not parts and not turned and exact:
             return model.path, entry / "compiled"
         if not (entry / "model").exists():
             changes = changes_of(parts)

@@ -120,11 +120,11 @@ class GenaiRuntime:
         timings = {"blend": baked - started, "load": loaded - baked, "text": 0.0, "denoise": 0.0, "decode": 0.0}
         with _openvino_errors(_request_error):
             self._pipeline.set_scheduler(scheduler)
-            texts, warnings = self._texts(request)
+            texts, warnings = self._texts(request, folder)
         pictures = [self._draw(request, run, texts, inputs, callback, i, timings) for i in range(request.batch)]
         return Drawn(pictures, timings, warnings)
 
-    def _texts(self, request: Request) -> tuple[dict[str, str], tuple[str, ...]]:
+    def _texts(self, request: Request, folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         """The prompts, cut to the length that the text encoders take, and warnings about what was cut.
 
         Without a negative prompt GenAI does what diffusers does: zeros if the model's settings say so, else an empty
@@ -134,7 +134,7 @@ class GenaiRuntime:
         if request.negative_prompt is not None and request.guidance_scale > 1:
             texts["negative_prompt"] = unescaped(request.negative_prompt)
         length, warnings = self._model.tokenizers["tokenizer"].max_length, []
-        tokenizer = self._tokenizer = self._tokenizer or genai.Tokenizer(self._model.component("tokenizer").parent)
+        tokenizer = self._tokenizer = self._tokenizer or genai.Tokenizer(folder / "tokenizer")
         for name, text in texts.items():
             ids = tokenizer.encode(text).input_ids.data[0]
             if len(ids) > length:

@@ -22,6 +22,7 @@ import numpy as np
 
 from lorablend.adapters.errors import ModelError
 from lorablend.engine.graph.ir import Ir
+from lorablend.engine.graph.names import EXACT_TOKENS
 
 __all__ = ["ModelFolder", "Tokenizer", "refuse_statistics"]
 
@@ -52,11 +53,13 @@ class Tokenizer:
         xml: Its graph.
         max_length: The number of tokens, with those for begin and end.
         pad_token_id: The token that fills a shorter prompt up; SDXL's two tokenizers differ in it.
+        exact: Whether the graph gives CLIP's own tokens for every text, see `clip_tokenizer`.
     """
 
     xml: Path
     max_length: int
     pad_token_id: int
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -255,10 +258,12 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
             raise ModelError(f"{folder.parent} has no {folder.name}/{file.name}; {_CONVERT}")
     config = _read_json(folder / "tokenizer_config.json")
     # The converter resolves the pad token's name to its number; GenAI reads the same one.
-    pad = ET.parse(xml).find("rt_info/pad_token_id")
+    graph = ET.parse(xml)
+    pad = graph.find("rt_info/pad_token_id")
     if pad is None or not pad.get("value"):
         raise ModelError(f"{xml} has no pad_token_id; {_CONVERT}")
-    return Tokenizer(xml, int(config.get("model_max_length", 77)), int(pad.get("value", "")))
+    exact = graph.find(f"rt_info/{EXACT_TOKENS}") is not None
+    return Tokenizer(xml, int(config.get("model_max_length", 77)), int(pad.get("value", "")), exact)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -165,7 +165,6 @@ def load_base(
         ModelError: A tensor is missing, which diffusers and transformers would fill with random numbers.
     """
     import torch
-    from transformers import AutoTokenizer
 
     base = find_base(base) if isinstance(base, str) else base
     source, dtype = base.source, dtype or torch.float32
@@ -179,8 +178,7 @@ def load_base(
             network = _load_network(source, name, cls, dtypes.get(name, text_dtype or dtype))
         networks[name] = network.requires_grad_(False).eval()
     tokenizers = tuple(
-        AutoTokenizer.from_pretrained(source.folder, subfolder=name.replace("text_encoder", "tokenizer"))
-        for name in base.text_encoders
+        _tokenizer(source.folder, name.replace("text_encoder", "tokenizer")) for name in base.text_encoders
     )
     return BaseNetworks(
         base=base,
@@ -189,6 +187,24 @@ def load_base(
         text_encoders=tuple(networks[name] for name in base.text_encoders),
         tokenizers=tokenizers,
     )
+
+
+def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads with its padding token, but reads it in a text like any other word.
+
+    SDXL's second one pads with "!", which transformers takes for a special token wherever it stands in a text (number
+    0). It is a word of its own in the original code, in kohya's trainer and in every program that draws (number 256).
+    """
+    from transformers import AutoTokenizer, CLIPTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, subfolder=name)
+    if not isinstance(tokenizer, CLIPTokenizer):
+        return tokenizer
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    plain = CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=tokenizer.model_max_length)
+    plain.pad_token = tokenizer.pad_token
+    return plain
 
 
 @contextmanager

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
-import openvino as ov
-import openvino_tokenizers  # noqa: F401 - registers the operations that tokenizer graphs are made of
-
 from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import BlendError
 from lorablend.engine import ModelFolder
+from lorablend.engine.graph.clip_tokenizer import ClipTokenizer
 from lorablend.engine.prompt_syntax import unescaped
 
 __all__ = ["TokenCounter"]
@@ -24,7 +21,7 @@ class TokenCounter:
 
     def __init__(self, model: ModelFolder) -> None:
         self._tokenizer = model.tokenizers["tokenizer"]
-        self._request: ov.InferRequest | None = None
+        self._clip: ClipTokenizer | None = None
         self._lock = threading.Lock()
 
     @property
@@ -35,10 +32,9 @@ class TokenCounter:
     def count(self, text: str) -> int:
         """Count the tokens of a text without tags."""
         with self._lock:
-            if self._request is None:
-                self._request = ov.Core().compile_model(self._tokenizer.xml, "CPU").create_infer_request()
-            self._request.infer({0: np.array([unescaped(text)])})
-            return int(self._request.get_tensor("input_ids").shape[-1]) - 2
+            if self._clip is None:
+                self._clip = ClipTokenizer(self._tokenizer.xml)
+            return len(self._clip.ids(unescaped(text))) - 2
 
     def line(self, prompt: str) -> str:
         """The line below the prompt: the count, or what is wrong with a tag."""

@@ -26,10 +26,9 @@ from openvino_tokenizers import _get_factory  # there is no public way to make i
 from openvino_tokenizers.utils import create_string_constant_node
 
 from lorablend.engine.graph.charsmap import compile_charsmap
+from lorablend.engine.graph.names import EXACT_TOKENS
 
-__all__ = ["EXACT", "ClipTokenizer", "make_exact", "operation", "write_exact"]
-
-EXACT = "lorablend_clip_tokens"  # in the runtime information of a graph that was made exact
+__all__ = ["ClipTokenizer", "make_exact", "operation", "write_exact"]
 
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORD_END = "</w>"
@@ -66,7 +65,7 @@ def _read_exact(xml: Path) -> ov.Model:
     core = ov.Core()
     core.set_property({"ENABLE_MMAP": False})  # otherwise the file could not be overwritten
     graph = core.read_model(xml)
-    if not graph.has_rt_info(EXACT):
+    if not graph.has_rt_info(EXACT_TOKENS):
         try:
             make_exact(graph)
         except ValueError as error:
@@ -107,7 +106,7 @@ def make_exact(graph: ov.Model) -> None:
     for old, new in zip(encoder.outputs(), tokens, strict=True):
         old.replace(new)
     graph.validate_nodes_and_infer_types()
-    graph.set_rt_info("1", EXACT)
+    graph.set_rt_info("1", EXACT_TOKENS)
 
 
 class _Pieces:

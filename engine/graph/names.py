@@ -11,7 +11,9 @@ Optimum Intel traces the torch model, and each node keeps the path of the module
 
 import re
 
-__all__ = ["module_path", "parameters_of"]
+__all__ = ["EXACT_TOKENS", "module_path", "parameters_of"]
+
+EXACT_TOKENS = "lorablend_clip_tokens"  # in the runtime information of tokenizer graphs that `clip_tokenizer` changed
 
 # Matches the whole name, so that no layer is taken for another one whose name contains its own.
 _NODE = re.compile(r"__module\.(?:model\.)?(?P<path>[A-Za-z_]\w*(?:\.\w+)*)/(?P<operation>\w+::\w+/[A-Za-z]+)(?:_\d+)?")

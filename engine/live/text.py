@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 import openvino as ov
-import openvino_tokenizers  # noqa: F401 - registers the operations that tokenizer graphs are made of
 from openvino import opset13 as op
 
 from lorablend.adapters import BlendItem
 from lorablend.adapters.errors import BlendError
 from lorablend.adapters.wording import shown
+from lorablend.engine.graph.clip_tokenizer import ClipTokenizer
 from lorablend.engine.graph.operations import new_model, replace_after
 from lorablend.engine.graph.sockets import add_sockets
 from lorablend.engine.live.compiler import Compiler
@@ -121,7 +121,7 @@ class _Encoder:
         tokenizer = model.tokenizers[component.replace("text_encoder", "tokenizer")]
         self._length = tokenizer.max_length
         self._pad = tokenizer.pad_token_id
-        self._tokenizer = core.compile_model(tokenizer.xml, "CPU").create_infer_request()
+        self._tokenizer = ClipTokenizer(tokenizer.xml)
         self._detokenizer_path = tokenizer.xml.with_name("openvino_detokenizer.xml")
 
         graph = core.read_model(xml)
@@ -177,20 +177,16 @@ class _Encoder:
         """The prompt's tokens, and by place the vectors of the textual inversions (arXiv:2208.01618) named in it."""
         parts = split_at_names(prompt, embeddings)
         if len(parts) == 1 and isinstance(parts[0], str):
-            return self._ids(prompt), {}
-        begin, *_, end = self._ids("")
+            return self._tokenizer.ids(prompt), {}
+        begin, *_, end = self._tokenizer.ids("")
         ids, vectors = [begin], {}
         for part in parts:
             if isinstance(part, str):
-                ids.extend(self._ids(part)[1:-1])
+                ids.extend(self._tokenizer.ids(part)[1:-1])
             else:
                 vectors |= {len(ids) + i: vector for i, vector in enumerate(part)}
                 ids.extend([_PLACEHOLDER] * len(part))
         return np.array([*ids, end], np.int64), vectors
-
-    def _ids(self, text: str) -> np.ndarray:
-        self._tokenizer.infer({0: np.array([text])})
-        return np.array(self._tokenizer.get_tensor("input_ids").data[0], np.int64)
 
     def _detokenize(self, ids: np.ndarray) -> str:
         if not self._detokenizer_path.exists():

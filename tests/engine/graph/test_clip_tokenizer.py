@@ -12,7 +12,8 @@ import pytest
 from openvino_tokenizers import convert_tokenizer
 from transformers import CLIPTokenizer
 
-from lorablend.engine.graph.clip_tokenizer import EXACT, ClipTokenizer, make_exact, write_exact
+from lorablend.engine.graph.clip_tokenizer import ClipTokenizer, make_exact, write_exact
+from lorablend.engine.graph.names import EXACT_TOKENS
 from lorablend.shipped import model_dir
 from tests.engine.graph import clip_unicode
 
@@ -105,7 +106,7 @@ def test_the_original_graphs_are_wrong_and_made_exact(tmp_path: Path, pad_token:
 
     write_exact(tmp_path / "openvino_tokenizer.xml", tmp_path / "openvino_tokenizer.xml")
     written = ov.Core().read_model(tmp_path / "openvino_tokenizer.xml")
-    assert written.has_rt_info(EXACT)
+    assert written.has_rt_info(EXACT_TOKENS)
     assert int(written.get_rt_info("pad_token_id").value) == original.get_rt_info("pad_token_id").value
     assert ov.compile_model(written, "CPU")([text])["input_ids"][0].tolist() == expected
 
