@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HUB_ID, HUB_REVISION = "owner/name", "0123456789abcdef0123456789abcdef01234567"
 PICTURE_SIZE = 64  # pixels, the native width and height of both pipelines
 _PROMPT = "a fox in the snow"
-_MERGES = ["f o", "fo x</w>", "c a", "ca t</w>", "t h", "th e</w>"]
+MERGES = ["f o", "fo x</w>", "c a", "ca t</w>", "t h", "th e</w>"]
 _VAE_CHANNELS = (16, 16, 32, 32)
 _NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -32,7 +32,7 @@ def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
-    tokenizer, tokenizer_2 = clip_tokenizer(_MERGES), clip_tokenizer(_MERGES, pad_token="!")
+    tokenizer, tokenizer_2 = clip_tokenizer(MERGES), clip_tokenizer(MERGES, pad_token="!")
     encoder = CLIPTextModel(text_config(tokenizer, 32, layers=3))
     encoder_2 = CLIPTextModelWithProjection(text_config(tokenizer_2, 64, layers=3, hidden_act="gelu"))
     unet = sdxl_unet(
@@ -69,7 +69,7 @@ def write_sd15(folder: Path) -> Path:
     from transformers import CLIPTextModel
 
     torch.manual_seed(1)
-    tokenizer = clip_tokenizer(_MERGES)
+    tokenizer = clip_tokenizer(MERGES)
     unet = UNet2DConditionModel(
         sample_size=PICTURE_SIZE // 8,
         block_out_channels=(32, 64, 64, 64),

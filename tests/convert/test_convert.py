@@ -137,6 +137,9 @@ def test_files_are_optimums(sdxl_model: Path, sdxl_source: Path, tmp_path: Path)
         expected = json.loads((tmp_path / file).read_text())
         expected.pop("_name_or_path", None)
         assert json.loads((sdxl_model / file).read_text()) == expected, file
+    # All but the tokenizers' graphs, see tests/engine/test_tokens.py.
+    assert all(tokenizer.exact for tokenizer in ModelFolder(sdxl_model).tokenizers.values())
+    assert not any(tokenizer.exact for tokenizer in ModelFolder(tmp_path).tokenizers.values())
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from lorablend.adapters.errors import ModelError
 from lorablend.convert.source import read_checkpoint
 from lorablend.train.base import find_base, load_base
+from lorablend.train.text import tokenize
 from tests.convert.checkpoints import copy_without, write_checkpoint
 
 
@@ -30,3 +31,13 @@ def test_a_tensor_is_missing(sdxl_source: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         load_base(str(source))
     assert str(error.value) == "broken: unet lacks 1 tensor: conv_out.bias; download it again"
+
+
+def test_an_exclamation_mark_is_a_word_and_not_padding(sdxl_source: Path) -> None:
+    """SDXL's second tokenizer pads with "!" (0), which in a text is another token (256), as when pictures are drawn."""
+    networks = load_base(str(sdxl_source))
+    first, second = (ids[0].tolist() for ids in tokenize(networks.tokenizers, ["fox!"]))
+    words = len(networks.tokenizers[0]("fox")["input_ids"]) - 1
+    assert first[: words + 2] == second[: words + 2] == [*first[:words], 256, first[words + 1]]
+    assert set(second[words + 2 :]) == {0}
+    assert set(first[words + 2 :]) == {first[words + 1]}, "the first one pads with its end token"
