@@ -43,7 +43,7 @@ from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.parts import parts_to_bake, refuse_unbakeable
-from lorablend.engine.prompt_syntax import unescaped
+from lorablend.engine.prompt.syntax import text_only_warnings, unescaped
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, plan
 from lorablend.engine.schedulers.spacing import TIMESTEP_SPACINGS
@@ -122,7 +122,7 @@ class GenaiRuntime:
             self._pipeline.set_scheduler(scheduler)
             texts, warnings = self._texts(request, folder)
         pictures = [self._draw(request, run, texts, inputs, callback, i, timings) for i in range(request.batch)]
-        return Drawn(pictures, timings, warnings)
+        return Drawn(pictures, timings, (*text_only_warnings(request.prompt, request.negative_prompt), *warnings))
 
     def _texts(self, request: Request, folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         """The prompts, cut to the length that the text encoders take, and warnings about what was cut.

@@ -21,7 +21,6 @@ from lorablend.engine.disk_cache import default_cache_dir
 from lorablend.engine.given import ImageLike, entries_of, latents_of, on_white, picture_of
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.prompt_syntax import syntax_warnings
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result
 from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
 from lorablend.engine.settings import BATCH, SETTINGS, Settings
@@ -127,6 +126,7 @@ class Pipeline:
         batch: int = BATCH.default,
         image: ImageLike | None = None,
         strength: float | None = None,
+        prompt_rule: str = Settings.prompt_rule,
         mask: ImageLike | None = None,
         latents: np.ndarray | None = None,
         callback: Callback | None = None,
@@ -154,6 +154,8 @@ class Pipeline:
             image: The picture to start from, scaled to the size: a PIL image, a path, or an array as `ImageLike` has
                 it. What is transparent in it is white.
             strength: With an image, the last part of the steps that is run.
+            prompt_rule: Whose rule reads the weights of words in the prompts, such as (red:1.3): "a1111" or "comfy",
+                see `lorablend.engine.prompt.weights`.
             mask: Where it is white, the image is repainted; where it is black or transparent, the image stays. Colours
                 count by their brightness: pure red repaints a third. In the same forms as the image.
             latents: f32 [batch, 4, height/8, width/8], unit variance, instead of the seeds' noise.
@@ -178,6 +180,7 @@ class Pipeline:
             width=width,
             height=height,
             strength=strength,
+            prompt_rule=prompt_rule,
         )
         request, resolved, inputs, loaded = self._prepare(settings, blend, batch, image, mask, latents)
         drawn = self._runtime.generate(request, resolved, inputs, callback)
@@ -192,7 +195,7 @@ class Pipeline:
             timings=timings,
             blend=resolved,
             request=request,
-            warnings=(*of_adapters, *syntax_warnings(request.prompt, request.negative_prompt), *drawn.warnings),
+            warnings=(*of_adapters, *drawn.warnings),
             rank_errors=drawn.rank_errors,
         )
 

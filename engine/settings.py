@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.forms import did_you_mean
 from lorablend.adapters.wording import shown
+from lorablend.engine.prompt.weights import RULES
 from lorablend.engine.schedulers import SCHEDULERS, SPACINGS
 
 __all__ = ["BATCH", "FACES", "SETTINGS", "Setting", "Settings"]
@@ -363,6 +364,19 @@ class Settings:
             absent={"infotext": "written, but not read back: the input picture is not in the file"},
         ),
     ] = None
+    prompt_rule: Annotated[
+        str,
+        Setting(
+            help="Whose rule reads the weights of words in the prompts, such as (red:1.3).",
+            choices=RULES,
+            flag="--prompt-rule",
+            label="Weights of words",
+            words="words weighted as in {}",
+            infotext="Prompt rule",
+            sweep="a1111,comfy",
+            absent={"sdapi": "its clients mean A1111's rule"},
+        ),
+    ] = "a1111"
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():

@@ -1,4 +1,4 @@
-"""The number of tokens in a prompt, so that people see in advance what is cut off."""
+"""The number of tokens in a prompt, as people of other programs know it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import BlendError
 from lorablend.engine import ModelFolder
 from lorablend.engine.graph.clip_tokenizer import ClipTokenizer
-from lorablend.engine.prompt_syntax import unescaped
+from lorablend.engine.prompt.chunks import Token, make_chunks
+from lorablend.engine.prompt.weights import read_weights
 
 __all__ = ["TokenCounter"]
 
@@ -26,15 +27,21 @@ class TokenCounter:
 
     @property
     def room(self) -> int:
-        """Tokens that the model can read, without those that mark the beginning and the end."""
+        """Tokens of a chunk, without those that mark its start and its end."""
         return self._tokenizer.max_length - 2
 
-    def count(self, text: str) -> int:
-        """Count the tokens of a text without tags."""
+    def count(self, text: str) -> tuple[int, int]:
+        """Count the tokens of a text without tags, and the chunks that they need."""
         with self._lock:
             if self._clip is None:
                 self._clip = ClipTokenizer(self._tokenizer.xml)
-            return len(self._clip.ids(unescaped(text))) - 2
+            comma = int(self._clip.ids(",")[1])
+            sections = [
+                [[Token(int(number)) for number in self._clip.ids(part.text)[1:-1]] for part in section]
+                for section in read_weights(text, "a1111")
+            ]
+        chunks = make_chunks(sections, self.room, comma, "a1111")
+        return sum(map(len, chunks)), len(chunks)
 
     def line(self, prompt: str) -> str:
         """The line below the prompt: the count, or what is wrong with a tag."""
@@ -42,8 +49,6 @@ class TokenCounter:
             text, tags = parse_prompt(prompt)
         except BlendError as error:
             return str(error)
-        count = self.count(text)
-        words = f"{count} of {self.room} tokens"
-        if count > self.room:
-            words += f"; the last {count - self.room} are cut off"
+        count, chunks = self.count(text)
+        words = f"{count} of {self.room * chunks} tokens" + (f" in {chunks} chunks" if chunks > 1 else "")
         return words + (f" · {len(tags)} adapter{'s' if len(tags) > 1 else ''} by tag" if tags else "")

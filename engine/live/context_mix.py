@@ -32,23 +32,25 @@ class ContextMix:
     def __init__(self, names: Sequence[str]) -> None:
         """names: the tensors to mix, `Unet.passed`."""
         self._names = names
-        self._request: ov.InferRequest | None = None
+        self._requests: dict[int, ov.InferRequest] = {}  # by the size of the first tensor, for prompts of other lengths
 
     def stack(self, terms: Sequence[Prompted]) -> Stacked:
         return Stacked(terms[0], {name: _stacked([term[name] for term in terms]) for name in self._names})
 
     def __call__(self, stacked: Stacked, coefficients: np.ndarray) -> dict[str, ov.Tensor]:
         """Mix with coefficients, f32 [regions, terms]; tensors that are not mixed are the first term's."""
-        if self._request is None:
-            self._request = _compile({name: stacked.first[name] for name in self._names})
+        size = stacked.first[self._names[0]].size
+        if size not in self._requests:
+            self._requests[size] = _compile({name: stacked.first[name] for name in self._names})
+        request = self._requests[size]
         mixed = dict(stacked.first)
-        self._request.set_tensor("coefficients", ov.Tensor(np.ascontiguousarray(coefficients, np.float32)))
+        request.set_tensor("coefficients", ov.Tensor(np.ascontiguousarray(coefficients, np.float32)))
         for name, numbers in stacked.numbers.items():
             shape = list(stacked.first[name].shape)[1:]
             mixed[name] = ov.Tensor(numbers.element_type, ov.Shape([len(coefficients), *shape]))
-            self._request.set_tensor(name, numbers)
-            self._request.set_tensor(f"{name}.sum", mixed[name])
-        self._request.infer()
+            request.set_tensor(name, numbers)
+            request.set_tensor(f"{name}.sum", mixed[name])
+        request.infer()
         return mixed
 
 

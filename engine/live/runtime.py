@@ -1,7 +1,7 @@
 """The live runtime: sockets and our own denoising loop; a change of blend needs no compilation."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.parts import Parts, content_of, parts_to_bake, whole_modules
+from lorablend.engine.prompt.syntax import unsupported_warnings
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, denoiser, plan, sample
 from lorablend.engine.schedulers.plans import Denoise
@@ -88,15 +89,15 @@ class LiveRuntime:
         with clock.phase("blend"):
             parts = self._parts_to_bake(blend, len(run))
         with clock.phase("load"):
-            text, unet = self._load((request.width, request.height), blend, parts, steered)
-        prompts = (request.prompt, request.negative_prompt) if request.guidance_scale > 1 else (request.prompt,)
+            text, unet = self._load(request, blend, parts, steered)
+        prompts = _prompts(request)
         encoded: dict[tuple[BlendItem, ...], list[Conditioning]] = {}
 
         def encode(items: Sequence[BlendItem]) -> list[Conditioning]:
             heard = tuple(item for item in items if changes_text(item))
             if heard not in encoded:
                 with clock.phase("text"):
-                    encoded[heard] = [text.encode(prompt, heard) for prompt in prompts]
+                    encoded[heard] = [text.encode(prompt, heard, request.prompt_rule) for prompt in prompts]
             return encoded[heard]
 
         with clock.phase("blend"):
@@ -117,7 +118,8 @@ class LiveRuntime:
                 if inputs.image is not None and inputs.mask is not None:
                     picture = paste(picture, inputs.image, inputs.mask)
                 pictures.append(picture)
-        warnings = (*_baked_warning(parts), *_cut_warnings(encoded.values()))
+        syntax = unsupported_warnings(request.prompt, request.negative_prompt) if request.prompt_rule == "a1111" else ()
+        warnings = (*syntax, *_baked_warning(parts))
         return Drawn(pictures, clock.seconds, warnings, program.errors)
 
     def _parts_to_bake(self, blend: Blend, steps: int) -> Parts:
@@ -145,8 +147,9 @@ class LiveRuntime:
             if len(shape) > 1 and name.endswith(".weight") and "embeddings." not in name
         }
 
-    def _load(self, size: tuple[int, int], blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
+    def _load(self, request: Request, blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
         """The networks, compiled when first needed, and again for another size or for other baked weights."""
+        size = (request.width, request.height)
         folder = self._model
         if parts:
             folder = ModelFolder(self._baked.folder(self._model, blend, parts)[0])
@@ -167,11 +170,18 @@ class LiveRuntime:
             text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, text_gates, whole)
             self._text = (changed, text)
 
-        variant = GraphVariant(gates="unet" in gated, steered=steered)
+        # Names of textual inversions count as words where their adapter does not act.
+        acting = (blend.items, (), *((item,) for item in blend.items))
+        long = any(
+            len(self._text[1].chunks(prompt, items, request.prompt_rule)[0]) > 1
+            for prompt in _prompts(request)
+            for items in acting
+        )
+        variant = GraphVariant(gates="unet" in gated, steered=steered, long=long)
         key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
         if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
             if self._unet is not None:
-                variant |= self._unet[1].variant  # a user of masks will use them again
+                variant |= self._unet[1].variant  # a user of masks or of long prompts will use them again
             self._unet = None  # frees its memory before the next one needs as much
             baked = [path for component, path in whole if component == "unet"]
             read = partial(self._read_weight, "unet")
@@ -277,11 +287,8 @@ def _baked_warning(parts: Parts) -> tuple[str, ...]:
     return (f"baked, because no socket can hold them: {len(parts)} changes of {', '.join(names)}",)
 
 
-def _cut_warnings(encoded: Iterable[Sequence[Conditioning]]) -> list[str]:
-    """One warning for each prompt that was cut, no matter how often it was encoded."""
-    cut = {i: one.cut for conditionings in encoded for i, one in enumerate(conditionings) if one.cut}
-    names = ("prompt", "negative prompt")
-    return [f"the {names[i]} is too long for the model; left out: {words}" for i, words in sorted(cut.items())]
+def _prompts(request: Request) -> tuple[str | None, ...]:
+    return (request.prompt, request.negative_prompt) if request.guidance_scale > 1 else (request.prompt,)
 
 
 class _Clock:

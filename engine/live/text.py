@@ -1,7 +1,7 @@
 """Tokenizers and text encoders: from prompts to what the UNet is conditioned on."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from lorablend.engine.graph.sockets import add_sockets
 from lorablend.engine.live.compiler import Compiler
 from lorablend.engine.live.plugs import Plugs
 from lorablend.engine.model_folder import ModelFolder
-from lorablend.engine.prompt_syntax import unescaped
+from lorablend.engine.prompt.chunks import Chunk, Group, Token, make_chunks
+from lorablend.engine.prompt.weights import read_weights
 
 __all__ = ["Conditioning", "TextEncoders", "changes_text", "split_at_names"]
 
@@ -36,14 +37,12 @@ class Conditioning:
     """An encoded prompt.
 
     Attributes:
-        hidden: f32 [1, 77, width].
+        hidden: f32 [1, 77 · chunks, width].
         pooled: f32 [1, 1280] in SDXL, otherwise None.
-        cut: The words that did not fit.
     """
 
     hidden: np.ndarray
     pooled: np.ndarray | None
-    cut: str = ""
 
 
 class TextEncoders:
@@ -84,19 +83,33 @@ class TextEncoders:
             for name, xml in graphs.items()
         ]
 
-    def encode(self, prompt: str | None, items: Sequence[BlendItem]) -> Conditioning:
+    def encode(self, prompt: str | None, items: Sequence[BlendItem], rule: str) -> Conditioning:
         """Encode a prompt with the adapters plugged into all text encoders.
 
         An absent negative prompt, None, gives zeros if the model's settings say so (diffusers'
         `force_zeros_for_empty_prompt`), and otherwise the same as an empty string.
+
+        Args:
+            prompt: The prompt, see `prompt.weights`.
+            items: The adapters.
+            rule: How weights of words are read and act, see `_weighted`.
         """
-        text = unescaped(prompt or "")
-        encoded = [encoder.encode(text, items) for encoder in self._encoders]
-        hidden = np.concatenate([hidden for hidden, _, _ in encoded], axis=-1)
+        chunks = self.chunks(prompt, items, rule)
+        encoded = [encoder.encode(own, items, rule) for encoder, own in zip(self._encoders, chunks, strict=True)]
+        hidden = np.concatenate([hidden for hidden, _ in encoded], axis=-1)
         pooled = encoded[-1][1] if self._xl else None
         if prompt is None and self._force_zeros and pooled is not None:
             return Conditioning(np.zeros_like(hidden), np.zeros_like(pooled))
-        return Conditioning(hidden, pooled, max((cut for _, _, cut in encoded), key=len))
+        return Conditioning(hidden, pooled)
+
+    def chunks(self, prompt: str | None, items: Sequence[BlendItem], rule: str) -> list[list[Chunk]]:
+        """The chunks for each encoder, as many for one as for the other.
+
+        Vectors of textual inversions may fill a chunk of one encoder only; the other gets an empty one.
+        """
+        chunks = [encoder.chunks(prompt or "", items, rule) for encoder in self._encoders]
+        most = max(map(len, chunks))
+        return [own + [[]] * (most - len(own)) for own in chunks]
 
 
 class _Encoder:
@@ -117,12 +130,12 @@ class _Encoder:
         baked: Collection[str],
     ) -> None:
         self.component = component
-        self._core = core = compiler.core
+        core = compiler.core
         tokenizer = model.tokenizers[component.replace("text_encoder", "tokenizer")]
         self._length = tokenizer.max_length
         self._pad = tokenizer.pad_token_id
         self._tokenizer = ClipTokenizer(tokenizer.xml)
-        self._detokenizer_path = tokenizer.xml.with_name("openvino_detokenizer.xml")
+        self._begin, self._comma, self._end = self._tokenizer.ids(",").tolist()
 
         graph = core.read_model(xml)
         graph.reshape([1, self._length])
@@ -138,61 +151,67 @@ class _Encoder:
         self._request = compiler.compile(graph)
         self._pooled = len(results) == 2
 
-    def encode(self, prompt: str, items: Sequence[BlendItem]) -> tuple[np.ndarray, np.ndarray | None, str]:
-        ids, vectors, cut = self._tokenize(prompt, _words(items, self.component))
+    def chunks(self, prompt: str, items: Sequence[BlendItem], rule: str) -> list[Chunk]:
+        """The tokens of a prompt; the names of textual inversions (arXiv:2208.01618) become their vectors."""
+        names = _words(items, self.component)
+        sections = [
+            [group for part in section for group in self._groups(part.text, part.weight, names)]
+            for section in read_weights(prompt, rule)
+        ]
+        return make_chunks(sections, self._length - 2, self._comma, rule)
+
+    def _groups(self, text: str, weight: float, names: Mapping[str, np.ndarray]) -> Iterator[Group]:
+        for part in split_at_names(text, names):
+            if isinstance(part, str):
+                yield [Token(int(number), weight) for number in self._tokenizer.ids(part)[1:-1]]
+            else:
+                yield [Token(_PLACEHOLDER, weight, vector) for vector in part]
+
+    def encode(
+        self, chunks: Sequence[Chunk], items: Sequence[BlendItem], rule: str
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The hidden states of all chunks, f32 [1, 77 · chunks, width], and the pooled output of the first.
+
+        SDXL's pooled output has no weights of words, in A1111 and ComfyUI alike.
+        """
         for name, tensor in self._plugs.tensors(items).items():
             self._request.set_tensor(name, tensor)
-        self._request.set_tensor("input_ids", ov.Tensor(ids))
+        encoded = [self._encode(chunk) for chunk in chunks]
+        weights = [np.ones((1, self._length, 1), np.float32) for _ in chunks]
+        for chunk, of_chunk in zip(chunks, weights, strict=True):
+            of_chunk[0, 1 : 1 + len(chunk), 0] = [token.weight for token in chunk]
+        hidden = [states for states, _ in encoded]
+        if any((of_chunk != 1).any() for of_chunk in weights):
+            empty = self._encode([])[0] if rule == "comfy" else None
+            hidden = [_weighted(states, of_chunk, empty) for states, of_chunk in zip(hidden, weights, strict=True)]
+        return np.concatenate(hidden, axis=1), encoded[0][1]
+
+    def _encode(self, chunk: Chunk) -> tuple[np.ndarray, np.ndarray | None]:
+        ids = np.full((1, self._length), self._pad, np.int64)
+        ids[0, : len(chunk) + 2] = [self._begin, *(token.number for token in chunk), self._end]
         own = np.zeros((1, self._length, 1), bool)
         given = np.zeros((1, self._length, self._width), np.float32)
-        for place, vector in vectors.items():
-            own[0, place], given[0, place] = True, vector
-        self._request.set_tensor("embedded", ov.Tensor(own))
-        self._request.set_tensor("embeddings", ov.Tensor(given))
+        for place, token in enumerate(chunk, start=1):
+            if token.vector is not None:
+                own[0, place], given[0, place] = True, token.vector
+        for name, array in (("input_ids", ids), ("embedded", own), ("embeddings", given)):
+            self._request.set_tensor(name, ov.Tensor(array))
         self._request.infer()
         hidden = np.array(self._request.get_tensor("hidden").data, np.float32)
         pooled = np.array(self._request.get_tensor("pooled").data, np.float32) if self._pooled else None
-        return hidden, pooled, cut
+        return hidden, pooled
 
-    def _tokenize(
-        self, prompt: str, embeddings: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, dict[int, np.ndarray], str]:
-        """The prompt's tokens, int64 [1, 77]; the vectors that replace tokens, by place; and the words that were cut.
 
-        A long prompt is cut as diffusers cuts it: the last place keeps the end token.
-        """
-        ids, vectors = self._with_embeddings(prompt, embeddings)
-        cut = ""
-        if len(ids) > self._length:
-            cut = self._detokenize(ids[self._length - 1 : -1])
-            ids = np.append(ids[: self._length - 1], ids[-1])
-            vectors = {place: vector for place, vector in vectors.items() if place < self._length - 1}
-        padded = np.full((1, self._length), self._pad, np.int64)
-        padded[0, : len(ids)] = ids
-        return padded, vectors, cut
+def _weighted(hidden: np.ndarray, weights: np.ndarray, empty: np.ndarray | None) -> np.ndarray:
+    """Hidden states of one chunk, f32 [1, 77, width], with weights of words, f32 [1, 77, 1].
 
-    def _with_embeddings(
-        self, prompt: str, embeddings: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """The prompt's tokens, and by place the vectors of the textual inversions (arXiv:2208.01618) named in it."""
-        parts = split_at_names(prompt, embeddings)
-        if len(parts) == 1 and isinstance(parts[0], str):
-            return self._tokenizer.ids(prompt), {}
-        begin, *_, end = self._tokenizer.ids("")
-        ids, vectors = [begin], {}
-        for part in parts:
-            if isinstance(part, str):
-                ids.extend(self._tokenizer.ids(part)[1:-1])
-            else:
-                vectors |= {len(ids) + i: vector for i, vector in enumerate(part)}
-                ids.extend([_PLACEHOLDER] * len(part))
-        return np.array([*ids, end], np.int64), vectors
-
-    def _detokenize(self, ids: np.ndarray) -> str:
-        if not self._detokenizer_path.exists():
-            return f"the last {len(ids)} tokens"
-        detokenizer = self._core.compile_model(self._detokenizer_path, "CPU")
-        return str(detokenizer([ids[None]])[0][0]).strip()
+    A1111 multiplies, and restores the mean of all (modules/sd_emphasis.py, EmphasisOriginal). ComfyUI moves away from
+    the hidden states of an empty prompt, `empty` (comfy/sd1_clip.py, encode_token_weights).
+    """
+    if empty is not None:
+        return np.where(weights == 1, hidden, empty + (hidden - empty) * weights)
+    changed = hidden * weights
+    return changed * (hidden.mean() / changed.mean())
 
 
 def changes_text(item: BlendItem) -> bool:

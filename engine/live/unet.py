@@ -1,7 +1,7 @@
 """The UNet with sockets, compiled for one picture size."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -35,16 +35,18 @@ class GraphVariant:
     Attributes:
         gates: Sockets have gates, for DoRA and IA3.
         steered: Adapters have weights for each place, for masks and ramps.
+        long: Prompts may have any number of chunks of 77 tokens, see `prompt.chunks`.
     """
 
     gates: bool = False
     steered: bool = False
+    long: bool = False
 
     def covers(self, other: "GraphVariant") -> bool:
-        return self.gates >= other.gates and self.steered >= other.steered
+        return all(mine >= theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
 
     def __or__(self, other: "GraphVariant") -> "GraphVariant":
-        return GraphVariant(self.gates or other.gates, self.steered or other.steered)
+        return GraphVariant(*(mine or theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class _Request:
@@ -105,6 +107,8 @@ class Unet:
         steering = Steering.of(graph) if variant.steered else None
         self.sockets = add_sockets(graph, compiler.socket_type, gates=variant.gates, steering=steering)
         main, context, self.passed = split_context(graph, compiler.socket_type, steering)
+        if variant.long:
+            _open_length(main, context, self.passed, model)
         self.steer_sizes: dict[str, Size | None] = {} if steering is None else dict(steering.inputs)
         self.region_sizes: dict[str, Size] = {} if steering is None else dict(steering.regions)
         self.placeless = frozenset[str]() if steering is None else frozenset(steering.placeless)
@@ -165,7 +169,8 @@ class Unet:
         outputs = {}
         for name in self.passed:
             port = self._request.context.get_compiled_model().output(name)
-            outputs[name] = ov.Tensor(port.get_element_type(), port.get_shape())
+            shape = [d.get_length() if d.is_static else conditioning.hidden.shape[1] for d in port.get_partial_shape()]
+            outputs[name] = ov.Tensor(port.get_element_type(), ov.Shape(shape))
             self._request.context.set_tensor(name, outputs[name])
         self._request.context.infer()
         if conditioning.pooled is not None:
@@ -221,6 +226,22 @@ def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> N
             shape = np.array(list(node.input_value(0).get_shape()), node.get_output_element_type(0).to_dtype())
             ov.utils.replace_node(node, op.constant(shape))
     graph.validate_nodes_and_infer_types()
+
+
+def _open_length(main: ov.Model, context: ov.Model, passed: Sequence[str], model: ModelFolder) -> None:
+    """Let keys and values, and the prompt that they are made of, have any number of places.
+
+    It costs nothing that can be measured per step, but a static graph's pictures keep their bytes.
+    """
+    length = model.tokenizers["tokenizer"].max_length
+    for graph, names in ((main, passed), (context, ("encoder_hidden_states",))):
+        shapes = {name: graph.input(name).get_partial_shape() for name in names}
+        graph.reshape(
+            {
+                name: ov.PartialShape([-1 if d.is_dynamic or d.get_length() == length else d for d in shape])
+                for name, shape in shapes.items()
+            }
+        )
 
 
 def _length(model: ModelFolder, name: str, axis: int, dimension: ov.Dimension) -> int:

@@ -199,11 +199,12 @@ def test_a_comparison_is_queued_as_a_whole(tmp_path: Path, sdxl_model: Path, lor
 def test_tokens(sdxl_model: Path) -> None:
     counter = TokenCounter(ModelFolder(sdxl_model))
     assert counter.room == 75
-    assert counter.count("") == 0
-    one = counter.count("fox")
-    assert counter.count("fox fox fox") == 3 * one
+    assert counter.count("") == (0, 1)
+    one, _ = counter.count("fox")
+    assert counter.count("fox fox fox") == (3 * one, 1)
+    assert counter.count(r"(fox:1.3) BREAK [fox]") == (2 * one, 2)
     assert counter.line("fox <lora:ink:1>") == f"{one} of 75 tokens · 1 adapter by tag"
-    assert counter.line("fox " * 80).endswith(f"; the last {80 * one - 75} are cut off")
+    assert counter.line("fox " * 80) == f"{80 * one} of {75 * -(-80 * one // 75)} tokens in {-(-80 * one // 75)} chunks"
     assert "no closing" in counter.line("fox <lora:ink")
 
 

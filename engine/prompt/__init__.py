@@ -1,0 +1,1 @@
+"""The language of prompts: weights of words, prompts longer than the text encoders, and where they are cut."""

@@ -1,0 +1,31 @@
+"""Syntax of other programs in prompts that is not acted on: it is drawn as plain text, and said."""
+
+import re
+
+__all__ = ["text_only_warnings", "unescaped", "unsupported_warnings"]
+
+# In A1111 and ComfyUI a backslash makes a bracket plain text, and goes away; booru tags are written so.
+_ESCAPED = re.compile(r"\\([()\[\]\\])")
+_WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
+# [from:to:when], [to:when], [from::when]; [one|other]; one AND other.
+_BY_STEP = re.compile(r"(?<!\\)\[[^\[\]]*(?::\s*[\d.]+\s*|\|[^\[\]]*)(?<!\\)\]|\bAND\b")
+
+
+def unescaped(text: str) -> str:
+    """The text as the tokenizer should see it, without the backslashes that other programs take away."""
+    return _ESCAPED.sub(r"\1", text)
+
+
+def text_only_warnings(*texts: str | None) -> list[str]:
+    """A warning if a text without tags has syntax, for a runtime that takes plain text only."""
+    return _warning(_WEIGHTS, "weights of words, [a:b:0.5] and BREAK need runtime=live", texts)
+
+
+def unsupported_warnings(*texts: str | None) -> list[str]:
+    """A warning if a text without tags has syntax of A1111 that nothing here acts on."""
+    return _warning(_BY_STEP, "[a:b:0.5], [a|b] and AND are not supported", texts)
+
+
+def _warning(syntax: re.Pattern[str], why: str, texts: tuple[str | None, ...]) -> list[str]:
+    found = next((found for text in texts if text and (found := syntax.search(text))), None)
+    return [f"{found[0][:80]!r} is drawn as plain text; {why}"] if found else []

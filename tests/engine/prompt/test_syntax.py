@@ -1,0 +1,56 @@
+"""Escaped brackets, and syntax of other programs that is drawn as plain text."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorablend.engine.prompt.syntax import text_only_warnings, unescaped, unsupported_warnings
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        (r"lux \(series\)", "lux (series)"),
+        (r"\[a\]", "[a]"),
+        (r"a\\b", r"a\b"),
+        (r"\\(a)", r"\(a)"),
+        (r"a\b", r"a\b"),
+        (r"\{a\}", r"\{a\}"),
+        ("(a)", "(a)"),
+        ("a\\", "a\\"),
+    ],
+)
+def test_unescaped(written: str, seen: str) -> None:
+    assert unescaped(written) == seen
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (("a (red:1.3) fox",), "(red:1.3)"),
+        (("a fox", "a [red] fox"), "[red]"),
+        (("a fox BREAK a hill", None), "BREAK"),
+        ((r"a fox \(red\), breakfast", None), None),
+        ((None, ""), None),
+    ],
+)
+def test_text_only(texts: tuple[str | None, ...], shown: str | None) -> None:
+    text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK need runtime=live"
+    assert text_only_warnings(*texts) == ([f"{shown!r} {text}"] if shown else [])
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (("a [red:blue:0.5] fox",), "[red:blue:0.5]"),
+        (("a fox", "a [red: 8 ] fox"), "[red: 8 ]"),
+        (("a [red::8] fox",), "[red::8]"),
+        (("a [red|blue] fox", None), "[red|blue]"),
+        (("a fox AND a hill",), "AND"),
+        ((r"a (red:1.3) [fox], \[a:b:0.5\], BAND [time: now]", None), None),
+        ((None, ""), None),
+    ],
+)
+def test_unsupported(texts: tuple[str | None, ...], shown: str | None) -> None:
+    text = "is drawn as plain text; [a:b:0.5], [a|b] and AND are not supported"
+    assert unsupported_warnings(*texts) == ([f"{shown!r} {text}"] if shown else [])
