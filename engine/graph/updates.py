@@ -78,7 +78,7 @@ def _sum_of_taps(
     """The sum over all taps, [rank, height' · width'], of flat [in, height · width] and down [taps, rank, in]."""
     taps = int(np.prod(layer.kernel))
     maps = op.matmul(down, op.unsqueeze(flat, op.constant(np.array([0]))), False, False)
-    maps = op.reshape(maps, op.constant(np.array([taps, -1, *size])), False)
+    maps = op.reshape(maps, op.constant(np.array([taps, 0, *size])), True)  # 0: the rank stays, even if it is 0
     pads = op.constant(np.array([0, 0, layer.pad, layer.pad]))
     maps = op.pad(maps, pads, pads, "constant", op.constant(np.float32(0)))
     axes, steps = op.constant(np.array([0, 2, 3])), op.constant(np.array([1, layer.stride, layer.stride]))
@@ -89,7 +89,8 @@ def _sum_of_taps(
         part = op.slice(maps, op.constant(np.array([tap, i, j])), op.constant(np.array(stop)), steps, axes)
         total = part if total is None else op.add(total, part)
     assert total is not None
-    return op.reshape(total, op.constant(np.array([-1, out_size[0] * out_size[1]])), False).output(0)
+    total = op.squeeze(total, op.constant(np.array([0])))
+    return op.reshape(total, op.constant(np.array([0, out_size[0] * out_size[1]])), True).output(0)
 
 
 def time_rows(x: ov.Output, down: ov.Output, up: ov.Output, select: ov.Output) -> ov.Output:
