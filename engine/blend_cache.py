@@ -11,16 +11,17 @@ from lorablend.adapters import Blend
 from lorablend.adapters.errors import ResourceError
 from lorablend.engine.bake import write_model
 from lorablend.engine.disk_cache import make_room
+from lorablend.engine.genai_scheduler import genai_scheduler
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.parts import Changes, Parts, changes_of, content_of
 
 __all__ = ["BlendCache"]
 
-_VERSION = 2  # of the folders' contents; raise it when they change
+_VERSION = 3  # of the folders' contents; raise it when they change
 
 
 class BlendCache:
-    """Model folders with a blend baked in, by content: <root>/<key>/model, and next to it the graphs compiled from it.
+    """Model folders with a blend baked in, and a scheduler that GenAI opens, by content: <root>/<key>/model, and next to it the graphs compiled from it.
 
     Each takes about as much disk as the UNet. When all of them together take more than half of the space that would be
     free without them, those used longest ago are removed.
@@ -31,6 +32,8 @@ class BlendCache:
 
     def folder(self, model: ModelFolder, blend: Blend, parts: Parts, *, turned: bool = False) -> tuple[Path, Path]:
         """Return the model folder with the parts in its weights, baked if new, and the folder for compiled models.
+
+        Without anything to change, it is the model's own folder.
 
         Args:
             model: The model without any blend.
@@ -43,7 +46,7 @@ class BlendCache:
         entry.mkdir(parents=True, exist_ok=True)
         os.utime(entry)
         make_room(self._root, keep=entry)
-        if not parts and not turned:
+        if not parts and not turned and genai_scheduler(model.scheduler_config)[0] is None:
             return model.path, entry / "compiled"
         if not (entry / "model").exists():
             changes = changes_of(parts)

@@ -39,6 +39,7 @@ from lorablend.adapters.errors import Cancelled, DeviceError, LorablendError, Mo
 from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.devices import devices
+from lorablend.engine.genai_scheduler import genai_settings
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.noise import noise_source, picture_noise
@@ -50,7 +51,7 @@ from lorablend.engine.schedulers.spacing import TIMESTEP_SPACINGS
 
 __all__ = ["GenaiRuntime"]
 
-_SCHEDULERS = {
+_SCHEDULERS = {  # all of `GENAI_CLASSES` but pndm, which the live runtime has not
     "euler": genai.Scheduler.Type.EULER_DISCRETE,
     "euler_a": genai.Scheduler.Type.EULER_ANCESTRAL_DISCRETE,
     "ddim": genai.Scheduler.Type.DDIM,
@@ -284,15 +285,8 @@ def _check(request: Request, prediction_type: str) -> None:
 
 def _scheduler(request: Request, config: Mapping[str, Any]) -> genai.Scheduler:
     """GenAI's scheduler with the request's spacing and diffusers' betas."""
-    alphas = NoiseSchedule.from_config({**config, "rescale_betas_zero_snr": False}).alphas_cumprod.astype(np.float64)
-    settings = {
-        "clip_sample": False,
-        **config,
-        "timestep_spacing": request.spacing,
-        "use_karras_sigmas": False,
-        "beta_schedule": "linear",  # ignored when trained_betas is given
-        "trained_betas": [float(beta) for beta in 1 - alphas / np.append(1, alphas[:-1])],
-    }
+    assert request.spacing is not None
+    settings = genai_settings(request.scheduler, config, request.spacing)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scheduler_config.json"
         file.write_text(json.dumps(settings), encoding="utf-8")

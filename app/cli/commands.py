@@ -231,7 +231,9 @@ def bake(
     folder, lora_dir = arguments.folders(model, lora_dir)
     started = time.perf_counter()
     resolved = resolve_blend(arguments.entries(lora, blend), lora_dir, load=partial(load_adapter, lenient=lenient))
-    bake_model(folder, resolved, out)
+    for sentence in bake_model(folder, resolved, out):
+        typer.echo(f"note: {sentence}", err=True)
+        tell(Note(text=sentence))
     for item in resolved:
         for warning in item.adapter.warnings:
             typer.echo(f"warning: {item.adapter.name}: {warning}", err=True)
