@@ -21,7 +21,7 @@ _VERSION = 3  # of the folders' contents; raise it when they change
 
 
 class BlendCache:
-    """Model folders with a blend baked in, and a scheduler that GenAI opens, by content: <root>/<key>/model, and next to it the graphs compiled from it.
+    """Model folders with a blend baked in, by content: <root>/<key>/model, and next to it the graphs compiled from it.
 
     Each takes about as much disk as the UNet. When all of them together take more than half of the space that would be
     free without them, those used longest ago are removed.

@@ -1,4 +1,4 @@
-"""The scheduler_config.json of a folder for OpenVINO GenAI: the model's own where GenAI does what it says, else another.
+"""The scheduler_config.json of a folder for OpenVINO GenAI: the model's own if GenAI does what it says, else another.
 
 GenAI 2026.4 opens five of diffusers' classes. It refuses some of their settings, the last of them only while it draws,
 and takes no notice of others; where a setting is missing, its defaults are not always those of diffusers.
@@ -14,7 +14,7 @@ from lorablend.adapters.errors import ModelError
 from lorablend.engine.schedulers import SCHEDULERS, NoiseSchedule, beta_settings, from_diffusers_class
 from lorablend.engine.schedulers.spacing import TIMESTEP_SPACINGS
 
-__all__ = ["GENAI_CLASSES", "genai_scheduler", "genai_settings"]
+__all__ = ["GENAI_CLASSES", "genai_scheduler", "genai_settings", "has_extra_step"]
 
 GENAI_CLASSES = MappingProxyType(
     {
@@ -51,6 +51,7 @@ _READ: Mapping[str, Mapping[str, Any]] = {
     "lcm": {**_COMMON, "beta_start": 0.00085, "beta_end": 0.012, **_DISTILLED},
     "pndm": {**_COMMON, "beta_schedule": "linear", "set_alpha_to_one": False, "skip_prk_steps": False},
 }
+_COMMON_STEPS = 50  # numbers of steps that are worth a warning
 # GenAI does not read these, so that a value of the model's own does no harm: a distilled scheduler has one spacing.
 _NOT_READ = {"lcm": ("timestep_spacing", "steps_offset"), "pndm": ("rescale_betas_zero_snr",)}
 
@@ -76,6 +77,17 @@ def genai_settings(name: str, config: Mapping[str, Any], spacing: str) -> dict[s
         "original_inference_steps": schedule.original_inference_steps,
     }
     return {"_class_name": GENAI_CLASSES[name], **{key: known.get(key, False) for key in _READ[name]}}
+
+
+def has_extra_step(steps: int, train_steps: int) -> bool:
+    """Whether GenAI takes a step too many in trailing spacing, at timestep -1, which spoils the picture.
+
+    It subtracts train_steps / steps in single precision as long as more than 0 is left.
+    """
+    stride, left = np.float32(train_steps) / np.float32(steps), np.float32(train_steps)
+    for _ in range(steps):
+        left = np.float32(left - stride)
+    return bool(left > 0)
 
 
 def genai_scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
@@ -109,6 +121,10 @@ def genai_scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, t
     if name == "ddim" and wanted["clip_sample"]:
         wanted["clip_sample"] = False
         said.append("OpenVINO GenAI cannot clip the latents, which the model's scheduler does (clip_sample)")
+    if name != "lcm" and spacing == "trailing":
+        count = wanted["num_train_timesteps"]
+        spoilt = ", ".join(str(steps) for steps in range(1, _COMMON_STEPS + 1) if has_extra_step(steps, count))
+        said.append(f"OpenVINO GenAI spoils pictures in trailing spacing with {spoilt} and some more steps")
     if name == "euler" and not schedule.ends_at_zero:
         said.append("OpenVINO GenAI ends without noise, whatever final_sigmas_type is")
     if GENAI_CLASSES[name] == own and _follows(name, config, wanted):
@@ -145,7 +161,7 @@ def _name(own: str, live: str, schedule: NoiseSchedule, rescaled: bool) -> str:
         return "lcm"
     if live in ("euler_a", "dpmpp_2m_sde"):
         return "euler" if schedule.prediction_type == "sample" else "euler_a"
-    if live == "ddim" and not (rescaled and schedule.prediction_type == "epsilon"):  # GenAI divides by 0: black pictures
+    if live == "ddim" and not (rescaled and schedule.prediction_type == "epsilon"):  # it divides by 0: black pictures
         return "ddim"
     return "euler"
 

@@ -18,7 +18,7 @@ from lorablend.app.cli import arguments, grid, models, options
 from lorablend.app.cli.adapters import adapters_app
 from lorablend.app.cli.datasets import dataset_app
 from lorablend.app.cli.picture import picture
-from lorablend.app.cli.train import train
+from lorablend.app.cli.train import refuse_foreign_options, train
 from lorablend.app.jobs.jobs import HISTORY
 
 __all__ = ["main", "run"]
@@ -46,6 +46,8 @@ def run(arguments: Sequence[str], failed: Callable[[Exception], object] = lambda
     failed: called with the error.
     """
     try:
+        if arguments[:1] == ["train"]:
+            refuse_foreign_options(arguments[1:])
         code = app(list(arguments), prog_name="lorablend", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -85,7 +85,9 @@ _SOLVERS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "predict_x0": (True,),
         "disable_corrector": ([],),
     },
-    **dict.fromkeys(("DDPMScheduler", "DDPMParallelScheduler", "HeunDiscreteScheduler"), {"clip_sample": (False,)}),
+    "DDPMScheduler": {"clip_sample": (False,)},
+    "DDPMParallelScheduler": {"clip_sample": (False,)},
+    "HeunDiscreteScheduler": {"clip_sample": (False,)},
 }
 
 

@@ -16,10 +16,12 @@ __all__ = ["NoiseSchedule", "beta_settings"]
 _FIXED: dict[str, Any] = {
     "interpolation_type": "linear",
     "lambda_min_clipped": -math.inf,
+    "shift_terminal": None,
     "snr_shift_scale": None,
     "thresholding": False,
     "timestep_scaling": 10.0,
     "timestep_type": "discrete",
+    "use_dynamic_shifting": False,
     "use_flow_sigmas": False,
 }
 
