@@ -79,7 +79,7 @@ HERE: Mapping[str, str] = {
     "resolution": "resolution, the side of a square",
     "resume": "resume, a switch of the command line",
     "seed": "seed",
-    # kohya's GUI
+    # kohya's GUI, which has names of its own for these
     "LoRA_type": "algorithm",
     "epoch": "steps, which are epochs × pictures / pictures per step",
     "lr_warmup": "warmup, a fraction of the steps",
@@ -138,15 +138,13 @@ NOT_NEEDED: Mapping[str, str] = {
 }
 
 _LOSS = "the loss is the squared error, with --min-snr-gamma"
-_NOISE = "of the kind there is --noise-offset"
+_NOISE = "the noise is plain, but for --noise-offset"
 _SCHEDULES = "--schedule is cosine or constant"
 _UPLOAD = "nothing is sent anywhere"
-_PARTS = "all layers of one --algorithm are trained"
-_FROM_FILE = "a training starts from nothing, or with --resume"
-_PICTURES = "of changed pictures there is --flip"
-_TAGS = "of changed captions there are --caption-dropout and --shuffle-tags"
+_FROM_FILE = "a training starts from the base model alone, or with --resume"
+_PICTURES = "pictures stay as they are, but for --flip"
+_TAGS = "captions change by --caption-dropout and --shuffle-tags alone"
 _TIMES = "all timesteps are trained"
-_SAMPLES = "see --sample-every and --validation-prompts"
 _TEXT = "a caption has 75 tokens, unweighted, as in drawing"
 _FLOATS = "--precision is f32 or bf16"
 _DEEPSPEED = "several GPUs work by accelerate alone"
@@ -164,14 +162,19 @@ NOT_HERE: Mapping[str, str] = {
     **dict.fromkeys(("huggingface_repo_id", "huggingface_repo_type", "huggingface_path_in_repo"), _UPLOAD),
     **dict.fromkeys(("huggingface_token", "huggingface_repo_visibility", "save_state_to_huggingface"), _UPLOAD),
     **dict.fromkeys(("resume_from_huggingface", "async_upload"), _UPLOAD),
-    **dict.fromkeys(("network_dropout", "scale_weight_norms", "network_train_text_encoder_only"), _PARTS),
+    "network_dropout": "no factor is left out at random",
+    "scale_weight_norms": "the factors are not limited",
+    "network_train_text_encoder_only": "the UNet is always trained",
     **dict.fromkeys(("network_weights", "dim_from_weights", "base_weights", "base_weights_multiplier"), _FROM_FILE),
     **dict.fromkeys(("color_aug", "face_crop_aug_range", "random_crop"), _PICTURES),
     **dict.fromkeys(("caption_dropout_every_n_epochs", "caption_tag_dropout_rate"), _TAGS),
     **dict.fromkeys(("token_warmup_min", "token_warmup_step"), _TAGS),
     **dict.fromkeys(("min_timestep", "max_timestep"), _TIMES),
-    **dict.fromkeys(("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"), "see --checkpoints"),
-    "sample_sampler": _SAMPLES,
+    **dict.fromkeys(
+        ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"),
+        "it happens with every checkpoint",
+    ),
+    "sample_sampler": "samples are drawn with the model's own",
     **dict.fromkeys(("clip_skip", "max_token_length", "weighted_captions"), _TEXT),
     **dict.fromkeys(("fp8_base", "fp8_base_unet"), _FLOATS),
     **dict.fromkeys(("deepspeed", "zero_stage", "offload_optimizer_device", "offload_optimizer_nvme_path"), _DEEPSPEED),
@@ -185,7 +188,7 @@ NOT_HERE: Mapping[str, str] = {
     "vae": "the model's own is used",
     "torch_compile": "the graph is run as it is",
     "dynamo_backend": "the graph is run as it is",
-    "cpu_offload_checkpointing": "see --gradient-checkpointing",
+    "cpu_offload_checkpointing": "to save memory there is --gradient-checkpointing",
     "dataset_class": "data sets are folders, archives and lists",
 }
 
@@ -209,7 +212,7 @@ def verdicts(names: Iterable[str], dash: str = "") -> str:
 
     def ours(text: str) -> str:
         name, comma, rest = text.partition(",")
-        if name == "data":
+        if name == "data" and dash:  # the one that is no option
             return f"DATA{comma}{rest}"
         return f"{dash}{name.replace('_', '-') if dash else name}{comma}{rest}"
 

@@ -46,7 +46,7 @@ def run(arguments: Sequence[str], failed: Callable[[Exception], object] = lambda
     failed: called with the error.
     """
     try:
-        if arguments[:1] == ["train"]:
+        if list(arguments[:1]) == ["train"]:
             refuse_foreign_options(arguments[1:])
         code = app(list(arguments), prog_name="lorablend", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
