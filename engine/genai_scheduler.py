@@ -101,7 +101,7 @@ def genai_scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, t
         ModelError: a setting is not supported, see `NoiseSchedule.from_config`.
     """
     schedule = NoiseSchedule.from_config(config)
-    own = str(config.get("_class_name"))
+    own = str(config.get("_class_name") or "scheduler without _class_name")
     live = _live(own, config)
     name = _name(own, live, schedule, bool(config.get("rescale_betas_zero_snr")))
     said: list[str] = []
@@ -110,7 +110,7 @@ def genai_scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, t
         if own in GENAI_CLASSES.values():
             rescaled = " and rescale_betas_zero_snr" if config.get("rescale_betas_zero_snr") else ""
             lacks = f"cannot run {own} with prediction_type {schedule.prediction_type}{rescaled}"
-        effect = "as in the live runtime" if name == live else _EFFECTS[live]
+        effect = "as in the live runtime" if name == live != "euler" else _EFFECTS[live]
         said.append(f"OpenVINO GenAI {lacks}: {GENAI_CLASSES[name]} takes its place, {effect}")
     elif name == "pndm":
         said.append("OpenVINO GenAI draws with the model's own PNDMScheduler, the live runtime with dpmpp_2m")
@@ -135,7 +135,7 @@ def genai_scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, t
 # What it means for the pictures that GenAI's nearest class takes the place of one of ours.
 _SAME_ODE = "which needs more steps for the same picture"
 _EFFECTS = {
-    "euler": "",
+    "euler": "which may draw other pictures",  # in place of a class that nobody knows, see `_live`
     "euler_a": "which adds no noise",
     "dpmpp_2m": _SAME_ODE,
     "dpmpp_2m_sde": "which draws another picture from the same seed",

@@ -273,6 +273,8 @@ def _refuse_json(path: Path, text: str) -> None:
 
 def _describe(error: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and foreign_keys({name: True}, fields):
+        return f"not a setting of a training: {verdicts([name])}"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0)
         return f"{name} is not a setting of a training; the nearest is {near[0]}"

@@ -255,6 +255,17 @@ def test_zero_snr_that_genai_would_draw_black() -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "shown"), [("MyScheduler", "MyScheduler"), (None, "scheduler without _class_name")])
+def test_a_class_that_nobody_knows(name: str | None, shown: str, tmp_path: Path) -> None:
+    """The live runtime draws with it where a scheduler is chosen; GenAI must at least open the folder for that."""
+    new, sentences = genai_scheduler({**BETAS, "_class_name": name})
+    assert new is not None
+    opens(new, tmp_path)
+    assert sentences == (
+        f"OpenVINO GenAI has no {shown}: EulerDiscreteScheduler takes its place, which may draw other pictures",
+    )
+
+
 def test_a_model_keeps_its_own_file(sdxl_model: Path, tmp_path: Path) -> None:
     """A cache of links too: what replaces the file must not be written through the link."""
     model = folder_with(sdxl_model, config_of("UniPCMultistep"), tmp_path / "model")

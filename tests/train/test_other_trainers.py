@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorablend.adapters.errors import DataError, TrainError
-from lorablend.train.config import SETTINGS, load_config
+from lorablend.train.config import SETTINGS, TrainConfig, load_config
 from lorablend.train.data.layouts import find_examples
 from lorablend.train.other_trainers import HERE, NOT_HERE, NOT_NEEDED, verdicts
 from tests.train.data.data_files import save
@@ -145,6 +145,13 @@ def test_all_of_a_command_at_once(here: Path, capsys: Capture) -> None:
 def test_an_option_that_nobody_knows(here: Path, capsys: Capture) -> None:
     assert run(["photos", "--foo"]) == 1
     assert "kohya" not in capsys.readouterr().err
+
+
+def test_a_setting_in_python(here: Path) -> None:
+    own: dict[str, Any] = {"data": here, "model": "demo", "out": here / "a.safetensors"}
+    with pytest.raises(TrainError) as caught:
+        TrainConfig(**own, network_dim=16)
+    assert str(caught.value) == "not a setting of a training: network_dim (here rank)"
 
 
 SETTINGS_OF_A_GUI: dict[str, Any] = {
