@@ -23,7 +23,7 @@ from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.prompt_syntax import syntax_warnings
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result
-from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
+from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, not_followed, plan
 from lorablend.engine.settings import BATCH, SETTINGS, Settings
 from lorablend.shipped import adapters_dir as demo_adapters
 from lorablend.shipped import model_dir as demo_model
@@ -186,13 +186,15 @@ class Pipeline:
         timings["total"] = time.perf_counter() - started
         images = [Image.fromarray(picture) for picture in drawn.pictures]
         of_adapters = [f"{item.adapter.name}: {text}" for item in resolved.items for text in item.adapter.warnings]
+        of_scheduler = not_followed(self.model.scheduler_config) if scheduler is None else ()
+        of_words = syntax_warnings(request.prompt, request.negative_prompt)
         return Result(
             images=images,
             seeds=request.seeds,
             timings=timings,
             blend=resolved,
             request=request,
-            warnings=(*of_adapters, *syntax_warnings(request.prompt, request.negative_prompt), *drawn.warnings),
+            warnings=(*of_adapters, *of_scheduler, *of_words, *drawn.warnings),
             rank_errors=drawn.rank_errors,
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from lorablend.adapters.errors import DataError
 from lorablend.adapters.wording import listed, shown
 from lorablend.train.data.captions import join_captions
+from lorablend.train.other_trainers import foreign_keys
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -168,12 +169,22 @@ def read_fine_tune(path: Path, name: str) -> dict[str, tuple[str, ...]]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not valid JSON ({error}); fix it or remove it") from error
     if not _looks_fine_tuned(content):
+        _refuse_options(content, name)
         raise DataError(f'{name} is not kohya\'s fine-tuning JSON: {{"picture": {{"caption": "…", "tags": "…"}}}}')
     captions: dict[str, tuple[str, ...]] = {}
     for file, entry in content.items():
         text = join_captions(*(str(entry.get(key) or "") for key in ("caption", "tags")))
         captions[file] = (text,) if text else ()
     return captions
+
+
+def _refuse_options(content: Any, name: str) -> None:
+    """Refuse the settings of a training, which people give because they name the data set."""
+    if isinstance(content, dict) and foreign_keys(content, ()):
+        raise DataError(
+            f"{name} has the settings of a training with kohya's sd-scripts; give the folder or data set file that it "
+            "names, and its settings as options"
+        )
 
 
 def _looks_fine_tuned(content: Any) -> bool:
@@ -204,6 +215,7 @@ def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
         raise DataError(f"{name} is not valid TOML ({error}); fix it") from error
     general, datasets = content.get("general", {}), content.get("datasets")
     if not isinstance(datasets, list) or not isinstance(general, dict):
+        _refuse_options(content, name)
         raise DataError(f"{name} has no [[datasets]]; give a kohya data set file, or the folder of pictures itself")
     subsets: list[Subset] = []
     others = [key for key in general if key not in _KNOWN]
