@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lorablend.adapters.errors import DataError
 from lorablend.adapters.files.atomic import atomic_write
@@ -17,12 +17,13 @@ from lorablend.adapters.wording import listed, shown
 from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
 from lorablend.engine.pixel_budget import BUDGET, decoding
+from lorablend.engine.upright import upright
 from lorablend.train.data.archives import ARCHIVES
 from lorablend.train.data.captions import lines_of, read_captions
 from lorablend.train.data.draft import MASK
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
-from lorablend.train.data.pictures import SUFFIXES, load_upright
+from lorablend.train.data.pictures import FORMATS, SUFFIXES, load_upright
 
 __all__ = ["KEPT", "TEXT", "keep", "notes_of", "read", "receive", "stem_of", "write_text"]
 
@@ -81,9 +82,9 @@ def keep(example: Example, folder: Path) -> None:
     still show it.
     """
     folder.mkdir()
-    with Image.open(example.path) as picture:
+    with Image.open(example.path, formats=FORMATS) as picture:
         suffix, pixels = KEPT.get(picture.format or ""), picture.width * picture.height
-    with Image.open(example.mask or example.path) as mask:
+    with Image.open(example.mask or example.path, formats=FORMATS) as mask:
         most = max(pixels, mask.width * mask.height)
     with decoding(most):
         _write(example, folder, suffix, pixels)
@@ -94,16 +95,16 @@ def _write(example: Example, folder: Path, suffix: str | None, pixels: int) -> N
     if suffix and pixels <= MAX_PIXELS:
         shutil.copyfile(example.path, folder / f"picture{suffix}")
     else:
-        upright = load_upright(example.path)
+        picture = load_upright(example.path)
         if pixels > MAX_PIXELS:
             factor = math.sqrt(MAX_PIXELS / pixels)
-            scaled = int(upright.width * factor), int(upright.height * factor)
-            upright = upright.resize(scaled, Image.Resampling.LANCZOS)
-        upright.save(folder / f"picture{suffix or '.png'}", quality=95)
+            scaled = int(picture.width * factor), int(picture.height * factor)
+            picture = picture.resize(scaled, Image.Resampling.LANCZOS)
+        picture.save(folder / f"picture{suffix or '.png'}", quality=95)
     write_text(folder / f"picture{TEXT}", "\n".join(lines_of(example)))
     if example.mask:
-        with Image.open(example.mask) as file:
-            mask = eight_bits(ImageOps.exif_transpose(file))
+        with Image.open(example.mask, formats=FORMATS) as file:
+            mask = eight_bits(upright(file))
             grey = mask.convert("RGBA").getchannel("A") if example.mask == example.path else mask.convert("L")
         (grey.resize(scaled) if scaled else grey).save(folder / f"picture{MASK}.png")
 

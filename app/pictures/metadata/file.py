@@ -12,11 +12,11 @@ from lorablend.adapters.errors import RequestError
 from lorablend.adapters.wording import shown
 from lorablend.app.pictures.metadata.stealth import hidden_texts
 from lorablend.app.pictures.metadata.texts import Texts, texts_in
+from lorablend.app.pictures.uploads import FORMATS
 from lorablend.engine.pixel_budget import BUDGET, decoding
 
 __all__ = ["open_texts"]
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 
 
@@ -29,7 +29,7 @@ def open_texts(source: Path | bytes, name: str) -> tuple[Texts, tuple[int, int],
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures, which are checked below, and odd EXIF data
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 pixels = picture.width * picture.height
                 if pixels > BUDGET:
                     size = f"{picture.width} × {picture.height} pixels"
@@ -47,7 +47,7 @@ def _texts_of(picture: Image.Image, data: bytes) -> tuple[Texts, str]:
     damage = ""
     try:
         picture.load()  # to the end: a PNG may have texts behind the pixels
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # for damaged files Pillow's readers raise a dozen types
         damage = shown(str(error))
     if not damage and not _is_whole(data):
         damage = "the end of the file is missing"
