@@ -57,6 +57,8 @@ def build_page(service: Service) -> gr.Blocks:
                 make_models(service, create, tab)
         make_tools(service, page)
     page.queue(max_size=64)
+    # Without it, a page that is mounted takes any path of the machine for a file that was uploaded.
+    page.has_launched = True
     return page
 
 
