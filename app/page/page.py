@@ -67,7 +67,7 @@ async def _refuse(url: str) -> Any:
 
     It would be read into memory, of any size and also offline.
     """
-    raise gr.Error(f"{url[:80]} is an address; upload the file itself", print_exception=False)
+    raise gr.Error(f"{html.escape(url[:80])} is an address; upload the file itself", print_exception=False)
 
 
 def mount_options() -> dict[str, Any]:
