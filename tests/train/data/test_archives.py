@@ -274,3 +274,18 @@ def test_streams_that_follow_each_other(data: Path) -> None:
         (data / f"pack.{kind}").write_bytes(pack(content[:2000]) + pack(content[2000:]))
         assert (unpacked(data, kind, SMALL) / "a.png").read_bytes() == b"x" * 3000
         shutil.rmtree(data / "u")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["a/" * 64 + "a.png", "x" * 252 + ".png", "é" * 126 + ".png"])
+def test_names_that_no_folder_takes(data: Path, kind: str, name: str) -> None:
+    """Before anything is made of them: of a name of a thousand folders, each takes memory with all those above it."""
+    text = refusal_of(data, kind, packed(kind, {"b.png": png(1), name: png(2)}), OWN)
+    assert text.startswith(f"pack.{kind}: the name {name[:40]}")
+    assert text.endswith("is too long, or too deep; give it a shorter one")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_inside_a_file(data: Path, kind: str) -> None:
+    text = refusal_of(data, kind, packed(kind, {"a.png": png(1), "a.png/b.png": png(2)}))
+    assert text == f"pack.{kind}: a.png/b.png is inside another file; rename one of them"
