@@ -25,7 +25,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 _PART_OF_FREE = 0.9  # fraction of the free disk space that an archive may take
 _CHUNK = 1 << 20  # bytes
 _LONGEST_NAME, _DEEPEST = 255, 64  # bytes of a folder's or file's name, as file systems allow; folders in one another
-# The last two are zipfile's for an unsupported compression and for a password.
+# The last four are zipfile's for an unsupported compression and for a password, and for values that make no sense.
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -34,6 +34,8 @@ _DAMAGED = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    ValueError,
+    IndexError,
 )
 _IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # added by operating systems
 
