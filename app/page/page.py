@@ -57,6 +57,8 @@ def build_page(service: Service) -> gr.Blocks:
                 make_models(service, create, tab)
         make_tools(service, page)
     page.queue(max_size=64)
+    # Without it, a page that is mounted takes any path of the machine for a file that was uploaded.
+    page.has_launched = True
     return page
 
 
@@ -65,7 +67,7 @@ async def _refuse(url: str) -> Any:
 
     It would be read into memory, of any size and also offline.
     """
-    raise gr.Error(f"{url[:80]} is an address; upload the file itself", print_exception=False)
+    raise gr.Error(f"{html.escape(url[:80])} is an address; upload the file itself", print_exception=False)
 
 
 def mount_options() -> dict[str, Any]:

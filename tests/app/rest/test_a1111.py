@@ -514,3 +514,14 @@ def test_lists(server: Running, lora_dir: Path) -> None:
     for sampler in get(server, "samplers"):  # every name that is listed can be asked for
         body = {**SDWEBUIAPI, "sampler_name": sampler["name"], **FAST}
         assert json.loads(post(server, "txt2img", body)["info"])["sampler_name"] == sampler["name"]
+
+
+def test_what_cannot_be_repeated_is_refused_before_it_is_drawn(server: Running) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    before = server.service.jobs.find(limit=1)
+    answer = server.http.post("/sdapi/v1/txt2img", json={**FAST, "prompt": "a fox", "alwayson_scripts": deep})
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "the body has too many objects in one another; send it flatter"}
+    assert server.service.jobs.find(limit=1) == before
