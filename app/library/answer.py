@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["first_byte", "header", "name_of", "total_size"]
 
-_LONGEST = 2000  # characters; the standard library takes n² steps for them
+_LONGEST = 2000  # characters
 _SIZE = re.compile(r"[0-9]{1,18}")  # bytes; Python refuses to read a number of thousands of digits
 
 

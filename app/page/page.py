@@ -57,7 +57,7 @@ def build_page(service: Service) -> gr.Blocks:
                 make_models(service, create, tab)
         make_tools(service, page)
     page.queue(max_size=64)
-    # Without it, a page that is mounted takes any path of the machine for a file that was uploaded.
+    # Gradio's own server would say so; files in requests are to be checked as it does.
     page.has_launched = True
     return page
 

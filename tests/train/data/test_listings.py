@@ -126,11 +126,11 @@ def test_wrong_rows_of_a_table_are_not_all_kept(data: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (".".join("a" * 500_000) + " = 1", "is not valid TOML (a line has more than 100 dots); fix it"),
+        (".".join("a" * 102) + " = 1", "is not valid TOML (a line has more than 100 dots); fix it"),
         ("#" * 1_048_577, "has 1,048,577 characters, 1,048,576 at most are read; make it shorter"),
     ],
 )
-def test_a_toml_that_takes_for_ever(data: Path, text: str, reason: str) -> None:
+def test_a_toml_that_no_one_writes(data: Path, text: str, reason: str) -> None:
     save(data / "a.png", 1)
     (data / "set.toml").write_text(text)
     assert message_of(DataError, lambda: find_examples(data / "set.toml")) == f"set.toml {reason}"
