@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lorablend.adapters import Adapter, Blend, resolve_blend
 from lorablend.adapters.errors import ModelError, ResourceError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.engine.attach import check_attach
+from lorablend.engine.genai_scheduler import genai_scheduler
 from lorablend.engine.graph.ir import rewrite_weights
 from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.parts import Changes, changes_of, parts_to_bake, refuse_unbakeable
@@ -27,13 +28,14 @@ def bake(
     out_dir: Path | str,
     *,
     lora_dir: Path | str | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write `model_dir` to `out_dir` with W + Σ weight · ΔW in place of each parameter W that the blend changes.
 
     Every ΔW is computed from the original W. The sum is f32, rounded once to the folder's own type. 8-bit weights are
     dequantized, changed and quantized again as NNCF does it. All other weights keep their bytes. Tokenizers are
     made exact, see `clip_tokenizer`. All files are copies, so the folder stands alone. It appears complete or not at
-    all. Its lorablend.json records the blend.
+    all. Its lorablend.json records the blend. Its scheduler_config.json is another one where OpenVINO GenAI cannot
+    follow the model's own, see `genai_scheduler`.
 
     Args:
         model_dir: A model folder that `lorablend convert` wrote.
@@ -41,11 +43,15 @@ def bake(
         out_dir: The folder to write, new or empty.
         lora_dir: The folder in which adapters are found by name.
 
+    Returns:
+        Sentences about where OpenVINO GenAI's scheduler is not the live runtime's.
+
     Raises:
         AdapterError: an adapter cannot be read or does not fit the model.
         BaseModelError: an adapter is for another base model.
         BlendError: the blend has a schedule, a mask or a mode, which fixed weights cannot hold.
-        ModelError: `model_dir` is not a model, or `out_dir` is not new or empty.
+        ModelError: `model_dir` is not a model, its scheduler has a setting that is not supported, or `out_dir` is not
+            new or empty.
         ResourceError: the disk has too little space, or cannot be written.
     """
     model = ModelFolder(Path(model_dir))
@@ -53,10 +59,12 @@ def bake(
     blend = resolve_blend(blend, lora_dir)
     refuse_unbakeable(blend)
     check_attach(blend, model.parameters, model.family)
-    write_model(model, changes_of(parts_to_bake(blend, model.parameters, None)), Path(out_dir), blend)
+    return write_model(model, changes_of(parts_to_bake(blend, model.parameters, None)), Path(out_dir), blend)
 
 
-def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blend, *, link: bool = False) -> None:
+def write_model(
+    model: ModelFolder, changes: Changes, out_dir: Path, blend: Blend, *, link: bool = False
+) -> tuple[str, ...]:
     """Write the model with some weights changed, see `bake`.
 
     Args:
@@ -71,6 +79,7 @@ def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blen
         raise ModelError(f"{out_dir} exists and is not empty; give a new folder")
     if model.path.resolve() in out_dir.resolve().parents:
         raise ModelError(f"{out_dir} is inside the model's own folder {model.path}; give a folder outside it")
+    scheduler, sentences = genai_scheduler(model.scheduler_config)
     inexact = [tokenizer.xml for tokenizer in model.tokenizers.values() if not tokenizer.exact]
     rewritten = {file for xml in (*map(model.component, changes), *inexact) for file in _files(xml)}
     _check_space(rewritten if link else model.path.rglob("*"), out_dir)
@@ -90,12 +99,19 @@ def write_model(model: ModelFolder, changes: Changes, out_dir: Path, blend: Blen
                 from lorablend.engine.graph.clip_tokenizer import write_exact  # OpenVINO is only needed here
 
                 write_exact(xml, work / xml.relative_to(model.path))
-            record = json.dumps(_record(model.path, blend), indent=2, ensure_ascii=False)
-            (work / _RECORD).write_text(record + "\n", encoding="utf-8")
+            if scheduler is not None:
+                _write_json(work / "scheduler" / "scheduler_config.json", scheduler)
+            _write_json(work / _RECORD, _record(model.path, blend))
             if out_dir.exists():
                 out_dir.rmdir()  # it is empty; Windows cannot replace a folder
     except OSError as error:
         raise ResourceError(f"{out_dir} could not be written: {error.strerror or error}") from error
+    return sentences
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.unlink(missing_ok=True)  # it may be a link to the model's own file
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _record(path: Path, blend: Blend) -> dict[str, Any]:

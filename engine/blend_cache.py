@@ -11,6 +11,7 @@ from lorablend.adapters import Blend
 from lorablend.adapters.errors import ResourceError
 from lorablend.engine.bake import write_model
 from lorablend.engine.disk_cache import make_room
+from lorablend.engine.genai_scheduler import genai_scheduler
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.parts import Changes, Parts, changes_of, content_of
 
@@ -32,6 +33,8 @@ class BlendCache:
     def folder(self, model: ModelFolder, blend: Blend, parts: Parts, *, turned: bool = False) -> tuple[Path, Path]:
         """Return the model folder with the parts in its weights, baked if new, and the folder for compiled models.
 
+        Without anything to change, it is the model's own folder.
+
         Args:
             model: The model without any blend.
             blend: The blend of the parts; it is only recorded in the folder.
@@ -44,7 +47,7 @@ class BlendCache:
         os.utime(entry)
         make_room(self._root, keep=entry)
         exact = all(tokenizer.exact for tokenizer in model.tokenizers.values())
-        if not parts and not turned and exact:
+        if not parts and not turned and exact and genai_scheduler(model.scheduler_config)[0] is None:
             return model.path, entry / "compiled"
         if not (entry / "model").exists():
             changes = changes_of(parts)

@@ -11,12 +11,16 @@ GenAI 2026.4 differs from diffusers and from the live runtime. These differences
 - An exception in a callback ends the process. It is kept, and raised when GenAI has returned.
 - It cuts a prompt that is too long without its end token. The prompt is cut here, with a warning.
 - lcm starts elsewhere with a strength below 1, and ends the process with any prediction but epsilon. Both are refused.
+- In trailing spacing it takes a step too many for some numbers of steps. These are refused.
+- It cannot open most of diffusers' schedulers. Their folder is copied with another one, see `genai_scheduler`.
 - It ignores latents_mean and latents_std of a VAE. Such a model is refused.
 
 These remain:
 - With euler, euler_a and lcm, the latent outside an inpainting mask is not restored after the last step. The pixels
   are, but those inside the mask were decoded next to the wrong ones: they differ by 8 levels after 8 steps of the
   tests' small model, and by more after fewer. ddim does it right.
+- With linspace, euler and euler_a round the timesteps, which moves them by half a timestep at most.
+- With euler it decodes the denoised latent, so that final_sigmas_type does not show.
 - With ddim, the callback gets the noisy latent, not the clean one.
 - Pictures are truncated to 8 bits, not rounded: they are half a level darker on average.
 """
@@ -39,6 +43,7 @@ from lorablend.adapters.errors import Cancelled, DeviceError, LorablendError, Mo
 from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.devices import devices
+from lorablend.engine.genai_scheduler import genai_settings, has_extra_step
 from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder, refuse_statistics
 from lorablend.engine.noise import noise_source, picture_noise
@@ -50,7 +55,7 @@ from lorablend.engine.schedulers.spacing import TIMESTEP_SPACINGS
 
 __all__ = ["GenaiRuntime"]
 
-_SCHEDULERS = {
+_SCHEDULERS = {  # all of `GENAI_CLASSES` but pndm, which the live runtime has not
     "euler": genai.Scheduler.Type.EULER_DISCRETE,
     "euler_a": genai.Scheduler.Type.EULER_ANCESTRAL_DISCRETE,
     "ddim": genai.Scheduler.Type.DDIM,
@@ -101,7 +106,7 @@ class GenaiRuntime:
             ResourceError: the disk has no space for the baked folder.
             Cancelled: the callback returned False.
         """
-        _check(request, self._schedule.prediction_type)
+        _check(request, self._schedule)
         run = plan(request.scheduler, request.steps, self._schedule, request.spacing, request.strength)
         with _openvino_errors(_request_error):
             scheduler = _scheduler(request, self._model.scheduler_config)
@@ -263,9 +268,10 @@ class _Report:
         return False
 
 
-def _check(request: Request, prediction_type: str) -> None:
+def _check(request: Request, schedule: NoiseSchedule) -> None:
     """Refuse what GenAI does not have, or does differently."""
-    name, spacing = request.scheduler, request.spacing
+    name, spacing, steps = request.scheduler, request.spacing, request.steps
+    train_steps, prediction_type = len(schedule.alphas_cumprod), schedule.prediction_type
     if name not in _SCHEDULERS:
         choices = ", ".join(_SCHEDULERS)
         raise RequestError(f"runtime=genai has no scheduler {name}: choose one of {choices}, or runtime=live")
@@ -274,6 +280,12 @@ def _check(request: Request, prediction_type: str) -> None:
     if spacing not in TIMESTEP_SPACINGS:
         choices = ", ".join(TIMESTEP_SPACINGS)
         raise RequestError(f"runtime=genai has no spacing {spacing}: choose one of {choices}, or runtime=live")
+    if name != "lcm" and spacing == "trailing" and has_extra_step(steps, train_steps):
+        less, more = (_without_extra_step(steps, train_steps, way) for way in (-1, 1))
+        raise RequestError(
+            f"runtime=genai cannot take {steps} steps in trailing spacing: give {less} or {more} steps, or choose "
+            "another spacing, or runtime=live"
+        )
     if name == "lcm" and prediction_type != "epsilon":
         raise RequestError(f"runtime=genai cannot run lcm with {prediction_type}: choose euler, or runtime=live")
     if name == "lcm" and request.strength not in (None, 1):
@@ -282,17 +294,17 @@ def _check(request: Request, prediction_type: str) -> None:
         )
 
 
+def _without_extra_step(steps: int, train_steps: int, way: int) -> int:
+    """The next number of steps, up or down, that GenAI follows in trailing spacing. 1 is one of them."""
+    while has_extra_step(steps, train_steps):
+        steps += way
+    return steps
+
+
 def _scheduler(request: Request, config: Mapping[str, Any]) -> genai.Scheduler:
     """GenAI's scheduler with the request's spacing and diffusers' betas."""
-    alphas = NoiseSchedule.from_config({**config, "rescale_betas_zero_snr": False}).alphas_cumprod.astype(np.float64)
-    settings = {
-        "clip_sample": False,
-        **config,
-        "timestep_spacing": request.spacing,
-        "use_karras_sigmas": False,
-        "beta_schedule": "linear",  # ignored when trained_betas is given
-        "trained_betas": [float(beta) for beta in 1 - alphas / np.append(1, alphas[:-1])],
-    }
+    assert request.spacing is not None
+    settings = genai_settings(request.scheduler, config, request.spacing)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scheduler_config.json"
         file.write_text(json.dumps(settings), encoding="utf-8")

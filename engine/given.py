@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lorablend.adapters import Adapter, Blend, BlendItem, Entry, parse_prompt
 from lorablend.adapters.errors import BlendError, RequestError
 from lorablend.adapters.wording import shown
 from lorablend.engine.mask import greys
+from lorablend.engine.upright import upright
 
 __all__ = ["ImageLike", "entries_of", "latents_of", "on_white", "picture_of"]
 
@@ -34,7 +35,7 @@ def picture_of(name: str, given: Any) -> Image.Image | None:
     try:
         with Image.open(given) as picture:
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            return upright(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not a picture"
         raise RequestError(f"{name} {shown(os.fspath(given))} cannot be read: {reason}") from error

@@ -22,7 +22,7 @@ from lorablend.engine.given import ImageLike, entries_of, latents_of, on_white, 
 from lorablend.engine.mask import greys, open_mask
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Result
-from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, plan
+from lorablend.engine.schedulers import NoiseSchedule, from_diffusers_class, not_followed, plan
 from lorablend.engine.settings import BATCH, SETTINGS, Settings
 from lorablend.shipped import adapters_dir as demo_adapters
 from lorablend.shipped import model_dir as demo_model
@@ -189,13 +189,14 @@ class Pipeline:
         timings["total"] = time.perf_counter() - started
         images = [Image.fromarray(picture) for picture in drawn.pictures]
         of_adapters = [f"{item.adapter.name}: {text}" for item in resolved.items for text in item.adapter.warnings]
+        of_scheduler = not_followed(self.model.scheduler_config) if scheduler is None else ()
         return Result(
             images=images,
             seeds=request.seeds,
             timings=timings,
             blend=resolved,
             request=request,
-            warnings=(*of_adapters, *drawn.warnings),
+            warnings=(*of_adapters, *of_scheduler, *drawn.warnings),
             rank_errors=drawn.rank_errors,
         )
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from lorablend.adapters.errors import TrainError
+from lorablend.train.other_trainers import foreign_keys, verdicts
 from lorablend.train.settings import Face, settings_of
 
 __all__ = ["SETTINGS", "TrainConfig", "load_config"]
@@ -225,6 +226,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     settings: dict[str, Any] = {}
     if path is not None:
         settings = _read_toml(path)
+        _refuse_foreign(path, settings)
         for name in ("data", "out"):
             if isinstance(settings.get(name), str):
                 settings[name] = path.parent / Path(settings[name]).expanduser()
@@ -234,6 +236,14 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig.model_validate({**settings, **overrides})
 
 
+def _refuse_foreign(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a file of another trainer, with a verdict on each of its settings that lorablend does not have."""
+    if isinstance(settings.get("datasets"), list):
+        raise TrainError(f"{path} is a data set file of kohya's sd-scripts; give it as DATA")
+    if others := foreign_keys(settings, SETTINGS):
+        raise TrainError(f"{path} has settings of kohya's sd-scripts: {verdicts(others)}")
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
@@ -241,15 +251,30 @@ def _read_toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib  # pyright: ignore[reportMissingImports] - the same library, before Python 3.11
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            _refuse_json(path, text)
+        return tomllib.loads(text)
     except OSError as error:
         raise TrainError(f"{path}: {(error.strerror or str(error)).lower()}; give a TOML file of settings") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainError(f"{path} is not readable as TOML: {error}") from error
 
 
+def _refuse_json(path: Path, text: str) -> None:
+    """Refuse a file of kohya's GUI, which is JSON."""
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(settings, dict):
+        _refuse_foreign(path, settings)
+
+
 def _describe(error: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and foreign_keys({name: True}, fields):
+        return f"not a setting of a training: {verdicts([name])}"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0)
         return f"{name} is not a setting of a training; the nearest is {near[0]}"

@@ -18,7 +18,7 @@ from lorablend.app.cli import arguments, grid, models, options
 from lorablend.app.cli.adapters import adapters_app
 from lorablend.app.cli.datasets import dataset_app
 from lorablend.app.cli.picture import picture
-from lorablend.app.cli.train import train
+from lorablend.app.cli.train import refuse_foreign_options, train
 from lorablend.app.jobs.jobs import HISTORY
 
 __all__ = ["main", "run"]
@@ -46,6 +46,8 @@ def run(arguments: Sequence[str], failed: Callable[[Exception], object] = lambda
     failed: called with the error.
     """
     try:
+        if list(arguments[:1]) == ["train"]:
+            refuse_foreign_options(arguments[1:])
         code = app(list(arguments), prog_name="lorablend", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
@@ -231,7 +233,9 @@ def bake(
     folder, lora_dir = arguments.folders(model, lora_dir)
     started = time.perf_counter()
     resolved = resolve_blend(arguments.entries(lora, blend), lora_dir, load=partial(load_adapter, lenient=lenient))
-    bake_model(folder, resolved, out)
+    for sentence in bake_model(folder, resolved, out):
+        typer.echo(f"note: {sentence}", err=True)
+        tell(Note(text=sentence))
     for item in resolved:
         for warning in item.adapter.warnings:
             typer.echo(f"warning: {item.adapter.name}: {warning}", err=True)

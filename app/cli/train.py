@@ -3,7 +3,7 @@
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from lorablend.adapters.errors import TrainError
 from lorablend.app.cli.options import option
 from lorablend.train.config import SETTINGS, load_config
+from lorablend.train.other_trainers import foreign_keys, verdicts
 
 if TYPE_CHECKING:
     from lorablend.train import Progress, TrainConfig
 
-__all__ = ["setting_option", "train"]
+__all__ = ["refuse_foreign_options", "setting_option", "train"]
 
 _LINES = 20  # of progress over a whole training, if stderr is not a terminal
 _KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -45,6 +47,19 @@ def setting_option(name: str, **more: Any) -> Any:
     """
     setting = SETTINGS[name]
     return option(setting.flag, setting.metavar, setting.text, **more)
+
+
+def refuse_foreign_options(arguments: Sequence[str]) -> None:
+    """Refuse the options of other trainers, all in one line: the parser of the command line would name only the first.
+
+    Raises:
+        TrainError: at least one is known.
+    """
+    given = [argument.partition("=")[0][2:] for argument in arguments if argument.startswith("--")]
+    own = {part[2:] for setting in SETTINGS.values() for part in setting.flag.split("/")}
+    own |= {"config", "dry-run", "help", "resume"}
+    if others := foreign_keys(dict.fromkeys(given, True), own):
+        raise TrainError(f"these are options of kohya's sd-scripts: {verdicts(others, '--')}")
 
 
 def _type_of(name: str) -> Any:

@@ -170,7 +170,8 @@ def fetch_small(
         try:
             with _client(address, trusted=trusted) as client, _get(client, address, headers, watch) as response:
                 _check_status(response, where)
-                for chunk in response.iter_bytes():
+                _check_plain(response, where)
+                for chunk in response.iter_raw():
                     content += chunk
                     watch.tell(len(content), None)
                     if len(content) > limit:
@@ -228,8 +229,7 @@ def _attempt(client: "httpx.Client", wanted: _Wanted) -> str:
         _check_status(response, where)
         name = name_of(response)
         wanted.check(name)
-        if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
-            raise AdapterError(f"{where}: the server sends the file compressed ({encoding}), which was not requested")
+        _check_plain(response, where)
         if response.status_code == 206:
             if first_byte(response) != begin or total_size(response) != source.total:
                 part.unlink(missing_ok=True)
@@ -309,6 +309,11 @@ def _check_status(response: "httpx.Response", where: str) -> None:
         raise _Again(f"status {code}")
     meaning = {401: "a login is needed", 403: "access is denied", 404: "it does not exist", 410: "it was removed"}
     raise AdapterError(f"{where}: the server answers with status {code}{_with(meaning.get(code))}")
+
+
+def _check_plain(response: "httpx.Response", where: str) -> None:
+    if (encoding := header(response, "Content-Encoding") or "identity") != "identity":
+        raise AdapterError(f"{where}: the server sends the file compressed ({encoding}), which was not requested")
 
 
 def _with(meaning: str | None) -> str:

@@ -57,6 +57,8 @@ def build_page(service: Service) -> gr.Blocks:
                 make_models(service, create, tab)
         make_tools(service, page)
     page.queue(max_size=64)
+    # Gradio's own server would say so; files in requests are to be checked as it does.
+    page.has_launched = True
     return page
 
 
@@ -65,7 +67,7 @@ async def _refuse(url: str) -> Any:
 
     It would be read into memory, of any size and also offline.
     """
-    raise gr.Error(f"{url[:80]} is an address; upload the file itself", print_exception=False)
+    raise gr.Error(f"{html.escape(url[:80])} is an address; upload the file itself", print_exception=False)
 
 
 def mount_options() -> dict[str, Any]:

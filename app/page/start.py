@@ -15,7 +15,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.page.form import Start, Values, make_box, size_of
 from lorablend.app.page.say import CHANGING, saying
 from lorablend.app.pictures.png import encode
-from lorablend.app.pictures.uploads import MAX_PIXELS
+from lorablend.app.pictures.uploads import FORMATS, MAX_PIXELS
 from lorablend.app.service import Service
 from lorablend.engine.given import on_white
 from lorablend.engine.pixel_budget import decoding
@@ -91,7 +91,7 @@ def _within_limits(editor: gr.ImageEditor) -> Any:
             if file is None:
                 continue
             try:
-                with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file.path) as picture:
+                with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file.path, formats=FORMATS) as picture:
                     pixels += picture.width * picture.height
             except (OSError, Image.DecompressionBombError):
                 text = f"the picture cannot be read; give a PNG, JPEG or WebP file of at most {MAX_PIXELS:,} pixels"

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lorablend.adapters.errors import RequestError
@@ -21,9 +21,11 @@ from lorablend.app.files import move_in
 from lorablend.app.pictures.infotext import write_infotext
 from lorablend.app.pictures.metadata.texts import texts_in
 from lorablend.app.pictures.record import Record, record_of
+from lorablend.app.pictures.uploads import FORMATS
 from lorablend.engine import Pipeline
 from lorablend.engine.pixel_budget import decoding
 from lorablend.engine.request import Request, Result
+from lorablend.engine.upright import upright
 
 __all__ = [
     "PngTexts",
@@ -144,7 +146,7 @@ def look(path: Path) -> tuple[tuple[int, int], PngTexts]:
     Returns:
         ((width, height), texts)
     """
-    with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
+    with suppress(Exception), Image.open(path, formats=FORMATS) as image:  # `open_picture` says what is wrong with it
         if image.format != "PNG" or "lorablend" in image.info:  # other PNGs may have more texts after the pixels
             texts = texts_of(image, str(path))
             if texts.record is not None:
@@ -161,14 +163,14 @@ def parameters_of(picture: Image.Image) -> str | None:
 def open_picture(path: Path) -> Image.Image:
     """Read any picture file, rotated as its EXIF data says. Raises RequestError if it cannot be read."""
     try:
-        with Image.open(path) as image, decoding(image.width * image.height):
+        with Image.open(path, formats=FORMATS) as image, decoding(image.width * image.height):
             image.load()
-            return ImageOps.exif_transpose(image)
+            return upright(image)
     except UnidentifiedImageError:
         raise RequestError(f"{path} is not a picture; give a PNG, JPEG or WebP file") from None
     except Image.DecompressionBombError:
         raise RequestError(f"{path} has too many pixels; give a smaller picture") from None
-    except (OSError, SyntaxError, ValueError) as error:  # from Pillow: a damaged PNG, or too long a text
+    except Exception as error:  # of a dozen types: a damaged file, or too long a text in it
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RequestError(f"{path} cannot be read: {reason}") from error
 

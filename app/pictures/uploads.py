@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.engine.mask import greys
 from lorablend.engine.pixel_budget import decoding
+from lorablend.engine.upright import upright
 
-__all__ = ["MAX_PIXELS", "Uploads", "eight_bits", "opened"]
+__all__ = ["FORMATS", "MAX_PIXELS", "Uploads", "eight_bits", "opened"]
 
 MAX_PIXELS = 4096 * 4096  # the largest picture that can be drawn
-_FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""The pictures that are taken, as Pillow calls them. It reads many others, and for PostScript it starts Ghostscript."""
 _NAME = re.compile(r"[0-9a-f]{64}")
 _LIFE = 7 * 86_400  # seconds
 
@@ -97,7 +99,7 @@ def opened(file: Path | IO[bytes], most_pixels: int = MAX_PIXELS, name: str = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
-            picture = Image.open(file, formats=_FORMATS)
+            picture = Image.open(file, formats=FORMATS)
         with picture:
             width, height = picture.size
             if width * height > most_pixels:
@@ -105,14 +107,16 @@ def opened(file: Path | IO[bytes], most_pixels: int = MAX_PIXELS, name: str = ""
                 raise RequestError(f"{name or 'the picture'} has {size}, more than {most_pixels:,}; give a smaller one")
             with decoding(width * height):
                 yield picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (RequestError, MemoryError):
+        raise
+    except Exception as error:  # for damaged files Pillow's readers raise a dozen types
         text = "not a picture that can be read; give a complete PNG, JPEG or WebP file"
         raise RequestError(f"{name} is {text}" if name else text) from error
 
 
 def _plain(picture: Image.Image) -> Image.Image:
-    upright = eight_bits(ImageOps.exif_transpose(picture))
-    has_alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
-    plain = upright.convert("RGBA" if has_alpha else "L" if upright.mode in ("1", "L") else "RGB")
+    turned = eight_bits(upright(picture))
+    has_alpha = turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info
+    plain = turned.convert("RGBA" if has_alpha else "L" if turned.mode in ("1", "L") else "RGB")
     plain.info.clear()
     return plain

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from lorablend.adapters.errors import RequestError
 from lorablend.app.jobs.jobs import ENDED, Job
@@ -144,7 +145,7 @@ def png_info(form: PictureForm) -> Response:
 
 
 async def _drawn(form: TextToImage, request: Request, service: Service, client: str) -> Response:
-    state = state_of(request)
+    state, echo = state_of(request), _echo(form)
     draw = await in_thread(form.draw, service, state.chosen.get(client))
     job = await submit(service, draw, client)
     mine = state.waiting.setdefault(client, [])
@@ -162,11 +163,16 @@ async def _drawn(form: TextToImage, request: Request, service: Service, client: 
             state.waiting.pop(client, None)
     info = await in_thread(_info, form, job, service)
     images = [to_base64(content) for content in contents] if form.send_images is not False else []
-    echo = json.loads(
-        form.model_dump_json(exclude=set() if form.shows_images else {"init_images", "mask"}),
-        parse_constant=lambda _: None,
-    )
     return reply({"images": images, "parameters": echo, "info": json.dumps(info)})
+
+
+def _echo(form: TextToImage) -> dict[str, Any]:
+    """What was sent, for the reply. Raises ParameterError, before anything is drawn."""
+    try:
+        text = form.model_dump_json(exclude=set() if form.shows_images else {"init_images", "mask"})
+    except PydanticSerializationError:
+        raise ParameterError("body", "the body has too many objects in one another; send it flatter") from None
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _info(form: TextToImage, job: Job, service: Service) -> dict[str, Any]:

@@ -60,10 +60,11 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         answer = self._check_host(scope, headers)
-        if answer is None and self._credentials.needed:
-            answer = await self._log_in(scope, headers)
+        # Before the login, so that other sites cannot try passwords from the addresses of their visitors.
         if answer is None and _is_foreign(scope, headers):
             answer = refusal(scope["path"], 403, "a page of another site cannot change or embed anything of this one")
+        if answer is None and self._credentials.needed:
+            answer = await self._log_in(scope, headers)
         if scope["type"] == "websocket":
             if answer is not None:
                 await send({"type": "websocket.close", "code": 1008})
@@ -116,7 +117,8 @@ class Guard:
             # A path that begins with two slashes or backslashes would be another server's name.
             place = "/" + scope.get("raw_path", path.encode()).decode("latin-1").lstrip("/\\")
             found = {"Location": f"{place}?{rest}" if rest else place}
-            if comes is not None:
+            # A link of another site must not make somebody another user, who does not notice it.
+            if comes is not None and (user is None or not _is_elsewhere(headers)):
                 secure = scope["scheme"] == "https"
                 found["Set-Cookie"] = self._credentials.cookie(comes, scope["server"][1], secure=secure)
             return Response(status_code=303, headers=found)
@@ -137,7 +139,7 @@ def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
 
     Only its links may lead here.
     """
-    is_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    is_elsewhere = _is_elsewhere(headers)
     if scope["type"] == "http" and scope["method"] in _ASKING:
         is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         return is_elsewhere and not is_link
@@ -148,6 +150,10 @@ def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
         return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
     except ValueError:
         return True
+
+
+def _is_elsewhere(headers: dict[str, str]) -> bool:
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
 def _with_headers(send: Send) -> Send:

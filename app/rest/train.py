@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
@@ -171,7 +171,8 @@ def get_mosaic(name: str, service: Served, sheet: Annotated[int, Query(ge=0, lt=
 def get_set_picture(name: str, file: str, service: Served) -> Response:
     """Get a picture of a data set as it was sent."""
     path = service.sets.path(name, file)
-    return Response(path.read_bytes(), headers=FILE_HEADERS, media_type=MEDIA_TYPES[path.suffix])
+    # In parts: whoever sent it may have put anything behind the picture's end.
+    return FileResponse(path, headers=FILE_HEADERS, media_type=MEDIA_TYPES[path.suffix])
 
 
 @router.put("/sets/{name}/pictures/{file}/caption", response_model=Captioned)

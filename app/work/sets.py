@@ -21,7 +21,18 @@ from lorablend.adapters.errors import DataError, NotFoundError, RequestError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import shown
 from lorablend.app.files import clean_name
-from lorablend.app.work.sets_add import KEPT, TEXT, keep, notes_of, read, receive, stem_of, write_text
+from lorablend.app.work.sets_add import (
+    KEPT,
+    TEXT,
+    check_caption,
+    check_texts,
+    keep,
+    notes_of,
+    read,
+    receive,
+    stem_of,
+    write_text,
+)
 from lorablend.train.data.archives import unpack
 from lorablend.train.data.captions import read_captions
 from lorablend.train.data.draft import MASK
@@ -34,7 +45,6 @@ __all__ = ["Added", "SetFacts", "SetPicture", "Sets"]
 
 _BIN = ".bin"
 _ADDING = ".adding-"  # of folders for files that come or go; removed at the next start after a kill
-_LONGEST_CAPTION = 20_000  # characters
 # Of an archive that is sent: pictures hardly get smaller by packing, and xz's strongest setting takes half the memory.
 _LIMITS = Limits(members=20_000, size=16 << 30, memory=128 << 20, seconds=900)
 
@@ -111,8 +121,7 @@ class Sets:
 
     def set_caption(self, name: str, file: str, caption: str) -> None:
         """Set the captions of a picture; "" removes them. Raises RequestError for a text that is far too long."""
-        if len(caption) > _LONGEST_CAPTION:
-            raise RequestError(f"{file}: the caption has {len(caption):,} characters; {_LONGEST_CAPTION:,} at most")
+        check_caption(file, caption)
         with self._lock:
             write_text(self.path(name, file).with_suffix(TEXT), caption)
 
@@ -186,7 +195,7 @@ class Sets:
             progress: Called with the number of pictures that are done, and of all.
 
         Raises:
-            RequestError: The name cannot be a set's name.
+            RequestError: The name cannot be a set's name, or a caption is far too long.
             DataError: Some files are bad; the message names them.
         """
         if not name or name != clean_name(name):
@@ -203,8 +212,11 @@ class Sets:
             archive = receive(files, came)
             texts, dataset = {}, None
             if archive:
-                dataset = read(unpack(archive, Path(work) / "unpacked" / "data", _LIMITS))
+                folder = unpack(archive, Path(work) / "unpacked" / "data", _LIMITS)
+                check_texts(folder)
+                dataset = read(folder)
             else:
+                check_texts(came)
                 texts = self._lone_texts(name, came)
                 if any(path.suffix.lower() in SUFFIXES for path in came.iterdir()):
                     dataset = read(came)
@@ -227,11 +239,13 @@ class Sets:
         folder = self._folder / name
         taken = {path.stem.casefold() for place in (folder, self._bin(name)) for path in _files(place)}
         names: list[str] = []
+        numbers: dict[str, int] = {}  # the last one of each name, for all pictures may have the same
         for index, stem in enumerate(stems):
-            own, number = stem, 1
+            own, number = stem, numbers.get(stem.casefold(), 1)
             while own.casefold() in taken:
                 number += 1
                 own = f"{stem}-{number}"
+            numbers[stem.casefold()] = number
             taken.add(own.casefold())
             (picture,) = _files(ready / str(index))
             for path in sorted((ready / str(index)).iterdir(), key=lambda path: path == picture):  # the picture last
@@ -248,7 +262,9 @@ class Sets:
             if path.suffix.lower() == TEXT and path.stem not in stems:
                 if stem_of(path) not in here:
                     raise DataError(f"{shown(path.name)} belongs to no picture; send a picture of the same name too")
-                texts[here[stem_of(path)].with_suffix(TEXT)] = "\n".join(read_captions(read_text(path, path.name)))
+                text = "\n".join(read_captions(read_text(path, path.name)))
+                check_caption(path.name, text)
+                texts[here[stem_of(path)].with_suffix(TEXT)] = text
         return texts
 
     def _bin(self, name: str) -> Path:

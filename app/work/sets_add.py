@@ -9,25 +9,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lorablend.adapters.errors import DataError
+from lorablend.adapters.errors import DataError, RequestError
 from lorablend.adapters.files.atomic import atomic_write
 from lorablend.adapters.wording import listed, shown
 from lorablend.app.files import clean_name, without_folders
 from lorablend.app.pictures.uploads import MAX_PIXELS, eight_bits
 from lorablend.engine.pixel_budget import BUDGET, decoding
+from lorablend.engine.upright import upright
 from lorablend.train.data.archives import ARCHIVES
 from lorablend.train.data.captions import lines_of, read_captions
-from lorablend.train.data.draft import MASK
+from lorablend.train.data.draft import MASK, SIDECARS, walk
 from lorablend.train.data.examples import Example
 from lorablend.train.data.layouts import DataSet, find_examples
-from lorablend.train.data.pictures import SUFFIXES, load_upright
+from lorablend.train.data.pictures import FORMATS, SUFFIXES, load_upright
 
-__all__ = ["KEPT", "TEXT", "keep", "notes_of", "read", "receive", "stem_of", "write_text"]
+__all__ = [
+    "KEPT",
+    "TEXT",
+    "check_caption",
+    "check_texts",
+    "keep",
+    "notes_of",
+    "read",
+    "receive",
+    "stem_of",
+    "write_text",
+]
 
 KEPT = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}  # what browsers show; other kinds become PNG
 TEXT = ".txt"
+_LISTS = (".json", ".jsonl", ".csv", ".toml")
+_LONGEST_CAPTION = 20_000  # characters
+_MOST_TEXT = 16 << 20  # bytes of all texts of a set; those of a list can take forty times as much memory
 
 
 def receive(files: Iterable[tuple[str, BinaryIO]], folder: Path) -> Path | None:
@@ -65,6 +80,20 @@ def read(folder: Path) -> DataSet:
     return dataset
 
 
+def check_texts(folder: Path) -> None:
+    """Raise DataError if there is far too much text, before any of it is read."""
+    files = walk(folder)
+    kinds = {*SIDECARS, *_LISTS}
+    if any(file.suffix.lower() == ".toml" for file in files):  # it may call any file a caption
+        kinds |= {file.suffix.lower() for file in files} - SUFFIXES
+    total = sum(file.stat().st_size for file in files if file.suffix.lower() in kinds)
+    if total > _MOST_TEXT:
+        raise DataError(
+            f"the texts among the files have {total / 1e6:.1f} MB, {_MOST_TEXT / 1e6:.1f} MB at most are read here; "
+            "leave out what is no caption"
+        )
+
+
 def notes_of(dataset: DataSet | None) -> tuple[str, ...]:
     """What a person should know about the files that were sent."""
     if dataset is None:
@@ -75,15 +104,15 @@ def notes_of(dataset: DataSet | None) -> tuple[str, ...]:
 
 
 def keep(example: Example, folder: Path) -> None:
-    """Write a picture, its captions and its mask to a new folder, each named "picture".
+    """Write a picture, its captions and its mask to a new folder, each named "picture". Raises RequestError.
 
     A picture larger than `MAX_PIXELS` is scaled down to it: that is more than any training uses, and a browser can
     still show it.
     """
     folder.mkdir()
-    with Image.open(example.path) as picture:
+    with Image.open(example.path, formats=FORMATS) as picture:
         suffix, pixels = KEPT.get(picture.format or ""), picture.width * picture.height
-    with Image.open(example.mask or example.path) as mask:
+    with Image.open(example.mask or example.path, formats=FORMATS) as mask:
         most = max(pixels, mask.width * mask.height)
     with decoding(most):
         _write(example, folder, suffix, pixels)
@@ -94,18 +123,26 @@ def _write(example: Example, folder: Path, suffix: str | None, pixels: int) -> N
     if suffix and pixels <= MAX_PIXELS:
         shutil.copyfile(example.path, folder / f"picture{suffix}")
     else:
-        upright = load_upright(example.path)
+        picture = load_upright(example.path)
         if pixels > MAX_PIXELS:
             factor = math.sqrt(MAX_PIXELS / pixels)
-            scaled = int(upright.width * factor), int(upright.height * factor)
-            upright = upright.resize(scaled, Image.Resampling.LANCZOS)
-        upright.save(folder / f"picture{suffix or '.png'}", quality=95)
-    write_text(folder / f"picture{TEXT}", "\n".join(lines_of(example)))
+            scaled = int(picture.width * factor), int(picture.height * factor)
+            picture = picture.resize(scaled, Image.Resampling.LANCZOS)
+        picture.save(folder / f"picture{suffix or '.png'}", quality=95)
+    text = "\n".join(lines_of(example))
+    check_caption(example.path.name, text)
+    write_text(folder / f"picture{TEXT}", text)
     if example.mask:
-        with Image.open(example.mask) as file:
-            mask = eight_bits(ImageOps.exif_transpose(file))
+        with Image.open(example.mask, formats=FORMATS) as file:
+            mask = eight_bits(upright(file))
             grey = mask.convert("RGBA").getchannel("A") if example.mask == example.path else mask.convert("L")
         (grey.resize(scaled) if scaled else grey).save(folder / f"picture{MASK}.png")
+
+
+def check_caption(name: str, text: str) -> None:
+    """Raise RequestError for a caption that is far too long."""
+    if len(text) > _LONGEST_CAPTION:
+        raise RequestError(f"{shown(name)}: the caption has {len(text):,} characters; {_LONGEST_CAPTION:,} at most")
 
 
 def stem_of(path: Path) -> str:

@@ -10,8 +10,8 @@ latents of some diffusers schedulers are x / sqrt(sigma^2 + 1).
     latents = sample(run, denoise, run.init_sigma * noise(), noise)
 """
 
-from lorablend.engine.schedulers.catalogue import SCHEDULERS, from_diffusers_class
-from lorablend.engine.schedulers.noise_schedule import NoiseSchedule
+from lorablend.engine.schedulers.catalogue import SCHEDULERS, from_diffusers_class, not_followed
+from lorablend.engine.schedulers.noise_schedule import NoiseSchedule, beta_settings
 from lorablend.engine.schedulers.planner import plan
 from lorablend.engine.schedulers.plans import Plan
 from lorablend.engine.schedulers.prediction import denoiser
@@ -25,8 +25,10 @@ __all__ = [
     "NoiseSchedule",
     "Plan",
     "SchedulerInfo",
+    "beta_settings",
     "denoiser",
     "from_diffusers_class",
+    "not_followed",
     "plan",
     "sample",
 ]

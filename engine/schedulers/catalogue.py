@@ -1,5 +1,6 @@
 """All schedulers, and which of them stands for a diffusers class."""
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ from lorablend.engine.schedulers.scheduler_info import SchedulerInfo
 from lorablend.engine.schedulers.tcd import TCD
 from lorablend.engine.schedulers.unipc import UNIPC
 
-__all__ = ["SCHEDULERS", "from_diffusers_class"]
+__all__ = ["SCHEDULERS", "from_diffusers_class", "not_followed"]
 
 SCHEDULERS: Mapping[str, SchedulerInfo] = MappingProxyType(
     {
@@ -35,15 +36,18 @@ SCHEDULERS: Mapping[str, SchedulerInfo] = MappingProxyType(
 # to the same picture, so a second-order one serves for all. The others add noise, so that each draws a picture of its
 # own anyway.
 _STAND_INS = {
+    "DDIMParallelScheduler": "ddim",
     "DEISMultistepScheduler": "dpmpp_2m",
     "DPMSolverSinglestepScheduler": "dpmpp_2m",
     "HeunDiscreteScheduler": "dpmpp_2m",
     "KDPM2DiscreteScheduler": "dpmpp_2m",
     "LMSDiscreteScheduler": "dpmpp_2m",
     "PNDMScheduler": "dpmpp_2m",
+    "DDPMParallelScheduler": "euler_a",
     "DDPMScheduler": "euler_a",
     "KDPM2AncestralDiscreteScheduler": "euler_a",
     "DPMSolverSDEScheduler": "dpmpp_2m_sde",
+    "SASolverScheduler": "dpmpp_2m_sde",
 }
 _FROM_DIFFUSERS = {
     **{info.diffusers_class: name for name, info in SCHEDULERS.items() if info.diffusers_class is not None},
@@ -56,8 +60,7 @@ def from_diffusers_class(class_name: str, config: Mapping[str, Any] = MappingPro
 
     Args:
         class_name: `_class_name` of a scheduler_config.json.
-        config: The rest of it, for `algorithm_type`. `solver_order`, `solver_type`, `predict_x0` and
-            `disable_corrector` are not followed: the order is always 2.
+        config: The rest of it, for `algorithm_type`; see `not_followed` for the solver's other settings.
 
     Returns:
         A key of `SCHEDULERS`.
@@ -70,3 +73,31 @@ def from_diffusers_class(class_name: str, config: Mapping[str, Any] = MappingPro
     if class_name == "DPMSolverMultistepScheduler" and str(config.get("algorithm_type")).startswith("sde-"):
         return "dpmpp_2m_sde"
     return _FROM_DIFFUSERS[class_name]
+
+
+# What the solvers here do, in the settings of their own classes; diffusers takes the further values for the first one.
+_DPMPP_2M = {"solver_order": (2,), "solver_type": ("midpoint", "logrho", "bh1", "bh2")}
+_SOLVERS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "DPMSolverMultistepScheduler": {"algorithm_type": ("dpmsolver++", "sde-dpmsolver++"), **_DPMPP_2M},
+    "UniPCMultistepScheduler": {
+        "solver_order": (2,),
+        "solver_type": ("bh2", "midpoint", "heun", "logrho"),
+        "predict_x0": (True,),
+        "disable_corrector": ([],),
+    },
+    "DDPMScheduler": {"clip_sample": (False,)},
+    "DDPMParallelScheduler": {"clip_sample": (False,)},
+    "HeunDiscreteScheduler": {"clip_sample": (False,)},
+}
+
+
+def not_followed(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warnings about settings of a scheduler_config.json that its class acts on, and the scheduler here does not."""
+    name = str(config.get("_class_name"))
+    values = {key: config[key] for key in _SOLVERS.get(name, ()) if config.get(key) is not None}
+    stands_for = from_diffusers_class(name, config) if values else ""
+    return tuple(
+        f"the model's scheduler has {key} {json.dumps(value)}, which {stands_for} does not follow"
+        for key, value in values.items()
+        if value not in _SOLVERS[name][key]
+    )

@@ -10,15 +10,18 @@ import numpy.typing as npt
 
 from lorablend.adapters.errors import ModelError
 
-__all__ = ["NoiseSchedule"]
+__all__ = ["NoiseSchedule", "beta_settings"]
 
 # Settings with one supported value; any other value would silently give different pictures.
 _FIXED: dict[str, Any] = {
     "interpolation_type": "linear",
     "lambda_min_clipped": -math.inf,
+    "shift_terminal": None,
+    "snr_shift_scale": None,
     "thresholding": False,
     "timestep_scaling": 10.0,
     "timestep_type": "discrete",
+    "use_dynamic_shifting": False,
     "use_flow_sigmas": False,
 }
 
@@ -27,7 +30,18 @@ _CHOICES = {
     "final_sigmas_type": ("zero", "sigma_min"),
     "prediction_type": ("epsilon", "v_prediction", "sample"),
     "timestep_spacing": ("leading", "trailing", "linspace"),
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
+
+# The classes whose betas are known where a config leaves them out.
+_WITH_BETAS = (
+    *("DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE"),
+    *("DPMSolverSinglestep", "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete"),
+    *("KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "TCD", "UniPCMultistep"),
+)
+# Those of them whose defaults are the betas of Stable Diffusion, and the ones that take the square root too.
+_LATENT_BETAS = ("DPMSolverSDE", "HeunDiscrete", "KDPM2AncestralDiscrete", "KDPM2Discrete", "LCM", "TCD")
+_ROOT_BETAS = ("LCM", "TCD")
 
 _SIGMA_SPACINGS = {
     "use_karras_sigmas": "karras",
@@ -79,8 +93,9 @@ class NoiseSchedule:
         """Read the dict of a diffusers scheduler_config.json of any scheduler class.
 
         Raises:
-            ModelError: a setting has a value that is not supported here.
+            ModelError: a setting has a value that is not supported here, or the class is for another kind of model.
         """
+        _check_betas(config)
         for key, value in _FIXED.items():
             if config.get(key, value) != value:
                 raise ModelError(f"scheduler config: {key} is {config[key]!r}, only {value!r} is supported")
@@ -95,7 +110,7 @@ class NoiseSchedule:
             sigma_spacing=flags[0] if flags else None,
             sigma_min=config.get("sigma_min"),
             sigma_max=config.get("sigma_max"),
-            steps_offset=config.get("steps_offset", 0),
+            steps_offset=config.get("steps_offset") or 0,
             ends_at_zero=config.get("final_sigmas_type", "zero") == "zero",
             ddim_ends_at_zero=config.get("set_alpha_to_one", True),
             lower_order_final=config.get("lower_order_final", True),
@@ -121,16 +136,49 @@ def _alphas_cumprod(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     return _cumprod(1 - betas)
 
 
+def beta_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """beta_schedule, beta_start, beta_end and num_train_timesteps, in this order.
+
+    Only configs written by hand leave any of them out; the defaults are those of the config's own class.
+    """
+    name = _short_name(config)
+    latent = name in _LATENT_BETAS
+    defaults = {
+        "beta_schedule": "scaled_linear" if name in _ROOT_BETAS else "linear",
+        "beta_start": 0.00085 if latent else 0.0001,
+        "beta_end": 0.012 if latent else 0.02,
+        "num_train_timesteps": 1000,
+    }
+    return {key: default if config.get(key) is None else config[key] for key, default in defaults.items()}
+
+
+def _short_name(config: Mapping[str, Any]) -> str:
+    return str(config.get("_class_name") or "").removesuffix("Scheduler")
+
+
+def _check_betas(config: Mapping[str, Any]) -> None:
+    """Refuse the config of another kind of model: with default betas, it would draw something, silently wrong."""
+    name, trained = _short_name(config), config.get("trained_betas")
+    told = trained is not None or any(config.get(key) is not None for key in ("beta_schedule", "beta_start"))
+    if name and name not in _WITH_BETAS and not told:
+        raise ModelError(
+            f"scheduler config: {config['_class_name']} has no betas, so it is for another kind of model; "
+            "give a Stable Diffusion or SDXL model whose scheduler has them"
+        )
+    count = beta_settings(config)["num_train_timesteps"]
+    if trained is not None and len(trained) != count:
+        raise ModelError(
+            f"scheduler config: trained_betas has {len(trained)} numbers, num_train_timesteps is {count}; "
+            "one of the two is wrong"
+        )
+
+
 def _betas(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """The variance added at each training timestep, float32 [T]."""
     if config.get("trained_betas") is not None:
         return np.asarray(config["trained_betas"], dtype=np.float32)
-    # Only configs written by hand leave these out; the defaults are those of the config's own class.
-    distilled = config.get("_class_name") in ("LCMScheduler", "TCDScheduler")
-    kind = config.get("beta_schedule") or ("scaled_linear" if distilled else "linear")
-    start = config.get("beta_start", 0.00085 if distilled else 0.0001)
-    end = config.get("beta_end", 0.012 if distilled else 0.02)
-    count = config.get("num_train_timesteps", 1000)
+    given = beta_settings(config)
+    kind, start, end, count = given.values()
     if kind == "linear":
         return _linspace(start, end, count)
     if kind == "scaled_linear":

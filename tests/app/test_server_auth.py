@@ -275,6 +275,25 @@ def test_other_sites_embed_nothing(server: Running, path: str, site: str) -> Non
             assert http.get(path, headers=headers).status_code != 403, headers
 
 
+def test_other_sites_try_no_passwords(
+    server: Running, users_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the address of a visitor, who would be locked out; nor do their links make a visitor another user."""
+    monkeypatch.setattr(attempts, "_DELAY", 0.0)
+    picture = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    for number in range(20):
+        answer = httpx.get(f"{server.url}/metrics", params={"token": f"guess {number}"}, headers=picture, timeout=60)
+        assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+    assert "wrong login" not in caplog.text
+    ann, bob = {"token": "ann:Ann's own"}, {"token": "bob:Bob's: ü"}
+    with httpx.Client(base_url=users_server, timeout=60) as browser:
+        assert "bob." in browser.get("/metrics", params=bob, headers=link).headers["set-cookie"]
+        again = browser.get("/metrics", params=ann, headers=link)
+        assert (again.status_code, "set-cookie" in again.headers) == (303, False)
+        assert "ann." in browser.get("/metrics", params=ann).headers["set-cookie"]  # typed by bob himself
+
+
 def test_no_foreign_name_for_this_machine(open_server: str) -> None:
     port = urlsplit(open_server).port
     with httpx.Client(base_url=open_server, timeout=60) as http:

@@ -254,13 +254,11 @@ def test_refuses_scheduler_configs(
 def test_a_model_that_genai_cannot_read(make_pipeline: Make, sdxl_model: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(sdxl_model, model)
-    file = model / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"beta_schedule": "squaredcos_cap_v2"}))
+    (model / "vae_decoder" / "openvino_model.xml").write_text("<net/>")
     message = _refusal(ModelError, lambda: _draw(make_pipeline(model, runtime="genai")))
-    assert message == (
-        f"openvino_genai cannot read {model}: 'beta_schedule' must be one of 'LINEAR' or 'SCALED_LINEAR'. "
-        "Please, add support of other types; choose runtime=live"
-    )
+    assert message.startswith(f"openvino_genai cannot read {model}: ")
+    assert message.endswith("; choose runtime=live")
+    assert "\n" not in message
 
 
 def test_refuses_adapters(genai: Pipeline, tmp_path: Path) -> None:

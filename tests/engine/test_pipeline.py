@@ -160,14 +160,6 @@ def test_cancel_leaves_nothing_behind(make_pipeline: Callable[..., Pipeline], pi
     assert after.tobytes() == pipeline.generate("a fox", steps=2, seed=1).images[0].tobytes()
 
 
-def test_a_prompt_that_is_too_long_is_cut_and_says_so(pipeline: Pipeline) -> None:
-    long = "cat " * 90 + "fox"
-    result = pipeline.generate(long, steps=1, guidance_scale=1)
-    assert len(result.warnings) == 1
-    assert result.warnings[0].startswith("the prompt is too long for the model; left out: cat")
-    assert result.warnings[0].endswith("fox")
-    assert pipeline.generate("cat", steps=1, guidance_scale=1).warnings == ()
-
 
 def test_picture_to_picture_keeps_the_picture_where_the_mask_is_black(pipeline: Pipeline) -> None:
     black = Image.new("L", (64, 64), 0)

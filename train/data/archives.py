@@ -24,7 +24,8 @@ __all__ = ["ARCHIVES", "cache_folder", "unpack"]
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _PART_OF_FREE = 0.9  # fraction of the free disk space that an archive may take
 _CHUNK = 1 << 20  # bytes
-# The last two are zipfile's for an unsupported compression and for a password.
+_LONGEST_NAME, _DEEPEST = 255, 64  # bytes of a folder's or file's name, as file systems allow; folders in one another
+# The last four are zipfile's for an unsupported compression and for a password, and for values that make no sense.
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -33,6 +34,8 @@ _DAMAGED = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    ValueError,
+    IndexError,
 )
 _IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # added by operating systems
 
@@ -107,9 +110,14 @@ def _unpack_to(archive: Path, folder: Path, limits: Limits) -> None:
                 continue
             target = Path(os.devnull) if is_ignored(path) else folder / path
             if target.is_relative_to(folder):
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    raise DataError(
+                        f"{name}: {shown(member.name)} is inside another file; rename one of them"
+                    ) from None
                 if target.exists():
                     raise DataError(f"{name}: {shown(member.name)} appears twice; rename one of them")
-                target.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, target.open("wb") as file:
                 while chunk := source.read(_CHUNK):
                     file.write(chunk)
@@ -132,6 +140,8 @@ def _inside(member: Member, name: str) -> PurePosixPath:
     is_itself = not path.parts and member.open  # a file cannot be; a folder is, as in "tar c ."
     if path.is_absolute() or ".." in path.parts or ":" in member.name or "\0" in member.name or is_itself:
         raise DataError(f"{name}: the member {shown(member.name)} would leave the folder; nothing is unpacked")
+    if len(path.parts) > _DEEPEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise DataError(f"{name}: the name {shown(member.name)} is too long, or too deep; give it a shorter one")
     return path
 
 

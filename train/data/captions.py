@@ -34,6 +34,7 @@ __all__ = [
 VARIANTS = 16  # of one caption, at most, if anything in it is random
 _TRIGGER = re.compile(r"\[trigger\]", re.IGNORECASE)  # ai-toolkit's placeholder
 _WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+_DEEPEST = 100  # wildcards in one another; what is deeper stays as it is, for the whole text is read each time
 _BRACES = str.maketrans({"\ue000": "{", "\ue001": "}"})  # private use characters, which stand in for escaped braces
 # Words in the names that cameras, phones and programs give to pictures; they describe nothing.
 _NO_WORDS = frozenset(
@@ -144,9 +145,10 @@ def _one_of_each(caption: str, seed: int, draw: int) -> str:
         options = match[1].split("|")
         return options[int(chance(seed, "wildcard", caption, draw, next(places)) * len(options))].strip()
 
-    replaced = 1
-    while replaced:  # the innermost first
+    for _ in range(_DEEPEST):  # the innermost first
         text, replaced = _WILDCARD.subn(choose, text)
+        if not replaced:
+            break
     return text.translate(_BRACES)
 
 

@@ -42,6 +42,7 @@ UNDERSTOOD = (
 )
 _UNREADABLE = {".heic", ".heif", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
 _NO_CAPTIONS = {"readme", "license", "licence", "copying", "notes", "requirements"}  # text files with another purpose
+_CHUNK = 1 << 20  # bytes
 _ASPECT_ERROR = 0.02  # relative difference between the aspect ratios of a mask and its picture
 
 CaptionFrom = Literal["files", "folders"]
@@ -315,11 +316,19 @@ def _note_duplicates(draft: DataSetDraft, examples: Sequence[Example]) -> None:
     first: dict[bytes, Path] = {}
     pairs: list[str] = []
     for path in (path for paths in by_size.values() if len(paths) > 1 for path in paths):
-        original = first.setdefault(sha256(path.read_bytes()).digest(), path)
+        original = first.setdefault(_digest(path), path)
         if original != path:
             pairs.append(f"{name_of(path, draft.root)} is {name_of(original, draft.root)}")
     if pairs:
         draft.notes.append(f"{all_of(pairs, 'picture')}, byte for byte")
+
+
+def _digest(path: Path) -> bytes:
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def _note_others(draft: DataSetDraft, files: Sequence[Path]) -> None:

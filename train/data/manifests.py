@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from lorablend.adapters.errors import DataError
 from lorablend.adapters.wording import listed, shown
 from lorablend.train.data.captions import join_captions
+from lorablend.train.other_trainers import foreign_keys
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 _MOST_BYTES = 256 << 20
+_MOST_TOML = 1 << 20  # bytes
+_MOST_DOTS = 100  # in a line of TOML: for a key of n parts its reader takes n² steps
 _KINDS = {str: "text", int: "an integer", bool: "true or false"}
 _FILE_COLUMNS = ("file_name", "image_file", "image", "file", "filename", "path", "image_path")
 _TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
@@ -129,8 +132,11 @@ def read_table(path: Path, name: str) -> dict[str, tuple[str, ...]]:
         DataError: The file cannot be read, or a row is wrong.
     """
     text = read_text(path, name)
-    rows = _json_lines(text, name) if path.suffix.lower() == ".jsonl" else _csv_rows(text, name)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    if path.suffix.lower() == ".jsonl":
+        rows = _json_lines(text, name)
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+    else:
+        columns, rows = _csv_rows(text, name)
     file_column = next((column for column in _FILE_COLUMNS if column in columns), None)
     text_column = next((column for column in _TEXT_COLUMNS if column in columns), None)
     if file_column is None or text_column is None:
@@ -138,7 +144,7 @@ def read_table(path: Path, name: str) -> dict[str, tuple[str, ...]]:
         raise DataError(
             f"{name} has the columns {', '.join(map(shown, columns)) or 'none'}; name one of them {missing}"
         )
-    captions: dict[str, tuple[str, ...]] = {}
+    captions: dict[str, list[str]] = {}
     for row in rows:
         file = row.get(file_column)
         if not isinstance(file, str) or not file.strip():
@@ -147,9 +153,9 @@ def read_table(path: Path, name: str) -> dict[str, tuple[str, ...]]:
         texts = value if isinstance(value, list) else [value]
         if any(not isinstance(text, str) for text in texts if text is not None):
             raise DataError(f"{name}: {text_column} of {shown(file)} is not text: {shown(value)}")
-        stripped = tuple(" ".join(text.split()) for text in texts if text and text.strip())
-        captions[file.strip()] = (*captions.get(file.strip(), ()), *stripped)
-    return captions
+        stripped = [" ".join(text.split()) for text in texts if text and text.strip()]
+        captions.setdefault(file.strip(), []).extend(stripped)
+    return {file: tuple(texts) for file, texts in captions.items()}
 
 
 def is_fine_tune(path: Path) -> bool:
@@ -168,12 +174,22 @@ def read_fine_tune(path: Path, name: str) -> dict[str, tuple[str, ...]]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not valid JSON ({error}); fix it or remove it") from error
     if not _looks_fine_tuned(content):
+        _refuse_options(content, name)
         raise DataError(f'{name} is not kohya\'s fine-tuning JSON: {{"picture": {{"caption": "…", "tags": "…"}}}}')
     captions: dict[str, tuple[str, ...]] = {}
     for file, entry in content.items():
         text = join_captions(*(str(entry.get(key) or "") for key in ("caption", "tags")))
         captions[file] = (text,) if text else ()
     return captions
+
+
+def _refuse_options(content: Any, name: str) -> None:
+    """Refuse the settings of a training, which people give because they name the data set."""
+    if isinstance(content, dict) and foreign_keys(content, ()):
+        raise DataError(
+            f"{name} has the settings of a training with kohya's sd-scripts; give the folder or data set file that it "
+            "names, and its settings as options"
+        )
 
 
 def _looks_fine_tuned(content: Any) -> bool:
@@ -188,7 +204,7 @@ def _looks_fine_tuned(content: Any) -> bool:
 def is_dataset_toml(path: Path) -> bool:
     """Whether a .toml file describes kohya data sets."""
     try:
-        return "datasets" in tomllib.loads(read_text(path, path.name))
+        return "datasets" in _read_toml(path, path.name)
     except (DataError, ValueError, RecursionError):
         return False
 
@@ -199,11 +215,12 @@ def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
     A subset's own setting overrides its data set's, which overrides that of [general]. Raises DataError.
     """
     try:
-        content = tomllib.loads(read_text(path, name))
+        content = _read_toml(path, name)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not valid TOML ({error}); fix it") from error
     general, datasets = content.get("general", {}), content.get("datasets")
     if not isinstance(datasets, list) or not isinstance(general, dict):
+        _refuse_options(content, name)
         raise DataError(f"{name} has no [[datasets]]; give a kohya data set file, or the folder of pictures itself")
     subsets: list[Subset] = []
     others = [key for key in general if key not in _KNOWN]
@@ -223,6 +240,16 @@ def read_dataset_toml(path: Path, name: str) -> tuple[list[Subset], list[str]]:
     if unknown:
         sentences.append(f"{name}: {', '.join(unknown)} are not settings of kohya's data sets, left out")
     return subsets, sentences
+
+
+def _read_toml(path: Path, name: str) -> dict[str, Any]:
+    """Raises DataError, and ValueError for a file that is not TOML."""
+    text = read_text(path, name)
+    if len(text) > _MOST_TOML:
+        raise DataError(f"{name} has {len(text):,} characters, {_MOST_TOML:,} at most are read; make it shorter")
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line has more than {_MOST_DOTS} dots")
+    return tomllib.loads(text)
 
 
 def _subset(settings: Mapping[str, Any], name: str) -> Subset:
@@ -274,14 +301,27 @@ def _json_lines(text: str, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _csv_rows(text: str, name: str) -> list[dict[str, Any]]:
+def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    """The columns, and the rows one by one: each takes a hundred times the memory of its text."""
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)  # which one a spreadsheet writes depends on its locale
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    wrong = f"{name} is not valid CSV"
+
+    def rows() -> Iterator[dict[str, Any]]:
+        extra: list[str] = []
+        try:
+            for row in reader:
+                if None in row:  # csv's key for the rest
+                    extra.append(shown(row[None]))  # pyright: ignore[reportArgumentType]
+                else:
+                    yield {(key or "").strip(): value for key, value in row.items()}
+        except csv.Error as error:
+            raise DataError(f"{wrong} ({error}); fix it") from error
+        if extra:
+            raise DataError(f'{name} has {listed(extra, "row")} with more values than columns; put "…" around the text')
+
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        return [(column or "").strip() for column in reader.fieldnames or ()], rows()
     except csv.Error as error:
-        raise DataError(f"{name} is not valid CSV ({error}); fix it") from error
-    extra = [str(row[None]) for row in rows if None in row]  # pyright: ignore[reportArgumentType] - csv's key for the rest
-    if extra:
-        raise DataError(f'{name} has {listed(extra, "row")} with more values than columns; put "…" around the text')
-    return [{(key or "").strip(): value for key, value in row.items()} for row in rows]
+        raise DataError(f"{wrong} ({error}); fix it") from error

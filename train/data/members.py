@@ -23,6 +23,7 @@ __all__ = ["OWN", "Limits", "Member", "members_of"]
 _PER_MEMBER = 256  # bytes of a zip's table, as the mean of all members
 _TAR_HEADER = 16 << 10  # bytes before a member's content; a name of 4,096 and its attributes take half
 _TAR_BLOCK = 4 << 10  # bytes that tarfile reads at once, and so beyond what it needs
+_MOST_EMPTY = 100  # tarfile goes on reading behind the end, as long as a header says there is more
 _GLOBAL_FIELDS = 100  # that count for all members of a tar; git writes one
 _XZ_CHUNK = 64 << 10
 
@@ -137,6 +138,7 @@ class _Counted:
 
     def __init__(self, stream: _Readable, name: str) -> None:
         self._stream, self._name = stream, name
+        self._empty = 0  # reads behind the end, in a row
         self._left: int | None = _TAR_HEADER + _TAR_BLOCK  # the first header is read when the archive is opened
 
     @contextmanager
@@ -148,6 +150,9 @@ class _Counted:
 
     def read(self, size: int, /) -> bytes:
         content = self._stream.read(size)
+        self._empty = 0 if content else self._empty + 1
+        if self._empty > _MOST_EMPTY:
+            raise EOFError("the archive ends in the middle of a member")
         if self._left is not None:
             self._left -= len(content)
             if self._left < 0:

@@ -9,15 +9,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from lorablend.adapters.errors import DataError
 from lorablend.engine.pixel_budget import decoding
+from lorablend.engine.upright import upright
 from lorablend.train.data.buckets import Crop
 
-__all__ = ["MOST_PIXELS", "SUFFIXES", "Measured", "load_mask", "load_picture", "load_upright", "measure", "measure_all"]
+__all__ = [
+    "FORMATS",
+    "MOST_PIXELS",
+    "SUFFIXES",
+    "Measured",
+    "load_mask",
+    "load_picture",
+    "load_upright",
+    "measure",
+    "measure_all",
+]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"}
+# Pillow's names for them. Its other readers are not asked, whatever a file is called: that of PostScript starts
+# Ghostscript, and an icon may hold a picture of any size.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 MOST_PIXELS = 178_956_970  # Pillow's own limit; a camera's 102 megapixels are within it
 _ORIENTATION = 0x0112  # EXIF
 _TURNED = {5, 6, 7, 8}  # the orientations that swap width and height
@@ -40,7 +54,7 @@ def measure(path: Path, name: str, most_pixels: int = MOST_PIXELS) -> Measured:
         size = image.size
         image.draft("RGB", (size[0] // 8, size[1] // 8))  # JPEG: reads every byte, decodes an eighth
         turned = image.getexif().get(_ORIENTATION) in _TURNED
-        with decoding(image.width * image.height):
+        with decoding(_pixels(image)):
             image.load()
         return Measured((size[1], size[0]) if turned else size, _is_transparent(image))
 
@@ -65,9 +79,9 @@ def load_picture(path: Path, crop: Crop, flip: bool = False) -> np.ndarray:
 
 def load_upright(path: Path) -> Image.Image:
     """Load the whole picture, upright, in RGB, on white. Raises DataError."""
-    with _without_warnings(), _opened(path, path.name) as image, decoding(image.width * image.height):
+    with _without_warnings(), _opened(path, path.name) as image, decoding(_pixels(image)):
         image.load()
-        return _on_white(ImageOps.exif_transpose(image))
+        return _on_white(upright(image))
 
 
 def load_mask(path: Path, mask: Path, crop: Crop, flip: bool = False, factor: int = 8) -> np.ndarray:
@@ -79,10 +93,10 @@ def load_mask(path: Path, mask: Path, crop: Crop, flip: bool = False, factor: in
     Raises:
         DataError: The mask cannot be decoded.
     """
-    with _without_warnings(), _opened(mask, mask.name) as image, decoding(image.width * image.height):
+    with _without_warnings(), _opened(mask, mask.name) as image, decoding(_pixels(image)):
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        grey = upright.convert("RGBA").getchannel("A") if mask == path else _on_white(upright).convert("L")
+        turned = upright(image)
+        grey = turned.convert("RGBA").getchannel("A") if mask == path else _on_white(turned).convert("L")
     pixels = np.asarray(_cut(grey, crop, flip), np.float32) / 255
     rows, columns = crop.height // factor, crop.width // factor
     return pixels[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor).mean((1, 3))
@@ -108,12 +122,19 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
+def _pixels(image: Image.Image) -> int:
+    """The pixels that decoding takes room for. A TIFF's tiles may be larger than its picture."""
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    tile = tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0)
+    return max(image.width * image.height, tile)
+
+
 @contextmanager
 def _opened(path: Path, name: str, most_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
     """Open a picture; any error while it is being read becomes a DataError."""
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > most_pixels:
+        with Image.open(path, formats=FORMATS) as image:
+            if _pixels(image) > most_pixels:
                 raise Image.DecompressionBombError
             yield image
     except Image.DecompressionBombError:

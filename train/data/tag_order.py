@@ -14,6 +14,7 @@ __all__ = ["FIXED", "OrderedCaption", "expanded", "ordered", "tags_of"]
 
 FIXED = "|||"  # kohya's usual keep_tokens_separator, which our own caption files may have too
 _CHOICE = re.compile(r"\{([^{}]+)\}")
+_MOST_BRACKETS = 200  # for each, the whole caption is read again
 _ESCAPES = (("{{", "\ue000"), ("}}", "\ue001"))  # private use characters, which stand in for escaped braces
 
 
@@ -81,8 +82,11 @@ def _groups(text: str, group: str) -> tuple[str, ...]:
 def expanded(caption: str, most: int) -> tuple[str, ...]:
     """Return a caption with every choice of its wildcards {a|b}, as kohya's `enable_wildcard` reads them.
 
-    A caption with more than `most` forms keeps its wildcards, which training then chooses from.
+    A caption with more than `most` forms, or with hundreds of brackets, keeps its wildcards, which training then
+    chooses from.
     """
+    if caption.count("{") > _MOST_BRACKETS:
+        return (caption,)
     text = caption
     for escape, character in _ESCAPES:
         text = text.replace(escape, character)

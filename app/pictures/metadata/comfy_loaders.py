@@ -83,13 +83,17 @@ def _slots(values: Mapping[str, Any]) -> Iterator[Mention]:
     """Adapters whose name, weights and switch share a number; or have none."""
     mode = str(values.get("input_mode", values.get("mode", ""))).lower()
     counts = [count for key in _COUNTS if (count := number(values.get(key))) is not None]
-    for key, name in values.items():
-        slot = _slot(key)
-        if not isinstance(name, str) or not _is_name(key):
+    names: dict[str, list[str]] = {}
+    others: dict[str, dict[str, Any]] = {}  # weights and switches, by slot, so that each input is looked at once
+    for key, value in values.items():
+        if isinstance(value, str) and _is_name(key) and (_FILE.fullmatch(value) or "name" in key.lower()):
+            names.setdefault(_slot(key), []).append(value)
+        else:
+            others.setdefault(_slot(key), {})[key.lower()] = value
+    for slot, files in names.items():
+        of_slot = others.get(slot, {})
+        if counts and slot and float(slot) > counts[0]:
             continue
-        if not (_FILE.fullmatch(name) or "name" in key.lower()) or (counts and slot and int(slot) > counts[0]):
-            continue
-        of_slot = {other.lower(): value for other, value in values.items() if _slot(other) == slot and other != key}
         if slot and any(_SWITCH.fullmatch(other) and _is_off(value) for other, value in of_slot.items()):
             continue
         weights = {other: value for other, value in of_slot.items() if _WEIGHT.search(other)}
@@ -98,8 +102,9 @@ def _slots(values: Mapping[str, Any]) -> Iterator[Mention]:
         model = [value for other, value in weights.items() if "model" in other and not _CLIP.search(other)]
         if both and ("simple" in mode or not model):
             model, clip = both, clip if "strength_model" in weights or not model else []
-        if mention := mention_of(name, model[0] if model else None, clip[0] if clip else None):
-            yield mention
+        for file in files:
+            if mention := mention_of(file, model[0] if model else None, clip[0] if clip else None):
+                yield mention
 
 
 def _is_name(key: str) -> bool:

@@ -13,7 +13,7 @@ from lorablend.app.pictures.metadata.mentions import mention_of
 
 __all__ = ["read_dream", "read_old_invoke"]
 
-_LORA = re.compile(r"withLora\(\s*([^,()]+?)\s*(?:,\s*([^,()]*?)\s*)?\)")
+_LORA = re.compile(r"withLora\(([^,()]*)(?:,([^,()]*))?\)")
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
 _DREAM = re.compile(r'"(.*)"((?:[^"])*)', re.DOTALL)
 _OPTION = re.compile(r"(?:^|\s)--?([A-Za-z][\w-]*)(?:[ =]+([^\s-][^\s]*|-?\d[^\s]*))?")
@@ -59,7 +59,7 @@ def read_dream(text: str) -> Found | None:
 
 def _read(values: Mapping[str, Any], prompt: str, text: str) -> Found:
     """Read the settings, and what the prompt says in brackets: the negative prompt, and adapters."""
-    mentions = [mention_of(name, weight or 1) for name, weight in _LORA.findall(prompt)]
+    mentions = [mention_of(name.strip(), weight.strip() or 1) for name, weight in _LORA.findall(prompt)]
     prompt = _LORA.sub("", prompt)
     negative = ", ".join(part.strip() for part in _NEGATIVE.findall(prompt))
     found = read_form(

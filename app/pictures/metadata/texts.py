@@ -142,13 +142,21 @@ def _xmp(picture: Image.Image) -> Iterator[tuple[str, str]]:
         root = ElementTree.fromstring(text[start : end + len("</x:xmpmeta>")] if 0 <= start < end else text)
     except (ElementTree.ParseError, ValueError):
         return
-    for element in root.iter():
+    inner: dict[ElementTree.Element, list[str]] = {}  # by the nearest element that is a setting
+    waiting = [(root, root)]
+    while waiting:
+        element, setting = waiting.pop()
         for name, value in element.attrib.items():
             if value.strip():
                 yield _local(name), value
-        inner = "".join(element.itertext()).strip()
-        if inner and _local(element.tag) not in _XMP_PARTS:
-            yield _local(element.tag), inner
+        if _local(element.tag) not in _XMP_PARTS:
+            setting = element
+        inner.setdefault(setting, []).append(element.text or "")
+        waiting += [(child, setting) for child in reversed(element)]
+    for setting, texts in inner.items():
+        text = "".join(texts).strip()
+        if text and _local(setting.tag) not in _XMP_PARTS:
+            yield _local(setting.tag), text
 
 
 def _local(name: object) -> str:

@@ -10,12 +10,14 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from lorablend.adapters import load_adapter
 from lorablend.adapters.errors import AdapterError, Cancelled, RequestError, ResourceError
 from lorablend.app.files import clean_name
 from lorablend.app.library import download, watch
+from lorablend.app.library.answer import first_byte, total_size
 from lorablend.app.library.download import OFFLINE
 from lorablend.app.library.library import Library
 from lorablend.app.library.watch import Limits
@@ -302,6 +304,7 @@ NAMES = {
     'attachment; filename="a<b>:c|d?.safetensors"': "a_b__c_d_",
     'attachment; filename="CON.safetensors"': "_CON",
     f'attachment; filename="{"x" * 500}.safetensors"': "x" * 180,
+    f'attachment; filename="{";" * 2_000}.safetensors"': "file",  # too long to be looked at
     "attachment": "file",
     "": "file",
 }
@@ -537,3 +540,9 @@ def test_forgotten_parts_go_away(empty: Library, adapter: Path) -> None:
 @pytest.mark.parametrize("name", ["ink", "Tìnta fina", "a.b-c_1", "x" * 180])
 def test_a_good_name_stays(name: str) -> None:
     assert clean_name(f"{name}.safetensors") == name
+
+
+def test_numbers_of_thousands_of_digits() -> None:
+    """Python refuses to read them; a server that says such a size says none."""
+    response = httpx.Response(206, headers={"Content-Range": f"bytes {'9' * 5000}-1/{'9' * 5000}"})
+    assert (first_byte(response), total_size(response)) == (None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from lorablend.app.auth import hash_password
 from lorablend.app.page.page import build_page, mount_options
 from lorablend.app.service import Service
 from lorablend.engine import Pipeline
+from lorablend.shipped import adapters_dir
 from tests.app.rest.rest_server import FAST, serving
 
 TOKEN = "a token for the test"
@@ -187,3 +189,41 @@ async def _session(url: str, headers: dict[str, str] | None) -> AsyncIterator[Cl
     ):
         await session.initialize()
         yield session
+
+
+@pytest.mark.parametrize("kind", ["file", "imageeditor"])
+def test_the_page_takes_what_was_uploaded_and_no_other_file(url: str, tmp_path: Path, kind: str) -> None:
+    """Wherever a box expects a file, a request could name any path of the machine."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "own.png")
+    shutil.copy(adapters_dir() / "neon.safetensors", tmp_path / "own.safetensors")
+    with httpx.Client(base_url=url, timeout=60) as http:
+        config = http.get("/config").json()
+        kinds = {one["id"]: one["type"] for one in config["components"]}
+        values = {one["id"]: one["props"].get("value") for one in config["components"]}
+        several = {one["id"] for one in config["components"] if one["props"].get("file_count") == "multiple"}
+        listeners = [
+            one for one in config["dependencies"] if one["backend_fn"] and kind in map(kinds.get, one["inputs"])
+        ]
+        assert len(listeners) >= 3
+
+        def answer(listener: dict[str, Any], path: str) -> dict[str, Any]:
+            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            picture = {"background": file, "layers": [], "composite": file, "id": None}
+            data = [
+                (picture if kind == "imageeditor" else [file] if box in several else file)
+                if kinds[box] == kind
+                else values[box]
+                for box in listener["inputs"]
+            ]
+            body = {"data": data, "fn_index": listener["id"], "session_hash": "one"}
+            return http.post("/gradio_api/run/predict", json=body).json()
+
+        for listener in listeners:
+            for path in (tmp_path / "own.png", tmp_path / "own.safetensors"):
+                assert answer(listener, str(path)) == {"error": None}, listener["api_name"]
+        with (tmp_path / "own.png").open("rb") as file:
+            (uploaded,) = http.post("/gradio_api/upload", files={"files": file}).json()
+        outside = f"{Path(uploaded).parents[1]}/../../{tmp_path.name}/own.png"
+        read = next(one for one in listeners if one["api_name"] in ("read", "whole"))
+        assert answer(read, outside) == {"error": None}
+        assert answer(read, uploaded) != {"error": None}  # it has been read: what is in it is told

@@ -250,3 +250,17 @@ def test_an_index_of_version_1(filled: Gallery, tmp_path: Path) -> None:
     indexes = [row["name"] for row in again._db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")]
     assert {"by_time", "by_adapters"} <= set(indexes)
     again.close()
+
+
+def test_a_damaged_picture_does_not_stop_the_scan(gallery: Gallery) -> None:
+    """EXIF data that Pillow reads and cannot write, and what is no picture but by its name."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    raw = bytearray(exif.tobytes())
+    raw[raw.index(b"\x01\x1a") + 3] = 2
+    gallery.day().mkdir()
+    RED.save(gallery.day() / "a.jpg", exif=bytes(raw))
+    (gallery.day() / "b.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n%%EOF\n")
+    gallery.scan()
+    assert [(Path(one.file).name, one.width, one.height) for one in gallery.find()] == [("a.jpg", 8, 16)]

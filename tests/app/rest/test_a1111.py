@@ -466,16 +466,22 @@ def test_png_info(server: Running) -> None:
 @pytest.mark.parametrize(
     ("prompt", "shown"),
     [
-        ("a (red:1.3) fox", "(red:1.3)"),
-        ("a [red] fox", "[red]"),
-        ("a fox BREAK a hill", "BREAK"),
-        (r"a fox \(red\), breakfast <lora:ink:0>", None),
+        ("a [red:blue:0.5] fox", "[red:blue:0.5]"),
+        ("a [red|blue] fox", "[red|blue]"),
+        ("a fox AND a hill", "AND"),
+        (r"a (red:1.3) [fox] BREAK \[a:b:1\], breakfast <lora:ink:0>", None),
     ],
 )
-def test_weights_of_words_are_said_to_be_plain_text(server: Running, prompt: str, shown: str | None) -> None:
+def test_syntax_that_is_not_acted_on_is_named(server: Running, prompt: str, shown: str | None) -> None:
     info = json.loads(post(server, "txt2img", {**SDWEBUIAPI, "prompt": prompt, "steps": 1})["info"])
-    text = "is drawn as plain text; weights of words, [a:b:0.5] and BREAK are not supported"
+    text = "is drawn as plain text; [a:b:0.5], [a|b] and AND are not supported"
     assert info["warnings"] == ([f"{shown!r} {text}"] if shown else [])
+
+
+def test_weights_of_words_change_the_picture(server: Running) -> None:
+    prompts = ("a red fox", "a (red:1.3) fox", "a [red] fox", "a red BREAK fox", r"a \(red\) fox")
+    answers = [post(server, "txt2img", {**SDWEBUIAPI, "prompt": prompt, "steps": 1}) for prompt in prompts]
+    assert len({answer["images"][0] for answer in answers}) == len(prompts)
 
 
 def test_a_chosen_model_that_was_removed(server: Running) -> None:
@@ -514,3 +520,14 @@ def test_lists(server: Running, lora_dir: Path) -> None:
     for sampler in get(server, "samplers"):  # every name that is listed can be asked for
         body = {**SDWEBUIAPI, "sampler_name": sampler["name"], **FAST}
         assert json.loads(post(server, "txt2img", body)["info"])["sampler_name"] == sampler["name"]
+
+
+def test_what_cannot_be_repeated_is_refused_before_it_is_drawn(server: Running) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    before = server.service.jobs.find(limit=1)
+    answer = server.http.post("/sdapi/v1/txt2img", json={**FAST, "prompt": "a fox", "alwayson_scripts": deep})
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "the body has too many objects in one another; send it flatter"}
+    assert server.service.jobs.find(limit=1) == before

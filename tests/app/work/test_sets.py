@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -350,3 +351,49 @@ def test_archives_that_are_sent_have_limits(sets: Sets, monkeypatch: pytest.Monk
     assert sets.names() == []
     monkeypatch.setattr("lorablend.app.work.sets._LIMITS", Limits(members=3))
     assert len(sets.add("foxes", zipped(**files)).files) == 3
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.csv", "all.json", "x.caption"])
+def test_far_too_much_text(sets: Sets, name: str) -> None:
+    """JSON takes forty times as much memory as its text, and an archive of a few kilobytes may hold gigabytes of it."""
+    with pytest.raises(DataError) as caught:
+        sets.add("foxes", zipped(**{"a.png": picture(), name: " " * (16 << 20) + "x"}))
+    assert str(caught.value) == (
+        "the texts among the files have 16.8 MB, 16.8 MB at most are read here; leave out what is no caption"
+    )
+    assert sets.names() == []
+
+
+@pytest.mark.parametrize("files", [{"a.txt": "x" * 20_001}, {"a.txt": "x" * 10_000 + "\n" + "y" * 10_001}])
+def test_a_caption_that_is_far_too_long(sets: Sets, files: dict[str, str]) -> None:
+    text = r"a\.png: the caption has 20,00\d characters; 20,000 at most"
+    with pytest.raises(RequestError, match=text):
+        sets.add("foxes", zipped(**{"a.png": picture(), **files}))
+    sets.add("foxes", sent(a_png=picture()))
+    with pytest.raises(RequestError, match=text.replace("png", "txt")):
+        sets.add("foxes", [(name, io.BytesIO(content.encode())) for name, content in files.items()])
+    assert sets.pictures("foxes")[0].caption == ""
+
+
+def test_large_copies_are_compared_in_parts(sets: Sets) -> None:
+    """A picture may have gigabytes of anything behind its end, which hardly count in an archive."""
+    padded = picture() + bytes(64 << 20)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, padded)
+    del padded
+    buffer.seek(0)
+    tracemalloc.start()
+    added = sets.add("foxes", [("photos.zip", buffer)])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "1 picture: b.png is a.png, byte for byte" in added.notes
+    assert most < 32 << 20
+
+
+def test_thousands_of_one_name_are_numbered(sets: Sets) -> None:
+    content = picture(size=(8, 8))
+    added = sets.add("foxes", zipped(**{f"{number}/a.png": content for number in range(300)}))
+    assert added.files == ("a.png", *(f"a-{number}.png" for number in range(2, 301)))
+    assert sets.add("foxes", sent(a_png=content)).files == ("a-301.png",)

@@ -274,3 +274,55 @@ def test_streams_that_follow_each_other(data: Path) -> None:
         (data / f"pack.{kind}").write_bytes(pack(content[:2000]) + pack(content[2000:]))
         assert (unpacked(data, kind, SMALL) / "a.png").read_bytes() == b"x" * 3000
         shutil.rmtree(data / "u")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["a/" * 64 + "a.png", "x" * 252 + ".png", "é" * 126 + ".png"])
+def test_names_that_no_folder_takes(data: Path, kind: str, name: str) -> None:
+    """Before anything is made of them: of a name of a thousand folders, each takes memory with all those above it."""
+    text = refusal_of(data, kind, packed(kind, {"b.png": png(1), name: png(2)}), OWN)
+    assert text.startswith(f"pack.{kind}: the name {name[:40]}")
+    assert text.endswith("is too long, or too deep; give it a shorter one")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_inside_a_file(data: Path, kind: str) -> None:
+    text = refusal_of(data, kind, packed(kind, {"a.png": png(1), "a.png/b.png": png(2)}))
+    assert text == f"pack.{kind}: a.png/b.png is inside another file; rename one of them"
+
+
+def sparse(sizes: str, stored: int) -> bytes:
+    """A tar of one sparse file, whose own size of 1 is beside that of what is stored, which is skipped."""
+    info = tarfile.TarInfo("a.txt")
+    info.pax_headers = {"GNU.sparse.size": "1", "GNU.sparse.numblocks": "1", "GNU.sparse.map": sizes}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    content = bytearray(buffer.getvalue())
+    start = content.rindex(b"a.txt")
+    content[start + 124 : start + 136] = b"%011o\0" % stored
+    content[start + 148 : start + 156] = b" " * 8
+    content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+    return bytes(content)
+
+
+def test_a_member_that_goes_on_behind_the_end(data: Path) -> None:
+    """Its header says a megabyte, and the archive has a few kilobytes."""
+    text = refusal_of(data, "tar", sparse("0,1", 1 << 20))
+    assert text == "pack.tar cannot be unpacked (the archive ends in the middle of a member); create it again"
+
+
+NAMED = packed("zip", {"é.png": png(1)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "reason"),
+    [
+        ("tar", sparse("0,x", 0), "invalid literal for int()"),
+        ("zip", NAMED.replace("é".encode(), b"\xff\xff", 1), "'utf-8' codec can't decode byte 0xff"),
+        ("zip", packed("zip", {"?": b""}).replace(b"?", b"\0"), "string index out of range"),
+    ],
+)
+def test_values_that_make_no_sense(data: Path, kind: str, content: bytes, reason: str) -> None:
+    """For some, the libraries raise errors that are not theirs."""
+    assert refusal_of(data, kind, content).startswith(f"pack.{kind} cannot be unpacked ({reason}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from lorablend.adapters.errors import DataError
+from lorablend.train.data.captions import caption_variants
 from lorablend.train.data.layouts import find_examples
+from tests.adapter_files import message_of
 from tests.train.data.data_files import clean, save
 
 _SUBSET = "[[datasets]]\n[[datasets.subsets]]\n"
@@ -98,3 +101,47 @@ def test_names_that_no_file_can_have(data: Path, key: str, name: str) -> None:
     for asked in (data, data / "list.json"):
         (problem,) = find_examples(asked).problems
         assert problem.endswith(".png does not exist")
+
+
+def test_a_picture_that_is_listed_again_and_again(data: Path) -> None:
+    save(data / "a.png", 1)
+    lines = [f'{{"file_name": "a.png", "text": "{number}"}}' for number in range(200_000)]
+    (data / "metadata.jsonl").write_text("\n".join(lines))
+    (example,) = clean(find_examples(data)).examples
+    assert example.captions[::199_999] == ("0", "199999")
+
+
+def test_wrong_rows_of_a_table_are_not_all_kept(data: Path) -> None:
+    """Each takes a hundred times the memory of its two bytes."""
+    save(data / "a.png", 1)
+    (data / "metadata.csv").write_text("file_name,text\n" + ",\n" * 500_000)
+    tracemalloc.start()
+    message = message_of(DataError, lambda: find_examples(data))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message == "metadata.csv has a row without file_name: {'file_name': '', 'text': ''}"
+    assert most < 20e6  # 100 MB for all
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (".".join("a" * 102) + " = 1", "is not valid TOML (a line has more than 100 dots); fix it"),
+        ("#" * 1_048_577, "has 1,048,577 characters, 1,048,576 at most are read; make it shorter"),
+    ],
+)
+def test_a_toml_that_no_one_writes(data: Path, text: str, reason: str) -> None:
+    save(data / "a.png", 1)
+    (data / "set.toml").write_text(text)
+    assert message_of(DataError, lambda: find_examples(data / "set.toml")) == f"set.toml {reason}"
+    assert "1 other file: set.toml not read" in clean(find_examples(data)).notes
+
+
+@pytest.mark.parametrize("caption", ["{a}" * 100_000, "{a|" * 5_000 + "b" + " }" * 5_000])
+def test_thousands_of_wildcards(data: Path, caption: str) -> None:
+    """Such a caption keeps them; replacing one by one would read it as often."""
+    save(data / "p" / "a.png", 1, caption=caption)
+    (data / "set.toml").write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "p"\nenable_wildcard = true\n')
+    (example,) = clean(find_examples(data)).examples
+    assert example.captions == (caption,)
+    assert len(caption_variants((caption,), None, shuffle=False, keep_tokens=0, seed=1)) >= 1

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ from PIL import Image
 
 from lorablend.train.data.buckets import assign
 from lorablend.train.data.layouts import find_examples
-from lorablend.train.data.pictures import load_mask, load_picture
+from lorablend.train.data.pictures import load_mask, load_picture, load_upright
 from tests.train.data.data_files import clean, pattern, save
 
 
@@ -101,3 +105,48 @@ def test_the_same_bytes_twice(data: Path) -> None:
     dataset = clean(find_examples(data))
     assert len(dataset.examples) == 3
     assert dataset.notes == ("1 picture: b.png is a.png, byte for byte",)
+
+
+def ghostscript(folder: Path) -> Path:
+    """A program in its place, which writes a file when it is started; returns the file."""
+    (folder / "gs").write_text(f"#!/bin/sh\ntouch {folder}/started\nexit 1\n")
+    (folder / "gs").chmod(0o755)
+    return folder / "started"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program in place of Ghostscript is a shell script")
+def test_only_formats_of_pictures_are_read(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow chooses its reader by the content, whatever the name says."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    started = ghostscript(tmp_path)
+    (data / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n")
+    pattern(1, (64, 64)).save(data / "b.png", "ICO")
+    pattern(2, (64, 64)).save(data / "c.png", "TGA")
+    reason = "is not a picture, or damaged; save it again as PNG or JPEG"
+    assert find_examples(data).problems == tuple(f"{name}.png {reason}" for name in "abc")
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("side", [64, 2048])
+def test_tiles_count_as_pixels(data: Path, side: int) -> None:
+    """The picture may be a corner of one large tile, which is decoded whole."""
+    tile = zlib.compress(bytes(side * side))
+    entries = [(256, 64), (257, 64), (258, 8), (259, 8), (262, 1), (277, 1)]  # the size, 8 bits, deflate, one grey
+    entries += [(322, side), (323, side), (324, 8 + 2 + 12 * 10 + 4), (325, len(tile))]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    (data / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, 10) + directory + bytes(4) + tile)
+    problems = find_examples(data, most_pixels=1_000_000).problems
+    assert problems == (() if side == 64 else ("a.tif has more than 1 million pixels; scale it down",))
+
+
+def test_damaged_exif_data_turns_the_picture_all_the_same(data: Path) -> None:
+    image = pattern(1, (96, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    raw = bytearray(exif.tobytes())
+    raw[raw.index(b"\x01\x1a") + 3] = 2  # the resolution is text now, which Pillow reads and cannot write
+    image.save(data / "a.png", exif=bytes(raw))
+    (example,) = clean(find_examples(data)).examples
+    assert example.size == (64, 96)
+    assert load_upright(example.path).tobytes() == image.transpose(Image.Transpose.ROTATE_270).tobytes()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
+
+import pytest
 
 from lorablend.app.pictures.metadata.found import Mention
 from lorablend.app.pictures.metadata.mentions import from_pairs, from_resources, unite
+from lorablend.app.pictures.metadata.programs import read_named
+from lorablend.app.pictures.metadata.texts import Texts
 
 
 def test_earlier_lists_win_and_later_ones_fill_in() -> None:
@@ -81,3 +86,32 @@ def test_long_lists_take_no_time() -> None:
     before = time.process_time()
     assert unite(mentions, mentions) == mentions
     assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("inside", [" " * 50_000, "ink," + " " * 50_000, "ink" + " " * 50_000])
+def test_a_bracket_that_is_never_closed(inside: str) -> None:
+    """It is read once, not once for each of its spaces."""
+    found = read_named(Texts({"Dream": f'"a boat withLora({inside}" -s 4'}), "a", (64, 64))
+    assert found.settings["steps"] == 4
+    assert "blend" not in found.settings
+
+
+def test_spaces_in_invokes_adapters() -> None:
+    found = read_named(Texts({"Dream": '"a boat withLora( ink , 0.5 ) withLora(neon)" -s 4'}), "a", (64, 64))
+    assert found.settings["blend"]["items"] == [{"adapter": "ink", "weight": 0.5}, {"adapter": "neon", "weight": 1.0}]
+
+
+def test_a_stack_of_thousands() -> None:
+    """Each input of a node is looked at once, not once for each other."""
+    count = 10_000
+    stack = {f"lora_name_{number}": f"a{number}.safetensors" for number in range(count)}
+    stack |= {f"model_weight_{number}": number / count for number in range(count)}
+    graph = {
+        "1": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "positive": ["3", 0], "negative": ["3", 0]}},
+        "2": {"class_type": "CR LoRA Stack", "inputs": stack},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a boat"}},
+    }
+    found = read_named(Texts({"prompt": json.dumps(graph)}), "a", (64, 64))
+    items = found.settings["blend"]["items"]
+    assert len(items) == count
+    assert items[7] == {"adapter": "a7", "weight": 7 / count}

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lorablend.adapters.errors import RequestError
 from lorablend.app.pictures.metadata.programs import read_metadata
 from lorablend.app.pictures.metadata.texts import decode_comment
 from tests.app.pictures.metadata.written import A1111, exif_file, png_file, xmp
@@ -93,3 +98,29 @@ def test_entities_in_xmp_are_not_expanded() -> None:
     packet = xmp(A1111).replace("<x:xmpmeta", '<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta')
     with pytest.raises(Exception, match="says nothing"):
         read_metadata(png_file({"XML:com.adobe.xmp": packet}), "a")
+
+
+def test_xmp_of_many_elements_in_one_another() -> None:
+    """Each text belongs to the nearest setting, not to all around it."""
+    text = "a boat\nSteps: 4, Seed: 3, Size: 64x64"
+    inner = f"<exif:UserComment><rdf:Alt><rdf:li>{text}</rdf:li></rdf:Alt></exif:UserComment>"
+    names = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:exif="http://ns.adobe.com/exif/1.0/"'
+    deep = "<a>" * 2_000 + inner + "</a>" * 2_000
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" {names}><rdf:RDF>{deep}</rdf:RDF></x:xmpmeta>'
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "WEBP", xmp=packet.encode())
+    found = read_metadata(buffer.getvalue(), "a")
+    assert (found.settings["prompt"], found.settings["seed"]) == ("a boat", 3)
+
+
+def test_far_too_much_text() -> None:
+    """Compressed, it is a file of a few kilobytes; read as JSON, gigabytes of memory."""
+    info = PngInfo()
+    for number in range(9):
+        info.add_text(f"text {number}", "{" + " " * 1_000_000, zip=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=info)
+    assert len(buffer.getvalue()) < 20_000
+    with pytest.raises(RequestError) as caught:
+        read_metadata(buffer.getvalue(), "a.png")
+    assert str(caught.value) == "a.png has more than 8,388,608 characters of text in it, which are not read"
