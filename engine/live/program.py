@@ -20,10 +20,12 @@ from lorablend.engine.live.context_mix import ContextMix, Stacked
 from lorablend.engine.live.text import Conditioning, changes_text
 from lorablend.engine.live.unet import Prompted, Unet
 
-__all__ = ["Pass", "PluggedProgram", "Program", "SteeredProgram", "always_on", "needs_steering"]
+__all__ = ["Pass", "PluggedProgram", "Program", "SteeredProgram", "Texts", "always_on", "needs_steering"]
 
-Encode = Callable[[Sequence[BlendItem]], list[Conditioning]]
-"""Encodes the prompt, and with guidance the negative prompt, with these adapters in the text encoders."""
+Texts = tuple[str | None, ...]
+"""The prompt of a step, and with guidance the negative prompt."""
+Encode = Callable[[Texts, Sequence[BlendItem]], list[Conditioning]]
+"""Encodes texts with these adapters in the text encoders."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ def needs_steering(blend: Blend, steps: int) -> bool:
 class PluggedProgram:
     """Adapters that are on or off for whole steps."""
 
-    def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
+    def __init__(self, blend: Blend, texts: Sequence[Texts], unet: Unet, encode: Encode) -> None:
+        """texts: one for each step."""
+        steps = len(texts)
         groups = [_groups(blend, step, steps) for step in range(steps)]
         distinct = list(dict.fromkeys(group for of_step in groups for group in of_step))
         unet.reserve(len(distinct))
-        made: dict[tuple[int, ...], Pass] = {}
+        made: dict[tuple[tuple[int, ...], Texts], Pass] = {}
         self.errors: dict[str, float] = {}
         for request, group in enumerate(distinct):
             items = [blend.items[index] for index in group]
@@ -84,9 +88,11 @@ class PluggedProgram:
             for path, error in unet.errors.items():
                 self.errors[path] = max(error, self.errors.get(path, 0.0))
             unet.steer({})
-            prompted = [unet.prompt(conditioning) for conditioning in encode(items)]
-            made[group] = Pass(bind, prompted)
-        self._steps = [[made[group] for group in of_step] for of_step in groups]
+            acting = (of_step for of_step, on in zip(texts, groups, strict=True) if group in on)
+            for of_step in dict.fromkeys(acting):
+                prompted = [unet.prompt(conditioning) for conditioning in encode(of_step, items)]
+                made[group, of_step] = Pass(bind, prompted)
+        self._steps = [[made[group, of_step] for group in on] for of_step, on in zip(texts, groups, strict=True)]
 
     def passes(self, step: int) -> Sequence[Pass]:
         return self._steps[step]
@@ -108,7 +114,9 @@ class SteeredProgram:
     that were computed once (`ContextMix`).
     """
 
-    def __init__(self, blend: Blend, steps: int, unet: Unet, encode: Encode) -> None:
+    def __init__(self, blend: Blend, texts: Sequence[Texts], unet: Unet, encode: Encode) -> None:
+        """texts: one for each step."""
+        steps = len(texts)
         unet.reserve(1)
         self._unet, self._items = unet, blend.items
         self._factors = [blend.factors(step, steps) for step in range(steps)]
@@ -118,11 +126,11 @@ class SteeredProgram:
         self._refuse_placeless()
         self._cells = self._cells_of_masks()
         self._heard = [
-            tuple(i for i, factor in enumerate(factors) if factor and changes_text(blend.items[i]))
-            for factors in self._factors
+            (tuple(i for i, factor in enumerate(factors) if factor and changes_text(blend.items[i])), of_step)
+            for factors, of_step in zip(self._factors, texts, strict=True)
         ]
         self._mix = ContextMix(unet.passed)
-        self._contexts = {heard: self._context(heard, encode) for heard in dict.fromkeys(self._heard)}
+        self._contexts = {key: self._context(*key, encode) for key in dict.fromkeys(self._heard)}
         self._mixed: tuple[object, list[Prompted]] = (None, [])
         self._plug_all()
         self.errors = dict(unet.errors)
@@ -153,16 +161,16 @@ class SteeredProgram:
         masks = [(index, mask) for index, item in enumerate(self._items) if (mask := item.mask) is not None]
         return {(index, size): mask.cells(*size) for index, mask in masks for size in sizes}
 
-    def _context(self, heard: tuple[int, ...], encode: Encode) -> "_Context":
-        """The keys and values for the steps in which the text encoders have the items `heard`."""
-        steps = [factors for factors, of_step in zip(self._factors, self._heard, strict=True) if of_step == heard]
+    def _context(self, heard: tuple[int, ...], texts: Texts, encode: Encode) -> "_Context":
+        """The keys and values for the steps with these texts in which the text encoders have the items `heard`."""
+        steps = [factors for factors, key in zip(self._factors, self._heard, strict=True) if key == (heard, texts)]
         on = [index for index in range(len(self._items)) if any(factors[index] for factors in steps)]
         moving = [index for index in on if any(factors[index] != 1 for factors in steps)]
         collected: list[list[Prompted]] = []
         terms: list[list[int | None]] = []
         for region in (None, *self._masked):
             here = [index for index in on if index not in self._masked or index == region]
-            conditionings = encode([self._items[index] for index in here if index in heard])
+            conditionings = encode(texts, [self._items[index] for index in here if index in heard])
             collected = collected or [[] for _ in conditionings]
             terms.append([None, *(index for index in here if index in moving)])
             for term in terms[-1]:

@@ -16,7 +16,15 @@ from lorablend.adapters.errors import BlendError, Cancelled, ModelError
 from lorablend.engine.attach import check_attach
 from lorablend.engine.blend_cache import BlendCache
 from lorablend.engine.live.compiler import Compiler
-from lorablend.engine.live.program import Pass, PluggedProgram, Program, SteeredProgram, always_on, needs_steering
+from lorablend.engine.live.program import (
+    Pass,
+    PluggedProgram,
+    Program,
+    SteeredProgram,
+    Texts,
+    always_on,
+    needs_steering,
+)
 from lorablend.engine.live.tensor_cache import TensorCache
 from lorablend.engine.live.text import Conditioning, TextEncoders, changes_text
 from lorablend.engine.live.unet import GraphVariant, Unet
@@ -25,6 +33,7 @@ from lorablend.engine.mask import masked_cells, paste
 from lorablend.engine.model_folder import ModelFolder
 from lorablend.engine.noise import noise_source, picture_noise
 from lorablend.engine.parts import Parts, content_of, parts_to_bake, whole_modules
+from lorablend.engine.prompt.editing import texts_by_step
 from lorablend.engine.prompt.syntax import unsupported_warnings
 from lorablend.engine.request import Callback, Drawn, Inputs, Request, Step
 from lorablend.engine.schedulers import NoiseSchedule, Plan, denoiser, plan, sample
@@ -89,20 +98,21 @@ class LiveRuntime:
         with clock.phase("blend"):
             parts = self._parts_to_bake(blend, len(run))
         with clock.phase("load"):
-            text, unet = self._load(request, blend, parts, steered)
-        prompts = _prompts(request)
-        encoded: dict[tuple[BlendItem, ...], list[Conditioning]] = {}
+            texts = _texts(request, len(run))
+            text, unet = self._load(request, texts, blend, parts, steered)
+        encoded: dict[tuple[str | None, tuple[BlendItem, ...]], Conditioning] = {}
 
-        def encode(items: Sequence[BlendItem]) -> list[Conditioning]:
+        def encode(prompts: Texts, items: Sequence[BlendItem]) -> list[Conditioning]:
             heard = tuple(item for item in items if changes_text(item))
-            if heard not in encoded:
-                with clock.phase("text"):
-                    encoded[heard] = [text.encode(prompt, heard, request.prompt_rule) for prompt in prompts]
-            return encoded[heard]
+            for prompt in prompts:
+                if (prompt, heard) not in encoded:
+                    with clock.phase("text"):
+                        encoded[prompt, heard] = text.encode(prompt, heard, request.prompt_rule)
+            return [encoded[prompt, heard] for prompt in prompts]
 
         with clock.phase("blend"):
             make = SteeredProgram if steered else PluggedProgram
-            program = make(blend, len(run), unet, encode)
+            program = make(blend, texts, unet, encode)
         clock.seconds["blend"] -= clock.seconds["text"]
         cell = self._model.vae_scale_factor
         with clock.phase("encode"):
@@ -147,7 +157,9 @@ class LiveRuntime:
             if len(shape) > 1 and name.endswith(".weight") and "embeddings." not in name
         }
 
-    def _load(self, request: Request, blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
+    def _load(
+        self, request: Request, texts: Sequence[Texts], blend: Blend, parts: Parts, steered: bool
+    ) -> tuple[TextEncoders, Unet]:
         """The networks, compiled when first needed, and again for another size or for other baked weights."""
         size = (request.width, request.height)
         folder = self._model
@@ -174,7 +186,7 @@ class LiveRuntime:
         acting = (blend.items, (), *((item,) for item in blend.items))
         long = any(
             len(self._text[1].chunks(prompt, items, request.prompt_rule)[0]) > 1
-            for prompt in _prompts(request)
+            for prompt in {prompt for of_step in texts for prompt in of_step}
             for items in acting
         )
         variant = GraphVariant(gates="unet" in gated, steered=steered, long=long)
@@ -287,8 +299,13 @@ def _baked_warning(parts: Parts) -> tuple[str, ...]:
     return (f"baked, because no socket can hold them: {len(parts)} changes of {', '.join(names)}",)
 
 
-def _prompts(request: Request) -> tuple[str | None, ...]:
-    return (request.prompt, request.negative_prompt) if request.guidance_scale > 1 else (request.prompt,)
+def _texts(request: Request, steps: int) -> list[Texts]:
+    """The prompts of each step."""
+    prompts = (request.prompt, request.negative_prompt) if request.guidance_scale > 1 else (request.prompt,)
+    if request.prompt_rule != "a1111":
+        return [prompts] * steps
+    by_prompt = [[None] * steps if prompt is None else texts_by_step(prompt, steps) for prompt in prompts]
+    return list(zip(*by_prompt, strict=True))
 
 
 class _Clock:

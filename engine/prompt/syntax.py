@@ -7,8 +7,7 @@ __all__ = ["text_only_warnings", "unescaped", "unsupported_warnings"]
 # In A1111 and ComfyUI a backslash makes a bracket plain text, and goes away; booru tags are written so.
 _ESCAPED = re.compile(r"\\([()\[\]\\])")
 _WEIGHTS = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bBREAK\b")
-# [from:to:when], [to:when], [from::when]; [one|other]; one AND other.
-_BY_STEP = re.compile(r"(?<!\\)\[[^\[\]]*(?::\s*[\d.]+\s*|\|[^\[\]]*)(?<!\\)\]|\bAND\b")
+_PARTS = re.compile(r"\bAND\b")  # one prompt AND another
 
 
 def unescaped(text: str) -> str:
@@ -23,7 +22,7 @@ def text_only_warnings(*texts: str | None) -> list[str]:
 
 def unsupported_warnings(*texts: str | None) -> list[str]:
     """A warning if a text without tags has syntax of A1111 that nothing here acts on."""
-    return _warning(_BY_STEP, "[a:b:0.5], [a|b] and AND are not supported", texts)
+    return _warning(_PARTS, "it does not divide a prompt here", texts)
 
 
 def _warning(syntax: re.Pattern[str], why: str, texts: tuple[str | None, ...]) -> list[str]:

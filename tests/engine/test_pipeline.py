@@ -160,7 +160,6 @@ def test_cancel_leaves_nothing_behind(make_pipeline: Callable[..., Pipeline], pi
     assert after.tobytes() == pipeline.generate("a fox", steps=2, seed=1).images[0].tobytes()
 
 
-
 def test_picture_to_picture_keeps_the_picture_where_the_mask_is_black(pipeline: Pipeline) -> None:
     black = Image.new("L", (64, 64), 0)
     result = pipeline.generate("a fox", image=GREY, mask=black, steps=2)
