@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
-from lorablend.adapters.wording import listed
+from lorablend.adapters.wording import listed, shown
 from lorablend.app.pictures.metadata.a1111 import mentions_of, read_a1111
 from lorablend.app.pictures.metadata.comfy import read_graph
 from lorablend.app.pictures.metadata.dream import read_dream, read_old_invoke
@@ -26,6 +26,9 @@ __all__ = ["PROGRAMS", "Program", "read_metadata", "read_named"]
 
 _PLACES = ("parameters", "UserComment", "Comment", "comment", "XPComment", "ImageDescription", "Description")
 _Object = dict[str, Any]
+_JSON = re.compile(
+    r"\s*\[?\s*\{\s*([\"'])[^\"']*\1\s*:"
+)  # the beginning of an object, if only a broken one or Python's
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,13 @@ def _own(material: _Material) -> Found | None:
 
 
 def _a1111(material: _Material) -> Found | None:
-    for key in _PLACES:
+    for key in (*_PLACES, *material.texts):
         text = material.texts.get(key)
         found = None if text is None or key in material.objects else read_a1111(text)
-        if found is not None:
+        if found is not None and (key in _PLACES or found.settings.keys() - {"prompt", "negative_prompt", "blend"}):
             return found
     text = material.texts.get("parameters", "")
-    if text and "parameters" not in material.objects:  # a prompt without settings
+    if text and "parameters" not in material.objects and not _JSON.match(text):  # a prompt without settings
         found = Found("AUTOMATIC1111 (or its form)", text=text)
         found.take("prompt", text)
         return found
@@ -298,4 +301,6 @@ def _why_not(material: _Material, texts: Texts) -> str:
         if key in material.objects:
             keys = listed([str(k) for k in material.objects[key]], "key")
             return f"has settings in a form that is not known ({key} in JSON: {keys})"
+        if _JSON.match(material.texts.get(key, "")):
+            return f"has settings in a form that is not known ({key}: {shown(material.texts[key][:60])})"
     return f"has no settings of a program that is known ({listed(list(written), 'text')})"
