@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -46,6 +47,21 @@ def read(text: str) -> Found:
         (A1111.replace(NEGATIVE, "two\nlines: x"), PROMPT, "two\nlines: x"),
         (A1111.replace("Negative prompt:", "Negative Prompt:"), PROMPT, NEGATIVE),
         (A1111.replace(", Model: foo", ', Model: "a, Steps: 3, b"'), PROMPT, NEGATIVE),
+        (A1111.replace(", ", "\n"), PROMPT, NEGATIVE),
+        (A1111.replace(", Model:", ", Beta key: 1, Model:").replace(", ", "\n"), PROMPT, NEGATIVE),
+        (A1111.replace(", Seed:", ",\nSeed:"), PROMPT, NEGATIVE),
+        (f"{SETTINGS}\n{PROMPT} <lora:ink:0.8>\nNegative prompt: {NEGATIVE}", PROMPT, NEGATIVE),
+        (f"{PROMPT}\n{SETTINGS.lower()}", PROMPT, None),
+        (A1111.replace("Negative prompt", "NEGATIVE_PROMPT"), PROMPT, NEGATIVE),
+        (A1111.replace(", ", "; "), PROMPT, NEGATIVE),
+        (A1111.replace("\n", " | "), PROMPT, NEGATIVE),
+        (A1111.replace("\n", "<br>"), PROMPT, NEGATIVE),
+        (A1111.replace("\n", "\\n"), PROMPT, NEGATIVE),
+        (A1111.replace("\n", "\r"), PROMPT, NEGATIVE),
+        (A1111.replace(": ", "\uff1a"), PROMPT, NEGATIVE),
+        (f"parameters\n{A1111}", PROMPT, NEGATIVE),
+        (f"Positive prompt: {A1111}", PROMPT, NEGATIVE),
+        (A1111.replace(PROMPT, "Size: big\nModel: a boat"), "Size: big\nModel: a boat", NEGATIVE),
     ],
 )
 def test_the_settings_are_found_by_their_keys(text: str, prompt: str, negative: str | None) -> None:
@@ -54,6 +70,14 @@ def test_the_settings_are_found_by_their_keys(text: str, prompt: str, negative: 
     assert found.settings.get("negative_prompt") == negative
     expected = {"steps": 20, "seed": 12, "width": 512, "height": 768, "guidance_scale": 6.0, "scheduler": "euler_a"}
     assert {key: found.settings.get(key) for key in expected} == expected
+
+
+def test_lines_that_begin_like_settings_take_no_time() -> None:
+    parts = ["Model: a\nBeta: b\n", "Steps:\n", "model: a\n\n", "VAE: a; Model: b\n"]
+    before = time.process_time()
+    for part in parts:
+        read_a1111("a fox <lora:ink:1>\n" + part * (1_000_000 // len(part)) + "end")
+    assert time.process_time() - before < 10
 
 
 def test_two_settings_are_no_prompt() -> None:

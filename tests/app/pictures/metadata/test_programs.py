@@ -442,6 +442,18 @@ MIDJOURNEY = "a boat --v 6 Job ID: 01234567-89ab-cdef-0123-456789abcdef"
             png_file({"parameters": '{"colour": 1, "mood": 2}'}),
             "a.png has settings in a form that is not known (parameters in JSON: 2 keys: colour, mood)",
         ),
+        (
+            png_file({"parameters": '{"prompt": "a red boat", "steps'}),
+            'a.png has settings in a form that is not known (parameters: {"prompt": "a red boat", "steps)',
+        ),
+        (
+            png_file({"parameters": '[{"prompt": "a red boat"}]'}),
+            'a.png has settings in a form that is not known (parameters: [{"prompt": "a red boat"}])',
+        ),
+        (
+            png_file({"parameters": "{'prompt': 'a red boat'}"}),
+            "a.png has settings in a form that is not known (parameters: {'prompt': 'a red boat'})",
+        ),
         (png_file({"Author": "me"}), "a.png has no settings of a program that is known (1 text: Author)"),
         (
             png_file({"prompt": "no JSON", "workflow": "{}"}),
