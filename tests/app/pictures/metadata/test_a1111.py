@@ -76,7 +76,7 @@ def test_lines_that_begin_like_settings_take_no_time() -> None:
     parts = ["Model: a\nBeta: b\n", "Steps:\n", "model: a\n\n", "VAE: a; Model: b\n"]
     before = time.process_time()
     for part in parts:
-        read_a1111("a fox <lora:ink:1>\n" + part * (1_000_000 // len(part)) + "end")
+        read_a1111("a fox <lora:ink:1>\n" + part * (200_000 // len(part)) + "end")
     assert time.process_time() - before < 10
 
 
@@ -98,6 +98,14 @@ def test_one_bad_tag_is_cut_out_and_named() -> None:
     assert found.settings["blend"] == {"items": [{"adapter": "ink", "weight": 0.8}]}
     for name, line in zip(("b", "c", "h"), found.missing, strict=True):
         assert line.startswith(f"<{'hypernet' if name == 'h' else 'lora'}:{name}:1")
+
+
+def test_a_tag_in_the_negative_prompt() -> None:
+    """A1111 takes it for words there."""
+    found = read(A1111.replace(NEGATIVE, f"{NEGATIVE} <lora:b:0.5>"))
+    assert found.settings["negative_prompt"] == f"{NEGATIVE} <lora:b:0.5>"
+    assert found.settings["blend"] == {"items": [{"adapter": "ink", "weight": 0.8}]}
+    assert found.missing == ["the adapter b is named in the negative prompt, where it changes nothing"]
 
 
 def test_a_tag_twice_is_two_items() -> None:
@@ -130,6 +138,15 @@ def test_a_tag_twice_is_two_items() -> None:
         ("Token merging ratio: 0.5", "Token merging ratio (0.5) is not done here"),
         ("Denoising strength: 0.4", "the picture that it started from is not in the file"),
         ("Schedule type: Beta", "the schedule type Beta is not here; the model's own is used"),
+        ("Parser: compel", "Parser (compel) is not done here"),
+        ("Performance: Lightning", "Performance (Lightning) is not done here"),
+        ('TI hashes: "bad: 0123456789"', "the embedding bad is not used; its word is drawn as plain text"),
+        ("Used embeddings: bad [ab12]", "the embedding bad is not used; its word is drawn as plain text"),
+        ('Hashes: {"embed:bad": "0123456789"}', "the embedding bad is not used; its word is drawn as plain text"),
+        ('Hashes: {"hypernet:h": "0123456789"}', "the hypernetwork h is not used"),
+        ('Hashes: {"vae": "0123456789"}', "a VAE that is named by its hash alone is not used; the model's own is"),
+        ('Civitai resources: [{"type":"embed","weight":1,"modelName":"Bad","modelVersionName":"v2"}]',
+         "the embed Bad v2 is not used"),
         ("Lora thing: 5", 'Lora thing ("5") is not read'),
     ],
 )  # fmt: skip
@@ -143,7 +160,8 @@ def test_each_is_named_in_one_line(more: str, line: str) -> None:
         "Clip skip: 1, Model hash: 0123456789, Version: v1.10.1",
         "Variation seed: 5, Variation seed strength: 0",
         "VAE: Automatic, VAE hash: 01",
-        'TI hashes: "x: 01", Lora hashes: "ink: 0123456789ab"',
+        'Lora hashes: "ink: 0123456789ab", Time taken: 3.2 sec.',
+        "Parser: native, Performance: Speed",
         "Created Date: 2024-11-21T12:00:00Z, Tiling: False, Refiner: None",
     ],
 )
