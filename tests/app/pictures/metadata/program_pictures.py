@@ -7,23 +7,6 @@ from typing import Any
 
 from tests.app.pictures.metadata.written import A1111, comfy_graph, exif_file, png_file, xmp
 
-__all__ = [
-    "CASES",
-    "CIVITAI",
-    "COMFY",
-    "DRAW_THINGS",
-    "EASY",
-    "FOOOCUS",
-    "INK",
-    "INVOKE",
-    "NOVELAI",
-    "NOVELAI_CHUNKS",
-    "RUINED",
-    "SWARM",
-    "TENSORART",
-    "WANTED",
-]
-
 WANTED = {
     "prompt": "a red boat",
     "negative_prompt": "blurry",

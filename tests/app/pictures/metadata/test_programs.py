@@ -232,7 +232,7 @@ MIDJOURNEY = "a boat --v 6 Job ID: 01234567-89ab-cdef-0123-456789abcdef"
         ),
         (png_file({"invokeai_graph": '{"id": "1"}'}), "a.png is a picture of InvokeAI, which is not read"),
         (png_file({"Software": "NovelAI", "Title": "a boat"}), "a.png is a picture of NovelAI, which is not read"),
-        (png_file({"NMKDiffusion": '{"mode": 1}'}), "a.png is a picture of NMKD Stable Diffusion GUI, which is not read"),
+        (png_file({"NMKD": '{"mode": 1}'}), "a.png is a picture of NMKD Stable Diffusion GUI, which is not read"),
         (png_file({"Author": "me"}), "a.png has no settings of a program that is known (1 text: Author)"),
         (
             png_file({"prompt": "no JSON", "workflow": "{}"}),
