@@ -152,7 +152,7 @@ def test_comfyui_without_a_negative_prompt(service: Service, shelf: Shelf, tmp_p
     zeroed = {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["3", 0]}}
     both = {"positive": ["3", 0], "negative": ["4", 0], "control_net": ["17", 0], "image": ["18", 0], "strength": 0.5}
     graph = json.loads(comfy(**{"19": {"class_type": "ControlNetApplyAdvanced", "inputs": both}}))
-    graph["6"]["inputs"] |= {"positive": ["19", 0], "negative": ["9", 1]}
+    graph["6"]["inputs"] |= {"positive": ["19", 0], "negative": ["19", 1]}
     empty = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}}
     lost = ("the node ControlNetApplyAdvanced between prompt and sampler has no counterpart here",)
     for text, negative, missing in (
