@@ -82,9 +82,7 @@ def unread(graph: Graph, node: Node) -> Iterator[str]:
             continue
         elif isinstance(value, str) and _FILE.fullmatch(value):
             yield f"the adapter {shown(stem(value))} in the node {shown(node.kind)} is not read"
-        elif (
-            isinstance(value, str) and (_LINES.fullmatch(value) or value.lstrip().startswith(("[{", '["', '{"')))
-        ) or (isinstance(value, list | dict) and not any(name in row for row in _rows(value) for name in _NAMES)):
+        elif _is_listing(value):
             yield f"the adapters in the node {shown(node.kind)} are not read ({shown(str(value)[:80])})"
 
 
