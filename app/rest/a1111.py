@@ -163,7 +163,9 @@ async def _drawn(form: TextToImage, request: Request, service: Service, client: 
     info = await in_thread(_info, form, job, service)
     images = [to_base64(content) for content in contents] if form.send_images is not False else []
     echo = json.loads(
-        form.model_dump_json(exclude=set() if form.shows_images else {"init_images", "mask"}),
+        form.model_dump_json(
+            exclude={*(form.model_extra or {}), *(() if form.shows_images else ("init_images", "mask"))}
+        ),
         parse_constant=lambda _: None,
     )
     return reply({"images": images, "parameters": echo, "info": json.dumps(info)})

@@ -264,6 +264,7 @@ def test_null_is_the_default(server: Running) -> None:
     [
         ({"sampler_name": "DPM++ 2M Karras"}, "dpmpp_2m", "karras"),
         ({"sampler_name": "DPM++ 2M SDE Karras"}, "dpmpp_2m_sde", "karras"),
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "Exponential"}, "dpmpp_2m", "karras"),
         ({"sampler_name": "Euler a"}, "euler_a", None),
         ({"sampler_index": "k_euler"}, "euler", None),
         ({"sampler_name": "Euler", "scheduler": "SGM Uniform"}, "euler", "trailing"),
@@ -289,6 +290,11 @@ def test_samplers(server: Running, fields: dict[str, Any], scheduler: str, spaci
             {"alwayson_scripts": {"controlnet": {"args": [{"enabled": True, "module": "canny"}]}}},
             422,
             "always on script 'controlnet' not found; leave it out of alwayson_scripts",
+        ),
+        (
+            {"alwayson_scripts": {"Soft Inpainting": {"args": [{"Soft inpainting": True}]}}},
+            422,
+            "always on script 'Soft Inpainting' not found; leave it out of alwayson_scripts",
         ),
         ({"batch_size": 9, "n_iter": 9}, 400, "batch_size × n_iter is 81; give 1 to 64"),
         ({"steps": 0}, 400, "steps is 0; give 1 to 1000"),
@@ -317,6 +323,10 @@ def test_what_is_switched_off_is_no_mistake(server: Running) -> None:
         "controlnet": {"args": units},
         "ADetailer": {"args": [True, False, {"ad_model": "None"}]},
         "adetailer": {"args": [False, False, {"ad_model": "face.pt"}]},
+        "Soft Inpainting": {"args": [{"Soft inpainting": False, "Schedule bias": 1}]},
+        "Refiner": {"args": [{"checkpoint": "None", "switch": 0.8}]},
+        "ControlNet": {"args": [{"model": "canny [1]", "module": "none", "weight": 0}]},
+        "Dynamic Prompts": {"args": [False]},
         "empty": {"args": []},
         "other": [],
     }
@@ -330,6 +340,38 @@ def test_what_is_switched_off_is_no_mistake(server: Running) -> None:
     }
     answer = post(server, "txt2img", {**SDWEBUIAPI, **words, "alwayson_scripts": scripts, "steps": 1})
     assert json.loads(answer["info"])["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "warnings"),
+    [
+        ({"alwayson_scripts": {"Tiled VAE": {"args": ["False", 960]}}},
+         ["always on script 'Tiled VAE' is taken as off: its first argument is false"]),
+        ({"alwayson_scripts": [], "override_settings": []}, []),
+        ({"distilled_cfg_scale": 3.5, "hr_cfg": 0, "mine": None}, ["not known here: distilled_cfg_scale"]),
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_is_named(server: Running, fields: dict[str, Any], warnings: list[str]) -> None:
+    answer = post(server, "txt2img", {**SDWEBUIAPI, **fields, "steps": 1})
+    assert json.loads(answer["info"])["warnings"] == warnings
+    assert not {"distilled_cfg_scale", "hr_cfg", "mine"} & answer["parameters"].keys()
+
+
+def test_a_mask_in_the_alpha_channel(server: Running) -> None:
+    """A1111 takes the alpha, whatever colour is under it; without any, the brightness."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 255
+    clear, white = np.zeros((64, 64, 4), np.uint8), np.full((64, 64, 4), 255, np.uint8)
+    clear[..., 3], white[..., :3] = mask, mask[..., None]
+    body = {**SDWEBUIAPI, "init_images": [GREY], "denoising_strength": 1.0, "steps": 1}
+    drawn = [post(server, "img2img", {**body, "mask": picture(one)})["images"] for one in (mask, clear, white)]
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+@pytest.mark.parametrize("path", ["/internal/ping", "/queue/status", "/sdapi/v1/options"])
+def test_clients_that_ask_for_the_head_alone(server: Running, path: str) -> None:
+    answer = server.http.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize("sampler", ["DDIM", "LCM", "TCD"])
