@@ -86,8 +86,8 @@ def read_checkpoint(file: Path, config: Path) -> Source:
     configured = _channels(config)
     if configured != found.channels:
         raise ModelError(
-            f"{file.name} has a UNet that takes {found.channels} channels, as in an inpainting model, but that of {config} "
-            f"takes {configured}; give a plain checkpoint, or the diffusers folder of that model"
+            f"{file.name} has a UNet that takes {found.channels} channels, as in an inpainting model, but {config} "
+            f"configures {configured}; give a plain checkpoint, or the diffusers folder of that model"
         )
     return Source(
         file.name,

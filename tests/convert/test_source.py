@@ -255,7 +255,7 @@ def test_an_inpainting_checkpoint(sdxl_source: Path, whole: dict[str, np.ndarray
     with pytest.raises(ModelError) as error:
         read_checkpoint(tmp_path / "x.safetensors", sdxl_source)
     assert str(error.value) == (
-        f"x.safetensors has a UNet that takes 9 channels, as in an inpainting model, but that of {sdxl_source} takes 4; "
+        f"x.safetensors has a UNet that takes 9 channels, as in an inpainting model, but {sdxl_source} configures 4; "
         "give a plain checkpoint, or the diffusers folder of that model"
     )
 
