@@ -175,8 +175,11 @@ def _name_other_files(found: Found, settings: Mapping[str, str]) -> None:
 def _numbered(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
     """Adapters with a key for each of their values; a list for each way to name the keys."""
     seen = set[str]()
+    is_off = settings.get("AddNet Enabled", "True").casefold() == "false"
     for pattern, weight, text_encoder, digest in _NUMBERED:
         mentions: list[Mention] = []
+        if is_off and pattern.startswith("AddNet"):
+            continue
         for key, name in settings.items():
             match = re.fullmatch(pattern, key)
             if not match or key in seen or (weight.format(match[1]) not in settings and "Weight A" in weight):

@@ -95,8 +95,8 @@ def from_tags(found: Found, prompt: str) -> tuple[str, list[Mention], dict[str, 
 
 def from_pairs(text: str) -> Iterator[Mention]:
     """Read a list such as "ink: 0123456789ab, neon: 0.5" or "ink: 0123456789ab: 0.8": hashes, weights, or both."""
-    for part in text.split(","):
-        name, *values = (value.strip() for value in part.split(":"))
+    for part in text.strip("{} ").split(","):
+        name, *values = (value.strip(' "') for value in part.split(":"))
         digests = [value for value in values if _HASH.fullmatch(value) and not _looks_like_weight(value)]
         weights = [read for value in values if value not in digests and (read := number(value)) is not None]
         mention = mention_of(name, weights[0] if weights else None, weights[1] if len(weights) > 1 else None)

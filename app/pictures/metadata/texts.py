@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from PIL import ExifTags, Image, IptcImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 
 __all__ = ["Texts", "decode_comment", "texts_in"]
 
@@ -171,7 +172,7 @@ def _xmp(picture: Image.Image) -> Iterator[tuple[str, str]]:
 
 def _iptc(picture: Image.Image) -> Iterator[tuple[str, str]]:
     try:
-        values = IptcImagePlugin.getiptcinfo(picture) or {}
+        values = (IptcImagePlugin.getiptcinfo(picture) if isinstance(picture, JpegImageFile) else None) or {}
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError):  # from Pillow: damaged IPTC
         return
     for (record, number), value in values.items():

@@ -189,6 +189,7 @@ B = [{"adapter": "b", "weight": 0.5}]
             [{"adapter": "b", "weight": 0.25, "text_encoder": 0.5}],
             {"b": "0123456789ab"},
         ),
+        ("AddNet Enabled: False, AddNet Model 1: b(0123456789ab), AddNet Weight A 1: 0.25", [], {}),
         ("AddNet Model 1: b(0123456789ab), AddNet Weight 1: 0.5", B, {"b": "0123456789ab"}),
         ('Lora weights: "b: 0.5", Lora hashes: "b: 0123456789ab"', B, {"b": "0123456789ab"}),
         ('Lora hashes: "b: 0123456789ab: 0.5"', B, {"b": "0123456789ab"}),
