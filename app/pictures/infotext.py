@@ -18,7 +18,7 @@ from typing import Any
 
 from lorablend.adapters import Blend, write_tags
 from lorablend.adapters.wording import shown
-from lorablend.app.pictures.infotext_layout import BY_KEY, NEGATIVE, find_settings, parse_settings, tidied
+from lorablend.app.pictures.infotext_layout import BY_KEY, find_settings, negative_mark, parse_settings, tidied
 from lorablend.app.pictures.metadata.found import Found
 from lorablend.engine.request import Request
 from lorablend.engine.schedulers.a1111 import schedule_type_of
@@ -76,15 +76,16 @@ def parse_infotext(text: str) -> Infotext:
     text = tidied(text)
     start, end, line, is_inside = find_settings(text)
     settings = parse_settings(line)
-    prompt, *negatives = NEGATIVE.split(text[:start])
+    mark = negative_mark(text)
+    prompt, *negatives = mark.split(text[:start])
     if is_inside and not negatives and (marks := list(_NEGATIVE_INSIDE.finditer(prompt))):
         prompt, negatives = prompt[: marks[-1].start()], [prompt[marks[-1].end() :]]
     if is_inside:
         prompt, negatives = prompt.rstrip(_ENDS), [negative.rstrip(_ENDS) for negative in negatives]
     behind: list[str] = []
     for line in text[end:].splitlines():
-        if NEGATIVE.match(line):
-            negatives.append(NEGATIVE.sub("", line))
+        if mark.match(line):
+            negatives.append(mark.sub("", line))
         elif later := _LATER.match(line):
             settings.setdefault(later[1].strip(), later[2].strip())
         elif line.strip():

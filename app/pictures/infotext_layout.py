@@ -14,7 +14,7 @@ from itertools import groupby
 
 from lorablend.engine.settings import SETTINGS
 
-__all__ = ["BY_KEY", "NEGATIVE", "find_settings", "parse_settings", "tidied"]
+__all__ = ["BY_KEY", "find_settings", "negative_mark", "parse_settings", "tidied"]
 
 # Settings by their keys; those that share one are neighbours.
 BY_KEY = {key: list(settings) for key, settings in groupby(SETTINGS.values(), lambda setting: setting.infotext) if key}
@@ -31,7 +31,10 @@ _KNOWN_KEY = re.compile(rf"(?<![\w-])({_KEY}):[ \t]*(?=\S)")
 _IN_ANY_CASE = re.compile(_KNOWN_KEY.pattern, re.IGNORECASE)  # counts at the start of a line only
 _STEPS = re.compile(r"(?<![\w-])Steps:\s*\d+\s*,", re.IGNORECASE)
 _LABEL = re.compile(r"\s*[A-Z][\w \-/]{1,59}:")
-NEGATIVE = re.compile(r"^[ \t]*Negative[ _-]?prompt[ \t]*:[ \t]*", re.MULTILINE | re.IGNORECASE)
+_NEGATIVE = re.compile(r"^[ \t]*Negative [Pp]rompt:[ \t]*", re.MULTILINE)
+_ANY_NEGATIVE = re.compile(r"^[ \t]*Negative[ _-]?prompt[ \t]*:[ \t]*", re.MULTILINE | re.IGNORECASE)
+# A line of one setting that is none of a prompt's: with a number, or of the sampler.
+_PLAIN = re.compile(r"\s*(?:[^:\n]+:[ \t]*[\d.x]+[ \t]*,?|(?:Sampler|Schedule type|Scheduler):.*)[ \t]*", re.IGNORECASE)
 # What others write where A1111 has a new line, a comma or a colon.
 _BREAK = re.compile(rf"(?:<br ?/?>|\\n){{1,4}}[ \t]{{0,4}}(?=(?:Negative prompt|{_KEY}):)", re.IGNORECASE)
 _SEPARATOR = re.compile(rf"(?<=\S)\s?[;|]\s{{0,4}}(?=(?:{_KEY}):)", re.IGNORECASE)
@@ -50,6 +53,11 @@ def tidied(text: str) -> str:
     return text[heading.end() :] if heading else text
 
 
+def negative_mark(text: str) -> re.Pattern[str]:
+    """What begins the negative prompt at the start of a line: A1111's words; if the text has none, others' forms."""
+    return _NEGATIVE if _NEGATIVE.search(text) else _ANY_NEGATIVE
+
+
 def find_settings(text: str) -> tuple[int, int, str, bool]:
     """Find the settings.
 
@@ -64,7 +72,7 @@ def find_settings(text: str) -> tuple[int, int, str, bool]:
         known = _known_in(line)
         if _are_enough(known):
             place = _begin_settings(line, known)
-            if place == 0:
+            if place == 0 and not _STEPS.match(line):  # a line that begins with the steps is whole
                 begin = _first_line(text, begin, known)
             return begin + place, end, _joined(text[begin + place : end]), place > 0
         if known and not line[: known[0].start()].strip():
@@ -117,7 +125,11 @@ def _names(known: Iterable[re.Match[str]]) -> set[str]:
 
 
 def _first_line(text: str, begin: int, known: list[re.Match[str]]) -> int:
-    """Where the lines of settings begin of which the last one begins at `begin`: those above with keys of their own."""
+    """Where the lines of settings begin of which the last one begins at `begin`: those above with keys of their own.
+
+    Most programs begin with the steps; above them only numbers and samplers count, because a prompt may begin with
+    "Model: a woman".
+    """
     names, first, place = _names(known), begin, begin
     for _ in range(_MOST_LINES):
         above = text.rfind("\n", 0, place - 1) + 1 if place else 0
@@ -125,7 +137,8 @@ def _first_line(text: str, begin: int, known: list[re.Match[str]]) -> int:
             break
         line = text[above : place - 1]
         more = _known_in(line)
-        if NEGATIVE.match(line) or names & _names(more):
+        is_complete = "steps" in names and not _PLAIN.fullmatch(line)
+        if is_complete or _ANY_NEGATIVE.match(line) or names & _names(more):
             break
         if more and not line[: more[0].start()].strip():
             names |= _names(more)

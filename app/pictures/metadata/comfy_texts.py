@@ -64,7 +64,7 @@ def _search(graph: Graph, node: Node | None, side: str, found: Found, seen: set[
     seen.add(node.id)
     if node.kind == _ZERO:  # it ignores its text
         return None, True
-    is_zeroed = False
+    is_zeroed, computed = False, list[str]()
     if (joined := _joined(graph, node, side, found, seen)) is not None:
         return joined, False
     others = [key for key, value in node.inputs.items() if isinstance(value, list) and key not in _NO_TEXT]
@@ -79,9 +79,11 @@ def _search(graph: Graph, node: Node | None, side: str, found: Found, seen: set[
             if is_zeroed:
                 return None, True
         if text is None and isinstance(value, list) and key.endswith("_g"):
-            found.lacks(f"the text of the second text encoder ({key}) is computed in the graph; it is left out")
+            computed.append(key)
         if text is None or (not text and key.endswith(("_g", "populated_text"))):
             continue
+        for other in computed:
+            found.lacks(f"the text of the second text encoder ({other}) is computed in the graph; it is left out")
         _name_others(graph, node, key, text, side, found, seen)
         return text, False
     return None, is_zeroed

@@ -61,6 +61,14 @@ def read(text: str) -> Found:
         (A1111.replace(": ", "\uff1a"), PROMPT, NEGATIVE),
         (f"parameters\n{A1111}", PROMPT, NEGATIVE),
         (f"Positive prompt: {A1111}", PROMPT, NEGATIVE),
+        (
+            A1111.replace(", ", "\n").replace("Steps: 20\n", "").replace("Seed: 12", "Seed: 12\nSteps: 20"),
+            PROMPT,
+            NEGATIVE,
+        ),
+        (f"Version: two\n{SETTINGS}", "Version: two", None),
+        (f"Clip skip: rope\nColour: red\n{SETTINGS}", "Clip skip: rope\nColour: red", None),
+        (A1111.replace(PROMPT, "a sign\nnegative prompt: x"), "a sign\nnegative prompt: x", NEGATIVE),
         (A1111.replace(PROMPT, "Size: big\nModel: a boat"), "Size: big\nModel: a boat", NEGATIVE),
     ],
 )
