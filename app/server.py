@@ -127,7 +127,7 @@ def create_app(
     for face in (*faces, logout):
         app.include_router(face.router)
     if page is None:
-        app.add_api_route("/", _index, include_in_schema=False)
+        app.add_api_route("/", _index, methods=["GET", "HEAD"], include_in_schema=False)
     else:
         import gradio
 

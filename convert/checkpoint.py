@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lorablend.adapters.errors import ModelError
-from lorablend.adapters.files.checkpoint import SCALES, from_open_clip
+from lorablend.adapters.files.checkpoint import OTHER_SCALES, SCALES, from_open_clip
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.wording import listed
 
@@ -50,6 +50,7 @@ class Checkpoint:
     Attributes:
         family: "SDXL" or "SD 1.x".
         parameters: The number of parameters of each network.
+        channels: How many the UNet takes in; more than four in inpainting models and the like.
         left_out: The names of tensors inside these networks that no module takes.
         marks: The names of tensors outside of them, some of which are settings.
         metadata: The text entries of the header.
@@ -57,6 +58,7 @@ class Checkpoint:
 
     family: str
     parameters: Mapping[str, int]
+    channels: int
     left_out: tuple[str, ...]
     marks: frozenset[str]
     metadata: Mapping[str, str]
@@ -91,7 +93,9 @@ def inspect_checkpoint(file: Path) -> Checkpoint:
                 elif dtype not in _FLOATS or math.prod(shape) not in (1, weight[1][0]):
                     unreadable.append(f"{name} ({dtype} {shape})")
                 continue
-            if not _has_module(network, prefix, rest):
+            if OTHER_SCALES.search(name):
+                unreadable.append(f"{name} ({dtype})")
+            elif not _has_module(network, prefix, rest):
                 left_out.append(name)
             elif dtype not in _FLOATS:
                 unreadable.append(f"{name} ({dtype})")
@@ -103,7 +107,9 @@ def inspect_checkpoint(file: Path) -> Checkpoint:
         raise ModelError(
             f"{file.name} has weights in a form that is not supported: {listed(unreadable)}; give one in fp16 or fp8"
         )
-    return Checkpoint(family, parameters, tuple(left_out), frozenset(tensors.keys() - inside), metadata)
+    first = tensors.get(f"{_UNET}input_blocks.0.0.weight", ("", []))[1]
+    channels = first[1] if len(first) == 4 else 4
+    return Checkpoint(family, parameters, channels, tuple(left_out), frozenset(tensors.keys() - inside), metadata)
 
 
 def checkpoint_family(file: Path) -> str:

@@ -83,6 +83,12 @@ def read_checkpoint(file: Path, config: Path) -> Source:
             f"{file.name} is an {found.family} checkpoint, but {config} configures {config_family}; "
             "give a matching config"
         )
+    configured = _channels(config)
+    if configured != found.channels:
+        raise ModelError(
+            f"{file.name} has a UNet that takes {found.channels} channels, as in an inpainting model, but {config} "
+            f"configures {configured}; give a plain checkpoint, or the diffusers folder of that model"
+        )
     return Source(
         file.name,
         config,
@@ -91,6 +97,14 @@ def read_checkpoint(file: Path, config: Path) -> Source:
         scheduler=_scheduler_changes(found.marks, found.metadata),
         left_out=found.left_out,
     )
+
+
+def _channels(config: Path) -> int:
+    """How many channels the configured UNet takes in."""
+    try:
+        return int(json.loads((config / "unet/config.json").read_text(encoding="utf-8")).get("in_channels", 4))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"unet/config.json of {config} cannot be read; give a complete diffusers folder") from error
 
 
 def files_to_download(index: Mapping[str, Any], files: Collection[str], *, half: bool) -> list[str]:

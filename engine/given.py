@@ -100,7 +100,7 @@ def entries_of(given: Any) -> list[Entry]:
         return [(given, 1.0)]
     if isinstance(given, Blend | BlendItem | Mapping):
         return [given]
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray):
         raise BlendError(f"blend is of type {type(given).__name__}; give pairs of an adapter and its weight")
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Real):
         return [given]

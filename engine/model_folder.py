@@ -10,6 +10,7 @@ tokenizer/, tokenizer_2/                openvino_tokenizer.xml + .bin, tokenizer
 
 import hashlib
 import json
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -169,7 +170,14 @@ class ModelFolder:
     @property
     def scaling_factor(self) -> float:
         """The UNet's latent is (VAE latent - shift_factor) * scaling_factor. AutoencoderKL's default is 0.18215."""
-        return float(self.configs["vae_decoder"].get("scaling_factor") or 0.18215)
+        factor = self.configs["vae_decoder"].get("scaling_factor")
+        if factor is None:
+            return 0.18215
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            raise ModelError(
+                f"{self.path}: scaling_factor in vae_decoder/config.json is {factor}; expected a number above 0"
+            )
+        return float(factor)
 
     @property
     def shift_factor(self) -> float:

@@ -1,11 +1,13 @@
 """The entry point of the engine: prompt, adapters and settings in, pictures out."""
 
 import dataclasses
+import os
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,6 +80,13 @@ class Pipeline:
         max_rank: int | None = None,
         lenient: bool = False,
     ) -> None:
+        for name, path in (("model_dir", model_dir), ("lora_dir", lora_dir), ("cache_dir", cache_dir)):
+            if not isinstance(path, str | os.PathLike) and (path is not None or name == "model_dir"):
+                raise RequestError(f"{name} is of type {type(path).__name__}; give a folder")
+        if not isinstance(device, str):
+            raise RequestError(f"device is of type {type(device).__name__}; give OpenVINO's name of it, such as CPU")
+        if max_rank is not None and (isinstance(max_rank, bool) or not isinstance(max_rank, Integral)):
+            raise RequestError(f"max_rank is {max_rank!r}; give a whole number")
         if runtime not in RUNTIMES:
             raise RequestError(f"runtime is {runtime!r}; choose one of {', '.join(RUNTIMES)}")
         if precision is not None and precision not in PRECISIONS:

@@ -31,6 +31,7 @@ class ScaleDoubts:
         self._has_alpha = False
         self._whole: set[float] = set()  # alphas of LoKr modules of two whole matrices, applied with scale 1
         self._glora_ranks: set[int] = set()
+        self._stored: list[tuple[float, float]] = []  # alpha and scale of each module with an alpha tensor
 
     def add(self, component: str, path: str, roles: Mapping[str, Tensor], delta: Delta) -> None:
         """Take one module's tensors and the delta that was built from them into account."""
@@ -48,6 +49,8 @@ class ScaleDoubts:
             return
         if "scale" in roles or "scalar" in roles:
             return
+        if "alpha" in roles and delta.alpha is not None:
+            self._stored.append((delta.alpha, delta.scale))
         sources = self._sources[component]
         used = "the alpha tensors" if "alpha" in roles else sources[0].source or "nothing"
         for source in sources:
@@ -75,11 +78,14 @@ class ScaleDoubts:
         return [*found, *self._unused(), *(doubts or self._whole_lokr(trainer.ranks))]
 
     def _unused(self) -> list[str]:
-        """Return what is said of an alpha that nobody reads, for a file whose modules have none."""
-        if self._has_alpha or not self._algorithms:
-            return []
+        """Return what is said of an alpha that nobody reads, or that no module has."""
         metadata = self._file.metadata
         alpha, dim = (_to_number(metadata.get(f"ss_network_{name}", "")) for name in ("alpha", "dim"))
+        trainer = self._sources["unet"][0].trainer
+        if self._stored and alpha and dim and not (trainer.rs_lora or trainer.block or trainer.unsure):
+            return self._other_alpha(alpha, dim)
+        if self._has_alpha or not self._algorithms:
+            return []
         if alpha and dim and not math.isclose(alpha, dim):
             direction = "strong" if alpha < dim else "weak"
             return [
@@ -94,6 +100,21 @@ class ScaleDoubts:
                 "together, rename this one, or its strength is wrong"
             ]
         return []
+
+    def _other_alpha(self, alpha: float, dim: float) -> list[str]:
+        """Return a doubt if the header's alpha is none of the modules', nor its scale: some have one of their own."""
+        if any(
+            math.isclose(stored, alpha, rel_tol=_TOLERANCE) or math.isclose(scale, alpha / dim, rel_tol=_TOLERANCE)
+            for stored, scale in self._stored
+        ):
+            return []
+        (_, scale), said = self._stored[0], alpha / dim
+        direction = "strong" if scale > said else "weak"
+        weight = f"; if it is too {direction}, use the weight {said / scale:.3g}" if scale else ""
+        return [
+            f"how strong it is, is said twice: the alpha tensors give scale {scale:g}, ss_network_alpha and "
+            f"ss_network_dim {said:g}; applied with {scale:g}{weight}"
+        ]
 
     def _whole_lokr(self, ranks: Collection[float]) -> list[str]:
         dim = self._file.metadata.get("ss_network_dim", "")

@@ -1,5 +1,6 @@
 """The weights of a whole model: a diffusers folder, or a single checkpoint of SDXL, SD 1.x or SD 2.x."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from lorablend.adapters.files.file import Tensor, TensorFile, read_file
 from lorablend.adapters.names.modules import find_module
 from lorablend.adapters.wording import shown
 
-__all__ = ["SCALES", "CheckpointFile", "CheckpointPart", "from_open_clip", "read_checkpoint"]
+__all__ = ["OTHER_SCALES", "SCALES", "CheckpointFile", "CheckpointPart", "from_open_clip", "read_checkpoint"]
 
 _COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 # What an 8-bit weight is multiplied by: ComfyUI's scaled fp8, in its older and newer form.
 SCALES = (".scale_weight", ".weight_scale")
+# Scales in other programs' forms, which would be needed too.
+OTHER_SCALES = re.compile(r"\.(?!scale_input$|input_scale$|logit_scale$)[^.]*scale(_inv|s|_inverse)?$", re.IGNORECASE)
 
 # (start of a tensor's name in a single checkpoint, component, whether OpenCLIP's module names follow).
 _PREFIXES = (
@@ -137,6 +140,11 @@ def _single(file: TensorFile) -> dict[tuple[str, str], CheckpointPart]:
     for name, tensor in file.tensors.items():
         if name.endswith(SCALES):
             continue
+        if OTHER_SCALES.search(name) and name.startswith(tuple(prefix for prefix, _, _ in _PREFIXES)):
+            raise ModelError(
+                f"{shown(file.path.name)}: {shown(name)} is a scale in a form that is not known; "
+                "give a checkpoint in fp16"
+            )
         stem = name.removesuffix(".weight")
         scale = next((file.tensors[stem + end] for end in SCALES if stem + end in file.tensors), None)
         if scale and scale.count not in (1, tensor.shape[0]):

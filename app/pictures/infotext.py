@@ -14,32 +14,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import groupby
 from typing import Any
 
 from lorablend.adapters import Blend, write_tags
 from lorablend.adapters.wording import shown
+from lorablend.app.pictures.infotext_layout import BY_KEY, find_settings, negative_mark, parse_settings, tidied
 from lorablend.app.pictures.metadata.found import Found
 from lorablend.engine.request import Request
 from lorablend.engine.schedulers.a1111 import schedule_type_of
-from lorablend.engine.settings import SETTINGS, Setting
+from lorablend.engine.settings import Setting
 
 __all__ = ["Infotext", "parse_infotext", "read_settings", "write_infotext"]
 
-# Those that share a key are neighbours.
-_BY_KEY = {key: list(settings) for key, settings in groupby(SETTINGS.values(), lambda setting: setting.infotext) if key}
-# AUTOMATIC1111's own reader, and Civitai's, but in linear time: the text is untrusted.
-_SETTING = re.compile(r'(\w[\w \-/]{1,59}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_LONGEST = 100_000  # characters of a line of settings; reading a megabyte takes half a second
-_JSON_SETTING = re.compile(r"(\w[\w \-/]{1,59}):\s*(?=[\[{])")
-_MOST_BROKEN = 20  # values that look like JSON and are none; each costs a look at the rest of the text
-# By these the settings are found, wherever they are.
-_KNOWN = (*_BY_KEY, "Model", "Model hash", "Version", "Clip skip", "VAE", "Lora hashes", "Hashes", "Scheduler")
-_KNOWN_KEY = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, _KNOWN), key=len, reverse=True))}):[ \t]*(?=\S)")
-_STEPS = re.compile(r"(?<![\w-])Steps:\s*\d+\s*,")
 _LATER = re.compile(r"([A-Z][\w \-/]{1,59}):[ \t]*(.*)")  # a line behind the settings, as extensions write
-_NEGATIVE = re.compile(r"^[ \t]*Negative [Pp]rompt:[ \t]*", re.MULTILINE)
 _NEGATIVE_INSIDE = re.compile(r"(?<![^\s.,;>])Negative [Pp]rompt:[ \t]*")
+_ENDS = " \t\n,.;|"  # of a prompt, before what follows in its line
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")  # characters of an adapter's name that Civitai's reader does not accept
 
 
@@ -81,70 +70,31 @@ def write_infotext(request: Request, blend: Blend, seed: int, model: str) -> str
 def parse_infotext(text: str) -> Infotext:
     """Parse text in this form by any program; text without settings, or with a line of far too many, is a prompt.
 
-    The settings begin at their first known key, whatever is before and behind them. The words that begin the negative
-    prompt count at the start of a line; only if all is on one line, they count inside it.
+    The words that begin the negative prompt count at the start of a line; only if all is on one line, they count inside
+    it. A prompt may also stand behind the settings.
     """
-    text = text.strip().replace("\r\n", "\n")
-    start, end, is_inside = _find_settings(text)
-    settings = _parse_settings(text[start:end])
-    prompt, *negatives = _NEGATIVE.split(text[:start])
+    text = tidied(text)
+    start, end, line, is_inside = find_settings(text)
+    settings = parse_settings(line)
+    mark = negative_mark(text)
+    prompt, *negatives = mark.split(text[:start])
     if is_inside and not negatives and (marks := list(_NEGATIVE_INSIDE.finditer(prompt))):
         prompt, negatives = prompt[: marks[-1].start()], [prompt[marks[-1].end() :]]
     if is_inside:
-        prompt, negatives = prompt.rstrip(" \t\n,.;"), [negative.rstrip(" \t\n,.;") for negative in negatives]
+        prompt, negatives = prompt.rstrip(_ENDS), [negative.rstrip(_ENDS) for negative in negatives]
+    behind: list[str] = []
     for line in text[end:].splitlines():
-        if _NEGATIVE.match(line):
-            negatives.append(_NEGATIVE.sub("", line))
+        if mark.match(line):
+            negatives.append(mark.sub("", line))
         elif later := _LATER.match(line):
             settings.setdefault(later[1].strip(), later[2].strip())
         elif line.strip():
-            settings.setdefault("Text behind the settings", line.strip())
+            behind.append(line.strip())
+    if behind and not prompt.strip():
+        prompt = "\n".join(behind)
+    elif behind:
+        settings.setdefault("Text behind the settings", "\n".join(behind))
     return Infotext(prompt.strip(), "\n".join(negative.strip() for negative in negatives).strip(), settings)
-
-
-def _find_settings(text: str) -> tuple[int, int, bool]:
-    """Where the settings begin and end, and whether they share their line with a prompt; the end if there are none."""
-    end = len(text)
-    while end >= 0:
-        begin = text.rfind("\n", 0, end) + 1
-        line = text[begin:end] if end - begin <= _LONGEST else ""
-        known = list(_KNOWN_KEY.finditer(line))
-        if len({match[1] for match in known}) >= (2 if _STEPS.match(line) else 3):
-            return _begin_settings(line, known) + begin, end, _begin_settings(line, known) > 0
-        if end == len(text) and known and not line[: known[0].start()].strip() and len(_parse_settings(line)) >= 3:
-            return begin, end, False
-        end = begin - 1
-    return len(text), len(text), False
-
-
-def _begin_settings(line: str, known: list[re.Match[str]]) -> int:
-    """Where the settings of a line begin: all of it, or behind the end of a prompt."""
-    before = line[: known[0].start()]
-    if not before.strip() or re.fullmatch(r"(\s*[A-Z][\w \-/]{1,59}:[^,]*,)+\s*", before):
-        return 0
-    # The last steps that two more keys come after.
-    places = [match.start() for match in _STEPS.finditer(line) if match.start() < known[-2].start()]
-    return places[-1] if places else known[0].start()
-
-
-def _parse_settings(line: str) -> dict[str, str]:
-    """The settings of a line. Values in JSON stay JSON, brackets and all, whatever commas are in them."""
-    settings: dict[str, str] = {}
-    plain, end, broken = [], 0, 0
-    for match in _JSON_SETTING.finditer(line):
-        if match.start() < end or broken > _MOST_BROKEN:
-            continue
-        try:
-            _, stop = json.JSONDecoder().raw_decode(line, match.end())
-        except (ValueError, RecursionError):
-            broken += 1
-            continue
-        settings[match[1].strip()] = line[match.end() : stop]
-        plain.append(line[end : match.start()])
-        end = stop
-    for part in (*plain, line[end:]):
-        settings |= {name.strip(): _unquote(value) for name, value in _SETTING.findall(part)}
-    return settings
 
 
 def read_settings(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -158,7 +108,7 @@ def read_settings(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """
     found = Found("")
     found.take_sampler(texts.get("Sampler"), texts.get("Schedule type", texts.get("Scheduler")))
-    for key, settings in _BY_KEY.items():
+    for key, settings in BY_KEY.items():
         if key not in texts or settings[0].name in ("scheduler", "spacing") or "infotext" in settings[0].absent:
             continue
         if len(settings) == 1:
@@ -175,7 +125,7 @@ def read_settings(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
 def _texts(request: Request, seed: int, in_every: bool) -> dict[str, str]:
     """The settings by their keys: those that are in every text, or the others."""
     texts: dict[str, str] = {}
-    for key, settings in _BY_KEY.items():
+    for key, settings in BY_KEY.items():
         values = [seed if setting.name == "seed" else getattr(request, setting.name) for setting in settings]
         if settings[0].in_every_infotext is in_every and settings[0].is_worth_telling(values[0]):
             texts[key] = "x".join(map(_write, settings, values))
@@ -202,10 +152,3 @@ def _tag_names(blend: Blend) -> list[str]:
 
 def _quote(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) else value
-
-
-def _unquote(value: str) -> str:
-    try:
-        return str(json.loads(value)) if value.startswith('"') else value.strip()
-    except ValueError:
-        return value

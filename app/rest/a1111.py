@@ -169,7 +169,8 @@ async def _drawn(form: TextToImage, request: Request, service: Service, client: 
 def _echo(form: TextToImage) -> dict[str, Any]:
     """What was sent, for the reply. Raises ParameterError, before anything is drawn."""
     try:
-        text = form.model_dump_json(exclude=set() if form.shows_images else {"init_images", "mask"})
+        pictures_sent = () if form.shows_images else ("init_images", "mask")
+        text = form.model_dump_json(exclude={*(form.model_extra or {}), *pictures_sent})
     except PydanticSerializationError:
         raise ParameterError("body", "the body has too many objects in one another; send it flatter") from None
     return json.loads(text, parse_constant=lambda _: None)

@@ -15,12 +15,14 @@ __all__ = ["router"]
 router = APIRouter(tags=["A1111"])
 
 
+@router.head("/queue/status", include_in_schema=False)  # some ask for the head alone, whether the server is there
 @router.get("/queue/status", response_model=QueueStatus)
 def get_queue_status(service: Served) -> Response:
     """Get the length of the queue, as Gradio 3 had it; cyanic-sd-krita asks for it before everything else."""
     return reply({"msg": "estimation", "queue_size": service.jobs.count("queued")})
 
 
+@router.head("/internal/ping", include_in_schema=False)
 @router.get("/internal/ping", response_model=Nothing)
 def ping() -> Response:
     """Say that the server is there."""

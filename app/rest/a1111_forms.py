@@ -1,7 +1,8 @@
 """The requests of A1111's clients, and how they become a `Draw`.
 
 `lorablend.engine.settings` declares the names and A1111's defaults of settings. Any field may be null, which means its
-default. Unknown fields are ignored, and so are unsupported ones with their default value, which every client sends.
+default. Unsupported fields with their default value, which every client sends, are ignored; unknown ones are named in a
+warning.
 Requests for something unsupported (hires fix, a refiner, tiling, face restoration, scripts, seed variations) are
 refused; what else A1111 has and is not done here is named in a warning. Without a size it is the model's own, or the
 input picture's.
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from lorablend.adapters import parse_prompt
 from lorablend.adapters.errors import RequestError
@@ -39,6 +40,7 @@ from lorablend.engine.settings import BATCH, SETTINGS
 __all__ = ["ImageToImage", "TextToImage", "decode", "model_named", "sampler_of", "start_of"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Table = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value == [] else value)]  # [] is PHP's for none
 
 _MOST_STEPS = 1000
 _STRETCH, _CROP, _FILL = 0, 1, 2  # values of resize_mode
@@ -55,7 +57,7 @@ _Sent: type[BaseModel] = with_silent(body_of("_PassedOn", _PASSED_ON))
 class TextToImage(_Sent):
     """A picture from a prompt."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     prompt: Text | None = None
     negative_prompt: Text | None = None
@@ -68,7 +70,7 @@ class TextToImage(_Sent):
     width: int | None = None
     height: int | None = None
     clip_skip: Number | None = None
-    override_settings: dict[str, Any] | None = None
+    override_settings: Table | None = None
     send_images: bool | None = None
     disable_extra_networks: bool | None = None
 
@@ -81,7 +83,7 @@ class TextToImage(_Sent):
     enable_hr: bool | None = None
     refiner_checkpoint: str | None = None
     script_name: str | None = None
-    alwayson_scripts: dict[str, Any] | None = None
+    alwayson_scripts: Table | None = None
 
     _said: list[str] = PrivateAttr(default_factory=list)  # what `settings` found out
 
@@ -134,14 +136,16 @@ class TextToImage(_Sent):
         """The scheduler and the spacing, without a spacing that the scheduler does not take: A1111 ignores it too."""
         name = self.sampler_name if self.sampler_name and not is_none(self.sampler_name) else self.sampler_index
         sampler, of_name = sampler_of(name)
-        spacing = _spacing_of(self.scheduler) or of_name
+        asked = _spacing_of(self.scheduler)
+        spacing = of_name or asked  # in A1111 a name such as "DPM++ 2M Karras" wins
         if spacing is None:
             return sampler, None
         own = service.models.get(model).model
         info = SCHEDULERS[sampler or from_diffusers_class(own.scheduler_class, dict(own.scheduler_config))]
         if spacing in info.spacings:
             return sampler, spacing
-        self._said.append(f"scheduler {self.scheduler or spacing} is ignored: {info.label} has timesteps of its own")
+        name = spacing if of_name else self.scheduler
+        self._said.append(f"scheduler {name} is ignored: {info.label} has timesteps of its own")
         return sampler, None
 
     def _passed_on(self, needs: str = "") -> dict[str, Any]:
@@ -162,6 +166,9 @@ class TextToImage(_Sent):
         ignored = [name for name, value in options if name not in plain or (name == "sd_vae" and not _is_own(value))]
         if ignored:
             lines.append(f"override_settings without effect here: {', '.join(ignored)[:400]}")
+        unknown = [name for name, value in (self.model_extra or {}).items() if value and not is_none(value)]
+        if unknown:
+            lines.append(f"not known here: {', '.join(unknown)[:400]}")
         return lines
 
     def _refuse(self) -> None:
@@ -181,9 +188,11 @@ class TextToImage(_Sent):
         if self.script_name and not is_none(self.script_name):
             raise ParameterError("script_name", f"script {self.script_name[:80]!r} not found; leave it out", 422)
         for name, arguments in (self.alwayson_scripts or {}).items():
-            if _does_something(arguments):
+            if _does_something(name, arguments):
                 text = f"always on script {name[:80]!r} not found; leave it out of alwayson_scripts"
                 raise ParameterError("alwayson_scripts", text, 422)
+            if _is_off_by_position(arguments):
+                self._said.append(f"always on script {name[:80]!r} is taken as off: its first argument is false")
 
     def _check_clip_skip(self, service: Service, model: str | None, overrides: Mapping[str, Any]) -> None:
         """A1111 ignores clip_skip for SDXL, which always skips a layer; with other models it changes the picture."""
@@ -257,7 +266,7 @@ def _kept(form: ImageToImage, uploads: Uploads, picture: str) -> dict[str, Any]:
     size = (form.width or own[0], form.height or own[1])
     names = {"image": keep(_png(_fitted(image, size, form.resize_mode)))}
     if form.mask:
-        grey = greys(open_(keep(decode("mask", form.mask))))  # some clients send it as the alpha channel
+        grey = greys(_with_alpha(open_(keep(decode("mask", form.mask)))))
         mask = Image.fromarray((grey * 255).round().astype(np.uint8))
         if form.inpainting_mask_invert:
             mask = ImageOps.invert(mask)
@@ -267,6 +276,13 @@ def _kept(form: ImageToImage, uploads: Uploads, picture: str) -> dict[str, Any]:
             mask = mask.filter(ImageFilter.GaussianBlur((blur.x, blur.y)))
         names["mask"] = keep(_png(mask))
     return names
+
+
+def _with_alpha(mask: Image.Image) -> Image.Image:
+    """The mask, or its alpha if that has any other values than 255: some clients send it so, and A1111 takes it."""
+    if mask.mode != "RGBA" or mask.getchannel("A").getextrema() == (255, 255):
+        return mask
+    return mask.getchannel("A")
 
 
 def _blur(form: ImageToImage) -> _Blur:
@@ -344,7 +360,7 @@ def _is_own(vae: Any) -> bool:
     return is_none(vae) or str(vae).casefold() == "automatic"
 
 
-def _does_something(arguments: Any) -> bool:
+def _does_something(script: str, arguments: Any) -> bool:
     """Whether a script would act: clients send units of ControlNet and others that are off, empty or "none"."""
     given = arguments.get("args") if isinstance(arguments, Mapping) else arguments
     if isinstance(given, Mapping):
@@ -353,13 +369,25 @@ def _does_something(arguments: Any) -> bool:
         return bool(given)
     units = [unit for unit in given if isinstance(unit, Mapping)]
     if not units:
-        return any(map(bool, given))
+        return any(map(bool, given)) and not _is_false(given[0])
     switches = [unit for unit in given if isinstance(unit, bool)]  # ADetailer's first one is for the whole script
-    return all(switches[:1]) and any(map(_acts, units))
+    return all(switches[:1]) and any(_acts(script, unit) for unit in units)
 
 
-def _acts(unit: Mapping[str, Any]) -> bool:
-    if not unit or str(unit.get("enabled", True)).casefold() in ("false", "0", "none", ""):
+def _is_off_by_position(arguments: Any) -> bool:
+    """Whether a script has arguments, of which the first, by the scripts' habit its switch, is off."""
+    given = arguments.get("args") if isinstance(arguments, Mapping) else arguments
+    is_plain = isinstance(given, list) and not any(isinstance(unit, Mapping) for unit in given)
+    return is_plain and bool(given) and _is_false(given[0]) and any(map(bool, given[1:]))
+
+
+def _acts(script: str, unit: Mapping[str, Any]) -> bool:
+    switches = [value for key, value in unit.items() if key.casefold() in ("enabled", "enable", script.casefold())]
+    if not unit or any(map(_is_false, switches)) or unit.get("weight", 1) == 0:
         return False
-    names = [unit[key] for key in ("model", "module", "ad_model") if key in unit]
+    names = [unit[key] for key in ("model", "module", "ad_model", "checkpoint") if key in unit]
     return not names or not all(map(is_none, names))
+
+
+def _is_false(value: Any) -> bool:
+    return str(value).casefold() in ("false", "0", "none", "")

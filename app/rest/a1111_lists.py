@@ -59,6 +59,7 @@ def list_loras(service: Served) -> Response:
 @router.post("/refresh-loras", response_model=Nothing)
 @router.post("/refresh-checkpoints", response_model=Nothing)
 @router.post("/refresh-vae", response_model=Nothing)
+@router.post("/refresh-embeddings", response_model=Nothing)
 def refresh() -> Response:
     """Do nothing: every list is up to date whenever it is read."""
     return reply({})
@@ -86,6 +87,7 @@ def list_sd_models(service: Served) -> Response:
     return reply([{"title": name, "model_name": name, "filename": name, **more} for name in service.models.names])
 
 
+@router.head("/options", include_in_schema=False)
 @router.get("/options", response_model=Options)
 def get_options(request: Request, service: Served, client: Client) -> Response:
     """Get the settings of this client."""

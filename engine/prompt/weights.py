@@ -19,11 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["RULES", "Part", "read_weights", "words"]
+__all__ = ["RULES", "Part", "is_same_in_all_rules", "read_weights"]
 
 RULES = {"a1111": "AUTOMATIC1111", "comfy": "ComfyUI"}
 """Name -> label."""
 
+_SHORT = 60  # bytes, which are less than 75 tokens
 _MORE = 1.1  # a bracket without a number
 _DEEPEST = 64  # brackets in each other under comfy; what is deeper is plain text
 _SIGNS = re.compile(
@@ -46,9 +47,9 @@ def read_weights(prompt: str, rule: str) -> list[list[Part]]:
     return [_merged(section) for section in (_a1111(prompt) if rule == "a1111" else [list(_comfy(prompt, 1.0))])]
 
 
-def words(prompt: str, rule: str) -> str:
-    """The prompt as plain text, without weights and breaks."""
-    return " ".join("".join(part.text for part in section) for section in read_weights(prompt, rule))
+def is_same_in_all_rules(prompt: str) -> bool:
+    """Whether a prompt means the same whatever the rule: it has no weights, and fits into one chunk for sure."""
+    return len(prompt.encode()) <= _SHORT and all(read_weights(prompt, rule) == [[Part(prompt)]] for rule in RULES)
 
 
 def _merged(section: list[Part]) -> list[Part]:

@@ -15,6 +15,7 @@ from lorablend.app.orders.draw import Draw
 from lorablend.app.pictures.png import encode
 from lorablend.app.reuse import read_picture, reuse
 from lorablend.app.service import Service
+from tests.app.pictures.metadata.written import comfy_graph
 
 
 @pytest.fixture
@@ -99,52 +100,22 @@ def test_a1111_samplers_that_are_not_here(service: Service, shelf: Shelf, tmp_pa
 
 
 def comfy(**changes: object) -> str:
-    graph: dict[str, object] = {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "small.safetensors"}},
-        "2": {
-            "class_type": "LoraLoader",
-            "inputs": {
-                "lora_name": "styles\\ink.safetensors",
-                "strength_model": 0.8,
-                "strength_clip": 0.5,
-                "model": ["1", 0],
-                "clip": ["1", 1],
-            },
-        },
-        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["2", 1]}},
-        "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["2", 1]}},
-        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 768, "height": 512, "batch_size": 1}},
-        "6": {
-            "class_type": "KSampler",
-            "inputs": {
-                "model": ["2", 0],
-                "positive": ["3", 0],
-                "negative": ["4", 0],
-                "latent_image": ["5", 0],
-                "seed": 42,
-                "steps": 25,
-                "cfg": 6.5,
-                "sampler_name": "euler_ancestral",
-                "scheduler": "karras",
-                "denoise": 1.0,
-            },
-        },
-    }
-    return json.dumps(graph | changes)
+    small = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "small.safetensors"}}
+    return json.dumps(comfy_graph(n1=small) | changes)
 
 
 def test_comfyui(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=comfy()), "a.png")
     assert found.missing == ()
     assert found.draw.model_dump(exclude_defaults=True) == {
-        "prompt": "a fox",
+        "prompt": "a red boat",
         "negative_prompt": "blurry",
-        "blend": {"items": [{"adapter": "ink", "weight": 0.8, "text_encoder": 0.5}]},
-        "width": 768,
-        "height": 512,
-        "steps": 25,
-        "guidance_scale": 6.5,
-        "seed": 42,
+        "blend": {"items": [{"adapter": "ink", "weight": 0.8}]},
+        "width": 512,
+        "height": 768,
+        "steps": 20,
+        "guidance_scale": 6.0,
+        "seed": 12,
         "scheduler": "euler_a",
         "spacing": "karras",
         "model": "small",
@@ -154,16 +125,16 @@ def test_comfyui(service: Service, shelf: Shelf, tmp_path: Path) -> None:
 def test_comfyui_links_in_place_of_values(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     """One that leads to a constant is followed; what is computed is left out, and said."""
     graph = json.loads(comfy())
-    graph["6"]["inputs"] |= {"seed": ["7", 0], "steps": ["8", 0], "cfg": ["9", 0], "positive": ["10", 0]}
-    graph["2"]["inputs"] |= {"strength_model": ["8", 0], "strength_clip": ["9", 0]}
-    graph["5"]["inputs"] |= {"width": ["12", 0]}
+    graph["6"]["inputs"] |= {"seed": ["17", 0], "steps": ["18", 0], "cfg": ["19", 0], "positive": ["20", 0]}
+    graph["2"]["inputs"] |= {"strength_model": ["18", 0], "strength_clip": ["19", 0]}
+    graph["5"]["inputs"] |= {"width": ["22", 0]}
     graph |= {
-        "7": {"class_type": "Reroute", "inputs": {"value": ["11", 0]}},
-        "8": {"class_type": "Math", "inputs": {"a": 1, "b": 2}},
-        "9": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
-        "10": {"class_type": "CLIPTextEncode", "inputs": {"text": ["8", 0]}},
-        "11": {"class_type": "Seed", "inputs": {"seed": 9}},
-        "12": {"class_type": "PrimitiveInt", "inputs": {"value": 512}},
+        "17": {"class_type": "Reroute", "inputs": {"value": ["21", 0]}},
+        "18": {"class_type": "Math", "inputs": {"a": 1, "b": 2}},
+        "19": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
+        "20": {"class_type": "CLIPTextEncode", "inputs": {"text": ["18", 0]}},
+        "21": {"class_type": "Seed", "inputs": {"seed": 9}},
+        "22": {"class_type": "PrimitiveInt", "inputs": {"value": 640}},
     }
     found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=json.dumps(graph)), "a.png")
     assert found.missing == (
@@ -173,15 +144,15 @@ def test_comfyui_links_in_place_of_values(service: Service, shelf: Shelf, tmp_pa
     )
     assert (found.draw.prompt, found.draw.seed, found.draw.steps, found.draw.guidance_scale) == ("", 9, None, 3)
     assert found.draw.blend == []
-    assert found.draw.width == 512
+    assert found.draw.width == 640
 
 
 def test_comfyui_without_a_negative_prompt(service: Service, shelf: Shelf, tmp_path: Path) -> None:
     """Zeroed, it is none, whatever was encoded before; an empty one is encoded, and stays one."""
     zeroed = {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["3", 0]}}
-    both = {"positive": ["3", 0], "negative": ["4", 0], "control_net": ["7", 0], "image": ["8", 0], "strength": 0.5}
-    graph = json.loads(comfy(**{"9": {"class_type": "ControlNetApplyAdvanced", "inputs": both}}))
-    graph["6"]["inputs"] |= {"positive": ["9", 0], "negative": ["9", 1]}
+    both = {"positive": ["3", 0], "negative": ["4", 0], "control_net": ["17", 0], "image": ["18", 0], "strength": 0.5}
+    graph = json.loads(comfy(**{"19": {"class_type": "ControlNetApplyAdvanced", "inputs": both}}))
+    graph["6"]["inputs"] |= {"positive": ["19", 0], "negative": ["19", 1]}
     empty = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}}
     lost = ("the node ControlNetApplyAdvanced between prompt and sampler has no counterpart here",)
     for text, negative, missing in (
@@ -191,7 +162,7 @@ def test_comfyui_without_a_negative_prompt(service: Service, shelf: Shelf, tmp_p
         (comfy(**{"4": empty}), "", ()),
     ):
         found = read_picture(service, shelf, saved(tmp_path / "a.png", prompt=text), "a.png")
-        assert (found.draw.prompt, found.draw.negative_prompt) == ("a fox", negative)
+        assert (found.draw.prompt, found.draw.negative_prompt) == ("a red boat", negative)
         assert found.missing == missing
 
 

@@ -230,6 +230,9 @@ def test_tensors_that_no_module_takes_are_said(
         ({"": np.zeros((4, 4), np.uint8)}, "1 tensor: {}weight (U8)"),
         ({"scale_weight": np.zeros((2, 3), np.float32)}, "1 tensor: {}scale_weight (F32 [2, 3])"),
         ({"weight_scale": np.zeros(1, np.uint8)}, "1 tensor: {}weight_scale (U8 [1])"),
+        ({"weight_scale_inv": np.zeros(1, np.float32)}, "1 tensor: {}weight_scale_inv (F32)"),
+        ({"scale_inv": np.zeros(1, np.float32)}, "1 tensor: {}scale_inv (F32)"),
+        ({"weight.scale": np.zeros(1, np.float32)}, "1 tensor: {}weight.scale (F32)"),
     ],
 )
 def test_weights_in_a_form_that_is_not_supported(
@@ -242,6 +245,18 @@ def test_weights_in_a_form_that_is_not_supported(
         inspect_checkpoint(file)
     assert str(error.value) == (
         f"x.safetensors has weights in a form that is not supported: {message.format(start)}; give one in fp16 or fp8"
+    )
+
+
+def test_an_inpainting_checkpoint(sdxl_source: Path, whole: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """Refused before the work, by the number of its channels."""
+    first = f"{UNET}input_blocks.0.0.weight"
+    save_file(whole | {first: np.zeros((len(whole[first]), 9, 3, 3), np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError) as error:
+        read_checkpoint(tmp_path / "x.safetensors", sdxl_source)
+    assert str(error.value) == (
+        f"x.safetensors has a UNet that takes 9 channels, as in an inpainting model, but {sdxl_source} configures 4; "
+        "give a plain checkpoint, or the diffusers folder of that model"
     )
 
 

@@ -178,3 +178,21 @@ def test_escaped_brackets_draw_what_plain_ones_do(pipe: Pipeline) -> None:
     assert drawn[0].warnings == ()
     assert len(drawn[1].warnings) == 1
     assert drawn[1].warnings[0].startswith("'(large)' is drawn as plain text")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"model_dir": None}, "model_dir is of type NoneType; give a folder"),
+        ({"model_dir": b"demo"}, "model_dir is of type bytes; give a folder"),
+        ({"lora_dir": 3}, "lora_dir is of type int; give a folder"),
+        ({"cache_dir": 3}, "cache_dir is of type int; give a folder"),
+        ({"device": None}, "device is of type NoneType; give OpenVINO's name of it, such as CPU"),
+        ({"max_rank": "8"}, "max_rank is '8'; give a whole number"),
+        ({"max_rank": True}, "max_rank is True; give a whole number"),
+    ],
+)
+def test_wrong_types_at_the_pipeline_itself(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(LorablendError) as caught:
+        Pipeline(**{"model_dir": "demo", **arguments})
+    assert str(caught.value) == text

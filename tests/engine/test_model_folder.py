@@ -214,6 +214,15 @@ def test_statistics_that_make_no_sense(folder: Path, std: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("factor", ["x", 0, -1, True, [0.1]])
+def test_a_factor_that_makes_no_sense(folder: Path, factor: Any) -> None:
+    model = with_vae(folder, scaling_factor=factor)
+    with pytest.raises(ModelError) as error:
+        _ = model.scaling_factor
+    message = f"{folder}: scaling_factor in vae_decoder/config.json is {factor}; expected a number above 0"
+    assert str(error.value) == message
+
+
 def test_the_vae_uses_the_statistics_as_diffusers_does(tmp_path: Path) -> None:
     """GenAI would ignore them."""
     torch = pytest.importorskip("torch")

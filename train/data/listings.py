@@ -118,6 +118,8 @@ def _subset_pictures(
 def _forms(subset: Subset, caption: str) -> tuple[str, ...]:
     """Return a caption as kohya would train on it, without the signs of its settings, in its alternatives."""
     text = " ".join(part for part in (subset.prefix, caption, subset.suffix) if part)
+    if subset.tag_sign:
+        text = ", ".join(part.strip() for part in text.split(subset.tag_sign) if part.strip())
     forms = expanded(text, VARIANTS) if subset.wildcards else (text,)
     return tuple(ordered(form, subset.keep_sign, subset.group_sign) for form in forms)
 

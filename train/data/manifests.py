@@ -102,6 +102,7 @@ class Subset:
     keep_sign: str
     group_sign: str
     wildcards: bool
+    tag_sign: str  # what separates the tags, where kohya would write commas in its place
 
     @property
     def name(self) -> str:
@@ -283,7 +284,16 @@ def _subset(settings: Mapping[str, Any], name: str) -> Subset:
         get("keep_tokens_separator", str, ""),
         get("secondary_separator", str, ""),
         get("enable_wildcard", bool, False),
+        _tag_sign(settings),
     )
+
+
+def _tag_sign(settings: Mapping[str, Any]) -> str:
+    """kohya's `caption_separator`, which it replaces by commas in captions that it shuffles or takes tags out of."""
+    numbers = (settings.get(key) for key in ("caption_tag_dropout_rate", "token_warmup_step"))
+    moves = settings.get("shuffle_caption") is True or any(isinstance(n, int | float) and n > 0 for n in numbers)
+    sign = settings.get("caption_separator")
+    return sign if moves and isinstance(sign, str) and sign.strip() not in ("", ",") else ""
 
 
 def _json_lines(text: str, name: str) -> list[dict[str, Any]]:

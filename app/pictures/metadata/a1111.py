@@ -10,7 +10,15 @@ from typing import Any
 from lorablend.adapters.wording import shown
 from lorablend.app.pictures.infotext import Infotext, parse_infotext, read_settings
 from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, is_nothing, number
-from lorablend.app.pictures.metadata.mentions import from_pairs, from_resources, from_tags, mention_of, read_json, unite
+from lorablend.app.pictures.metadata.mentions import (
+    from_pairs,
+    from_resources,
+    from_tags,
+    mention_of,
+    others_in,
+    read_json,
+    unite,
+)
 from lorablend.engine.settings import SETTINGS
 
 __all__ = ["mentions_of", "read_a1111"]
@@ -43,9 +51,9 @@ _GROUPS = {
 }
 # What changes no picture: names and hashes of files, dates, texts that were expanded before.
 _HARMLESS = (
-    r"model hash|vae hash|refiner hash|version|app|backend|pipeline|operations|parser|user|created date|created by|"
-    r"date|time|execution( time)?|metadata( scheme)?( generator version)?|index|batch|.*template|wildcard prompt|"
-    r"raw (negative )?prompt|styles?|performance|job|software|source|comment|ti|ti hashes|embedding.* hash|"
+    r"model hash|vae hash|refiner hash|version|app|backend|pipeline|operations|user|created date|created by|"
+    r"date|time|time taken|execution( time)?|metadata( scheme)?( generator version)?|index|batch|.*template|"
+    r"wildcard prompt|raw (negative )?prompt|styles?|job|software|source|comment|embedding.* hash|"
     r"civitai metadata|hardware info|cuda|device|torch|compute|latent sampler|size|model|hashes|"
     r"lora hashes|lora weights|lora networks|civitai resources|resources|addnet enabled|addnet separate weights|"
     r"module \d+ hash"
@@ -62,7 +70,14 @@ _NUMBERED = (
 _CHECKPOINTS = ("checkpoint", "model", "checkpoint merge")
 _LORA_KEY = re.compile(r"(?<![a-z])(lora|lyco|lycoris|locon|addnet)(?![a-z])", re.IGNORECASE)
 _HASHED = re.compile(r"(.*)\(([0-9a-fA-F]{8,64})\)\s*")
-_NEUTRAL = {"Clip skip": ("1",), "ENSD": ("0",), "CFG rescale": ("0", "0.0")}
+_NEUTRAL = {
+    "Clip skip": ("1",),
+    "ENSD": ("0",),
+    "CFG rescale": ("0", "0.0"),
+    "Parser": ("native", "full parser", "Full parser"),
+    "Performance": ("Speed", "Quality"),  # Fooocus loads an adapter for the others
+}
+_EMBEDDINGS = ("TI hashes", "TI", "Embeddings", "Used embeddings", "Embedding")
 
 
 def read_a1111(text: str) -> Found | None:
@@ -75,12 +90,15 @@ def read_a1111(text: str) -> Found | None:
     found.take("prompt", prompt)
     if parsed.negative_prompt:
         found.take("negative_prompt", parsed.negative_prompt)
+        for mention in from_tags(Found(""), parsed.negative_prompt)[1]:
+            found.lacks(f"the adapter {shown(mention.name)} is named in the negative prompt, where it changes nothing")
     settings, missing = read_settings(parsed.settings)
     found.settings |= settings
     for line in missing:
         found.lacks(line)
     _take_model(found, parsed.settings)
     found.take_adapters(unite(tags, *_lists(parsed.settings)), modes)
+    _name_other_files(found, parsed.settings)
     _name_what_is_not_done(found, parsed)
     return found
 
@@ -133,11 +151,35 @@ def _take_model(found: Found, settings: Mapping[str, str]) -> None:
         found.lacks(f"the model is named by its hash alone ({shown(digest)}); it is left out")
 
 
+def _name_other_files(found: Found, settings: Mapping[str, str]) -> None:
+    """Embeddings, hypernetworks and other files that changed the picture, wherever they are named."""
+    for key in _EMBEDDINGS:
+        for part in settings.get(key, "").split(","):
+            name = part.partition(":")[0].partition("[")[0].strip()
+            if not is_nothing(name):
+                found.lacks(f"the embedding {shown(name)} is not used; its word is drawn as plain text")
+    hashes = read_json(settings.get("Hashes", ""))
+    for key in hashes if isinstance(hashes, dict) else ():
+        kind, _, name = str(key).partition(":")
+        if kind.startswith("embed"):
+            found.lacks(f"the embedding {shown(name)} is not used; its word is drawn as plain text")
+        elif kind == "hypernet":
+            found.lacks(f"the hypernetwork {shown(name)} is not used")
+        elif kind == "vae" and "VAE" not in settings:
+            found.lacks("a VAE that is named by its hash alone is not used; the model's own is")
+    for resources in _resources(settings):
+        for kind, name in others_in(resources):
+            found.lacks(f"the {shown(kind)} {shown(name)} is not used")
+
+
 def _numbered(settings: Mapping[str, str]) -> Iterator[list[Mention]]:
     """Adapters with a key for each of their values; a list for each way to name the keys."""
     seen = set[str]()
+    is_off = settings.get("AddNet Enabled", "True").casefold() == "false"
     for pattern, weight, text_encoder, digest in _NUMBERED:
         mentions: list[Mention] = []
+        if is_off and pattern.startswith("AddNet"):
+            continue
         for key, name in settings.items():
             match = re.fullmatch(pattern, key)
             if not match or key in seen or (weight.format(match[1]) not in settings and "Weight A" in weight):
@@ -169,7 +211,7 @@ def _name_what_is_not_done(found: Found, parsed: Infotext) -> None:
     read = {setting.infotext for setting in SETTINGS.values() if "infotext" not in setting.absent} | {"Scheduler"}
     for key, value in parsed.settings.items():
         group = next((group for group in _GROUPS if key.startswith(group)), None)
-        if key in read or is_nothing(value) or value in _NEUTRAL.get(key, ()):
+        if key in read or key in _EMBEDDINGS or is_nothing(value) or value in _NEUTRAL.get(key, ()):
             continue
         if group:
             groups.setdefault(_GROUPS[group], []).append(f"{key} {value[:40]}")

@@ -13,11 +13,20 @@ from typing import Any
 
 from lorablend.adapters.errors import RequestError
 from lorablend.adapters.wording import shown
-from lorablend.app.pictures.metadata.comfy_loaders import adapters_in, is_loader, unread_files, without_clip
+from lorablend.app.pictures.metadata.comfy_changes import (
+    name_batch,
+    name_clip,
+    name_helper,
+    name_sampler,
+    name_sizes,
+    name_vae,
+)
+from lorablend.app.pictures.metadata.comfy_loaders import adapters_in, is_loader, unread, without_clip
 from lorablend.app.pictures.metadata.comfy_texts import find_text
 from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, stem
 from lorablend.app.pictures.metadata.graph import Graph, Node
 from lorablend.app.pictures.metadata.mentions import from_tags, unite
+from lorablend.engine.prompt.weights import is_same_in_all_rules
 
 __all__ = ["read_graph"]
 
@@ -77,8 +86,17 @@ def read_graph(form: Mapping[str, Any], text: str, size: tuple[int, int] | None 
         constant("scheduler", "the spacing", str),
     )
     _read_adapters(graph, passes[0], inputs, found)
+    texts = (found.settings.get(name) or "" for name in ("prompt", "negative_prompt"))
+    if not all(map(is_same_in_all_rules, texts)):
+        found.take("prompt_rule", "comfy")
     latent = graph.at(next((inputs[key] for key in ("latent_image", "latent", "samples") if key in inputs), None))
     _read_size(graph, latent, inputs, found, size if len(passes) == 1 and not behind else None)
+    name_sampler(graph, sampler, found)
+    name_vae(graph, found)
+    name_batch(graph, latent, found)
+    if encoder := _encoder(graph, inputs):
+        name_clip(graph, encoder, found)
+        name_sizes(graph, encoder, found)
     denoise = graph.constant(inputs.get("denoise"), "denoise")
     is_part = isinstance(denoise, int | float) and denoise < 1
     if is_part and START_LOST not in found.missing:
@@ -136,6 +154,8 @@ def _with_helpers(graph: Graph, sampler: Node, found: Found | None = None) -> di
             own.setdefault("cfg", own.get("cfg_conds", 1))
             if others and found:
                 found.lacks(f"the node {shown(node.kind)} has no counterpart here; its second prompt is left out")
+        if found:
+            name_helper(graph, node, found)
         if node.kind in _SCHEDULES:
             own["scheduler"] = _SCHEDULES[node.kind]
         elif "sigmas" in own and found:
@@ -177,8 +197,8 @@ def _read_adapters(graph: Graph, last: Node, inputs: Mapping[str, Any], found: F
             if stack.id not in used:
                 used.add(stack.id)
                 mentions += adapters_in(graph, stack, found)
-                for file in unread_files(graph, stack):
-                    found.lacks(f"the adapter {shown(stem(file))} in the node {shown(stack.kind)} is not read")
+                for line in unread(graph, stack):
+                    found.lacks(line)
         has_clip = "clip" in node.inputs or any(_HELPERS.search(key) for key in node.inputs)
         if "model" in node.inputs and (not has_clip or (clips and node.id not in clips)):
             mentions = [without_clip(mention) for mention in mentions]
@@ -220,15 +240,19 @@ def _model_link(inputs: Mapping[str, Any]) -> Any:
     return inputs[[*named, *others][0]] if named or others else None
 
 
-def _clip_way(graph: Graph, inputs: Mapping[str, Any]) -> set[str]:
-    """The nodes on the way of the positive prompt's text encoder; none if it cannot be followed to its end."""
+def _encoder(graph: Graph, inputs: Mapping[str, Any]) -> Node | None:
+    """The node that encodes the positive prompt."""
     follow = ("conditioning", "conditioning_1", "conditioning_to", "positive")
 
     def before(node: Node) -> Any:
         return next((node.inputs[key] for key in follow if key in node.inputs), None)
 
-    texts = graph.way(inputs.get("positive"), before)
-    encoder = next((node for node in texts if "clip" in node.inputs), None)
+    return next((node for node in graph.way(inputs.get("positive"), before) if "clip" in node.inputs), None)
+
+
+def _clip_way(graph: Graph, inputs: Mapping[str, Any]) -> set[str]:
+    """The nodes on the way of the positive prompt's text encoder; none if it cannot be followed to its end."""
+    encoder = _encoder(graph, inputs)
     if encoder is None:
         return set()
     way = graph.way(encoder.inputs["clip"], lambda node: node.inputs.get("clip"))
@@ -244,7 +268,8 @@ def _stacks(graph: Graph, node: Node) -> list[Node]:
         if place >= len(queue):
             break
         for key, link in queue[place].inputs.items():
-            before = graph.at(link) if re.search(r"lora|stack", key, re.IGNORECASE) else None
+            leads_on = re.search(r"lora|stack", key, re.IGNORECASE) and "name" not in key
+            before = graph.at(link) if leads_on else None
             if before is not None and before not in queue:
                 queue.append(before)
                 stacks.insert(0, before)
@@ -265,7 +290,7 @@ def _read_size(
         None,
     )
     is_picture = latent is not None and any(
-        re.search(r"load ?image|VAE ?Encode", node.kind, re.IGNORECASE)
+        re.search(r"load ?image|VAE ?Encode|NoiseMask|Inpaint", node.kind, re.IGNORECASE)
         for node in (latent, *graph.upstream(latent, _ASIDE))
     )
     if is_picture:

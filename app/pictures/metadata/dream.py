@@ -16,6 +16,7 @@ __all__ = ["read_dream", "read_old_invoke"]
 _LORA = re.compile(r"withLora\(([^,()]*)(?:,([^,()]*))?\)")
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
 _DREAM = re.compile(r'"(.*)"((?:[^"])*)', re.DOTALL)
+_JOINED = re.compile(r"(?:^|(?<=\s))-(?:([A-Za-z])(?=\d)|(A)(?=k_))")  # -s20, -Ak_euler_a, as the first versions write
 _OPTION = re.compile(r"(?:^|\s)--?([A-Za-z][\w-]*)(?:[ =]+([^\s-][^\s]*|-?\d[^\s]*))?")
 _OPTIONS = {
     "s": "steps",
@@ -44,7 +45,11 @@ def read_old_invoke(data: Mapping[str, Any], text: str) -> Found:
     prompt = ", ".join(str(part.get("prompt", "") if isinstance(part, Mapping) else part) for part in parts)
     image["scheduler"] = image.pop("sampler", None)
     image["model"] = data.get("model_weights", data.get("model"))
-    return _read(image, prompt, text)
+    found = _read(image, prompt, text)
+    weights = [str(part.get("weight", 1)) for part in parts if isinstance(part, Mapping)]
+    if any(weight not in ("1", "1.0") for weight in weights):
+        found.lacks(f"the weights of the prompt's parts ({shown(', '.join(weights))}) are not done here")
+    return found
 
 
 def read_dream(text: str) -> Found | None:
@@ -52,7 +57,7 @@ def read_dream(text: str) -> Found | None:
     match = _DREAM.fullmatch(text.strip())
     if not match:
         return None
-    options: list[tuple[str, str]] = _OPTION.findall(match[2])
+    options: list[tuple[str, str]] = _OPTION.findall(_JOINED.sub(r"-\1\2 ", match[2]))
     values = {_OPTIONS.get(name, name): value or True for name, value in options}
     return _read(values, match[1], text)
 

@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 from lorablend.adapters.wording import shown
 from lorablend.app.pictures.metadata.a1111 import combined
 from lorablend.app.pictures.metadata.found import Found, Mention, is_nothing, stem
-from lorablend.app.pictures.metadata.mentions import mention_of, read_json
+from lorablend.app.pictures.metadata.mentions import from_resources, in_rows, mention_of, read_json
 
 __all__ = [
     "Data",
+    "civitai_adapters",
+    "diffusers_adapters",
     "draw_things_adapters",
     "draw_things_notes",
     "easy_adapters",
@@ -23,14 +25,17 @@ __all__ = [
     "invoke_notes",
     "joined",
     "model_name",
+    "mre_adapters",
     "novelai_notes",
     "ruined_adapters",
     "swarm_adapters",
     "swarm_notes",
+    "tensorart_adapters",
 ]
 
 Data: TypeAlias = Mapping[str, Any]
 _SWARM_PART = re.compile(r"<(segment|region|object|refiner|base|video|videoswap|edit|clear|extend)\b[^<>]*>")
+_SWARM_SYNTAX = re.compile(r"<(?!lora\b)[a-z]\w*(?:\[[^\[\]<>]*\])?(?::[^<>]*)?/?>", re.IGNORECASE)
 _NAMELESS = "without a name"
 
 
@@ -41,7 +46,8 @@ def joined(prompt: Any) -> Any:
 
 def model_name(model: Any) -> Any:
     if isinstance(model, Mapping):
-        return next((model[key] for key in ("name", "model_name", "key") if isinstance(model.get(key), str)), None)
+        keys = ("name", "model_name", "modelFileName", "Model", "key", "label")
+        return next((model[key] for key in keys if isinstance(model.get(key), str)), None)
     return model
 
 
@@ -81,6 +87,9 @@ def swarm_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
         if isinstance(entry, Mapping)
     }
     weights, text_encoders = _listed(data.get("loraweights")), _listed(data.get("loratencweights"))
+    objects = [entry for entry in every if isinstance(entry, Mapping | list)]
+    if objects:
+        return [in_rows(found, objects, "loras")]
     for place, name in enumerate(every):
         weight = weights[place] if place < len(weights) else 1
         text_encoder = text_encoders[place] if place < len(text_encoders) else None
@@ -93,10 +102,9 @@ def swarm_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
     return [mentions]
 
 
-def fooocus_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
+def fooocus_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
     """Lists of name, weight and hash; and a key for each, "name : weight"."""
-    rows = data.get("loras")
-    named = (mention_of(*row[:2], digest=row[2] if len(row) > 2 else "") for row in _rows(rows))
+    named = in_rows(found, data.get("loras"), "loras")
     numbered = (
         combined(value)
         for key, value in data.items()
@@ -117,6 +125,44 @@ def ruined_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
             weight, dash, name = str(row[1] if len(row) > 1 else "").partition(" - ")
             mentions.append(mention_of(name, weight, digest=row[0]) if dash else mention_of(row[0], weight))
     return [[mention for mention in mentions if mention]]
+
+
+def mre_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
+    """A list of name and weight, or keys for each, l1 and w1."""
+    numbered = (
+        mention_of(name, data.get(f"w{key[1:]}")) for key, name in data.items() if re.fullmatch(r"l\d+", str(key))
+    )
+    return [in_rows(found, data.get("loras"), "loras"), [mention for mention in numbered if mention]]
+
+
+def tensorart_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
+    """A list of files with their types."""
+    rows = [row for row in _entries(data.get("models")) if isinstance(row, Mapping)]
+    for row in rows:
+        if str(row.get("type")).upper() not in ("LORA", "LYCORIS", "LOCON", "DORA", "BASE_MODEL", "CHECKPOINT"):
+            found.lacks(f"the {shown(str(row.get('type')).lower())} {shown(str(row.get('label')))} is not used")
+    return [in_rows(found, [row for row in rows if str(row.get("type")).upper()[:2] in ("LO", "LY", "DO")], "models")]
+
+
+def diffusers_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
+    """One object, or a list of them or of names."""
+    used = data.get("use_lora", data.get("loras", data.get("lora")))
+    return [in_rows(found, used if isinstance(used, list) else [] if is_nothing(used) else [used], "lora")]
+
+
+def civitai_adapters(found: Found, data: Data) -> Iterable[list[Mention]]:
+    """A list of versions, whose kinds are in the AIRs beside it."""
+    airs = {air.rpartition("@")[2]: air for air in _entries(data.get("airs")) if isinstance(air, str)}
+    entries = [
+        {"air": airs.get(str(entry.get("modelVersionId")), ""), **entry}
+        for entry in _entries(data.get("resources"))
+        if isinstance(entry, Mapping)
+    ]
+    for entry in entries:
+        if not entry["air"] and "type" not in entry:
+            version, strength = (shown(str(entry.get(key))) for key in ("modelVersionId", "strength"))
+            found.lacks(f"Civitai version {version} (strength {strength}), of an unknown kind, is left out")
+    return [list(from_resources(entries))]
 
 
 def invoke_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
@@ -153,8 +199,16 @@ def draw_things_adapters(_found: Found, data: Data) -> Iterable[list[Mention]]:
 
 
 def fooocus_notes(found: Found, data: Data) -> None:
-    """Its styles add words to the prompt."""
-    for key, prompt in (("full_prompt", "prompt"), ("full_negative_prompt", "negative_prompt")):
+    """Its styles add words to the prompt, and all but two of its performances an adapter."""
+    performance = data.get("performance", data.get("Performance"))
+    if not is_nothing(performance) and str(performance) not in ("Speed", "Quality"):
+        found.ignores("performance", performance)
+    for key, prompt in (
+        ("full_prompt", "prompt"),
+        ("full_negative_prompt", "negative_prompt"),
+        ("real_prompt", "prompt"),
+        ("real_negative_prompt", "negative_prompt"),
+    ):
         full = joined(data.get(key))
         if not is_nothing(full) and full != data.get(prompt):
             found.lacks(f'the words that styles added are left out: "{shown(str(full))}"')
@@ -197,6 +251,8 @@ def swarm_notes(found: Found, _data: Data) -> None:
         if part:
             found.settings[key] = text[: part.start()].strip()
             found.lacks(f'a part of the {key.replace("_", " ")} is left out: "{shown(text[part.start() :])}"')
+        for syntax in _SWARM_SYNTAX.findall(found.settings.get(key, "")):
+            found.lacks(f"SwarmUI's {shown(syntax)} is drawn as plain text")
 
 
 def _entries(value: Any) -> list[Any]:

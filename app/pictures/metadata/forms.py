@@ -14,6 +14,8 @@ from typing import Any
 
 from lorablend.app.pictures.metadata.form_lists import (
     Data,
+    civitai_adapters,
+    diffusers_adapters,
     draw_things_adapters,
     draw_things_notes,
     easy_adapters,
@@ -23,10 +25,12 @@ from lorablend.app.pictures.metadata.form_lists import (
     invoke_notes,
     joined,
     model_name,
+    mre_adapters,
     novelai_notes,
     ruined_adapters,
     swarm_adapters,
     swarm_notes,
+    tensorart_adapters,
 )
 from lorablend.app.pictures.metadata.found import START_LOST, Found, Mention, is_nothing, number
 from lorablend.app.pictures.metadata.mentions import from_tags, unite
@@ -98,7 +102,7 @@ def read_form(form: Form, data: Data, text: str) -> Found:
         found.lacks(START_LOST)
     form.notes(found, data)
     for key, value in data.items():
-        is_unused = is_nothing(value) or number(value) == 0
+        is_unused = is_nothing(value) or number(value) == 0 or (_CLIP_SKIP.fullmatch(key) and number(value) == 1)
         if not (key in keys.values() or is_unused or re.fullmatch(form.harmless, key, re.IGNORECASE)):
             found.ignores(key, value)
     return found
@@ -108,6 +112,7 @@ def _below_one(key: str) -> Callable[[Data], bool]:
     return lambda data: (number(data.get(key)) or 1) < 1
 
 
+_CLIP_SKIP = re.compile(r"clip[_ ]?skip", re.IGNORECASE)
 _PLAIN = {name: (name,) for name in ("prompt", "negative_prompt", "steps", "seed", "width", "height")}
 
 FORMS = {
@@ -143,8 +148,8 @@ FORMS = {
             "schedule": ("scheduler", "Scheduler"),
             "model": ("base_model", "Base Model"),
         },
-        harmless=r"full_prompt|full_negative_prompt|loras|lora_combined_\d+|lora \d+|base_model_hash|styles|"
-        r"refiner_model_hash|"
+        harmless=r"full_prompt|full_negative_prompt|loras|lora_(combined|name|weight)_\d+|lora \d+|base_model_hash|"
+        r"styles|refiner_model_hash|"
         r"performance|metadata_scheme|metadata scheme|version|created_by|refiner_switch|refiner switch|"
         r"refiner_swap_method|fooocus v2 expansion|prompt_expansion",
         adapters=fooocus_adapters,
@@ -167,6 +172,20 @@ FORMS = {
         harmless=r"loras|base_model_hash|software|version|denoise|styles|performance|full_prompt|original_prompt",
         adapters=ruined_adapters,
     ),
+    "Fooocus-MRE": Form(
+        program="Fooocus-MRE",
+        fields=_PLAIN
+        | {
+            "guidance_scale": ("cfg",),
+            "sampler": ("sampler", "sampler_name"),
+            "schedule": ("scheduler",),
+            "model": ("base_model", "base_model_name"),
+        },
+        harmless=r"real_(negative_)?prompt|styles?|performance|switch|loras|l\d+|w\d+|software|base_model_hash",
+        adapters=mre_adapters,
+        started=lambda data: data.get("img2img_mode") is True or not is_nothing(data.get("input_image")),
+        notes=fooocus_notes,
+    ),
     "InvokeAI": Form(
         program="InvokeAI",
         fields=_PLAIN
@@ -177,7 +196,7 @@ FORMS = {
             "model": ("model", "model_name", "model_weights"),
         },
         harmless=r"generation_mode|loras|app_version|rand_device|created_by|positive_style_prompt|canvas_v2_metadata|"
-        r"negative_style_prompt|strength|init_image|type|postprocessing|model_hash|model_list|app_id|"
+        r"negative_style_prompt|strength|init_image|type|model_hash|model_list|app_id|"
         r"init_image_strength|board|extra|batch_id|queue_item_id|session_id",
         adapters=invoke_adapters,
         notes=invoke_notes,
@@ -239,6 +258,92 @@ FORMS = {
         adapters=draw_things_adapters,
         started=_below_one("strength"),
         notes=draw_things_notes,
+    ),
+    "TensorArt": Form(
+        program="TensorArt",
+        fields=_PLAIN
+        | {
+            "negative_prompt": ("negativePrompt",),
+            "guidance_scale": ("cfgScale",),
+            "sampler": ("samplerName", "sampler"),
+            "schedule": ("scheduler",),
+            "model": ("baseModel",),
+        },
+        harmless=r"models|imageCount|workEngine",
+        adapters=tensorart_adapters,
+    ),
+    "Stability Matrix": Form(
+        program="Stability Matrix",
+        fields={
+            "prompt": ("PositivePrompt",),
+            "negative_prompt": ("NegativePrompt",),
+            "steps": ("Steps",),
+            "seed": ("Seed",),
+            "guidance_scale": ("CfgScale",),
+            "width": ("Width",),
+            "height": ("Height",),
+            "sampler": ("Sampler",),
+            "schedule": ("Scheduler",),
+            "model": ("ModelName",),
+        },
+        harmless=r"ModelHash",
+    ),
+    "diffusers": Form(
+        program="diffusers",
+        fields=_PLAIN
+        | {
+            "steps": ("num_inference_steps",),
+            "guidance_scale": ("guidance_scale",),
+            "size": ("resolution",),
+            "sampler": ("sampler", "scheduler"),
+            "model": ("Model", "model", "model_id", "base_model"),
+        },
+        harmless=r"Model hash|use_lora|loras?|sdxl_style|style_preset|(add_)?quality_tags",
+        adapters=diffusers_adapters,
+    ),
+    "sd-scripts": Form(
+        program="sd-scripts",
+        fields=_PLAIN
+        | {"negative_prompt": ("negative-prompt",), "guidance_scale": ("scale",), "sampler": ("sampler",)},
+        harmless=r"original-(height|width)(-negative)?|crop-(top|left)",
+    ),
+    "Sygil": Form(
+        program="Sygil",
+        fields=_PLAIN
+        | {
+            "steps": ("steps", "num_inference_steps"),
+            "guidance_scale": ("cfg_scale", "guidance_scale"),
+            "sampler": ("sampler_name", "sampler", "scheduler"),
+            "model": ("model",),
+        },
+        harmless=r"model_hash|normalize_prompt_weights",
+        started=lambda data: (number(data.get("denoising_strength")) or 0) > 0,
+    ),
+    "Mochi Diffusion": Form(
+        program="Mochi Diffusion",
+        fields={
+            "prompt": ("Include in Image",),
+            "negative_prompt": ("Exclude from Image",),
+            "steps": ("Steps",),
+            "seed": ("Seed",),
+            "guidance_scale": ("Guidance Scale",),
+            "size": ("Size",),
+            "sampler": ("Scheduler",),
+            "model": ("Model",),
+        },
+        harmless=r"ML Compute Unit|Generator|Date",
+    ),
+    "Civitai": Form(
+        program="Civitai",
+        fields=_PLAIN
+        | {
+            "negative_prompt": ("negativePrompt",),
+            "guidance_scale": ("cfgScale",),
+            "sampler": ("sampler",),
+        },
+        harmless=r"resources|airs|workflowId|baseModel|engine|process|quantity|priority|sourceImage|remixOfId",
+        adapters=civitai_adapters,
+        started=lambda data: "img2img" in str(data.get("workflowId", data.get("process", ""))),
     ),
 }
 """The forms by their programs' names."""

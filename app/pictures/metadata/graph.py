@@ -27,12 +27,17 @@ def is_graph(value: object) -> bool:
     return any(isinstance(node, dict) and "class_type" in node and "inputs" in node for node in nodes)
 
 
+def _plain(value: Any) -> Any:
+    """A value, out of the object in which pysssss's nodes have it beside a preview."""
+    return value["content"] if isinstance(value, dict) and isinstance(value.get("content"), str) else value
+
+
 class Graph:
     """The nodes of a graph; those that are none are left out. form: the graph as its JSON says it."""
 
     def __init__(self, form: Mapping[str, Any]) -> None:
         self.nodes = {
-            str(key): Node(str(key), str(node.get("class_type")), node["inputs"])
+            str(key): Node(str(key), str(node.get("class_type")), {k: _plain(v) for k, v in node["inputs"].items()})
             for key, node in form.items()
             if isinstance(node, dict) and isinstance(node.get("inputs"), dict)
         }

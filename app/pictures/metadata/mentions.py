@@ -9,11 +9,26 @@ from dataclasses import replace
 from typing import Any
 
 from lorablend.adapters.blends.prompt import split_prompt
+from lorablend.adapters.wording import shown
 from lorablend.app.pictures.metadata.found import Found, Mention, number, stem
 
-__all__ = ["from_pairs", "from_resources", "from_tags", "mention_of", "read_json", "unite"]
+__all__ = ["from_pairs", "from_resources", "from_tags", "in_rows", "mention_of", "others_in", "read_json", "unite"]
 
 ADAPTERS = ("lora", "lycoris", "locon", "loha", "lokr", "dora", "lyco")
+_MODELS = ("checkpoint", "model", "checkpoint merge", "base_model", "basemodel", "")
+_ROW_NAMES = (
+    "modelFileName",
+    "file_name",
+    "filename",
+    "file",
+    "name",
+    "model_name",
+    "model",
+    "lora",
+    "selected",
+    "label",
+)
+_ROW_WEIGHTS = ("weight", "strength", "lora_weight", "Lora weight", "value")
 _NO_ADAPTER = ("", "none", "null")
 _HASH = re.compile(r"(0x)?[0-9a-fA-F]{8,64}")
 _ODD = re.compile(r"[^\w.-]")
@@ -28,6 +43,33 @@ def mention_of(name: Any, weight: Any = None, text_encoder: Any = None, digest: 
     if te is not None and te != unet:
         fields["text_encoder"] = te
     return Mention(name=stem(name)[:300], weight=unet, fields=fields, digest=_digest(digest))
+
+
+def in_rows(found: Found, rows: Any, key: str) -> list[Mention]:
+    """The adapters of a list whose entries are names, or lists or objects with a name and a weight.
+
+    Entries of other forms are named as missing.
+    """
+    rows = read_json(rows) if isinstance(rows, str) else rows
+    mentions: list[Mention] = []
+    for row in rows if isinstance(rows, list) else ():
+        values = _row(row)
+        mention = mention_of(*values)
+        if mention:
+            mentions.append(mention)
+        elif not isinstance(values[0], str) and row is not None:
+            found.lacks(f"an entry in {shown(key)} ({shown(str(row)[:60])}) is not read")
+    return mentions
+
+
+def _row(row: Any) -> tuple[Any, Any, Any, Any]:
+    """Name, weight, the text encoder's weight, and the hash."""
+    if isinstance(row, Mapping):
+        name, weight = (next((row[key] for key in keys if key in row), None) for keys in (_ROW_NAMES, _ROW_WEIGHTS))
+        return name, weight, row.get("text_encoder", row.get("clip_weight")), row.get("hash", "")
+    if isinstance(row, list | tuple) and row:
+        return row[0], row[1] if len(row) > 1 else None, None, row[2] if len(row) > 2 else ""
+    return row, None, None, ""
 
 
 def from_tags(found: Found, prompt: str) -> tuple[str, list[Mention], dict[str, Any]]:
@@ -53,8 +95,8 @@ def from_tags(found: Found, prompt: str) -> tuple[str, list[Mention], dict[str, 
 
 def from_pairs(text: str) -> Iterator[Mention]:
     """Read a list such as "ink: 0123456789ab, neon: 0.5" or "ink: 0123456789ab: 0.8": hashes, weights, or both."""
-    for part in text.split(","):
-        name, *values = (value.strip() for value in part.split(":"))
+    for part in text.strip("{} ").split(","):
+        name, *values = (value.strip(' "') for value in part.split(":"))
         digests = [value for value in values if _HASH.fullmatch(value) and not _looks_like_weight(value)]
         weights = [read for value in values if value not in digests and (read := number(value)) is not None]
         mention = mention_of(name, weights[0] if weights else None, weights[1] if len(weights) > 1 else None)
@@ -71,9 +113,8 @@ def from_resources(resources: Any, kinds: Collection[str] = ADAPTERS) -> Iterato
     for entry in resources if isinstance(resources, list) else ():
         if not isinstance(entry, Mapping):
             continue
-        air = _text(entry, "air", "urn") or next((v for v in entry.values() if _is_air(v)), "")
-        kind = (_text(entry, "type", "modelType") or (air.split(":")[3] if air.count(":") >= 4 else "")).casefold()
-        if kind not in kinds:
+        air = _air_of(entry)
+        if _kind_of(entry) not in kinds:
             continue
         file = _text(entry, "fileName", "file_name") or _text(entry, "name")
         file = "" if _is_air(file) else file
@@ -83,6 +124,15 @@ def from_resources(resources: Any, kinds: Collection[str] = ADAPTERS) -> Iterato
         weight = next((entry[key] for key in ("weight", "strength", "strengthModel") if key in entry), None)
         if mention := mention_of(name or "without a name", weight, entry.get("strengthClip"), entry.get("hash")):
             yield replace(mention, name=name or "without a name", is_file=bool(file))
+
+
+def others_in(resources: Any) -> Iterator[tuple[str, str]]:
+    """The types and names of those entries that are neither adapters nor models, such as embeddings."""
+    entries = resources if isinstance(resources, list) else ()
+    kinds = dict.fromkeys(_kind_of(entry) for entry in entries if isinstance(entry, Mapping))
+    for kind in kinds:
+        if kind not in (*ADAPTERS, *_MODELS):
+            yield from ((kind, mention.name) for mention in from_resources(entries, (kind,)))
 
 
 def unite(*lists: Iterable[Mention]) -> list[Mention]:
@@ -132,6 +182,15 @@ def _plain_name(name: str) -> str:
 
 def _text(entry: Mapping[str, Any], *keys: str) -> str:
     return next((entry[key] for key in keys if isinstance(entry.get(key), str) and entry[key]), "")
+
+
+def _air_of(entry: Mapping[str, Any]) -> str:
+    return _text(entry, "air", "urn") or next((value for value in entry.values() if _is_air(value)), "")
+
+
+def _kind_of(entry: Mapping[str, Any]) -> str:
+    air = _air_of(entry)
+    return (_text(entry, "type", "modelType") or (air.split(":")[3] if air.count(":") >= 4 else "")).casefold()
 
 
 def _digest(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorablend.adapters.errors import RequestError
-from lorablend.adapters.wording import listed
+from lorablend.adapters.wording import listed, shown
 from lorablend.app.pictures.metadata.a1111 import mentions_of, read_a1111
 from lorablend.app.pictures.metadata.comfy import read_graph
 from lorablend.app.pictures.metadata.dream import read_dream, read_old_invoke
@@ -26,6 +26,12 @@ __all__ = ["PROGRAMS", "Program", "read_metadata", "read_named"]
 
 _PLACES = ("parameters", "UserComment", "Comment", "comment", "XPComment", "ImageDescription", "Description")
 _Object = dict[str, Any]
+_MOCHI = re.compile(
+    r";\s*(?=(?:Exclude from Image|Model|Steps|Guidance Scale|Seed|Size|Upscaler|Scheduler|ML Compute Unit|Generator|"
+    r"Date):)"
+)
+# The beginning of an object, also of a broken one, or one of Python.
+_JSON = re.compile(r"\s*\[?\s*\{\s*([\"'])[^\"']*\1\s*:")
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,12 @@ def _swarm(_key: str, data: _Object) -> _Object | None:
     return {**settings, "sui_models": data.get("sui_models")} if isinstance(settings, dict) else None
 
 
+def _mre(_key: str, data: _Object) -> _Object | None:
+    return data if re.match(r"Fooocus.*MRE", str(data.get("software", ""))) else None
+
+
 def _ruined(_key: str, data: _Object) -> _Object | None:
-    software = str(data.get("software", ""))
-    return data if re.match(r"RuinedFooocus|Fooocus.*MRE", software) else None
+    return data if re.match(r"RuinedFooocus", str(data.get("software", ""))) else None
 
 
 def _fooocus(_key: str, data: _Object) -> _Object | None:
@@ -91,8 +100,30 @@ def _draw_things(_key: str, data: _Object) -> _Object | None:
 
 
 def _easy(_key: str, data: _Object) -> _Object | None:
-    names = ("num_inference_steps", "use_stable_diffusion_model", "Stable Diffusion model")
-    return data if any(name in data for name in names) else None
+    names = ("use_stable_diffusion_model", "Stable Diffusion model")
+    is_its = any(name in data for name in names) or {"num_inference_steps", "sampler_name"} <= data.keys()
+    return data if is_its else None
+
+
+def _diffusers(_key: str, data: _Object) -> _Object | None:
+    return data if {"prompt", "num_inference_steps"} <= data.keys() else None
+
+
+def _tensorart(key: str, data: _Object) -> _Object | None:
+    return data if key == "generation_data" or {"negativePrompt", "samplerName", "baseModel"} <= data.keys() else None
+
+
+def _stability_matrix(_key: str, data: _Object) -> _Object | None:
+    return data if {"PositivePrompt", "CfgScale"} <= data.keys() else None
+
+
+def _civitai(key: str, data: _Object) -> _Object | None:
+    if key.casefold() in ("extrametadata", "extra_metadata"):
+        return data
+    more = data.get("extraMetadata")
+    more = read_json(more) if isinstance(more, str) else more
+    extra = data.get("extra")
+    return {"airs": extra.get("airs") if isinstance(extra, dict) else None, **more} if isinstance(more, dict) else None
 
 
 def _novelai(key: str, data: _Object) -> _Object | None:
@@ -119,13 +150,13 @@ def _own(material: _Material) -> Found | None:
 
 
 def _a1111(material: _Material) -> Found | None:
-    for key in _PLACES:
+    for key in (*_PLACES, *material.texts):
         text = material.texts.get(key)
         found = None if text is None or key in material.objects else read_a1111(text)
-        if found is not None:
+        if found is not None and (key in _PLACES or found.settings.keys() - {"prompt", "negative_prompt", "blend"}):
             return found
     text = material.texts.get("parameters", "")
-    if text and "parameters" not in material.objects:  # a prompt without settings
+    if text and "parameters" not in material.objects and not _JSON.match(text):  # a prompt without settings
         found = Found("AUTOMATIC1111 (or its form)", text=text)
         found.take("prompt", text)
         return found
@@ -162,6 +193,32 @@ def _easy_chunks(material: _Material) -> Found | None:
     return read_form(FORMS["Easy Diffusion"], texts, "\n".join(f"{key}: {value}" for key, value in texts.items()))
 
 
+def _sd_scripts(material: _Material) -> Found | None:
+    """A text for each setting; the size is the picture's."""
+    texts = material.texts
+    if not {"prompt", "seed", "steps", "scale"} <= texts.keys():
+        return None
+    width, height = material.size
+    return read_form(FORMS["sd-scripts"], {**texts, "width": width, "height": height}, texts["prompt"])
+
+
+def _sygil(material: _Material) -> Found | None:
+    """A text for each setting, with a prefix."""
+    data = {key[3:]: value for key, value in material.texts.items() if key[:3].casefold() == "sd:"}
+    return read_form(FORMS["Sygil"], data, data["prompt"]) if "prompt" in data else None
+
+
+def _mochi(material: _Material) -> Found | None:
+    """One text, with semicolons between the settings."""
+    for text in material.texts.values():
+        if text.lstrip().startswith("Include in Image:"):
+            pairs = (part.partition(":") for part in _MOCHI.split(text))
+            return read_form(
+                FORMS["Mochi Diffusion"], {key.strip(): value.strip(" \n;") for key, _, value in pairs}, text
+            )
+    return None
+
+
 def _novelai_chunks(material: _Material) -> Found | None:
     """A text `Comment` beside others, which repeat the prompt and name the model."""
     comment = material.objects.get("Comment")
@@ -181,17 +238,25 @@ def _old_invoke(material: _Material) -> Found | None:
 PROGRAMS = (
     Program("lorablend", "the text `lorablend`, or EXIF's description: its record", _own),
     Program("SwarmUI", "an object with `sui_image_params`", _flat("SwarmUI", _swarm)),
+    Program("TensorArt", "the text `generation_data`", _flat("TensorArt", _tensorart)),
+    Program("Fooocus-MRE", "an object whose `software` says so", _flat("Fooocus-MRE", _mre)),
     Program("RuinedFooocus", "an object whose `software` says so", _flat("RuinedFooocus", _ruined)),
     Program("Fooocus", "an object with its scheme or version", _flat("Fooocus", _fooocus)),
     Program("NovelAI", "the text `Comment`, of the software NovelAI", _novelai_chunks),
     Program("InvokeAI", "the text `invokeai_metadata`", _flat("InvokeAI", _invoke)),
     Program("InvokeAI 2", "the text `sd-metadata` or `Dream`", _old_invoke),
     Program("Draw Things", "an object with `c` and `uc`, in XMP", _flat("Draw Things", _draw_things)),
-    Program("Easy Diffusion", "an object with `num_inference_steps`", _flat("Easy Diffusion", _easy)),
+    Program("Easy Diffusion", "an object with `use_stable_diffusion_model`", _flat("Easy Diffusion", _easy)),
     Program("Easy Diffusion", "a text for each setting", _easy_chunks),
+    Program("diffusers", "an object with `num_inference_steps`", _flat("diffusers", _diffusers)),
+    Program("sd-scripts", "a text for each setting, `scale` among them", _sd_scripts),
+    Program("Sygil", "a text for each setting, as `SD:prompt`", _sygil),
+    Program("Mochi Diffusion", "a text that begins with `Include in Image:`", _mochi),
     Program("NovelAI", "an object with `uc`", _flat("NovelAI", _novelai)),
     Program("AUTOMATIC1111", "a text with its settings, or the text `parameters`", _a1111),
+    Program("Stability Matrix", "an object with `PositivePrompt`", _flat("Stability Matrix", _stability_matrix)),
     Program("ComfyUI", "an object of nodes, or the text `prompt`", _comfy),
+    Program("Civitai", "an object `extraMetadata`", _flat("Civitai", _civitai)),
 )
 """The programs, in the order in which they are tried."""
 
@@ -206,6 +271,14 @@ _OTHERS = {
     "Stability AI": r"stability\.?ai|dreamstudio",
     "DiffusionBee": r"diffusionbee",
     "Mochi Diffusion": r"mochi diffusion",
+    "InvokeAI": r"invokeai_",
+    "NovelAI": r"NovelAI",
+    "NMKD Stable Diffusion GUI": r"nmkd",
+    "Bing Image Creator": r"Bing Image Creator|Microsoft Designer",
+    "Black Forest Labs": r"Black Forest Labs",
+    "Ideogram": r"\bIdeogram\b",
+    "Recraft": r"\bRecraft\b",
+    "Krea": r"\bkrea\.ai\b",
 }
 
 
@@ -243,6 +316,9 @@ def read_named(texts: Texts, name: str, size: tuple[int, int], suffix: str = ".p
             continue
         if found is not None:
             _add_from_graph(found, material)
+            for later in ("extras", "postprocessing"):  # A1111's, when it enlarges a picture
+                if text := texts.named.get(later):
+                    found.lacks(f"the enlargement afterwards is not done here ({shown(text[:80])})")
             for unreadable in texts.unreadable:
                 found.lacks(f"the text {unreadable} is in no encoding that is known; it is left out")
             return found
@@ -259,7 +335,7 @@ def _material(texts: Texts, size: tuple[int, int], suffix: str) -> _Material:
 def _add_from_graph(found: Found, material: _Material) -> None:
     """Add the adapters of a graph beside the text that savers of ComfyUI write: some leave them out of the text."""
     for key, graph in _graphs(material):
-        if found.record is not None or found.text == material.texts.get(key):
+        if found.record is not None or found.text == material.texts.get(key) or found.text.startswith("{"):
             continue
         try:
             other = read_graph(graph, "")
@@ -298,4 +374,6 @@ def _why_not(material: _Material, texts: Texts) -> str:
         if key in material.objects:
             keys = listed([str(k) for k in material.objects[key]], "key")
             return f"has settings in a form that is not known ({key} in JSON: {keys})"
+        if _JSON.match(material.texts.get(key, "")):
+            return f"has settings in a form that is not known ({key}: {shown(material.texts[key][:60])})"
     return f"has no settings of a program that is known ({listed(list(written), 'text')})"

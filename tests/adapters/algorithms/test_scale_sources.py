@@ -138,6 +138,26 @@ def test_two_that_disagree_are_warned_of(
     )
 
 
+@pytest.mark.parametrize(
+    ("alpha", "dim", "is_warned"),
+    [
+        (f"{ALPHA:g}", "4", False),
+        ("3", "2", False),  # resized: the scale is the same
+        (f"{ALPHA:g}", "Dynamic", False),
+        ("1", "Dynamic", False),
+        ("1", "4", True),
+    ],
+)
+def test_kohyas_numbers_beside_alpha_tensors(tmp_path: Path, alpha: str, dim: str, is_warned: bool) -> None:
+    """They are a doubt if neither the alpha nor the scale is that of any module."""
+    header = {"ss_network_alpha": alpha, "ss_network_dim": dim}
+    warning = (
+        "how strong it is, is said twice: the alpha tensors give scale 1.5, ss_network_alpha and ss_network_dim 0.25; "
+        "applied with 1.5; if it is too strong, use the weight 0.167"
+    )
+    assert load_adapter(written(tmp_path / "x", header, ALPHA, None)).warnings == ((warning,) if is_warned else ())
+
+
 def test_ranks_that_disagree_are_warned_of_only_if_the_scale_differs(tmp_path: Path) -> None:
     """A resized file keeps the scale by changing alpha with the rank."""
     settings = json.dumps({"unet.r": 16, "unet.lora_alpha": 4 * ALPHA})

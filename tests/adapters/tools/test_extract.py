@@ -284,3 +284,18 @@ def test_scaled_fp8(tmp_path: Path, scale_name: str, scale: list[float]) -> None
         f"x.safetensors: {name}.{scale_name} has shape [2, 1]; expected one number, or one for each of the 4 rows; "
         "give a checkpoint in fp16"
     )
+
+
+@pytest.mark.parametrize("end", ["weight_scale_inv", "scale_inv", "weight.scale"])
+def test_scales_in_other_forms_are_refused(tmp_path: Path, end: str) -> None:
+    """Left out, they would leave weights that are hundreds of times too large."""
+    name = "model.diffusion_model.time_embed.0"
+    weight = np.ones((4, 3), np.float32)
+    tensors = {
+        f"{name}.{end}": ("F32", np.ones(1, np.float32)),
+        f"{name}.weight": ("F8_E4M3", encode(weight, "F8_E4M3")),
+    }
+    path = write_tensors(tmp_path / "x.safetensors", tensors)
+    assert message_of(ModelError, lambda: read_checkpoint(path)) == (
+        f"x.safetensors: {name}.{end} is a scale in a form that is not known; give a checkpoint in fp16"
+    )

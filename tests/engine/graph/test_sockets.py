@@ -12,6 +12,7 @@ from openvino import opset13 as op
 
 from lorablend.adapters import Blend, BlendItem, load_adapter
 from lorablend.adapters.errors import ModelError
+from lorablend.engine import Pipeline
 from lorablend.engine.graph.operations import new_model
 from lorablend.engine.graph.sockets import add_sockets
 from lorablend.engine.graph.split_context import split_context
@@ -174,8 +175,12 @@ def test_stacker_rounds_to_the_nearest_bf16() -> None:
 @pytest.mark.parametrize("precision", [None, "f32", "bf16"])
 def test_sockets_take_what_the_graph_computes_in(sdxl_model: Path, tmp_path: Path, precision: str | None) -> None:
     """Otherwise the plugin would convert every factor in every step."""
-    runtime = LiveRuntime(ModelFolder(sdxl_model), "CPU", precision, tmp_path)
-    _, unet = runtime._load((64, 64), Blend(), {}, False)  # pyright: ignore[reportPrivateUsage]
+    pipeline = Pipeline(sdxl_model, precision=precision, cache_dir=tmp_path)
+    pipeline.generate("", steps=1)
+    runtime = pipeline._runtime  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(runtime, LiveRuntime)
+    assert runtime._unet is not None  # pyright: ignore[reportPrivateUsage]
+    unet = runtime._unet[1]  # pyright: ignore[reportPrivateUsage]
     compiled = unet._request.main.get_compiled_model()  # pyright: ignore[reportPrivateUsage]
     computed = compiled.get_property("INFERENCE_PRECISION_HINT")
     assert precision != "f32" or computed == ov.Type.f32

@@ -30,7 +30,11 @@ def test_unescaped(written: str, seen: str) -> None:
         (("a (red:1.3) fox",), "(red:1.3)"),
         (("a fox", "a [red] fox"), "[red]"),
         (("a fox BREAK a hill", None), "BREAK"),
-        ((r"a fox \(red\), breakfast", None), None),
+        (("a fox AND a hill", None), "AND"),
+        (("a (nested (red)) fox", None), "(red)"),
+        (("a fox, (red", None), "("),
+        (("a fox", "[red"), "["),
+        ((r"a fox \(red\), breakfast and dinner)", None), None),
         ((None, ""), None),
     ],
 )

@@ -134,6 +134,22 @@ def test_the_order_of_tags(caption: str, keep: str, group: str, plain: str, shuf
     assert pickle.loads(pickle.dumps(read)) == read
 
 
+@pytest.mark.parametrize(
+    ("settings", "caption"),
+    [
+        ({}, "red;;;boat /// sea, {sky} /// end"),
+        ({"caption_separator": "///"}, "red;;;boat /// sea, {sky} /// end"),
+        ({"caption_separator": "///", "shuffle_caption": True}, "red;;;boat, sea, {sky}, end"),
+        ({"caption_separator": "///", "caption_tag_dropout_rate": 0.1}, "red;;;boat, sea, {sky}, end"),
+        ({"caption_separator": ";;;", "token_warmup_step": 5}, "red, boat /// sea, {sky} /// end"),
+        ({"caption_separator": ",", "shuffle_caption": True}, "red;;;boat /// sea, {sky} /// end"),
+    ],
+)
+def test_a_separator_of_tags(data: Path, settings: dict[str, Any], caption: str) -> None:
+    """kohya writes commas in its place, but only where it moves tags."""
+    assert described(data, **settings).examples[0].captions == (caption,)
+
+
 def test_keep_tokens_counts_groups_if_no_sign_says_how_many() -> None:
     texts = caption_variants([ordered("a;;;b, c, d", "", ";;;")], None, shuffle=True, keep_tokens=1, seed=0)
     assert set(texts) == {"a, b, c, d", "a, b, d, c"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -46,6 +47,29 @@ def read(text: str) -> Found:
         (A1111.replace(NEGATIVE, "two\nlines: x"), PROMPT, "two\nlines: x"),
         (A1111.replace("Negative prompt:", "Negative Prompt:"), PROMPT, NEGATIVE),
         (A1111.replace(", Model: foo", ', Model: "a, Steps: 3, b"'), PROMPT, NEGATIVE),
+        (A1111.replace(", ", "\n"), PROMPT, NEGATIVE),
+        (A1111.replace(", Model:", ", Beta key: 1, Model:").replace(", ", "\n"), PROMPT, NEGATIVE),
+        (A1111.replace(", Seed:", ",\nSeed:"), PROMPT, NEGATIVE),
+        (f"{SETTINGS}\n{PROMPT} <lora:ink:0.8>\nNegative prompt: {NEGATIVE}", PROMPT, NEGATIVE),
+        (f"{PROMPT}\n{SETTINGS.lower()}", PROMPT, None),
+        (A1111.replace("Negative prompt", "NEGATIVE_PROMPT"), PROMPT, NEGATIVE),
+        (A1111.replace(", ", "; "), PROMPT, NEGATIVE),
+        (A1111.replace("\n", " | "), PROMPT, NEGATIVE),
+        (A1111.replace("\n", "<br>"), PROMPT, NEGATIVE),
+        (A1111.replace("\n", "\\n"), PROMPT, NEGATIVE),
+        (A1111.replace("\n", "\r"), PROMPT, NEGATIVE),
+        (A1111.replace(": ", "\uff1a"), PROMPT, NEGATIVE),
+        (f"parameters\n{A1111}", PROMPT, NEGATIVE),
+        (f"Positive prompt: {A1111}", PROMPT, NEGATIVE),
+        (
+            A1111.replace(", ", "\n").replace("Steps: 20\n", "").replace("Seed: 12", "Seed: 12\nSteps: 20"),
+            PROMPT,
+            NEGATIVE,
+        ),
+        (f"Version: two\n{SETTINGS}", "Version: two", None),
+        (f"Clip skip: rope\nColour: red\n{SETTINGS}", "Clip skip: rope\nColour: red", None),
+        (A1111.replace(PROMPT, "a sign\nnegative prompt: x"), "a sign\nnegative prompt: x", NEGATIVE),
+        (A1111.replace(PROMPT, "Size: big\nModel: a boat"), "Size: big\nModel: a boat", NEGATIVE),
     ],
 )
 def test_the_settings_are_found_by_their_keys(text: str, prompt: str, negative: str | None) -> None:
@@ -54,6 +78,14 @@ def test_the_settings_are_found_by_their_keys(text: str, prompt: str, negative: 
     assert found.settings.get("negative_prompt") == negative
     expected = {"steps": 20, "seed": 12, "width": 512, "height": 768, "guidance_scale": 6.0, "scheduler": "euler_a"}
     assert {key: found.settings.get(key) for key in expected} == expected
+
+
+def test_lines_that_begin_like_settings_take_no_time() -> None:
+    parts = ["Model: a\nBeta: b\n", "Steps:\n", "model: a\n\n", "VAE: a; Model: b\n"]
+    before = time.process_time()
+    for part in parts:
+        read_a1111("a fox <lora:ink:1>\n" + part * (200_000 // len(part)) + "end")
+    assert time.process_time() - before < 10
 
 
 def test_two_settings_are_no_prompt() -> None:
@@ -74,6 +106,14 @@ def test_one_bad_tag_is_cut_out_and_named() -> None:
     assert found.settings["blend"] == {"items": [{"adapter": "ink", "weight": 0.8}]}
     for name, line in zip(("b", "c", "h"), found.missing, strict=True):
         assert line.startswith(f"<{'hypernet' if name == 'h' else 'lora'}:{name}:1")
+
+
+def test_a_tag_in_the_negative_prompt() -> None:
+    """A1111 takes it for words there."""
+    found = read(A1111.replace(NEGATIVE, f"{NEGATIVE} <lora:b:0.5>"))
+    assert found.settings["negative_prompt"] == f"{NEGATIVE} <lora:b:0.5>"
+    assert found.settings["blend"] == {"items": [{"adapter": "ink", "weight": 0.8}]}
+    assert found.missing == ["the adapter b is named in the negative prompt, where it changes nothing"]
 
 
 def test_a_tag_twice_is_two_items() -> None:
@@ -106,6 +146,15 @@ def test_a_tag_twice_is_two_items() -> None:
         ("Token merging ratio: 0.5", "Token merging ratio (0.5) is not done here"),
         ("Denoising strength: 0.4", "the picture that it started from is not in the file"),
         ("Schedule type: Beta", "the schedule type Beta is not here; the model's own is used"),
+        ("Parser: compel", "Parser (compel) is not done here"),
+        ("Performance: Lightning", "Performance (Lightning) is not done here"),
+        ('TI hashes: "bad: 0123456789"', "the embedding bad is not used; its word is drawn as plain text"),
+        ("Used embeddings: bad [ab12]", "the embedding bad is not used; its word is drawn as plain text"),
+        ('Hashes: {"embed:bad": "0123456789"}', "the embedding bad is not used; its word is drawn as plain text"),
+        ('Hashes: {"hypernet:h": "0123456789"}', "the hypernetwork h is not used"),
+        ('Hashes: {"vae": "0123456789"}', "a VAE that is named by its hash alone is not used; the model's own is"),
+        ('Civitai resources: [{"type":"embed","weight":1,"modelName":"Bad","modelVersionName":"v2"}]',
+         "the embed Bad v2 is not used"),
         ("Lora thing: 5", 'Lora thing ("5") is not read'),
     ],
 )  # fmt: skip
@@ -119,7 +168,8 @@ def test_each_is_named_in_one_line(more: str, line: str) -> None:
         "Clip skip: 1, Model hash: 0123456789, Version: v1.10.1",
         "Variation seed: 5, Variation seed strength: 0",
         "VAE: Automatic, VAE hash: 01",
-        'TI hashes: "x: 01", Lora hashes: "ink: 0123456789ab"',
+        'Lora hashes: "ink: 0123456789ab", Time taken: 3.2 sec.',
+        "Parser: native, Performance: Speed",
         "Created Date: 2024-11-21T12:00:00Z, Tiling: False, Refiner: None",
     ],
 )
@@ -147,6 +197,7 @@ B = [{"adapter": "b", "weight": 0.5}]
             [{"adapter": "b", "weight": 0.25, "text_encoder": 0.5}],
             {"b": "0123456789ab"},
         ),
+        ("AddNet Enabled: False, AddNet Model 1: b(0123456789ab), AddNet Weight A 1: 0.25", [], {}),
         ("AddNet Model 1: b(0123456789ab), AddNet Weight 1: 0.5", B, {"b": "0123456789ab"}),
         ('Lora weights: "b: 0.5", Lora hashes: "b: 0123456789ab"', B, {"b": "0123456789ab"}),
         ('Lora hashes: "b: 0123456789ab: 0.5"', B, {"b": "0123456789ab"}),

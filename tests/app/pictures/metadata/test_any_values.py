@@ -12,7 +12,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.orders.reuse import order_of
 from lorablend.app.pictures.metadata import programs
 from lorablend.app.pictures.metadata.texts import Texts
-from tests.app.pictures.metadata.test_programs import (
+from tests.app.pictures.metadata.program_pictures import (
     DRAW_THINGS,
     EASY,
     FOOOCUS,

@@ -62,6 +62,13 @@ def test_pairs() -> None:
     ]
 
 
+def test_pairs_in_json() -> None:
+    assert list(from_pairs('{"a": 0.5, "b": "0123456789ab"}')) == [
+        Mention(name="a", weight=0.5),
+        Mention(name="b", digest="0123456789ab"),
+    ]
+
+
 def test_resources() -> None:
     entries = [
         {"type": "checkpoint", "modelVersionId": 1},

@@ -32,6 +32,15 @@ COMMENTS = {
     "UTF-16 LE with a zero at the end": UNICODE + TEXT.encode("utf-16-le") + b"\0\0",
     "UTF-16 LE of no marking": TEXT.encode("utf-16-le"),
     "UTF-16 BE called ASCII": ASCII + TEXT.encode("utf-16-be"),
+    "UTF-16 BE called Unicode": b"Unicode\0" + TEXT.encode("utf-16-be"),
+    "UTF-16 LE of an odd length": UNICODE + TEXT.encode("utf-16-le") + b"\0",
+    "UTF-16 LE, hardly any ASCII": UNICODE + TEXT.replace("赤い船", "赤い船" * 99 + "赤い船").encode("utf-16-le"),
+    "UTF-32 LE": UNICODE + TEXT.encode("utf-32-le"),
+    "UTF-32 BE with its mark": b"\0\0\xfe\xff" + TEXT.encode("utf-32-be"),
+    "UTF-8 after ASCII and spaces": b"ASCII   " + TEXT.encode(),
+    "UTF-8 after exiv2's word": b"charset=Unicode " + TEXT.encode(),
+    "UTF-8 after a marking and exiv2's word": ASCII + b'charset="Ascii" ' + TEXT.encode(),
+    "UTF-8 taken for Latin-1": UNICODE + TEXT.encode().decode("latin-1").encode("utf-16-be"),
 }
 
 
@@ -40,12 +49,15 @@ COMMENTS = {
 @pytest.mark.parametrize("first", [False, True], ids=["EXIF directory", "first directory"])
 def test_comments(comment: bytes, kind: str, first: bool) -> None:
     found = read_metadata(exif_file(kind, comment, first=first), "a")
-    assert (found.settings["prompt"], found.settings["seed"], found.missing) == ("a réd böat, 赤い船 ⛵", 12, [])
+    prompt = found.settings["prompt"].replace("赤い船" * 99, "")
+    assert (prompt, found.settings["seed"], found.missing) == ("a réd böat, 赤い船 ⛵", 12, [])
 
 
 def test_older_encodings() -> None:
     japanese = A1111.replace("a red boat", "赤い船")
     assert decode_comment(JIS + japanese.encode("iso2022_jp")) == japanese
+    assert decode_comment(JIS + japanese.encode("shift_jis")) == japanese
+    assert decode_comment(JIS + japanese.encode("euc_jp")) is None
     assert decode_comment(ASCII + LATIN.encode("latin-1")) == LATIN
 
 
@@ -63,6 +75,22 @@ def test_what_makes_no_sense_is_refused(body: bytes, marking: bytes) -> None:
     assert decode_comment(marking + body) is None
 
 
+def segment(marker: int, content: bytes) -> bytes:
+    """A JPEG with one more segment behind its beginning."""
+    data = exif_file("JPEG", quality=90)
+    return data[:2] + bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content + data[2:]
+
+
+def iptc(text: bytes) -> bytes:
+    """Photoshop's resources, with a caption in IPTC's record 2."""
+    record = b"\x1c\x02\x78" + len(text).to_bytes(2, "big") + text
+    return b"Photoshop 3.0\x008BIM\x04\x04\0\0" + len(record).to_bytes(4, "big") + record
+
+
+def described(text: str) -> bytes:
+    return xmp(text).replace("exif:UserComment", "dc:description").replace("xmlns:exif", "xmlns:dc").encode()
+
+
 CONTAINERS = {
     "PNG": png_file({"parameters": LATIN}),
     "PNG behind the pixels": png_file({"parameters": LATIN}, late=True),
@@ -71,7 +99,16 @@ CONTAINERS = {
     "PNG XMP": png_file({"XML:com.adobe.xmp": xmp(LATIN)}),
     "JPEG XMP": exif_file("JPEG", xmp=xmp(LATIN).encode()),
     "WebP XMP": exif_file("WEBP", xmp=xmp(LATIN).encode()),
-    "JPEG comment": exif_file("JPEG", quality=90),
+    "PNG XMP, Dublin Core": png_file({"XML:com.adobe.xmp": described(LATIN).decode()}),
+    "JPEG comment": segment(0xFE, LATIN.encode()),
+    "JPEG comment in Latin-1": segment(0xFE, LATIN.replace("böat", "boat").encode("latin-1")),
+    "JPEG IPTC": segment(0xED, iptc(LATIN.encode())),
+    "PNG, another name": png_file({"exif:UserComment": LATIN}),
+    "PNG with UTF-8 taken for Latin-1 twice": png_file(
+        {}, raw={"parameters": LATIN.encode().decode("latin-1").encode()}
+    ),
+    "PNG with zeros": png_file({}, raw={"parameters": LATIN.encode() + b"\0\0"}),
+    "PNG with a mark": png_file({"parameters": "\ufeff" + LATIN}),
     "EXIF description": exif_file("JPEG", tags={0x010E: LATIN.replace("é", "e").replace("ö", "o")}),
     "Windows' comment": exif_file("JPEG", tags={0x9C9C: LATIN.encode("utf-16-le") + b"\0\0"}),
 }
@@ -79,12 +116,9 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_containers(name: str) -> None:
-    data = CONTAINERS[name]
-    if name == "JPEG comment":  # Pillow writes none beside EXIF: a segment of its own behind the beginning
-        text = LATIN.encode()
-        data = data[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + data[2:]
-    found = read_metadata(data, "a")
-    assert found.settings["prompt"].replace("red boat", "réd böat").removesuffix(" ⛵") == "a réd böat"
+    found = read_metadata(CONTAINERS[name], "a")
+    prompt = found.settings["prompt"].replace("red", "réd").replace("boat", "böat")
+    assert prompt.removesuffix(" ⛵") == "a réd böat"
     assert (found.settings["negative_prompt"], found.settings["seed"]) == ("blurry", 12)
 
 
