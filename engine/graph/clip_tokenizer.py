@@ -131,8 +131,10 @@ class _Pieces:
 
     def _map(self, attributes: Mapping[str, str], *charsmap: ov.Output) -> None:
         off = ("add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces", "case_fold", "nmt")
-        attributes = {"normalization_form": "", **attributes, **dict.fromkeys(off, False)}
-        self.parts = operation("CharsMapNormalization", [*self.parts, self._skips, *charsmap], attributes)[:3]
+        inputs = [*self.parts, self._skips, *charsmap]
+        self.parts = operation(
+            "CharsMapNormalization", inputs, {"normalization_form": "", **attributes, **dict.fromkeys(off, False)}
+        )[:3]
 
     def replace(self, expression: str, replacement: str, times: int = 1) -> None:
         expressions = [*_text(expression), *_text(replacement)]

@@ -49,7 +49,9 @@ def read_weights(prompt: str, rule: str) -> list[list[Part]]:
 
 def is_same_in_all_rules(prompt: str) -> bool:
     """Whether a prompt means the same whatever the rule: it has no weights, and fits into one chunk for sure."""
-    return len(prompt.encode()) <= _SHORT and all(read_weights(prompt, rule) == [[Part(prompt)]] for rule in RULES)
+    first, *others = (read_weights(prompt, rule) for rule in RULES)
+    is_plain = len(first) == len(first[0]) == 1 and first[0][0].weight == 1
+    return is_plain and all(other == first for other in others) and len(prompt.encode()) <= _SHORT
 
 
 def _merged(section: list[Part]) -> list[Part]:

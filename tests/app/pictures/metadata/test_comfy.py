@@ -482,6 +482,23 @@ def test_what_is_left_out_is_named(nodes: dict[str, Any], lines: list[str]) -> N
     assert found.missing == lines
 
 
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("a red boat", None),
+        ("a (red:1.3) boat", "comfy"),
+        ("a [red] boat", "comfy"),
+        ("a boat BREAK a sea", "comfy"),
+        (r"a boat \(red\)", None),
+        ("a red boat by the sea, " * 5, "comfy"),  # perhaps more than one chunk, cut in another way
+    ],
+)
+def test_its_rule_of_weights(text: str, rule: str | None) -> None:
+    nodes = {"n3": {"class_type": "CLIPTextEncode", "inputs": {"text": text, "clip": ["2", 1]}}}
+    found = read_graph(comfy_graph(**nodes), "")
+    assert (found.settings["prompt"], found.settings.get("prompt_rule")) == (text, rule)
+
+
 def test_a_computed_size_is_the_pictures() -> None:
     found = read(size=(832, 1216), n5=node("SDXL Empty Latent Image", resolution="832x1216", batch_size=1))
     assert (found.settings["width"], found.settings["height"], found.missing) == (832, 1216, [])
