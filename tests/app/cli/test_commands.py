@@ -333,7 +333,7 @@ def test_devices(capsys: Capture) -> None:
 
 def test_generate_as_json(here: Path, capsys: Capture) -> None:
     """One document with all pictures on stdout, also after an error, and everything for people on stderr."""
-    common = ["generate", "demo", "a (red) boat", "--steps", "1", "--size", "64x64", "--json"]
+    common = ["generate", "demo", "a boat AND a sea", "--steps", "1", "--size", "64x64", "--json"]
     assert run([*common, "--count", "2", "--seed", "7"]) == 0
     out, err = capsys.readouterr()
     pictures = json.loads(out)
@@ -343,7 +343,7 @@ def test_generate_as_json(here: Path, capsys: Capture) -> None:
         assert (here / picture["path"]).exists()
         assert picture["seconds"] > 0
         (warning,) = picture["warnings"]
-        assert warning.startswith("'(red)' is drawn as plain text")
+        assert warning.startswith("'AND' is drawn as plain text")
         assert f"warning: {warning}" in err.splitlines()
     assert run([*common, "--steps", "0"]) == 1
     assert capsys.readouterr() == ("[]\n", "error: steps is 0; give 1 to 1000\n")

@@ -58,6 +58,7 @@ def test_arguments_are_those_of_generate() -> None:
         "strength": "strength",
         "scheduler": "scheduler",
         "seed": "seed",
+        "prompt-rule": "prompt_rule",
     }
 
 
@@ -91,8 +92,8 @@ ERRORS = {
     "weight:=1": '"weight:=1" is not an axis; write weight:ink=0,0.5,1',
     "step=4": 'a grid has no axis "step"; did you mean "steps"?',
     "cfg scale=4": (
-        'a grid has no axis "cfg scale"; choose from weight, steps, scheduler, guidance, seed, strength, checkpoint, '
-        "prompt"
+        'a grid has no axis "cfg scale"; choose from weight, steps, scheduler, guidance, seed, strength, '
+        "prompt-rule, checkpoint, prompt"
     ),
     "steps=": "steps has no values; write steps=4,8,20",
     "prompt=|wolf": "prompt has no values; write prompt=fox|wolf|bear",
