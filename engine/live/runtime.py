@@ -98,8 +98,8 @@ class LiveRuntime:
         with clock.phase("blend"):
             parts = self._parts_to_bake(blend, len(run))
         with clock.phase("load"):
-            texts = _texts(request, len(run))
-            text, unet = self._load(request, texts, blend, parts, steered)
+            text, unet = self._load((request.width, request.height), blend, parts, steered)
+        texts = _texts(request, len(run))
         encoded: dict[tuple[str | None, tuple[BlendItem, ...]], Conditioning] = {}
 
         def encode(prompts: Texts, items: Sequence[BlendItem]) -> list[Conditioning]:
@@ -157,11 +157,8 @@ class LiveRuntime:
             if len(shape) > 1 and name.endswith(".weight") and "embeddings." not in name
         }
 
-    def _load(
-        self, request: Request, texts: Sequence[Texts], blend: Blend, parts: Parts, steered: bool
-    ) -> tuple[TextEncoders, Unet]:
+    def _load(self, size: tuple[int, int], blend: Blend, parts: Parts, steered: bool) -> tuple[TextEncoders, Unet]:
         """The networks, compiled when first needed, and again for another size or for other baked weights."""
-        size = (request.width, request.height)
         folder = self._model
         if parts:
             folder = ModelFolder(self._baked.folder(self._model, blend, parts)[0])
@@ -182,18 +179,11 @@ class LiveRuntime:
             text = TextEncoders(self._compiler, self._model, graphs, self._read_weight, text_gates, whole)
             self._text = (changed, text)
 
-        # Names of textual inversions count as words where their adapter does not act.
-        acting = (blend.items, (), *((item,) for item in blend.items))
-        long = any(
-            len(self._text[1].chunks(prompt, items, request.prompt_rule)[0]) > 1
-            for prompt in {prompt for of_step in texts for prompt in of_step}
-            for items in acting
-        )
-        variant = GraphVariant(gates="unet" in gated, steered=steered, long=long)
+        variant = GraphVariant(gates="unet" in gated, steered=steered)
         key = (size, content_of({key: value for key, value in parts.items() if key[0] == "unet"}))
         if self._unet is None or self._unet[0] != key or not self._unet[1].variant.covers(variant):
             if self._unet is not None:
-                variant |= self._unet[1].variant  # a user of masks or of long prompts will use them again
+                variant |= self._unet[1].variant  # a user of masks will use them again
             self._unet = None  # frees its memory before the next one needs as much
             baked = [path for component, path in whole if component == "unet"]
             read = partial(self._read_weight, "unet")

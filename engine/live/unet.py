@@ -1,7 +1,7 @@
 """The UNet with sockets, compiled for one picture size."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -35,18 +35,16 @@ class GraphVariant:
     Attributes:
         gates: Sockets have gates, for DoRA and IA3.
         steered: Adapters have weights for each place, for masks and ramps.
-        long: Prompts may have any number of chunks of 77 tokens, see `prompt.chunks`.
     """
 
     gates: bool = False
     steered: bool = False
-    long: bool = False
 
     def covers(self, other: "GraphVariant") -> bool:
-        return all(mine >= theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+        return self.gates >= other.gates and self.steered >= other.steered
 
     def __or__(self, other: "GraphVariant") -> "GraphVariant":
-        return GraphVariant(*(mine or theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+        return GraphVariant(self.gates or other.gates, self.steered or other.steered)
 
 
 class _Request:
@@ -107,8 +105,7 @@ class Unet:
         steering = Steering.of(graph) if variant.steered else None
         self.sockets = add_sockets(graph, compiler.socket_type, gates=variant.gates, steering=steering)
         main, context, self.passed = split_context(graph, compiler.socket_type, steering)
-        if variant.long:
-            _open_length(main, context, self.passed, model)
+        _open_length(main, context, self.passed, model)
         self.steer_sizes: dict[str, Size | None] = {} if steering is None else dict(steering.inputs)
         self.region_sizes: dict[str, Size] = {} if steering is None else dict(steering.regions)
         self.placeless = frozenset[str]() if steering is None else frozenset(steering.placeless)
@@ -229,9 +226,10 @@ def make_static(graph: ov.Model, model: ModelFolder, size: tuple[int, int]) -> N
 
 
 def _open_length(main: ov.Model, context: ov.Model, passed: Sequence[str], model: ModelFolder) -> None:
-    """Let keys and values, and the prompt that they are made of, have any number of places.
+    """Let keys and values, and the prompt that they are made of, have any number of chunks of 77 places.
 
-    It costs nothing that can be measured per step, but a static graph's pictures keep their bytes.
+    It costs nothing per step that can be measured (demo, 10 steps: 1.014 of a static graph's time in f32, 0.988 in
+    bf16), and with one graph for all prompts, a picture does not depend on the length of those before it.
     """
     length = model.tokenizers["tokenizer"].max_length
     for graph, names in ((main, passed), (context, ("encoder_hidden_states",))):

@@ -131,6 +131,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "guidance": ({"guidance_scale": None}, "guidance_scale is None; give a number of 0 or more"),
     "seed": ({"seed": "7"}, "seed is '7'; give a whole number"),
     "scheduler": ({"scheduler": 3}, "scheduler is 3; give text"),
+    "prompt_rule": ({"prompt_rule": 3}, "prompt_rule is 3; give text"),
     "spacing": ({"spacing": 3}, "spacing is 3; give text"),
     "timesteps number": ({"timesteps": "many"}, "timesteps has many; give numbers"),
     "batch": ({"batch": "two"}, "batch is 'two'; give a whole number"),
@@ -168,16 +169,17 @@ def test_every_argument_has_a_wrong_case() -> None:
     assert inspect.signature(Pipeline.generate).parameters.keys() - {"self"} == named
 
 
-def test_escaped_brackets_draw_what_plain_ones_do(pipe: Pipeline) -> None:
+def test_escaped_brackets_are_brackets(pipe: Pipeline) -> None:
+    """In both rules; those that are not escaped are weights."""
+    escaped, weighted = (r"a red boat \(large\)", r"\(grass\)"), ("a red boat (large)", "(grass)")
     drawn = [
-        pipe.generate(prompt, negative, steps=1, seed=1, width=64, height=64)
-        for prompt, negative in ((r"a red boat \(large\)", r"\[grass\]"), ("a red boat (large)", "[grass]"))
+        pipe.generate(*texts, prompt_rule=rule, steps=1, seed=1, width=64, height=64)
+        for texts, rule in ((escaped, "a1111"), (escaped, "comfy"), (weighted, "a1111"))
     ]
-    assert drawn[0].images[0].tobytes() == drawn[1].images[0].tobytes()
+    pictures = [result.images[0].tobytes() for result in drawn]
+    assert pictures[0] == pictures[1] != pictures[2]
     assert drawn[0].request.prompt == r"a red boat \(large\)"  # as it was written, for programs that read it again
-    assert drawn[0].warnings == ()
-    assert len(drawn[1].warnings) == 1
-    assert drawn[1].warnings[0].startswith("'(large)' is drawn as plain text")
+    assert [result.warnings for result in drawn] == [(), (), ()]
 
 
 @pytest.mark.parametrize(
