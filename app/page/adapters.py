@@ -16,7 +16,7 @@ from lorablend.app.page.cards import CARD_CHOSEN, MARK_CHOSEN, cards_html
 from lorablend.app.page.create import Create
 from lorablend.app.page.form import Values
 from lorablend.app.page.heatmap import make_heatmap
-from lorablend.app.page.say import CHANGING, CHOOSING, saying, size_text
+from lorablend.app.page.say import CHANGING, CHOOSING, NOW, saying, size_text
 from lorablend.app.service import Service
 
 __all__ = ["make_adapters"]
@@ -92,12 +92,16 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
         """Restore the view that this browser showed last."""
         return {view: values[kept_view]} | rows(values | {view: values[kept_view]})
 
-    def select(event: gr.SelectData) -> str:
+    def select(clicked: float, newest: float, event: gr.SelectData) -> Values:
         """Use the name in the row itself, because the library may have changed since the table was drawn."""
-        return event.row_value[0]
+        return choose(event.row_value[0], clicked, newest)
 
-    def select_card(event: gr.SelectData) -> str:
-        return event.value
+    def select_card(clicked: float, newest: float, event: gr.SelectData) -> Values:
+        return choose(event.value, clicked, newest)
+
+    def choose(chosen: str, clicked: float, newest: float) -> Values:
+        """Requests may arrive in another order than the clicks."""
+        return {latest: newest} if clicked < newest else {latest: clicked, name: chosen}
 
     def show(chosen: str | None) -> Values:
         entry = shelf.get(chosen) if chosen else None
@@ -144,8 +148,9 @@ def make_adapters(service: Service, shelf: Shelf, create: Create, tab: gr.Tab) -
     search.change(rows, inputs, listed, **CHOOSING)
     view.input(lambda chosen: chosen, view, kept_view, **CHOOSING)
     more.click(lambda shown: shown + _CARDS, limit, limit, **CHANGING)
-    table.select(select, None, name, **CHOOSING)
-    cards.select(select_card, None, name, **CHOOSING)
+    click, latest = gr.Number(visible=False), gr.State(0.0)
+    for choices, chosen_by in ((table, select), (cards, select_card)):
+        choices.select(chosen_by, [click, latest], [name, latest], js=f"() => [{NOW}]", **CHOOSING)
     name.change(show_another, name, [facts, mark, tags], **CHANGING)
     name.change(None, name, None, js=MARK_CHOSEN)
     use.click(put, name, create.form.board, trigger_mode="multiple", **CHANGING)

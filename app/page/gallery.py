@@ -16,7 +16,7 @@ from lorablend.adapters.errors import RequestError
 from lorablend.app.library.shelf import Shelf
 from lorablend.app.page.create import Create
 from lorablend.app.page.form import Values
-from lorablend.app.page.say import AT_ONCE, CHANGING, CHOOSING, HIDDEN, saying
+from lorablend.app.page.say import AT_ONCE, CHANGING, CHOOSING, HIDDEN, NOW, saying
 from lorablend.app.pictures.gallery import GalleryPicture
 from lorablend.app.reuse import read_picture, reuse
 from lorablend.app.service import Service
@@ -37,6 +37,8 @@ class _GalleryBoxes:
         pages: The last file of each earlier page.
         chosen: The file whose details are shown.
         kept: The file that waits for another one to be compared with.
+        clicked: When a picture was chosen, by the browser's clock, in milliseconds since the page was opened.
+        latest: That of the picture whose details are shown.
         sure: The question before the bin is emptied, answered with `really` or `spare`.
     """
 
@@ -53,6 +55,8 @@ class _GalleryBoxes:
     pages: gr.State
     chosen: gr.State
     kept: gr.State
+    clicked: gr.Number
+    latest: gr.State
     facts: gr.HTML
     text: gr.Textbox
     use: gr.Button
@@ -121,8 +125,11 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     def again(values: Values) -> Values:
         return find(values, values[boxes.pages])
 
-    def select(shown: list[str], event: gr.SelectData) -> Values:
-        return _details(service, boxes, shown[event.index])
+    def select(shown: list[str], clicked: float, latest: float, event: gr.SelectData) -> Values:
+        """Requests may arrive in another order than the clicks."""
+        if clicked < latest:
+            return {boxes.latest: latest}
+        return _details(service, boxes, shown[event.index]) | {boxes.latest: clicked}
 
     def use(file: str) -> Values:
         with saying(service):
@@ -198,7 +205,8 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
     gr.on(searches, first, inputs, listed, **CHOOSING)
     boxes.older.click(older, inputs, listed, **CHANGING)
     boxes.newer.click(newer, inputs, listed, **CHANGING)
-    boxes.grid.select(select, boxes.shown, details, **CHOOSING)
+    clicks = [boxes.shown, boxes.clicked, boxes.latest]
+    boxes.grid.select(select, clicks, [*details, boxes.latest], js=f"(shown, ...rest) => [shown, {NOW}]", **CHOOSING)
     boxes.use.click(use, boxes.chosen, [*create.outputs(), tabs], **CHANGING)
     boxes.mark.click(mark, boxes.chosen, details, **CHANGING)
     boxes.keep.click(keep, [boxes.chosen, boxes.kept], [boxes.pair, boxes.kept], **CHANGING)
@@ -213,7 +221,8 @@ def make_gallery(service: Service, shelf: Shelf, create: Create, tabs: gr.Tabs, 
 
 def _layout(service: Service) -> _GalleryBoxes:
     made: dict[str, Any] = {name: gr.State(value) for name, value in (("chosen", ""), ("kept", ""))}
-    made |= {"shown": gr.State([]), "pages": gr.State([])}
+    made |= {"shown": gr.State([]), "pages": gr.State([]), "latest": gr.State(0.0)}
+    made["clicked"] = gr.Number(visible=False)
     with gr.Row(elem_classes="end", elem_id="search"):
         made["search"] = gr.Textbox(label="Words of the prompt", min_width=160, scale=3)
         made["adapter"] = gr.Dropdown(

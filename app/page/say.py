@@ -13,18 +13,21 @@ from pydantic import ValidationError
 from lorablend.adapters.errors import LorablendError
 from lorablend.app.service import Service
 
-__all__ = ["AT_ONCE", "CHANGING", "CHOOSING", "GREY", "HIDDEN", "saying", "size_text"]
+__all__ = ["AT_ONCE", "CHANGING", "CHOOSING", "GREY", "HIDDEN", "NOW", "saying", "size_text"]
 
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For listeners that never raise `gr.Error`; without the queue, the browser would take it for a broken server."""
 CHANGING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """For all other listeners, and those that change a State with listeners, which only Gradio's queue calls."""
-CHOOSING: dict[str, Any] = CHANGING | {"trigger_mode": "always_last"}
+CHOOSING: dict[str, Any] = CHANGING | {"trigger_mode": "always_last", "concurrency_limit": 1}
 """For listeners of a choice. Without `always_last`, Gradio drops a choice that is made before the answer to the
-previous one, and the page would show, use or delete the wrong item."""
+previous one; and without the limit, the answer to an earlier choice may come last. The page would show, use or delete
+the wrong item."""
 GREY = "() => ({__type__: 'update', interactive: false})"
 """Disables a pressed button in the browser. A listener's answer could arrive after the check that found the next job,
 and the button would stay disabled during all of it."""
+NOW = "performance.now(), null"
+"""For the inputs of a choice: when it was made, and a State."""
 HIDDEN = "() => ({__type__: 'update', visible: false})"
 """Hides a question in the browser. A listener's late answer could hide the next question."""
 
