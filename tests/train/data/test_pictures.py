@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 import zlib
 from pathlib import Path
 
@@ -114,7 +113,6 @@ def ghostscript(folder: Path) -> Path:
     return folder / "started"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the program in place of Ghostscript is a shell script")
 def test_only_formats_of_pictures_are_read(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow chooses its reader by the content, whatever the name says."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
