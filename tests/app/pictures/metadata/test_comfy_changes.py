@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.pictures.metadata.test_comfy import node, read, sampler
+from tests.app.pictures.metadata.comfy_nodes import node, read, sampler
 
 PARTLY = {"noise_seed": 12, "add_noise": "enable", "start_at_step": 0, "end_at_step": 10000}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.pictures.metadata.test_comfy import INK, items, node, read, sampler
+from tests.app.pictures.metadata.comfy_nodes import INK, items, node, read, sampler
 
 BOTH = {**INK, "text_encoder": 0.7}
 BASE = {"model": ["1", 0], "clip": ["1", 1]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.pictures.metadata.test_comfy import node, read, sampler
+from tests.app.pictures.metadata.comfy_nodes import node, read, sampler
 
 CLIP = {"clip": ["2", 1]}
 
