@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,9 +17,9 @@ import httpx
 import pytest
 
 from lorablend.adapters.errors import RequestError
-from lorablend.app.auth import hash_password, is_loopback, read_users
+from lorablend.app.auth import hash_password
 from lorablend.app.rest import attempts, bodies, connections
-from lorablend.app.server import check_login, create_app, spooling_in
+from lorablend.app.server import create_app, spooling_in
 from lorablend.app.service import Service
 from tests.app.rest.rest_server import Running, running, serving
 
@@ -454,61 +452,6 @@ def test_a_header_that_lies_about_the_length(server: Running) -> None:
         head = f"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
         line.sendall(f"{head}Content-Length: {10**18}\r\n\r\n".encode())
         assert line.recv(12) == b"HTTP/1.1 413"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", 'users names no user; add one with "python -m lorablend.app.auth NAME >> users"'),
-        ("ann", 'users, line 1: not name:salt:hash; write it with "python -m lorablend.app.auth NAME"'),
-        ("ann:00:zz", 'users, line 1: not name:salt:hash; write it with "python -m lorablend.app.auth NAME"'),
-        ("#\nann:00:00", 'users, line 2: no hash; write it with "python -m lorablend.app.auth NAME"'),
-    ],
-)
-def test_broken_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("users").write_text(text)
-    with pytest.raises(RequestError) as caught:
-        read_users(Path("users"))
-    assert str(caught.value) == message
-
-
-def test_names_and_passwords_that_cannot_be_used() -> None:
-    for name, password in (
-        ("a:b", "x" * 8),
-        ("", "x" * 8),
-        ("a\nb", "x" * 8),
-        ("ann", ""),
-        ("ann", "x" * 7),
-        ("ann", "x" * 1001),
-    ):
-        with pytest.raises(RequestError):
-            hash_password(name, password)
-    command = [sys.executable, "-m", "lorablend.app.auth", "a:b"]  # in a session without a terminal to ask at
-    ended = subprocess.run(command, input="x\n", capture_output=True, text=True, start_new_session=True)
-    assert ended.returncode == 1
-    assert ended.stderr.endswith("error: the name 'a:b' cannot be used; give one without a colon\n")
-    assert "Traceback" not in ended.stderr
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_the_network_is_let_in_only_with_a_login(host: str) -> None:
-    assert not is_loopback(host)
-    with pytest.raises(RequestError) as caught:
-        check_login(host, None, None)
-    assert str(caught.value) == f"{host} lets in the whole network; give --token, or --users with a file of passwords"
-    check_login(host, "a token of 16 ch", None)
-    for listened in ("127.0.0.1", "localhost", "::1"):
-        check_login(listened, "t", None)
-    with pytest.raises(RequestError) as caught:
-        check_login(host, "a token of 15 c", None)
-    assert str(caught.value) == (
-        f"the token has 15 characters, and {host} lets in the whole network; give one of at least 16, such as 32 "
-        "random letters"
-    )
-    with pytest.raises(RequestError) as caught:
-        check_login(host, "", None)
-    assert str(caught.value) == "the token is empty; give one, such as 32 random letters"
 
 
 def test_an_empty_token(server: Running) -> None:

@@ -22,13 +22,6 @@ Capture = pytest.CaptureFixture[str]
 DEMO = sorted(adapters_dir().glob("*.safetensors"))
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_merge(lora_dir: Path, here: Path, capsys: Capture) -> None:
     files = [f"{lora_dir / 'ink.safetensors'}:0.8", str(lora_dir / "neon glow.safetensors")]
     assert run(["adapters", "merge", *files, "--rank", "5", "--out", "c.safetensors"]) == 0
