@@ -69,7 +69,7 @@ def _read_exact(xml: Path) -> ov.Model:
         try:
             make_exact(graph)
         except ValueError as error:
-            _log.warning("%s: %s; rare letters may give other tokens than CLIP's", xml, error)
+            _log.warning("%s: %s; rare letters may give other tokens than CLIP's; convert the model again", xml, error)
     return graph
 
 
